@@ -1,0 +1,133 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Peer says that a WireGuard public key belongs to a user for as long as the
+// lease is renewed. It lives in the gateway's namespace only. The spec is
+// written by the user, the status by the gateway, which is why the gateway key
+// in the status is authentic.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="User",type=string,JSONPath=`.spec.user`
+// +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.spec.device`
+// +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.status.address4`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expiresAt`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Peer struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   PeerSpec   `json:"spec"`
+	Status PeerStatus `json:"status,omitempty"`
+}
+
+// PeerSpec is what the user asks for. Everything but renew is immutable.
+//
+// +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.publicKey == oldSelf.publicKey && self.leaseSeconds == oldSelf.leaseSeconds && self.device == oldSelf.device && self.clientVersion == oldSelf.clientVersion",message="only renew may change"
+// +kubebuilder:validation:XValidation:rule="self.renew >= oldSelf.renew",message="renew must not decrease"
+type PeerSpec struct {
+	// User is the name the API server knows the writer by. Admission pins it
+	// to the caller.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	User string `json:"user"`
+
+	// PublicKey is the WireGuard public key in base64, as `wg pubkey` prints it.
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw480]=$`
+	PublicKey string `json:"publicKey"`
+
+	// LeaseSeconds is how long the peer lives after its last renewal.
+	// +kubebuilder:validation:Minimum=60
+	// +kubebuilder:validation:Maximum=900
+	LeaseSeconds int32 `json:"leaseSeconds"`
+
+	// Renew is raised by one with each renewal.
+	// +kubebuilder:validation:Minimum=1
+	Renew int64 `json:"renew"`
+
+	// Device names the machine, for the reader of `kubectl get peers`.
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=63
+	Device string `json:"device"`
+
+	// ClientVersion is the version of the podnet that wrote this object.
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=63
+	ClientVersion string `json:"clientVersion"`
+}
+
+// PeerStatus is what the gateway grants.
+type PeerStatus struct {
+	// Address4 is the peer's IPv4 tunnel address (empty when none is left).
+	Address4 string `json:"address4,omitempty"`
+	// Address6 is the peer's IPv6 tunnel address, derived from its key.
+	Address6 string `json:"address6,omitempty"`
+	// Gateways lists the gateway pods that admit this peer.
+	// +listType=map
+	// +listMapKey=pod
+	Gateways []Gateway `json:"gateways,omitempty"`
+	// Network describes the cluster as the peer needs to know it.
+	Network *Network `json:"network,omitempty"`
+	// ObservedRenew is the last spec.renew that prolonged the lease.
+	ObservedRenew int64 `json:"observedRenew,omitempty"`
+	// ExpiresAt is when the lease ends if it is not renewed, by the gateway's
+	// clock. It informs; the gateway itself counts on its monotonic clock.
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+	// Conditions has Ready, with a reason when it is false: Expired, Conflict,
+	// LimitReached, PolicyMissing.
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Gateway is one gateway pod as a WireGuard peer.
+type Gateway struct {
+	Pod       string `json:"pod"`
+	PodUID    string `json:"podUID"`
+	PublicKey string `json:"publicKey"`
+	// Endpoints are the UDP endpoints (ip:port) at which the gateway may be
+	// reached directly. Empty when only the API server's port-forward is left.
+	// +listType=atomic
+	Endpoints []string `json:"endpoints,omitempty"`
+	// StreamPort is the TCP port on the gateway pod's loopback that carries
+	// WireGuard datagrams over the API server's port-forward.
+	StreamPort int32 `json:"streamPort"`
+}
+
+// Network is what a laptop must know of the cluster to route and resolve.
+type Network struct {
+	// PodCIDRs and ServiceCIDRs are the ranges to route into the tunnel.
+	// +listType=atomic
+	PodCIDRs []string `json:"podCIDRs,omitempty"`
+	// +listType=atomic
+	ServiceCIDRs []string `json:"serviceCIDRs,omitempty"`
+	// DNSDomain is the cluster's zone, normally cluster.local.
+	DNSDomain string `json:"dnsDomain"`
+	// DNSAddresses are the tunnel addresses that answer DNS on port 53.
+	// +listType=atomic
+	DNSAddresses []string `json:"dnsAddresses,omitempty"`
+}
+
+// PeerList is a list of peers.
+//
+// +kubebuilder:object:root=true
+type PeerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Peer `json:"items"`
+}
+
+// Condition types and reasons of a Peer and an Access.
+const (
+	// ConditionReady is true while the gateway acts on the object.
+	ConditionReady = "Ready"
+
+	ReasonAdmitted      = "Admitted"
+	ReasonExpired       = "Expired"       // the lease was not renewed in time
+	ReasonConflict      = "Conflict"      // an older Peer has this key
+	ReasonLimitReached  = "LimitReached"  // too many peers of this user or in all
+	ReasonPolicyMissing = "PolicyMissing" // the admission policy does not protect us
+	ReasonPeerMissing   = "PeerMissing"   // an Access names a Peer that is not live or not its user's
+)

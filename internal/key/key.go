@@ -1,0 +1,108 @@
+// Package key holds WireGuard keys and the tunnel address that follows from
+// one. A private key lives in memory only and knows not to print itself.
+package key
+
+import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"golang.org/x/crypto/blake2s"
+)
+
+// Size is the length of a key in bytes.
+const Size = 32
+
+// Prefix6 is the IPv6 range of all tunnel addresses; its bytes spell "podnet".
+var Prefix6 = netip.MustParsePrefix("fd70:6f64:6e65:7400::/64")
+
+// Private is an X25519 private key. It redacts itself in logs and in fmt.
+type Private struct{ b [Size]byte }
+
+// NewPrivate makes a private key from the system's randomness.
+func NewPrivate() (Private, error) {
+	k, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return Private{}, fmt.Errorf("make private key: %w", err)
+	}
+	return Private{[Size]byte(k.Bytes())}, nil
+}
+
+// ParsePrivate reads the base64 that `wg genkey` prints.
+func ParsePrivate(s string) (Private, error) {
+	b, err := parse(s)
+	return Private{b}, err
+}
+
+// Public is the key's public half.
+func (k Private) Public() Public {
+	p, err := ecdh.X25519().NewPrivateKey(k.b[:])
+	if err != nil {
+		panic(err) // 32 bytes are always a valid X25519 private key
+	}
+	return Public(p.PublicKey().Bytes())
+}
+
+// Hex is the key as WireGuard's configuration protocol wants it. Only
+// internal/tunnel has a use for it.
+func (k Private) Hex() string { return hex.EncodeToString(k.b[:]) }
+
+func (Private) String() string       { return "(private key)" }
+func (Private) GoString() string     { return "(private key)" }
+func (Private) LogValue() slog.Value { return slog.StringValue("(private key)") }
+
+// Public is an X25519 public key: a peer's identity.
+type Public [Size]byte
+
+// ParsePublic reads the base64 that `wg pubkey` prints.
+func ParsePublic(s string) (Public, error) {
+	b, err := parse(s)
+	return Public(b), err
+}
+
+// String is the base64 form.
+func (k Public) String() string { return base64.StdEncoding.EncodeToString(k[:]) }
+
+// Hex is the key as WireGuard's configuration protocol wants it.
+func (k Public) Hex() string { return hex.EncodeToString(k[:]) }
+
+// Short is enough of the key to tell peers apart in a log.
+func (k Public) Short() string { return k.String()[:8] }
+
+// IsZero reports whether k was never set.
+func (k Public) IsZero() bool { return k == Public{} }
+
+func (k Public) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+func (k *Public) UnmarshalText(t []byte) error {
+	p, err := ParsePublic(string(t))
+	if err == nil {
+		*k = p
+	}
+	return err
+}
+
+// LogValue shortens the key.
+func (k Public) LogValue() slog.Value { return slog.StringValue(k.Short()) }
+
+// Address6 is the tunnel address of a key: Prefix6 and 64 bits of BLAKE2s of
+// the key. Nobody has to allocate it and everybody can compute it.
+func (k Public) Address6() netip.Addr {
+	sum := blake2s.Sum256(k[:])
+	a := Prefix6.Addr().As16()
+	copy(a[8:], sum[:8])
+	return netip.AddrFrom16(a)
+}
+
+func parse(s string) (b [Size]byte, err error) {
+	raw, err := base64.StdEncoding.Strict().DecodeString(s)
+	if err != nil || len(raw) != Size {
+		return b, fmt.Errorf("parse key: want %d bytes in base64", Size)
+	}
+	copy(b[:], raw)
+	return b, nil
+}
