@@ -1,0 +1,91 @@
+# podnet: `make help` lists the targets. Everything is built into bin/.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= dev
+# Reproducible: no paths, no build id, no C library, the toolchain of go.mod.
+export CGO_ENABLED := 0
+GOBUILD := go build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)'
+
+PROGRAMS := ./cmd/podnet ./cmd/podnet-gateway ./deploy/image ./e2e/lab ./e2e/bench
+IMAGE    := podnet.dev/gateway:dev
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | column -t -s $$'\t'
+
+.PHONY: build
+build: ## Build every program into bin/
+	@mkdir -p bin
+	$(GOBUILD) -o bin/ $(PROGRAMS)
+
+.PHONY: images
+images: build ## Make the gateway's image as bin/podnet-gateway.tar
+	bin/image -o bin/podnet-gateway.tar -name $(IMAGE) bin/podnet-gateway
+
+.PHONY: test
+test: lint unit e2e ## Run every test there is, the lab's included
+
+.PHONY: unit
+unit: ## Run the tests that need no lab (under two minutes warm)
+	go vet ./...
+	go test ./...
+
+.PHONY: e2e
+e2e: images ## Run the tests that need the lab; boots one when none is up, and takes it down again
+	bin/lab build
+	go test -tags e2e -count=1 -timeout 40m ./e2e
+
+.PHONY: race
+race: ## Run the unit tests under the race detector
+	CGO_ENABLED=1 go test -race ./...
+
+.PHONY: bench
+bench: build ## Measure the data plane against wireguard-go, printed beside the goals
+	bin/bench
+
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## Fuzz every parser of outside bytes, FUZZTIME (30s) each
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | cut -c6-); do \
+	    echo "== $$dir $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$dir; done; done
+
+.PHONY: lint
+lint: ## Check formatting, vet and staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	go vet -tags e2e ./...
+	go tool staticcheck -tags e2e ./...
+
+.PHONY: generate
+generate: ## Regenerate deep copies, CRDs and goldens
+	go tool controller-gen object paths=./api/... 
+	go tool controller-gen crd paths=./api/... output:crd:dir=deploy/manifests/crds
+	go test ./deploy -update
+
+.PHONY: cross
+cross: ## Compile the laptop's programs for the other systems
+	for t in linux/arm64 darwin/arm64 windows/amd64; do \
+	  echo "== $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} go build -o /dev/null ./cmd/podnet; done
+
+.PHONY: demo
+demo: images ## Boot a real Kubernetes, install podnet, connect a laptop and show it working
+	bin/lab build
+	IMAGE=$(IMAGE) e2e/demo.sh
+
+.PHONY: lab-up lab-down lab-shell lab-status
+lab-up: build ## Boot the lab: Kubernetes, two laptops and a router
+	bin/lab build
+	bin/lab up
+lab-down: build ## Take the lab down
+	bin/lab down
+lab-shell: build ## Open a shell on the laptop side
+	bin/lab shell laptop
+lab-status: build ## Say what of the lab runs
+	bin/lab status
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin

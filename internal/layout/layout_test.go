@@ -1,0 +1,169 @@
+package layout
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+)
+
+const module = "podnet.dev/"
+
+// door is an outside library that only some packages may import, so that
+// there is one place to look when it changes.
+type door struct {
+	library string   // import path prefix
+	keepers []string // packages of ours (prefixes below the module path) that may import it
+	why     string
+}
+
+var doors = []door{
+	{"gvisor.dev/gvisor", []string{"internal/netstack"}, "the TCP/IP stack has one owner"},
+	{"golang.zx2c4.com/wireguard/device", []string{"internal/tunnel", "e2e/bench"}, "the WireGuard device has one owner"},
+	{"github.com/miekg/dns", []string{"dnsproxy", "e2e"}, "only the DNS view speaks DNS messages"},
+	{"k8s.io/client-go", []string{"client/cluster", "gateway", "dnsproxy/kube", "e2e"}, "Kubernetes is reached from few places"},
+	{"sigs.k8s.io/controller-runtime", []string{"client/cluster", "gateway", "dnsproxy/kube", "e2e"}, "Kubernetes is reached from few places"},
+	{"github.com/vishvananda/netlink", []string{"client/router", "client/helper", "e2e"}, "only the privileged half changes the host"},
+	{"github.com/godbus/dbus", []string{"client/osdns"}, "the bus is spoken to about DNS only"},
+}
+
+// apart lists pairs of which the first must not reach the second, directly or
+// through others.
+var apart = []struct{ from, to, why string }{
+	{"client", "gateway", "the two ends share api and internal, nothing else"},
+	{"gateway", "client", "the two ends share api and internal, nothing else"},
+	{"internal", "client", "internal serves both ends and knows neither"},
+	{"internal", "gateway", "internal serves both ends and knows neither"},
+	{"internal", "dnsproxy", "internal serves and is not served"},
+	{"dnsproxy", "client", "the DNS view is used by the ends, not the reverse"},
+	{"dnsproxy", "gateway", "the DNS view is used by the ends, not the reverse"},
+	{"api", "internal", "the API objects stand alone"},
+	{"client/localapi", "k8s.io", "whoever speaks the local API must not link Kubernetes"},
+	{"client/router", "k8s.io", "the privileged half must not link Kubernetes"},
+	{"client/osdns", "k8s.io", "the privileged half must not link Kubernetes"},
+	{"client/helper", "k8s.io", "the privileged half must not link Kubernetes"},
+	{"client/helper", "github.com/miekg/dns", "the privileged half parses no network input"},
+	{"client/helper", "net/http", "the privileged half is no HTTP client"},
+	{"gateway/forward", "k8s.io", "flows know nothing of Kubernetes"},
+	{"internal/netstack", "k8s.io", "the stack knows nothing of Kubernetes"},
+	{"internal/transport", "k8s.io", "paths know nothing of Kubernetes"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func TestImports(t *testing.T) {
+	pkgs := list(t)
+	if len(pkgs) < 10 {
+		t.Fatalf("go list found only %d packages: is the test looking at the right module?", len(pkgs))
+	}
+	for _, p := range pkgs {
+		here := strings.TrimPrefix(p.ImportPath, module)
+		for _, imp := range p.Imports {
+			if under(imp, module+"cmd") {
+				t.Errorf("%s imports %s: programs are on top", here, imp)
+			}
+			for _, d := range doors {
+				if under(imp, d.library) && !keeper(here, d.keepers) {
+					t.Errorf("%s imports %s: %s", here, imp, d.why)
+				}
+			}
+		}
+		for _, a := range apart {
+			if !under(here, a.from) {
+				continue
+			}
+			for _, dep := range p.Deps {
+				if under(dep, a.to) || under(dep, module+a.to) {
+					t.Errorf("%s reaches %s: %s", here, dep, a.why)
+					break
+				}
+			}
+		}
+	}
+}
+
+// TestFoldersFormNoCircle looks at the top-level folders as rooms: an arrow
+// between two rooms may run one way only.
+func TestFoldersFormNoCircle(t *testing.T) {
+	arrows := map[string]map[string]bool{}
+	for _, p := range list(t) {
+		from := room(p.ImportPath)
+		for _, imp := range p.Imports {
+			if to := room(imp); strings.HasPrefix(imp, module) && to != from {
+				if arrows[from] == nil {
+					arrows[from] = map[string]bool{}
+				}
+				arrows[from][to] = true
+			}
+		}
+	}
+	var trail []string
+	done := map[string]bool{}
+	var visit func(string)
+	visit = func(r string) {
+		for i, seen := range trail {
+			if seen == r {
+				t.Errorf("folders import each other in a circle: %s", strings.Join(append(trail[i:], r), " -> "))
+				return
+			}
+		}
+		if done[r] {
+			return
+		}
+		trail = append(trail, r)
+		for to := range arrows[r] {
+			visit(to)
+		}
+		trail = trail[:len(trail)-1]
+		done[r] = true
+	}
+	for r := range arrows {
+		visit(r)
+	}
+}
+
+func room(importPath string) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(importPath, module), "/")
+	return first
+}
+
+func under(p, prefix string) bool { return p == prefix || strings.HasPrefix(p, prefix+"/") }
+
+func keeper(here string, keepers []string) bool {
+	for _, k := range keepers {
+		if under(here, k) {
+			return true
+		}
+	}
+	return false
+}
+
+// list asks the go command for every package of the module with all that it
+// reaches, tests left out.
+func list(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd.Dir = path.Join("..", "..")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []pkg
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
