@@ -1,0 +1,87 @@
+//go:build e2e
+
+// Package e2e holds the tests that need the lab: a real Kubernetes, a laptop
+// and a router on this machine. `make e2e` builds what they use.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// roleVariable makes the test binary, run again on a lab machine, act as one
+// of the programs of roles instead of testing.
+const roleVariable = "PODNET_E2E_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(play(role, os.Args[1:]))
+	}
+	os.Exit(run(m))
+}
+
+// run brings up what the tests stand on. A lab that was up before stays up,
+// with a freshly installed podnet in it.
+func run(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "e2e: the lab makes network namespaces and needs root")
+		return 1
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+
+	if host("bin/lab", "status").run(ctx) != nil {
+		say("no lab is up: starting one")
+		defer func() { _ = host("bin/lab", "down").stream(context.Background()) }()
+	}
+	steps := []command{
+		host("bin/lab", "up"),
+		host("bin/lab", "load", "bin/podnet-gateway.tar"),
+	}
+	for _, s := range steps {
+		if err := s.stream(ctx); err != nil {
+			fmt.Fprintf(os.Stderr, "e2e: %s: %v\n", s, err)
+			return 1
+		}
+	}
+	for _, laptop := range []machine{laptop1, laptop2} {
+		_ = laptop.as("admin").podnet("disconnect", "--all").run(ctx)
+	}
+	_ = admin.podnet("uninstall").run(ctx)
+	if err := install(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// install puts the gateway into the lab's cluster and lets alice and bob use it.
+func install(ctx context.Context) error {
+	for _, s := range []command{
+		admin.podnet("install", "--image", "podnet.dev/gateway:dev", "--image-pull-policy", "Never"),
+		host("bin/lab", "grant"),
+	} {
+		if err := s.stream(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	return nil
+}
+
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "e2e: "+format+"\n", args...)
+}
+
+// top is the root of the repository, where bin/ is.
+var top = func() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		panic(err)
+	}
+	return filepath.Dir(strings.TrimSuffix(dir, "/"))
+}()
