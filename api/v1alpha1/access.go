@@ -62,10 +62,14 @@ type AccessSpec struct {
 	Scope AccessScope `json:"scope"`
 }
 
-// AccessStatus is what the gateway made of it.
+// AccessStatus is what the gateway made of it. It is written when Ready
+// changes, not with each renewal: a team of a thousand renews thirty of these
+// a second.
 type AccessStatus struct {
-	ObservedRenew int64        `json:"observedRenew,omitempty"`
-	ExpiresAt     *metav1.Time `json:"expiresAt,omitempty"`
+	// ObservedRenew is the spec.renew that Ready speaks of.
+	ObservedRenew int64 `json:"observedRenew,omitempty"`
+	// Conditions has Ready, with a reason when it is false: Expired,
+	// PeerMissing, PolicyMissing.
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`

@@ -6,6 +6,9 @@
 // +groupName=podnet.dev
 package v1alpha1
 
+//go:generate go tool controller-gen object paths=.
+//go:generate go tool controller-gen crd paths=. output:crd:dir=../../deploy/manifests/crds
+
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"

@@ -70,13 +70,17 @@ type PeerStatus struct {
 	Gateways []Gateway `json:"gateways,omitempty"`
 	// Network describes the cluster as the peer needs to know it.
 	Network *Network `json:"network,omitempty"`
-	// ObservedRenew is the last spec.renew that prolonged the lease.
+	// ObservedRenew is a spec.renew that prolonged the lease: the last one
+	// when ExpiresAt was written.
 	ObservedRenew int64 `json:"observedRenew,omitempty"`
 	// ExpiresAt is when the lease ends if it is not renewed, by the gateway's
-	// clock. It informs; the gateway itself counts on its monotonic clock.
+	// clock. It informs; the gateway itself counts on its monotonic clock. To
+	// spare the API server it is rewritten once it lags behind by half a lease,
+	// so a live peer's true deadline is never earlier than this one.
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 	// Conditions has Ready, with a reason when it is false: Expired, Conflict,
-	// LimitReached, PolicyMissing.
+	// LimitReached, PolicyMissing. Ready is written after the first entry of
+	// Gateways, so a reader who waits for Ready finds somewhere to go.
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
@@ -119,7 +123,8 @@ type PeerList struct {
 	Items           []Peer `json:"items"`
 }
 
-// Condition types and reasons of a Peer and an Access.
+// Condition types and reasons of a Peer and an Access. The messages beside
+// them are sentences for people.
 const (
 	// ConditionReady is true while the gateway acts on the object.
 	ConditionReady = "Ready"
