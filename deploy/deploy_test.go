@@ -1,0 +1,178 @@
+package deploy
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func render(t *testing.T, o Options) []*unstructured.Unstructured {
+	t.Helper()
+	objects, err := Render(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	file = "testdata/" + file
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s differs (-want +got); go test ./deploy -update rewrites it:\n%s", file, d)
+	}
+}
+
+func text(t *testing.T, objects []*unstructured.Unstructured) string {
+	t.Helper()
+	var out bytes.Buffer
+	for _, u := range objects {
+		if u.GetKind() == "CustomResourceDefinition" {
+			fmt.Fprintf(&out, "--- # CustomResourceDefinition %s, from manifests/crds\n", u.GetName())
+			continue
+		}
+		b, err := yaml.Marshal(u.Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "---\n%s", b)
+	}
+	return out.String()
+}
+
+func TestRenderedText(t *testing.T) {
+	golden(t, "default.yaml", text(t, render(t, Options{Image: "example.org/podnet-gateway:1"})))
+	golden(t, "everything.yaml", text(t, render(t, Options{
+		Namespace: "tunnels", Image: "example.org/gw@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+		PullPolicy: "Never", ImagePullSecrets: []string{"registry"}, Replicas: 3, NodePort: 31820,
+		DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug", Users: []string{`o'hara "x"`}, Groups: []string{"dev"},
+	})))
+}
+
+// Whoever adds a verb to a role changes this golden and answers for it.
+func TestVerbs(t *testing.T) {
+	var lines []string
+	for _, u := range render(t, Options{Image: "x"}) {
+		if k := u.GetKind(); k != "Role" && k != "ClusterRole" {
+			continue
+		}
+		var role rbacv1.Role // a ClusterRole's rules have the same shape
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &role); err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range role.Rules {
+			if len(rule.NonResourceURLs) > 0 {
+				t.Errorf("%s has nonResourceURLs", u.GetName())
+			}
+			for _, g := range rule.APIGroups {
+				for _, r := range rule.Resources {
+					names := ""
+					if len(rule.ResourceNames) > 0 {
+						names = " named " + strings.Join(rule.ResourceNames, ",")
+					}
+					lines = append(lines, fmt.Sprintf("%s %s: %s.%s%s: %s", u.GetKind(), u.GetName(), r, g, names, strings.Join(rule.Verbs, " ")))
+					if u.GetName() == "podnet-gateway" {
+						forbidGateway(t, g, r, rule.Verbs)
+					}
+				}
+			}
+		}
+	}
+	sort.Strings(lines)
+	golden(t, "verbs.txt", strings.Join(lines, "\n")+"\n")
+}
+
+// forbidGateway names what the gateway must never be able to do, whatever a
+// golden says.
+func forbidGateway(t *testing.T, group, resource string, verbs []string) {
+	t.Helper()
+	for _, bad := range []string{"*", "secrets", "configmaps", "pods", "pods/exec", "pods/portforward", "pods/ephemeralcontainers", "tokenreviews", "serviceaccounts/token", "users", "groups"} {
+		if resource == bad || group == "*" {
+			t.Errorf("the gateway may touch %s.%s", resource, group)
+		}
+	}
+	for _, bad := range []string{"*", "impersonate", "escalate", "bind", "deletecollection"} {
+		if slices.Contains(verbs, bad) {
+			t.Errorf("the gateway may %s %s", bad, resource)
+		}
+	}
+}
+
+func TestOrderAndLabels(t *testing.T) {
+	rank := map[string]int{
+		"Namespace": 0, "CustomResourceDefinition": 1, "ServiceAccount": 2, "ClusterRole": 2, "ClusterRoleBinding": 2, "Role": 2, "RoleBinding": 2,
+		"ValidatingAdmissionPolicy": 3, "ValidatingAdmissionPolicyBinding": 3, "Service": 4, "PodDisruptionBudget": 4, "StatefulSet": 5,
+	}
+	last := 0
+	seen := map[string]bool{}
+	for _, u := range render(t, Options{Image: "x", UDPService: "LoadBalancer", Replicas: 2, Groups: []string{"dev"}}) {
+		r, known := rank[u.GetKind()]
+		if !known {
+			t.Errorf("unexpected kind %s", u.GetKind())
+		}
+		if r < last {
+			t.Errorf("%s %s comes too late", u.GetKind(), u.GetName())
+		}
+		last = r
+		id := u.GetKind() + "/" + u.GetNamespace() + "/" + u.GetName()
+		if seen[id] {
+			t.Errorf("%s twice", id)
+		}
+		seen[id] = true
+		if u.GetLabels()["app.kubernetes.io/part-of"] != "podnet" {
+			t.Errorf("%s has no labels", id)
+		}
+	}
+}
+
+func TestRenderRefuses(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no image":                 {},
+		"image with a line break":  {Image: "x\nfoo: bar"},
+		"namespace with a quote":   {Image: "x", Namespace: "a'b"},
+		"pull policy":              {Image: "x", PullPolicy: "never"},
+		"too many replicas":        {Image: "x", Replicas: 10},
+		"node port of a balancer":  {Image: "x", UDPService: "LoadBalancer", NodePort: 30000},
+		"node ports beyond 65535":  {Image: "x", NodePort: 65535, Replicas: 2},
+		"advertise without port":   {Image: "x", Advertise: []string{"example.org"}},
+		"advertise for several":    {Image: "x", Advertise: []string{"example.org:1"}, Replicas: 2},
+		"memory that is too small": {Image: "x", Memory: "1Mi"},
+		"memory that is nonsense":  {Image: "x", Memory: "lots"},
+		"log level":                {Image: "x", LogLevel: "loud"},
+		"domain":                   {Image: "x", DNSDomain: "a b"},
+	} {
+		if _, err := Render(o); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestLabelValue(t *testing.T) {
+	for in, want := range map[string]string{"dev": "dev", "v1.2.0+build.7": "v1.2.0_build.7", "-x-": "x", strings.Repeat("a", 70): strings.Repeat("a", 63)} {
+		if got := labelValue(in); got != want {
+			t.Errorf("labelValue(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package deploy
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Options are what may be chosen at an install. The zero value of a field
+// means its default.
+type Options struct {
+	// Namespace is the gateway's own; podnet-system by default.
+	Namespace string
+	// Image is the gateway's image. Required.
+	Image string
+	// PullPolicy is IfNotPresent (the default), Always or Never.
+	PullPolicy string
+	// ImagePullSecrets name Secrets in Namespace for a private registry.
+	ImagePullSecrets []string
+	// Replicas is how many gateways to run, 1 (the default) to 9. Each admits
+	// every peer; a laptop uses one and moves to another when that one is gone.
+	Replicas int32
+	// UDPService is "", NodePort or LoadBalancer: how to publish WireGuard's
+	// UDP port. Without it every session goes through the API server.
+	UDPService string
+	// NodePort is the first gateway's port when UDPService is NodePort, the
+	// others' follow; 0 lets the cluster choose. Setting it alone means NodePort.
+	NodePort int32
+	// Advertise lists further UDP endpoints, host:port, that lead to the (only)
+	// gateway, such as a port forwarded by a router.
+	Advertise []string
+	// DNSDomain is the cluster's zone; "" lets the gateway find out.
+	DNSDomain string
+	// Memory is request and limit of a gateway; 512Mi by default.
+	Memory string
+	// LogLevel is debug, info (the default), warn or error.
+	LogLevel string
+	// Users and Groups may connect: they are bound to podnet-connect and
+	// podnet-developer. Which namespaces they reach is not decided here.
+	Users, Groups []string
+
+	// GatewayUser is how the API server knows the gateway. Derived.
+	GatewayUser string
+}
+
+// imageRef is generous: the container runtime is the judge, this only keeps
+// nonsense out.
+var imageRef = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/:@-]*$`)
+
+func (o Options) withDefaults() (Options, error) {
+	set := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	set(&o.Namespace, DefaultNamespace)
+	set(&o.PullPolicy, "IfNotPresent")
+	set(&o.Memory, "512Mi")
+	set(&o.LogLevel, "info")
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	if o.NodePort != 0 {
+		set(&o.UDPService, "NodePort")
+	}
+	o.GatewayUser = "system:serviceaccount:" + o.Namespace + ":" + ServiceAccountName
+	return o, o.check()
+}
+
+func (o Options) check() error {
+	if problems := validation.IsDNS1123Label(o.Namespace); problems != nil {
+		return fmt.Errorf("namespace %q: %s", o.Namespace, strings.Join(problems, "; "))
+	}
+	if !imageRef.MatchString(o.Image) {
+		return fmt.Errorf("image %q is not an image reference", o.Image)
+	}
+	if !oneOf(o.PullPolicy, "IfNotPresent", "Always", "Never") {
+		return fmt.Errorf("pull policy %q: want IfNotPresent, Always or Never", o.PullPolicy)
+	}
+	if o.Replicas < 1 || o.Replicas > 9 {
+		return fmt.Errorf("replicas %d: want 1 to 9", o.Replicas)
+	}
+	if !oneOf(o.UDPService, "", "NodePort", "LoadBalancer") {
+		return fmt.Errorf("UDP service %q: want NodePort or LoadBalancer", o.UDPService)
+	}
+	if o.NodePort != 0 && o.UDPService != "NodePort" {
+		return fmt.Errorf("node port %d: needs a UDP service of type NodePort, not %s", o.NodePort, o.UDPService)
+	}
+	if o.NodePort < 0 || o.NodePort+o.Replicas-1 > math.MaxUint16 {
+		return fmt.Errorf("node port %d: out of range", o.NodePort)
+	}
+	if len(o.Advertise) > 0 && o.Replicas > 1 {
+		return fmt.Errorf("advertise %s: leads to one gateway, and there are to be %d", o.Advertise[0], o.Replicas)
+	}
+	for _, e := range o.Advertise {
+		host, port, err := net.SplitHostPort(e)
+		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" {
+			return fmt.Errorf("advertise %q: want host:port", e)
+		}
+	}
+	if o.DNSDomain != "" {
+		if problems := validation.IsDNS1123Subdomain(o.DNSDomain); problems != nil {
+			return fmt.Errorf("DNS domain %q: %s", o.DNSDomain, strings.Join(problems, "; "))
+		}
+	}
+	if q, err := resource.ParseQuantity(o.Memory); err != nil || q.Value() < 64<<20 {
+		return fmt.Errorf("memory %q: want a quantity of at least 64Mi", o.Memory)
+	}
+	if !oneOf(o.LogLevel, "debug", "info", "warn", "error") {
+		return fmt.Errorf("log level %q: want debug, info, warn or error", o.LogLevel)
+	}
+	return nil
+}
+
+func oneOf(s string, choices ...string) bool {
+	for _, c := range choices {
+		if s == c {
+			return true
+		}
+	}
+	return false
+}
+
+// goMemLimit is nine tenths of the memory limit: room for what the Go heap does
+// not count.
+func (o Options) goMemLimit() (string, error) {
+	q, err := resource.ParseQuantity(o.Memory)
+	if err != nil {
+		return "", err
+	}
+	return strconv.FormatInt(q.Value()/10*9>>20, 10) + "MiB", nil
+}
+
+func (o Options) args() []string {
+	args := []string{"--log-level=" + o.LogLevel}
+	if o.DNSDomain != "" {
+		args = append(args, "--dns-domain="+o.DNSDomain)
+	}
+	for _, e := range o.Advertise {
+		args = append(args, "--advertise="+e)
+	}
+	return args
+}
+
+// Subjects are the subjects of the bindings, nil when nobody is bound.
+func (o Options) Subjects() []map[string]string { return o.subjects() }
+
+func (o Options) subjects() []map[string]string {
+	var all []map[string]string
+	add := func(kind string, names []string) {
+		for _, n := range names {
+			all = append(all, map[string]string{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": n})
+		}
+	}
+	add("User", o.Users)
+	add("Group", o.Groups)
+	return all
+}
+
+func (o Options) pullSecrets() (string, error) {
+	refs := make([]map[string]string, len(o.ImagePullSecrets))
+	for i, s := range o.ImagePullSecrets {
+		refs[i] = map[string]string{"name": s}
+	}
+	return toJSON(refs)
+}
