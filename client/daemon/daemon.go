@@ -1,0 +1,222 @@
+// Package daemon is the user's daemon: it keeps the sessions and serves the
+// local API (package localapi) on a unix socket that only its owner can open.
+// It knows no Kubernetes and no network set-up; a Session does the work.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/internal/httpjson"
+	"podnet.dev/internal/version"
+)
+
+// Session is one laptop joined to one cluster.
+type Session interface {
+	// Run connects, keeps the session until ctx is done or it ends by itself,
+	// and returns when everything is undone. Its error is why it ended, nil when
+	// ctx did that to a session that had become ready.
+	Run(ctx context.Context) error
+	// Status may be called at any time, also before and after Run.
+	Status() (localapi.Connection, []localapi.Warning)
+}
+
+// Options of a daemon.
+type Options struct {
+	// Socket is the unix socket's file name; its folder must be private.
+	Socket string
+	// NewSession makes a session that tells its progress to events, which does
+	// not block.
+	NewSession func(req localapi.ConnectRequest, events func(localapi.Event)) Session
+	// OnDemand says that the CLI started this daemon: it ends when its last
+	// session does, or after Idle without one.
+	OnDemand bool
+	Idle     time.Duration
+	// LogFile is told to whoever asks for the version.
+	LogFile string
+	Log     *slog.Logger
+}
+
+// ErrRunning is returned when another daemon has the socket.
+var ErrRunning = errors.New("another podnet daemon is running")
+
+// Run serves until ctx is done or, when started on demand, until there is
+// nothing left to do. It returns when every session is undone.
+func Run(ctx context.Context, o Options) (err error) {
+	if err := localapi.MakePrivateDir(filepath.Dir(o.Socket)); err != nil {
+		return fmt.Errorf("prepare the folder of the socket: %w", err)
+	}
+	unlock, err := lock(o.Socket + ".lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ln, err := listen(o.Socket)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	d := &daemon{Options: o, sessions: newSessions(ctx, o.NewSession, o.Log), stop: stop}
+	srv := &http.Server{
+		Handler:           httpjson.Local(localapi.Host, d.routes()),
+		ReadHeaderTimeout: 5 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	o.Log.Info("daemon started", "socket", o.Socket, "pid", os.Getpid(), "version", version.Version)
+
+	select {
+	case <-ctx.Done():
+	case <-d.idle(ctx):
+		o.Log.Info("nothing to do any more")
+	case err = <-served:
+		served <- nil
+	}
+	stop()
+	d.sessions.close()
+	// Answers under way, the one to a disconnect above all, get their second.
+	grace, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if srv.Shutdown(grace) != nil {
+		_ = srv.Close()
+	}
+	<-served
+	o.Log.Info("daemon stopped")
+	return err
+}
+
+// listen opens the socket; the lock that the caller holds says that a file
+// which is already there is nobody's.
+func listen(socket string) (net.Listener, error) {
+	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		_ = ln.Close()
+		return nil, err
+	}
+	return ownOnly{ln}, nil
+}
+
+// ownOnly drops connections of other users before a byte is read.
+type ownOnly struct{ net.Listener }
+
+func (l ownOnly) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if uid, err := peerUID(c); err == nil && (uid == os.Geteuid() || uid == 0) {
+			return c, nil
+		}
+		_ = c.Close()
+	}
+}
+
+type daemon struct {
+	Options
+	sessions *sessions
+	stop     context.CancelFunc
+}
+
+// idle is done when an on-demand daemon has had no session for Idle.
+func (d *daemon) idle(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	if !d.OnDemand {
+		return done
+	}
+	go func() {
+		tick := time.NewTicker(max(d.Idle/8, time.Millisecond))
+		defer tick.Stop()
+		for d.sessions.idle() < d.Idle {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+		close(done)
+	}()
+	return done
+}
+
+func (d *daemon) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/version", d.version)
+	mux.HandleFunc("GET /v1/status", d.status)
+	mux.HandleFunc("POST /v1/connect", d.connect)
+	mux.HandleFunc("POST /v1/disconnect", d.disconnect)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "no such call: " + r.Method + " " + r.URL.Path, Status: http.StatusNotFound})
+	})
+	return mux
+}
+
+func (d *daemon) version(w http.ResponseWriter, _ *http.Request) {
+	httpjson.Write(w, http.StatusOK, localapi.Version{
+		APIVersion: localapi.APIVersion, Kind: "Version", Version: version.Version, PID: os.Getpid(), Log: d.LogFile,
+	})
+}
+
+func (d *daemon) status(w http.ResponseWriter, _ *http.Request) {
+	httpjson.Write(w, http.StatusOK, d.sessions.status())
+}
+
+// connect streams the progress of the session. Who hangs up before it is ready
+// gives it up; afterwards the session stays.
+func (d *daemon) connect(w http.ResponseWriter, r *http.Request) {
+	var req localapi.ConnectRequest
+	if err := httpjson.Read(r, &req); err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	a, err := d.sessions.connect(r.Context(), req)
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	defer a.leave()
+	lines := httpjson.NewLines(w)
+	for i := 0; ; i++ {
+		e, ok := a.event(r.Context(), i)
+		if !ok {
+			return
+		}
+		if e.Type == localapi.EventReady {
+			s := d.sessions.status()
+			e.Status = &s
+		}
+		if lines.Send(e) != nil || e.Type == localapi.EventReady || e.Type == localapi.EventError {
+			return
+		}
+	}
+}
+
+func (d *daemon) disconnect(w http.ResponseWriter, r *http.Request) {
+	n, err := d.sessions.disconnect(r.Context())
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	httpjson.Write(w, http.StatusOK, localapi.DisconnectResult{Sessions: n, Exits: d.OnDemand, PID: os.Getpid()})
+	if d.OnDemand {
+		d.stop()
+	}
+}

@@ -1,0 +1,251 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/internal/httpjson"
+)
+
+// sessions holds the one session of this daemon; a later version holds several.
+type sessions struct {
+	ctx  context.Context
+	make func(localapi.ConnectRequest, func(localapi.Event)) Session
+	log  *slog.Logger
+	wg   sync.WaitGroup
+
+	mu        sync.Mutex
+	current   *attempt
+	lastError *localapi.Error
+	idleSince time.Time
+}
+
+func newSessions(ctx context.Context, make_ func(localapi.ConnectRequest, func(localapi.Event)) Session, log *slog.Logger) *sessions {
+	return &sessions{ctx: ctx, make: make_, log: log, idleSince: time.Now()}
+}
+
+// attempt is a session from the first connect to the end of its undoing.
+type attempt struct {
+	req     localapi.ConnectRequest
+	session Session
+	cancel  context.CancelFunc
+	// done is closed when everything is undone.
+	done chan struct{}
+
+	mu      sync.Mutex
+	events  []localapi.Event
+	changed chan struct{}
+	waiting int
+	ready   *time.Time
+	ending  bool
+}
+
+// connect begins a session or joins the one that serves the same request.
+func (s *sessions) connect(ctx context.Context, req localapi.ConnectRequest) (*attempt, error) {
+	for {
+		a, started, err := s.startOrJoin(req)
+		if err != nil || started {
+			return a, err
+		}
+		if a.join() {
+			return a, nil
+		}
+		// It is being given up or has ended; wait until the host is clean.
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *sessions) startOrJoin(req localapi.ConnectRequest) (a *attempt, started bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return nil, false, &localapi.Error{Code: localapi.CodeDaemon, Message: "the daemon is stopping", Hint: "try again", Status: http.StatusServiceUnavailable}
+	}
+	if a := s.current; a != nil {
+		if !a.req.SameAs(req) {
+			c, _ := a.session.Status()
+			return nil, false, &localapi.Error{Code: localapi.CodeConflict, Message: "already connected to " + c.Name + " in another way",
+				Hint: "podnet disconnect", Status: http.StatusConflict}
+		}
+		return a, false, nil
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	a = &attempt{req: req, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}), waiting: 1}
+	a.session = s.make(req, a.publish)
+	s.current, s.lastError = a, nil
+	s.wg.Add(1)
+	go s.run(ctx, a)
+	return a, true, nil
+}
+
+func (s *sessions) run(ctx context.Context, a *attempt) {
+	defer s.wg.Done()
+	err := a.session.Run(ctx)
+	if err == nil && !a.wasReady() {
+		err = context.Canceled
+	}
+	a.giveUp()
+	s.mu.Lock()
+	s.current, s.idleSince = nil, time.Now()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.lastError = httpjson.FromError(err)
+		s.log.Warn("session ended", "err", err)
+	} else {
+		s.log.Info("session ended")
+	}
+	s.mu.Unlock()
+	if err != nil {
+		a.fail(err)
+	}
+	close(a.done)
+}
+
+// idle is how long there has been no session.
+func (s *sessions) idle() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current != nil {
+		return 0
+	}
+	return time.Since(s.idleSince)
+}
+
+// disconnect ends the session, if there is one, and waits until it is undone.
+func (s *sessions) disconnect(ctx context.Context) (int, error) {
+	s.mu.Lock()
+	a := s.current
+	s.lastError = nil
+	s.mu.Unlock()
+	if a == nil {
+		return 0, nil
+	}
+	a.giveUp()
+	select {
+	case <-a.done:
+		return 1, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// close waits for what the end of the daemon's context set going.
+func (s *sessions) close() { s.wg.Wait() }
+
+func (s *sessions) status() localapi.Status {
+	s.mu.Lock()
+	a, last := s.current, s.lastError
+	s.mu.Unlock()
+	out := localapi.NewStatus()
+	if a == nil {
+		out.LastError = last
+		if last != nil {
+			out.State = localapi.Failed
+		}
+		return out
+	}
+	c, warnings := a.session.Status()
+	c.Primary = true
+	out.State = localapi.Connecting
+	if since := a.readySince(); since != nil {
+		out.State, out.Since, c.Since = localapi.Connected, since, since
+		for _, w := range warnings {
+			if w.Severity == "high" {
+				out.State = localapi.Degraded
+			}
+		}
+	}
+	out.Connections = append(out.Connections, c)
+	out.Warnings = append(out.Warnings, warnings...)
+	return out
+}
+
+// publish adds an event for everybody who listens. A session that runs for
+// weeks has few: those of connecting, and warnings, of which the oldest go.
+func (a *attempt) publish(e localapi.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ready != nil {
+		return // connecting is over; what follows is in the status
+	}
+	a.events = append(a.events, e)
+	if e.Type == localapi.EventReady {
+		now := time.Now()
+		a.ready = &now
+	}
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+func (a *attempt) fail(err error) {
+	e := httpjson.FromError(err)
+	if errors.Is(err, context.Canceled) {
+		e = &localapi.Error{Code: localapi.CodeCanceled, Message: "connecting was given up"}
+	}
+	a.publish(localapi.Event{Time: time.Now(), Type: localapi.EventError, Phase: localapi.Phase(e.Phase), Error: e})
+}
+
+// event is the i-th event, when it comes.
+func (a *attempt) event(ctx context.Context, i int) (localapi.Event, bool) {
+	for {
+		a.mu.Lock()
+		if i < len(a.events) {
+			defer a.mu.Unlock()
+			return a.events[i], true
+		}
+		changed := a.changed
+		a.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return localapi.Event{}, false
+		}
+	}
+}
+
+// join adds a listener, unless the attempt is already over or given up.
+func (a *attempt) join() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ending {
+		return false
+	}
+	a.waiting++
+	return true
+}
+
+// leave takes a listener away; the last one to leave before the session is
+// ready gives it up.
+func (a *attempt) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting--
+	if a.waiting == 0 && a.ready == nil {
+		a.ending = true
+		a.cancel()
+	}
+}
+
+// giveUp ends the session; nobody joins it any more.
+func (a *attempt) giveUp() {
+	a.mu.Lock()
+	a.ending = true
+	a.mu.Unlock()
+	a.cancel()
+}
+
+func (a *attempt) wasReady() bool { return a.readySince() != nil }
+
+func (a *attempt) readySince() *time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ready
+}

@@ -1,0 +1,127 @@
+package localapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"podnet.dev/internal/httpjson"
+)
+
+// Host is the Host header of this API; a name that no resolver knows, so that
+// a request from a browser cannot carry it.
+const Host = "podnet.local-api"
+
+// ErrNoDaemon is returned when nothing listens on the socket.
+var ErrNoDaemon = errors.New("the podnet daemon is not running")
+
+// Client speaks to one daemon.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient makes a client of the daemon behind the unix socket. It does not
+// connect yet.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		d := net.Dialer{Timeout: 2 * time.Second}
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// Version asks the daemon who it is.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	var v Version
+	return v, c.do(ctx, http.MethodGet, "/v1/version", nil, &v)
+}
+
+// Status asks for everything there is to know.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// Disconnect ends every session and returns when the host is as it was before.
+func (c *Client) Disconnect(ctx context.Context) (DisconnectResult, error) {
+	var r DisconnectResult
+	return r, c.do(ctx, http.MethodPost, "/v1/disconnect", struct{}{}, &r)
+}
+
+// Connect asks for a session and calls event with each line of progress, the
+// error included. It returns the Status of the session once ready, or the
+// *Error that ended the attempt. Cancelling ctx gives the attempt up.
+func (c *Client) Connect(ctx context.Context, req ConnectRequest, event func(Event)) (Status, error) {
+	resp, err := c.send(ctx, http.MethodPost, "/v1/connect", req)
+	if err != nil {
+		return Status{}, err
+	}
+	var status *Status
+	var failed *Error
+	err = httpjson.ReadLines(resp, func(e Event) error {
+		event(e)
+		switch e.Type {
+		case EventReady:
+			status = e.Status
+		case EventError:
+			failed = e.Error
+		}
+		return nil
+	})
+	var refused *Error
+	switch {
+	case failed != nil:
+		return Status{}, failed
+	case errors.As(err, &refused):
+		return Status{}, refused
+	case ctx.Err() != nil:
+		return Status{}, ctx.Err()
+	case err != nil:
+		return Status{}, &Error{Code: CodeDaemon, Message: "the daemon went away while connecting: " + err.Error()}
+	case status == nil:
+		return Status{}, &Error{Code: CodeDaemon, Message: "the daemon went away while connecting"}
+	}
+	return *status, nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	return httpjson.Response(resp, out)
+}
+
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+Host+path, &body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	switch {
+	case err == nil:
+		return resp, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, ErrNoDaemon
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &Error{Code: CodeDaemon, Message: fmt.Sprintf("the socket %s belongs to somebody else", c.socket)}
+	}
+	return nil, &Error{Code: CodeDaemon, Message: fmt.Sprintf("talk to the daemon: %v", err)}
+}

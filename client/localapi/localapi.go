@@ -1,0 +1,254 @@
+// Package localapi is the API of the user's daemon: its types, where its
+// socket is, and a Go client. The CLI, the tray and scripts speak to the
+// daemon through it and through nothing else. It knows no Kubernetes.
+//
+// The API is HTTP/1.1 with JSON on a unix socket that only its owner can open:
+//
+//	GET  /v1/version      Version
+//	GET  /v1/status       Status
+//	POST /v1/connect      ConnectRequest in, Event values one a line out
+//	POST /v1/disconnect   Disconnected
+package localapi
+
+import (
+	"slices"
+	"time"
+
+	"podnet.dev/internal/httpjson"
+)
+
+// APIVersion stands in every document that scripts may keep.
+const APIVersion = "podnet/v1"
+
+// Error is how the daemon says no.
+type Error = httpjson.Error
+
+// Codes of an Error, and of the exit status that the CLI makes of it.
+const (
+	CodeInternal     = httpjson.CodeInternal
+	CodeUsage        = "usage"
+	CodeNotConnected = "not-connected"
+	CodeCredentials  = "credentials"   // the API server does not know the caller
+	CodeForbidden    = "forbidden"     // it does, and says no
+	CodeTimeout      = "timeout"       // something did not happen in time
+	CodeUnreachable  = "unreachable"   // no way to the API server
+	CodeNotInstalled = "not-installed" // no podnet in that cluster
+	CodeTooOld       = "too-old"       // the cluster lacks what podnet stands on
+	CodeDaemon       = "daemon"        // the daemon is not there or not ours
+	CodeConflict     = "conflict"      // an address, a route or a session is in the way
+	CodeDNS          = "dns"           // names do not resolve
+	CodeDeploy       = "deploy"        // the gateway could not be installed
+	CodePrivilege    = "privilege"     // the host's network is not ours to change
+	CodeEnded        = "ended"         // the session's permission or lease is over
+	CodeCanceled     = "canceled"      // somebody asked for it
+)
+
+// Phase is a step of connecting, in this order.
+type Phase string
+
+const (
+	PhaseAuth      Phase = "auth"      // who am I to the API server
+	PhaseGateway   Phase = "gateway"   // Peer and Access written, gateway admitted us
+	PhaseHandshake Phase = "handshake" // WireGuard has a session over some path
+	PhaseRoutes    Phase = "routes"    // the host routes the cluster's prefixes
+	PhaseDNS       Phase = "dns"       // the host resolves the cluster's names
+	PhaseReady     Phase = "ready"     // everything was tried once and works
+)
+
+// Kube says which cluster to talk to and as whom: the kubectl connection flags
+// that were given, by name, and the caller's environment, which kubeconfig and
+// exec plugins depend on. File names in Flags are absolute.
+type Kube struct {
+	Flags map[string][]string `json:"flags,omitempty"`
+	Env   []string            `json:"env,omitempty"`
+}
+
+// ConnectRequest asks for a session. The zero value of a field is its default.
+type ConnectRequest struct {
+	Kube Kube `json:"kube"`
+	// Namespaces to open; empty means the kubeconfig context's namespace.
+	Namespaces []string `json:"namespaces,omitempty"`
+	// AllNamespaces asks for the whole cluster at once.
+	AllNamespaces bool `json:"allNamespaces,omitempty"`
+	// Path is auto, udp or apiserver.
+	Path string `json:"path,omitempty"`
+	// GatewayNamespace is where podnet is installed.
+	GatewayNamespace string `json:"gatewayNamespace,omitempty"`
+	// LeaseSeconds is how long the gateway keeps us after the last renewal, 60 to 900.
+	LeaseSeconds int32 `json:"leaseSeconds,omitempty"`
+}
+
+// SameAs reports whether a session made for r serves o as well.
+func (r ConnectRequest) SameAs(o ConnectRequest) bool {
+	sorted := func(s []string) []string { s = slices.Clone(s); slices.Sort(s); return slices.Compact(s) }
+	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.GatewayNamespace == o.GatewayNamespace &&
+		slices.Equal(sorted(r.Namespaces), sorted(o.Namespaces)) && r.Kube.same(o.Kube)
+}
+
+func (k Kube) same(o Kube) bool {
+	if len(k.Flags) != len(o.Flags) || k.env("KUBECONFIG") != o.env("KUBECONFIG") {
+		return false
+	}
+	for name, v := range k.Flags {
+		if !slices.Equal(v, o.Flags[name]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (k Kube) env(name string) string {
+	for _, e := range k.Env {
+		if len(e) > len(name) && e[:len(name)] == name && e[len(name)] == '=' {
+			return e[len(name)+1:]
+		}
+	}
+	return ""
+}
+
+// Event is one line of progress.
+type Event struct {
+	Time time.Time `json:"time"`
+	// Type is phase (begun), done (that phase is over), warning, ready or error.
+	Type  EventType `json:"type"`
+	Phase Phase     `json:"phase,omitempty"`
+	// ElapsedMs counts from the start of connecting.
+	ElapsedMs int64   `json:"elapsedMs"`
+	Text      string  `json:"text,omitempty"`
+	Error     *Error  `json:"error,omitempty"`
+	Status    *Status `json:"status,omitempty"`
+}
+
+// EventType is what an Event tells.
+type EventType string
+
+const (
+	EventPhase   EventType = "phase"
+	EventDone    EventType = "done"
+	EventWarning EventType = "warning"
+	EventReady   EventType = "ready"
+	EventError   EventType = "error"
+)
+
+// State is the one word that status, its exit code and an icon's colour share.
+type State string
+
+const (
+	Disconnected State = "Disconnected"
+	Connecting   State = "Connecting"
+	Connected    State = "Connected"
+	Degraded     State = "Degraded"
+	Failed       State = "Error"
+)
+
+// Status is everything about this machine's sessions.
+type Status struct {
+	APIVersion  string       `json:"apiVersion"`
+	Kind        string       `json:"kind"`
+	State       State        `json:"state"`
+	Since       *time.Time   `json:"since,omitempty"`
+	Connections []Connection `json:"connections"`
+	Warnings    []Warning    `json:"warnings"`
+	// LastError is why the last session ended by itself.
+	LastError *Error `json:"lastError,omitempty"`
+}
+
+// NewStatus is a Status of nothing.
+func NewStatus() Status {
+	return Status{APIVersion: APIVersion, Kind: "Status", State: Disconnected, Connections: []Connection{}, Warnings: []Warning{}}
+}
+
+// Connection is one session: this machine joined to one cluster.
+type Connection struct {
+	Name    string `json:"name"`
+	Context string `json:"context"`
+	Server  string `json:"server"`
+	User    string `json:"user"`
+	// Namespace is the one whose short names resolve; Namespaces are all that
+	// are open, empty when AllNamespaces.
+	Namespace     string   `json:"namespace"`
+	Namespaces    []string `json:"namespaces"`
+	AllNamespaces bool     `json:"allNamespaces,omitempty"`
+	Primary       bool     `json:"primary"`
+	Phase         Phase    `json:"phase"`
+	// Since is when the session became ready.
+	Since   *time.Time `json:"since,omitempty"`
+	Peer    string     `json:"peer,omitempty"`
+	Gateway Gateway    `json:"gateway"`
+	Tunnel  Tunnel     `json:"tunnel"`
+	Path    Path       `json:"path"`
+	Lease   Lease      `json:"lease"`
+	Routes  []string   `json:"routes"`
+	DNS     DNS        `json:"dns"`
+}
+
+// Gateway is the pod at the other end.
+type Gateway struct {
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
+	PublicKey string `json:"publicKey,omitempty"`
+}
+
+// Tunnel is the WireGuard device. Rx and Tx are bytes.
+type Tunnel struct {
+	Interface string `json:"interface"`
+	Address   string `json:"address,omitempty"`
+	Address6  string `json:"address6,omitempty"`
+	MTU       int    `json:"mtu"`
+	// LastHandshake is how long ago, as a Go duration; empty before the first.
+	LastHandshake string `json:"lastHandshake,omitempty"`
+	Rx            int64  `json:"rx"`
+	Tx            int64  `json:"tx"`
+	// RTTMs is the round trip that the DNS probe measured.
+	RTTMs float64 `json:"rttMs,omitempty"`
+}
+
+// Path is how the datagrams travel.
+type Path struct {
+	Kind    string     `json:"kind"`
+	Remote  string     `json:"remote,omitempty"`
+	Since   *time.Time `json:"since,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	Redials int        `json:"redials,omitempty"`
+}
+
+// Lease is the permission and its end.
+type Lease struct {
+	Seconds int32      `json:"seconds"`
+	Renewed *time.Time `json:"renewed,omitempty"`
+	// Error is why the last renewal failed.
+	Error string `json:"error,omitempty"`
+}
+
+// DNS is how the host finds the cluster's names.
+type DNS struct {
+	Listen []string `json:"listen"`
+	Mode   string   `json:"mode,omitempty"`
+	Zone   string   `json:"zone,omitempty"`
+	Probe  string   `json:"probe,omitempty"`
+}
+
+// Warning is something the user should know and can do something about.
+type Warning struct {
+	Code     string `json:"code"`
+	Severity string `json:"severity"`
+	Text     string `json:"text"`
+	Hint     string `json:"hint,omitempty"`
+}
+
+// Version says what runs.
+type Version struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Version    string `json:"version"`
+	PID        int    `json:"pid"`
+	Log        string `json:"log,omitempty"`
+}
+
+// DisconnectResult answers a disconnect. Exits is true when the daemon ends as
+// well, because it has nothing left to do.
+type DisconnectResult struct {
+	Sessions int  `json:"sessions"`
+	Exits    bool `json:"exits"`
+	PID      int  `json:"pid"`
+}
