@@ -1,0 +1,92 @@
+package kube
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"podnet.dev/dnsproxy"
+)
+
+// confirmed asks the cluster's own DNS server about a name that the watch
+// does not know. Without an answer the watch is right: it is complete for
+// everything but that server's own configuration.
+func (z *Zone) confirmed(ctx context.Context, r *dnsproxy.Request, name string, local answer) answer {
+	resp := z.ask(ctx, r, name)
+	if resp == nil || resp.Rcode != dns.RcodeSuccess {
+		return local
+	}
+	out := answer{apex: z.zone}
+	for _, rr := range resp.Answer {
+		if !z.mayTell(r.Client, rr) {
+			return local
+		}
+		out.rrs = append(out.rrs, rr)
+	}
+	return out
+}
+
+// outside resolves the target of an ExternalName as the cluster sees it,
+// which may differ from what the laptop sees.
+func (z *Zone) outside(ctx context.Context, r *dnsproxy.Request, name string, chain []dns.RR) answer {
+	if z.cfg.Upstream == nil {
+		return answer{rrs: chain}
+	}
+	resp, err := z.cfg.Upstream.Exchange(ctx, dnsproxy.Query(r.Msg, name))
+	if err != nil {
+		z.log.Debug("cluster dns did not answer", "name", name, "err", err)
+		return answer{rcode: dns.RcodeServerFailure}
+	}
+	for _, rr := range resp.Answer {
+		if !z.mayTell(r.Client, rr) {
+			break // the way leads back into what this peer may not see
+		}
+		chain = append(chain, rr)
+	}
+	return answer{rcode: resp.Rcode, rrs: chain}
+}
+
+// ask gives nil when nobody answers, and at once while nobody did a moment
+// ago.
+func (z *Zone) ask(ctx context.Context, r *dnsproxy.Request, name string) *dns.Msg {
+	if z.cfg.Upstream == nil || time.Now().UnixNano() < z.pausedUntil.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	resp, err := z.cfg.Upstream.Exchange(ctx, dnsproxy.Query(r.Msg, name))
+	if err != nil {
+		z.pausedUntil.Store(time.Now().Add(confirmPause).UnixNano())
+		z.log.Warn("cluster dns does not answer, going on without", "err", err)
+		return nil
+	}
+	return resp
+}
+
+// mayTell says whether peer may see a record of the cluster's own DNS server:
+// none that names a namespace it may not know of.
+func (z *Zone) mayTell(peer netip.Addr, rr dns.RR) bool {
+	if !z.seen(peer, rr.Header().Name) {
+		return false
+	}
+	switch rr := rr.(type) {
+	case *dns.CNAME:
+		return z.seen(peer, rr.Target)
+	case *dns.SRV:
+		return z.seen(peer, rr.Target)
+	case *dns.PTR:
+		return z.seen(peer, rr.Ptr)
+	}
+	return true
+}
+
+func (z *Zone) seen(peer netip.Addr, name string) bool {
+	name = dnsproxy.Canonical(name)
+	if !dnsproxy.Under(name, z.zone) {
+		return true
+	}
+	q := parse(trimZone(name, z.zone))
+	return !q.scoped || z.cfg.Visible(peer, q.namespace)
+}

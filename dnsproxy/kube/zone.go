@@ -1,0 +1,323 @@
+// Package kube is the cluster's zone: it answers Kubernetes DNS-based service
+// discovery 1.1.0 from the watch cache, each peer seeing the namespaces it
+// may. It does not know who may see what, nor how the cluster is reached; both
+// are handed to it.
+//
+// Specification: https://github.com/kubernetes/dns/blob/master/docs/specification.md
+package kube
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"podnet.dev/dnsproxy"
+)
+
+const (
+	// DefaultTTL in seconds: systemd-resolved and browsers keep answers, and
+	// an address that has moved shall not be missed for long.
+	DefaultTTL = 5
+
+	versionTTL = 28800 // seconds; the specification's version changes rarely
+	maxChain   = 8     // CNAMEs in a row
+)
+
+// How long the cluster's own DNS server is waited for when it is asked to
+// confirm that a name does not exist, and left alone when it did not answer:
+// a missing name shall not cost a second each time.
+const (
+	confirmTimeout = 1 * time.Second
+	confirmPause   = 5 * time.Second
+)
+
+// Config is what a Zone needs. Domain, Informers and Visible are required.
+type Config struct {
+	// Domain is the zone, such as "cluster.local".
+	Domain string
+	// Informers deliver Services, EndpointSlices and Namespaces: a
+	// controller-runtime cache.Cache. Its transform may strip what DNS does
+	// not read; the objects must never be changed afterwards.
+	Informers Informers
+	// Visible says whether peer may know of namespace. What it may not know
+	// does not exist: names are information too.
+	Visible func(peer netip.Addr, namespace string) bool
+	// Upstream is the cluster's own DNS server, asked for what the watch
+	// cannot know: targets of ExternalName Services outside the zone, and
+	// names that only its own configuration has. Wrap it in a
+	// dnsproxy.Cache. Nil: nobody is asked.
+	Upstream dnsproxy.Exchanger
+	// Addresses are where this zone is served: ns.dns.<zone>.
+	Addresses []netip.Addr
+	// TTL of records in seconds; 0 means DefaultTTL.
+	TTL uint32
+	Log *slog.Logger
+}
+
+// Zone is a dnsproxy.Handler for the cluster's zone and for the reverse names
+// of its addresses. It refuses all others.
+type Zone struct {
+	cfg   Config
+	zone  string // canonical
+	log   *slog.Logger
+	maker maker
+	index *index
+
+	synced      atomic.Bool
+	pausedUntil atomic.Int64 // Unix nanoseconds; upstream is not asked before
+}
+
+var _ dnsproxy.Handler = (*Zone)(nil)
+
+// New makes a Zone. Run fills it; until then it answers SERVFAIL.
+func New(cfg Config) *Zone {
+	if cfg.TTL == 0 {
+		cfg.TTL = DefaultTTL
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	m := maker{zone: dnsproxy.Canonical(cfg.Domain), ttl: cfg.TTL}
+	return &Zone{cfg: cfg, zone: m.zone, log: cfg.Log, maker: m, index: newIndex(m.records)}
+}
+
+// answer is what is known about a name and type.
+type answer struct {
+	rcode int
+	rrs   []dns.RR
+	extra []dns.RR
+	apex  string // whose SOA goes with an empty answer
+	// confirm: the watch does not know the name, but the cluster's own DNS
+	// server might.
+	confirm bool
+	// follow is the CNAME target at the end of rrs, still to be resolved.
+	follow string
+}
+
+// ServeDNS implements dnsproxy.Handler.
+func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
+	name, qtype := r.Name(), r.Question().Qtype
+	reverse := strings.HasSuffix(name, ".in-addr.arpa.") || strings.HasSuffix(name, ".ip6.arpa.")
+	if !reverse && !dnsproxy.Under(name, z.zone) {
+		return dnsproxy.Refuse(dns.RcodeRefused)
+	}
+	if !z.Synced() {
+		return dnsproxy.Refuse(dns.RcodeServerFailure)
+	}
+	var ans answer
+	if reverse {
+		ans = z.reverse(r.Client, name, qtype)
+	} else {
+		ans = z.resolve(ctx, r, name)
+	}
+	m := dnsproxy.Refuse(ans.rcode)
+	m.Authoritative = true
+	m.Answer, m.Extra = ans.rrs, ans.extra
+	if empty(ans) {
+		m.Ns = []dns.RR{z.soa(ans.apex)}
+	}
+	return m
+}
+
+// empty says whether ans needs the SOA record that tells how long it holds.
+func empty(ans answer) bool {
+	if ans.rcode == dns.RcodeNameError {
+		return ans.apex != ""
+	}
+	return ans.rcode == dns.RcodeSuccess && len(ans.rrs) == 0
+}
+
+// resolve follows CNAMEs inside the zone by itself and leaves it through
+// Upstream.
+func (z *Zone) resolve(ctx context.Context, r *dnsproxy.Request, name string) answer {
+	qtype := r.Question().Qtype
+	var chain []dns.RR
+	for range maxChain {
+		ans := z.lookup(r.Client, name, qtype)
+		if ans.confirm {
+			ans = z.confirmed(ctx, r, name, ans)
+		}
+		ans.rrs = append(chain, ans.rrs...)
+		if ans.follow == "" {
+			return ans
+		}
+		chain, name = ans.rrs, ans.follow
+		if !dnsproxy.Under(name, z.zone) {
+			return z.outside(ctx, r, name, chain)
+		}
+	}
+	z.log.Debug("cname chain is too long", "name", name)
+	return answer{rcode: dns.RcodeServerFailure}
+}
+
+// lookup answers from the watch alone.
+func (z *Zone) lookup(peer netip.Addr, name string, qtype uint16) answer {
+	q := parse(trimZone(name, z.zone))
+	none := answer{rcode: dns.RcodeNameError, apex: z.zone}
+	nodata := answer{apex: z.zone}
+	if q.scoped && !(z.cfg.Visible(peer, q.namespace) && z.index.hasNamespace(q.namespace)) {
+		return none
+	}
+	switch q.kind {
+	case kindApex:
+		return z.apex(qtype)
+	case kindVersion:
+		if qtype == dns.TypeTXT {
+			h := z.maker.header(name, dns.TypeTXT)
+			h.Ttl = versionTTL
+			nodata.rrs = []dns.RR{&dns.TXT{Hdr: h, Txt: []string{"1.1.0"}}}
+		}
+		return nodata
+	case kindServer:
+		var h hostRecords
+		for _, a := range z.cfg.Addresses {
+			h.add(z.maker.address(name, a))
+		}
+		nodata.rrs = h.of(qtype)
+		return nodata
+	case kindEmpty, kindNamespace:
+		return nodata
+	case kindPod:
+		a, ok := parseDashed(q.pod)
+		if !ok {
+			return none
+		}
+		var h hostRecords
+		h.add(z.maker.address(name, a))
+		nodata.rrs = h.of(qtype)
+		return nodata
+	case kindUnknown:
+		none.confirm = true
+		return none
+	}
+	r, recent := z.index.lookup(serviceKey{q.namespace, q.service})
+	if r == nil {
+		none.confirm = !recent
+		return none
+	}
+	return z.service(r, q, qtype)
+}
+
+// service answers names of and below a Service.
+func (z *Zone) service(r *records, q question, qtype uint16) answer {
+	none := answer{rcode: dns.RcodeNameError, apex: z.zone}
+	out := answer{apex: z.zone}
+	switch q.kind {
+	case kindService:
+		if !r.exists {
+			return none
+		}
+		if r.cname != nil {
+			out.rrs = []dns.RR{r.cname}
+			if qtype != dns.TypeCNAME {
+				out.follow = r.cname.Target
+			}
+			return out
+		}
+		out.rrs = rotate(r.of(qtype))
+	case kindHost:
+		h, ok := r.hosts[q.host]
+		if !ok {
+			return none
+		}
+		out.rrs = rotate(h.of(qtype))
+	case kindProtocol:
+		if !r.protocols[q.protocol] {
+			return none
+		}
+	case kindPort:
+		p, ok := r.ports[portKey{q.port, q.protocol}]
+		if !ok {
+			return none
+		}
+		if qtype == dns.TypeSRV {
+			out.rrs, out.extra = rotate(p.srv), p.glue
+		}
+	default:
+		return none
+	}
+	return out
+}
+
+func (h hostRecords) of(qtype uint16) []dns.RR {
+	switch qtype {
+	case dns.TypeA:
+		return h.a
+	case dns.TypeAAAA:
+		return h.aaaa
+	}
+	return nil
+}
+
+// rotate begins somewhere else each time, so that clients that take the first
+// address spread over all.
+func rotate(rrs []dns.RR) []dns.RR {
+	if len(rrs) < 2 {
+		return rrs
+	}
+	at := rand.IntN(len(rrs))
+	out := make([]dns.RR, 0, len(rrs))
+	return append(append(out, rrs[at:]...), rrs[:at]...)
+}
+
+func (z *Zone) apex(qtype uint16) answer {
+	out := answer{apex: z.zone}
+	switch qtype {
+	case dns.TypeSOA:
+		out.rrs = []dns.RR{z.soa(z.zone)}
+	case dns.TypeNS:
+		out.rrs = []dns.RR{&dns.NS{Hdr: z.maker.header(z.zone, dns.TypeNS), Ns: "ns.dns." + z.zone}}
+	}
+	return out
+}
+
+func (z *Zone) soa(apex string) *dns.SOA {
+	return dnsproxy.SOA(apex, z.zone, z.index.version(), z.cfg.TTL)
+}
+
+// reverse answers PTR. A cluster IP has the name of its Service; the address
+// of an endpoint has one name per Service that it serves.
+func (z *Zone) reverse(peer netip.Addr, name string, qtype uint16) answer {
+	apex := "in-addr.arpa."
+	if strings.HasSuffix(name, ".ip6.arpa.") {
+		apex = "ip6.arpa."
+	}
+	out := answer{apex: apex}
+	a, whole := dnsproxy.ParseReverse(name)
+	if !whole {
+		if !dnsproxy.ParseReversePrefix(name).IsValid() {
+			out.rcode = dns.RcodeNameError
+		}
+		return out // names may well exist below
+	}
+	var service, endpoints []string
+	for key, r := range z.index.owners(a) {
+		switch {
+		case !z.cfg.Visible(peer, key.namespace):
+		case r.self[a]:
+			service = append(service, r.name)
+		default:
+			endpoints = append(endpoints, r.ptr[a]...)
+		}
+	}
+	names := service
+	if len(names) == 0 {
+		names = endpoints
+	}
+	if len(names) == 0 {
+		out.rcode = dns.RcodeNameError
+		return out
+	}
+	if qtype == dns.TypePTR {
+		for _, target := range names {
+			out.rrs = append(out.rrs, &dns.PTR{Hdr: z.maker.header(name, dns.TypePTR), Ptr: target})
+		}
+	}
+	return out
+}

@@ -1,0 +1,177 @@
+package dnsproxy
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/miekg/dns"
+)
+
+// SplitConfig is what the laptop's side needs to know.
+type SplitConfig struct {
+	// Domain is the cluster's zone; default "cluster.local".
+	Domain string
+	// Namespace is where single labels are looked up first; "": nowhere.
+	Namespace string
+	// Namespaces are the ones this session sees: their short forms are the
+	// cluster's, those of all others are not.
+	Namespaces []string
+	// Cluster is asked for cluster names: a Forwarder through the tunnel.
+	Cluster Exchanger
+	// Base are the resolvers the machine had before podnet came.
+	Base []netip.AddrPort
+	// BaseDial defaults to the host's network.
+	BaseDial Dial
+	// ReverseZones are the routed prefixes: PTR questions in them go to the
+	// cluster, and address families without any are not answered from it.
+	ReverseZones []netip.Prefix
+	// Forbid names addresses that the cluster's answers may not point at,
+	// besides those that never leave a machine or a link; nil: no others.
+	Forbid func(netip.Addr) bool
+	Log    *slog.Logger
+}
+
+// Split is the laptop's Handler: cluster names to the cluster, all others to
+// the base resolvers, and never a name to the wrong side. Short forms are
+// completed here and not by the OS, since no resolver on a laptop completes
+// dotted names the way a pod's does (systemd-resolved never, musl never).
+type Split struct {
+	cfg     SplitConfig
+	log     *slog.Logger
+	cluster *Cache
+	classes [len(classNames)]atomic.Uint64
+
+	view atomic.Pointer[view]
+	base atomic.Pointer[baseResolver]
+
+	mu sync.Mutex // one Set at a time
+}
+
+// baseResolver is the way to one list of base servers.
+type baseResolver struct {
+	forward *Forwarder
+	cache   *Cache
+}
+
+// NewSplit makes the handler. Close it when its server has ended.
+func NewSplit(cfg SplitConfig) *Split {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Split{cfg: cfg, log: cfg.Log, cluster: NewCache(cfg.Cluster)}
+	s.view.Store(newView(cfg.Domain, cfg.Namespace, cfg.Namespaces, cfg.ReverseZones))
+	s.SetBase(cfg.Base)
+	return s
+}
+
+// SetNamespaces changes which namespace single labels mean and which ones the
+// session sees.
+func (s *Split) SetNamespaces(current string, all []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.view.Load()
+	s.view.Store(newView(old.zone, current, all, old.reverse))
+	s.Flush()
+}
+
+// SetBase changes the resolvers for everything that is not the cluster's.
+func (s *Split) SetBase(servers []netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := NewForwarder(ForwarderConfig{Servers: servers, Dial: s.cfg.BaseDial, Log: s.log})
+	if old := s.base.Swap(&baseResolver{f, NewCache(f)}); old != nil {
+		old.forward.Close()
+	}
+}
+
+// Flush forgets all answers.
+func (s *Split) Flush() {
+	s.cluster.Flush()
+	s.base.Load().cache.Flush()
+}
+
+// Close gives back the sockets to the base resolvers.
+func (s *Split) Close() error { return s.base.Load().forward.Close() }
+
+// Classes counts the questions since the start by the class of their name.
+func (s *Split) Classes() map[string]uint64 {
+	out := map[string]uint64{}
+	for i := range s.classes {
+		out[class(i).String()] = s.classes[i].Load()
+	}
+	return out
+}
+
+// ServeDNS implements Handler.
+func (s *Split) ServeDNS(ctx context.Context, r *Request) *dns.Msg {
+	v := s.view.Load()
+	rt := v.classify(r.Name())
+	s.classes[rt.class].Add(1)
+	switch rt.class {
+	case classLocalhost:
+		return localhost(r.Question())
+	case classNowhere:
+		return nowhere(v.zone)
+	case classOther:
+		return s.askBase(ctx, r)
+	}
+	resp, err := s.cluster.Exchange(ctx, Query(r.Msg, rt.target))
+	if err != nil {
+		s.log.Debug("cluster did not answer a dns question", "err", err)
+		return Refuse(dns.RcodeServerFailure)
+	}
+	if resp.Rcode == dns.RcodeNameError && rt.orBase {
+		return s.askBase(ctx, r)
+	}
+	out := filter(resp, rt.target, v, s.cfg.Forbid)
+	out.Answer = withOwner(out.Answer, rt.target, r.Question().Name)
+	return out
+}
+
+func (s *Split) askBase(ctx context.Context, r *Request) *dns.Msg {
+	resp, err := s.base.Load().cache.Exchange(ctx, Query(r.Msg, r.Name()))
+	if err != nil {
+		s.log.Debug("base resolvers did not answer a dns question", "err", err)
+		return Refuse(dns.RcodeServerFailure)
+	}
+	return resp
+}
+
+// localhost answers for this machine without asking anybody.
+func localhost(q dns.Question) *dns.Msg {
+	m := new(dns.Msg)
+	hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 3600}
+	switch q.Qtype {
+	case dns.TypeA:
+		m.Answer = []dns.RR{&dns.A{Hdr: hdr, A: netip.AddrFrom4([4]byte{127, 0, 0, 1}).AsSlice()}}
+	case dns.TypeAAAA:
+		m.Answer = []dns.RR{&dns.AAAA{Hdr: hdr, AAAA: netip.IPv6Loopback().AsSlice()}}
+	}
+	return m
+}
+
+// nowhere is NXDOMAIN on our own authority.
+func nowhere(zone string) *dns.Msg {
+	m := Refuse(dns.RcodeNameError)
+	m.Ns = []dns.RR{SOA(zone, zone, 1, 5)}
+	return m
+}
+
+// SOA is the start of authority owner of the cluster's zone, in the form that
+// cluster DNS servers give it. ttl is in seconds and also the minimum: how
+// long a negative answer may be kept.
+func SOA(owner, zone string, serial, ttl uint32) *dns.SOA {
+	return &dns.SOA{
+		Hdr:     dns.RR_Header{Name: owner, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: min(ttl, 300)},
+		Ns:      "ns.dns." + zone,
+		Mbox:    "hostmaster." + zone,
+		Serial:  serial,
+		Refresh: 7200,
+		Retry:   1800,
+		Expire:  86400,
+		Minttl:  ttl,
+	}
+}
