@@ -59,7 +59,7 @@ type AccessSpec struct {
 
 	// Scope is Namespace, or Cluster in the gateway's namespace.
 	// +kubebuilder:default=Namespace
-	Scope AccessScope `json:"scope"`
+	Scope AccessScope `json:"scope,omitempty"`
 }
 
 // AccessStatus is what the gateway made of it. It is written when Ready
