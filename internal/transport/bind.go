@@ -1,0 +1,258 @@
+// Package transport carries WireGuard's datagrams: over UDP, and over byte
+// streams where UDP does not get through. It sees ciphertext only and decides
+// nothing about peers; whatever it delivers, WireGuard authenticates.
+//
+// A Bind serves both sides. On a gateway it listens for UDP and accepts
+// streams. On a laptop it has a Gateway per remote gateway: one endpoint to
+// WireGuard, whatever path the datagrams take.
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.zx2c4.com/wireguard/conn"
+)
+
+// Kind names a way for datagrams.
+type Kind string
+
+const (
+	UDP       Kind = "udp"
+	APIServer Kind = "apiserver" // a stream through the Kubernetes API's port-forward
+)
+
+// Options of a Bind. The zero value is good for a laptop and a gateway alike.
+type Options struct {
+	Log *slog.Logger
+	// RecvBuffer and SendBuffer are the UDP sockets' buffers in bytes. What
+	// waits in them is latency: the defaults, 512 and 256 KiB, keep the round
+	// trip of a loaded tunnel at a few ms without losing throughput
+	// (design/performance.md, "Queues decide latency under load"). Without
+	// CAP_NET_ADMIN the kernel caps them at net.core.{r,w}mem_max.
+	RecvBuffer, SendBuffer int
+	// MaxStreams is how many streams ServeStreams carries at once; 0: 1024.
+	MaxStreams int
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.RecvBuffer == 0 {
+		o.RecvBuffer = 512 << 10
+	}
+	if o.SendBuffer == 0 {
+		o.SendBuffer = 256 << 10
+	}
+	if o.MaxStreams == 0 {
+		o.MaxStreams = 1024
+	}
+	return o
+}
+
+// Bind is a conn.Bind over UDP sockets and streams. Close ends what Open began:
+// the sockets and the receive functions. Streams and Gateways have lives of
+// their own (ServeStreams' context, Gateway.Close), because the device closes
+// and reopens its Bind as it likes.
+type Bind struct {
+	opt   Options
+	udp   udpSockets
+	inbox chan *batch // from all streams
+
+	// carry is the batch whose frames did not fit into the last receive.
+	carryMu sync.Mutex
+	carry   *batch
+
+	epoch    atomic.Uint64 // counts changes to gateways and udpPaths
+	streamID atomic.Uint64
+	moved    atomic.Pointer[func()]
+	closed   atomic.Pointer[chan struct{}] // of the present Open; nil: not open
+
+	mu       sync.RWMutex
+	gateways map[netip.AddrPort]*Gateway // by synthetic address
+	udpPaths map[netip.AddrPort]*udpPath // by the gateway's UDP address
+	nextGate uint64
+}
+
+var _ conn.Bind = (*Bind)(nil)
+
+// udpSockets is the UDP half of a Bind: our own on Linux, wireguard-go's
+// elsewhere. Receive functions return net.ErrClosed after close.
+type udpSockets interface {
+	open(port uint16) (fns []conn.ReceiveFunc, actual uint16, err error)
+	close() error
+	send(bufs [][]byte, ep *udpEndpoint) error
+	setMark(mark uint32) error
+	batchSize() int
+}
+
+// NewBind makes a Bind; the device opens it.
+func NewBind(opt Options) *Bind {
+	b := &Bind{
+		opt:      opt.withDefaults(),
+		inbox:    make(chan *batch),
+		gateways: map[netip.AddrPort]*Gateway{},
+		udpPaths: map[netip.AddrPort]*udpPath{},
+	}
+	b.udp = newUDP(b)
+	return b
+}
+
+// Open implements conn.Bind.
+func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	closed := make(chan struct{})
+	if !b.closed.CompareAndSwap(nil, &closed) {
+		return nil, 0, conn.ErrBindAlreadyOpen
+	}
+	fns, actual, err := b.udp.open(port)
+	if err != nil {
+		b.closed.Store(nil)
+		return nil, 0, fmt.Errorf("open UDP port %d: %w", port, err)
+	}
+	fns = append(fns, func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+		return b.receiveStreams(closed, bufs, sizes, eps)
+	})
+	return fns, actual, nil
+}
+
+// Close implements conn.Bind. A Bind that is not open stays so.
+func (b *Bind) Close() error {
+	closed := b.closed.Swap(nil)
+	if closed == nil {
+		return nil
+	}
+	close(*closed)
+	return b.udp.close()
+}
+
+// SetMark implements conn.Bind for the UDP sockets; streams are somebody
+// else's connections.
+func (b *Bind) SetMark(mark uint32) error { return b.udp.setMark(mark) }
+
+// BatchSize implements conn.Bind.
+func (b *Bind) BatchSize() int { return b.udp.batchSize() }
+
+// ParseEndpoint implements conn.Bind: "ip:port", or what a Gateway's Endpoint
+// returned.
+func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return nil, err
+	}
+	if gatewayPrefix.Contains(ap.Addr()) || streamPrefix.Contains(ap.Addr()) {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		if g := b.gateways[ap]; g != nil {
+			return g, nil
+		}
+		return nil, fmt.Errorf("endpoint %s: no such gateway", s)
+	}
+	return b.newUDPEndpoint(ap, netip.Addr{}), nil
+}
+
+func (b *Bind) newUDPEndpoint(dst netip.AddrPort, src netip.Addr) *udpEndpoint {
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	return &udpEndpoint{address: address{dst}, src: src}
+}
+
+// Send implements conn.Bind. On a stream it holds the caller back for as long as
+// the stream moves, see carrier.send.
+func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
+	closed := b.closed.Load()
+	if closed == nil {
+		return net.ErrClosed
+	}
+	switch ep := ep.(type) {
+	case *udpEndpoint:
+		return b.udp.send(bufs, ep)
+	case *streamEndpoint:
+		ep.c.send(bufs, *closed)
+		return nil
+	case *Gateway:
+		return ep.send(bufs, *closed)
+	}
+	return conn.ErrWrongEndpointType
+}
+
+// OnMove makes the Bind call f, from a goroutine of its own, whenever a Gateway
+// begins to use another path or another stream. tunnel.New sets it. A nil f
+// ends it.
+func (b *Bind) OnMove(f func()) {
+	if f == nil {
+		b.moved.Store(nil)
+		return
+	}
+	b.moved.Store(&f)
+}
+
+func (b *Bind) notifyMoved() {
+	if f := b.moved.Load(); f != nil {
+		(*f)()
+	}
+}
+
+// origin decides whom a UDP datagram is from. A Bind with Gateways is a
+// laptop's: it takes datagrams only from addresses it sends to, and gives them
+// to WireGuard as the Gateway's, so that roaming never replaces the Gateway by
+// a plain address. A Bind without is a gateway's and listens to everybody.
+func (b *Bind) origin(k originKey) origin {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if p := b.udpPaths[k.from]; p != nil {
+		return origin{ep: p.g, rx: &p.rx}
+	}
+	if len(b.gateways) > 0 {
+		return origin{drop: true}
+	}
+	return origin{ep: b.newUDPEndpoint(k.from, k.to)}
+}
+
+// batch is a run of whole frames on its way from a stream to the device. The
+// stream does not read on until done is signalled: that is the back-pressure.
+type batch struct {
+	frames []byte
+	from   conn.Endpoint
+	done   chan struct{} // capacity 1
+}
+
+// receiveStreams is the conn.ReceiveFunc of all streams together.
+func (b *Bind) receiveStreams(closed <-chan struct{}, bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	b.carryMu.Lock()
+	defer b.carryMu.Unlock()
+	select {
+	case <-closed:
+		return 0, net.ErrClosed
+	default:
+	}
+	if b.carry == nil {
+		select {
+		case b.carry = <-b.inbox:
+		case <-closed:
+			return 0, net.ErrClosed
+		}
+	}
+	n := 0
+	for n < len(bufs) && len(b.carry.frames) > 0 {
+		m, rest, _, _ := nextFrame(b.carry.frames)
+		b.carry.frames = rest
+		if m[0] == msgControl || len(m) > len(bufs[n]) {
+			continue
+		}
+		sizes[n], eps[n] = copy(bufs[n], m), b.carry.from
+		n++
+	}
+	if len(b.carry.frames) == 0 {
+		b.carry.done <- struct{}{}
+		b.carry = nil
+	}
+	return n, nil
+}
+
+// errDown ends waits of a Bind that closes.
+var errDown = errors.New("transport: closed")

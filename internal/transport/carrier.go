@@ -1,0 +1,254 @@
+package transport
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+)
+
+const (
+	// sendQueue is how many bytes may wait behind the write in progress before
+	// send holds its caller back. A batch is taken whole, so one batch more
+	// may be there.
+	sendQueue = 64 << 10
+	// writeChunk is how much one Write is given: a write that returns is how
+	// a carrier sees that it moves.
+	writeChunk = 64 << 10
+	// stallAfter is how long a carrier may accept nothing before its datagrams
+	// are dropped, as a wire would: the device reads its TUN for all peers in
+	// one goroutine, and one peer must not hold up the others for longer.
+	// 64 KiB in 2 s is 260 kbit/s.
+	stallAfter = 2 * time.Second
+	// deadAfter is how long it may do so before it is given up.
+	deadAfter = 15 * time.Second
+	// idleAfter is when a writer gives its buffers back.
+	idleAfter = 10 * time.Second
+	// preambleTimeout bounds the exchange that opens a stream.
+	preambleTimeout = 5 * time.Second
+)
+
+// carrier is one established stream with datagrams in both directions. It never
+// drops while the stream moves.
+type carrier struct {
+	b  *Bind
+	c  net.Conn
+	ep conn.Endpoint // the sender of what arrives
+	rx *atomic.Uint64
+	tx *atomic.Uint64
+
+	wake chan struct{} // to the writer: something is pending
+	room chan struct{} // to senders: the writer took what was pending
+
+	mu      sync.Mutex
+	pending []byte
+	writing bool
+	moved   time.Time // when the stream last accepted bytes, or got some to accept
+
+	closeOnce sync.Once
+	closed    chan struct{}
+	err       error // why; set before closed is closed
+}
+
+func newCarrier(b *Bind, c net.Conn, rx, tx *atomic.Uint64) *carrier {
+	tuneStream(c)
+	return &carrier{
+		b: b, c: c, rx: rx, tx: tx,
+		wake:   make(chan struct{}, 1),
+		room:   make(chan struct{}, 1),
+		closed: make(chan struct{}),
+	}
+}
+
+// run moves datagrams until the stream ends and says why it did.
+func (c *carrier) run() error {
+	var w sync.WaitGroup
+	w.Go(func() { c.close(c.write()) })
+	c.close(c.read())
+	w.Wait()
+	return c.err
+}
+
+func (c *carrier) close(why error) {
+	c.closeOnce.Do(func() {
+		c.err = why
+		close(c.closed)
+		c.c.Close()
+	})
+}
+
+// read hands whole frames to the device, a buffer at a time.
+func (c *carrier) read() error {
+	r := frameReader{src: c.c}
+	bt := &batch{from: c.ep, done: make(chan struct{}, 1)}
+	for {
+		frames, err := r.next()
+		if err != nil {
+			return err
+		}
+		c.rx.Add(uint64(len(frames)))
+		bt.frames = frames
+		select {
+		case c.b.inbox <- bt:
+		case <-c.closed:
+			return errDown
+		}
+		// The device may be copying out of the buffer, so nothing but its
+		// word may make us use the buffer again.
+		select {
+		case <-bt.done:
+		case <-c.closed:
+			return errDown
+		}
+	}
+}
+
+// send queues a batch. While the stream moves it waits for room, until cancel.
+// A stream that has not moved for stallAfter loses the batch instead, and one
+// that has not for deadAfter is closed.
+func (c *carrier) send(bufs [][]byte, cancel <-chan struct{}) {
+	n := 0
+	for _, m := range bufs {
+		if len(m) <= maxFrame {
+			n += headerLen + len(m)
+		}
+	}
+	if !c.waitRoom(cancel) {
+		return
+	}
+	if len(c.pending) == 0 && !c.writing {
+		c.moved = time.Now() // until now it had nothing to accept
+	}
+	for _, m := range bufs {
+		if len(m) <= maxFrame {
+			c.pending = appendFrame(c.pending, m)
+		}
+	}
+	roomLeft := len(c.pending) < sendQueue
+	c.mu.Unlock()
+	c.tx.Add(uint64(n))
+	signal(c.wake)
+	if roomLeft {
+		signal(c.room) // for another sender, if one waits
+	}
+}
+
+// waitRoom returns with c.mu held when there is room, and without when the batch
+// is to be dropped.
+func (c *carrier) waitRoom(cancel <-chan struct{}) bool {
+	var timer *time.Timer
+	for {
+		c.mu.Lock()
+		if len(c.pending) < sendQueue {
+			return true
+		}
+		still := time.Since(c.moved)
+		c.mu.Unlock()
+		if still >= stallAfter {
+			if still >= deadAfter {
+				c.close(fmt.Errorf("stream accepted nothing for %v", deadAfter))
+			}
+			return false
+		}
+		if timer == nil {
+			timer = time.NewTimer(stallAfter - still)
+			defer timer.Stop()
+		} else {
+			timer.Reset(stallAfter - still)
+		}
+		select {
+		case <-c.room:
+		case <-timer.C:
+		case <-cancel:
+			return false
+		case <-c.closed:
+			return false
+		}
+	}
+}
+
+// write moves what is pending into the stream, all of it in one go, and lets
+// senders fill a second buffer meanwhile.
+func (c *carrier) write() error {
+	var spare []byte
+	idle := time.NewTimer(idleAfter)
+	defer idle.Stop()
+	for {
+		c.mu.Lock()
+		out := c.pending
+		if len(out) > 0 {
+			c.pending = spare[:0]
+		}
+		c.writing = len(out) > 0
+		c.mu.Unlock()
+		if len(out) == 0 {
+			idle.Reset(idleAfter)
+			select {
+			case <-c.wake:
+			case <-idle.C:
+				spare = nil
+				c.mu.Lock()
+				if len(c.pending) == 0 {
+					c.pending = nil
+				}
+				c.mu.Unlock()
+			case <-c.closed:
+				return errDown
+			}
+			continue
+		}
+		signal(c.room)
+		for rest := out; len(rest) > 0; {
+			n, err := c.c.Write(rest[:min(len(rest), writeChunk)])
+			if err != nil {
+				return err
+			}
+			rest = rest[n:]
+			c.mu.Lock()
+			c.moved = time.Now()
+			c.mu.Unlock()
+		}
+		spare = out
+	}
+}
+
+// signal wakes the one who waits for ch, now or next time.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// greet exchanges preambles. The server answers only who has begun well; to
+// another version of the protocol it still says its own.
+func greet(c net.Conn, server bool) error {
+	// Not every net.Conn knows deadlines (a port-forward's may not); all know
+	// Close.
+	timeout := time.AfterFunc(preambleTimeout, func() { c.Close() })
+	defer timeout.Stop()
+	if !server {
+		if _, err := c.Write(preamble[:]); err != nil {
+			return err
+		}
+		return greetingError(readPreamble(c), timeout)
+	}
+	err := readPreamble(c)
+	if _, other := err.(VersionError); err == nil || other {
+		if _, werr := c.Write(preamble[:]); err == nil {
+			err = werr
+		}
+	}
+	return greetingError(err, timeout)
+}
+
+// greetingError tells a preamble that came too late from one that is wrong.
+func greetingError(err error, timeout *time.Timer) error {
+	if !timeout.Stop() {
+		return fmt.Errorf("no preamble within %v", preambleTimeout)
+	}
+	return err
+}

@@ -1,0 +1,76 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ServeStreams accepts streams from ln until ctx ends, and then closes ln and
+// every stream and returns nil. At most Options.MaxStreams are open at once,
+// those that have not sent their preamble included; more are closed unread.
+func (b *Bind) ServeStreams(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	defer cancel() // before the wait
+	places := make(chan struct{}, b.opt.MaxStreams)
+	for pause := time.Duration(0); ; {
+		c, err := ln.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				c.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept streams: %w", err)
+		case err != nil:
+			// Out of files, or a connection that died in the queue.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			b.opt.Log.Debug("accept stream failed", "err", err)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		pause = 0
+		select {
+		case places <- struct{}{}:
+		default:
+			b.opt.Log.Debug("stream refused, too many", "addr", c.RemoteAddr(), "limit", b.opt.MaxStreams)
+			c.Close()
+			continue
+		}
+		wait.Go(func() {
+			defer func() { <-places }()
+			defer c.Close()
+			err := b.serveStream(ctx, c)
+			b.opt.Log.Debug("stream closed", "addr", c.RemoteAddr(), "err", err)
+		})
+	}
+}
+
+// serveStream carries one accepted stream. Its datagrams come from an address
+// that no other stream has or had.
+func (b *Bind) serveStream(ctx context.Context, conn net.Conn) error {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := greet(conn, true); err != nil {
+		return err
+	}
+	var rx, tx atomic.Uint64
+	c := newCarrier(b, conn, &rx, &tx)
+	c.ep = &streamEndpoint{address: address{synthetic(streamPrefix, b.streamID.Add(1))}, c: c}
+	stopCarrier := context.AfterFunc(ctx, func() { c.close(context.Cause(ctx)) })
+	defer stopCarrier()
+	return c.run()
+}

@@ -1,0 +1,186 @@
+// Package tunnel runs one WireGuard device: packets of a tun.Device on one
+// side, datagrams of a conn.Bind on the other. It is the only importer of
+// wireguard-go's device package. It knows keys and addresses, not who they
+// belong to.
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"podnet.dev/internal/key"
+)
+
+// Config is what a tunnel is born with.
+type Config struct {
+	PrivateKey key.Private
+	ListenPort uint16 // UDP; 0: any
+	Log        *slog.Logger
+}
+
+// Tunnel is a running device.
+type Tunnel struct {
+	self key.Public
+	port uint16
+	dev  *device.Device
+	bind conn.Bind
+
+	closeOnce sync.Once
+
+	mu   sync.Mutex
+	have peerSet // what the device was told last
+}
+
+// mover is a Bind whose gateways change paths. Transport's Bind is one.
+type mover interface{ OnMove(func()) }
+
+// New starts a device on dev and bind and owns both from then on, also when it
+// fails. A Bind that can tell when a gateway's path has changed makes the
+// tunnel send a keepalive then: WireGuard's responder answers to where the
+// last authentic packet came from, so a side that only listens has to speak
+// once after each move.
+func New(dev tun.Device, bind conn.Bind, cfg Config) (*Tunnel, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	t := &Tunnel{
+		self: cfg.PrivateKey.Public(),
+		dev:  device.NewDevice(dev, bind, deviceLogger(cfg.Log)),
+		bind: bind,
+		have: peerSet{},
+	}
+	err := t.dev.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\n", cfg.PrivateKey.Hex(), cfg.ListenPort))
+	if err == nil {
+		err = t.dev.Up()
+	}
+	if err == nil {
+		t.port, _, err = t.state()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start tunnel on UDP port %d: %w", cfg.ListenPort, err), t.Close())
+	}
+	if m, ok := bind.(mover); ok {
+		m.OnMove(t.dev.SendKeepalivesToPeersWithCurrentKeypair)
+	}
+	return t, nil
+}
+
+// PublicKey is the tunnel's own.
+func (t *Tunnel) PublicKey() key.Public { return t.self }
+
+// ListenPort is the UDP port the Bind got.
+func (t *Tunnel) ListenPort() uint16 { return t.port }
+
+// SetPeers makes want the tunnel's peers. Peers that were wished before with
+// the same values keep their sessions and counters. A wish that contradicts
+// itself (the same key or the same allowed IPs twice) changes nothing.
+func (t *Tunnel) SetPeers(want []Peer) error {
+	set, err := newPeerSet(t.self, want)
+	if err != nil {
+		return err
+	}
+	for _, p := range set {
+		if p.Endpoint == "" {
+			continue
+		}
+		if _, err := t.bind.ParseEndpoint(p.Endpoint); err != nil {
+			return fmt.Errorf("set peers: endpoint of peer %s: %w", p.PublicKey.Short(), err)
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := plan(t.have, set)
+	if text == "" {
+		return nil
+	}
+	if err := t.dev.IpcSet(text); err != nil {
+		// Half a plan may be in the device. Start over from nothing: peers
+		// shake hands again, which beats guessing.
+		t.dev.RemoveAllPeers()
+		t.have = peerSet{}
+		return fmt.Errorf("set peers: %w", err)
+	}
+	t.have = set
+	return nil
+}
+
+// Stats are the device's peers in no order.
+func (t *Tunnel) Stats() ([]PeerStats, error) {
+	_, peers, err := t.state()
+	return peers, err
+}
+
+func (t *Tunnel) state() (uint16, []PeerStats, error) {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(t.dev.IpcGetOperation(w)) }()
+	defer r.Close() // lets the writer end if parsing stopped early
+	return parseStats(r)
+}
+
+// ErrUnknownPeer says that the tunnel has no such peer.
+var ErrUnknownPeer = errors.New("unknown peer")
+
+// handshakePoll is how often WaitHandshake looks. The device has no event for
+// it; 10 ms is far below what a person notices and costs nothing with the few
+// peers a laptop has.
+const handshakePoll = 10 * time.Millisecond
+
+// WaitHandshake returns nil once the tunnel has had a handshake with peer, and
+// the context's error or ErrUnknownPeer otherwise. A responder counts it as
+// had when the initiator's first data packet arrives.
+func (t *Tunnel) WaitHandshake(ctx context.Context, peer key.Public) error {
+	tick := time.NewTicker(handshakePoll)
+	defer tick.Stop()
+	for {
+		peers, err := t.Stats()
+		if err != nil {
+			return err
+		}
+		known := false
+		for _, p := range peers {
+			if p.PublicKey == peer {
+				known = true
+				if !p.LastHandshake.IsZero() {
+					return nil
+				}
+			}
+		}
+		if !known {
+			return fmt.Errorf("wait for handshake with %s: %w", peer.Short(), ErrUnknownPeer)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for handshake with %s: %w", peer.Short(), context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+// Done is closed when the device has ended: after Close, or because its
+// tun.Device failed.
+func (t *Tunnel) Done() <-chan struct{} { return t.dev.Wait() }
+
+// Close ends the device, its tun.Device and the Bind's sockets, and waits.
+func (t *Tunnel) Close() error {
+	t.closeOnce.Do(func() {
+		if m, ok := t.bind.(mover); ok {
+			m.OnMove(nil)
+		}
+		// The device takes its network lock to close the Bind, and a Send
+		// that is held back by a slow path holds that lock for reading.
+		// Closing the Bind first sets it free.
+		t.bind.Close()
+		t.dev.Close()
+	})
+	<-t.dev.Wait()
+	return nil
+}
