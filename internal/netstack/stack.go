@@ -1,0 +1,193 @@
+// Package netstack is a TCP/IP stack inside the process with a WireGuard
+// tun.Device as its only link. It is the one door to gVisor.
+//
+// A stack has addresses of its own, on which it listens and from which it
+// dials. With Forward it also takes what is sent to every other address: TCP
+// connections as requests to accept or refuse, everything else as whole
+// packets.
+//
+// The package knows no policy and no sockets of the host.
+package netstack
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+const (
+	// TunnelMTU is the inner packet size that fits into every tunnel: 1500 less
+	// 80 for IPv6, UDP and WireGuard. Whatever is not TCP is fragmented to it,
+	// because only TCP tells its peer how much it takes.
+	TunnelMTU = 1420
+
+	// DefaultMTU is the MTU of a stack that says none.
+	DefaultMTU = TunnelMTU
+
+	// maxMTU leaves room for the headers of WireGuard in its largest datagram.
+	maxMTU = 65000
+
+	nic = 1
+
+	// Buffer limits, as the kernel's tcp_rmem and tcp_wmem: enough for
+	// 500 Mbit/s over 100 ms. They are limits; auto-tuning starts low.
+	minBuffer, startBuffer    = 4 << 10, 1 << 20
+	maxReceiveBuf, maxSendBuf = 8 << 20, 6 << 20
+	timeWait                  = time.Second // WireGuard drops old duplicates itself
+	maxSynInFlight            = 1 << 16     // the forwarder counts per peer
+	keepIdle, keepInterval    = 60 * time.Second, 15 * time.Second
+	keepCount                 = 4
+)
+
+// Config shapes a Stack. The zero value works.
+type Config struct {
+	// MTU is the largest inner packet, 1280 to 65000; 0 means DefaultMTU. It
+	// bounds TCP's segments; see TunnelMTU for the others.
+	MTU int
+	Log *slog.Logger
+}
+
+// Stack is a TCP/IP stack. Its methods are safe for concurrent use.
+type Stack struct {
+	log    *slog.Logger
+	stack  *stack.Stack
+	link   *link
+	device *device
+	tcp    *tcp.Forwarder
+
+	hooks atomic.Pointer[Hooks]
+	local atomic.Pointer[map[netip.Addr]struct{}] // replaced under mu, never changed
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// New makes a Stack with no addresses.
+func New(c Config) (*Stack, error) {
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
+	}
+	if c.MTU < 1280 || c.MTU > maxMTU {
+		return nil, fmt.Errorf("make network stack: MTU %d is not within 1280 to %d", c.MTU, maxMTU)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Stack{log: c.Log, link: newLink(uint32(c.MTU))}
+	s.local.Store(&map[netip.Addr]struct{}{})
+	s.device = newDevice(s, c.MTU)
+	s.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+	})
+	if err := s.configure(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("make network stack: %w", err)
+	}
+	s.tcp = tcp.NewForwarder(s.stack, 0, maxSynInFlight, s.handleTCP)
+	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, s.handleUnknown)
+	return s, nil
+}
+
+func (s *Stack) configure() error {
+	sack := tcpip.TCPSACKEnabled(true)
+	cc := tcpip.CongestionControlOption("cubic")
+	recovery := tcpip.TCPRACKLossDetection
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: startBuffer, Max: maxReceiveBuf}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: startBuffer, Max: maxSendBuf}
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &cc, &recovery, &receive, &send, &moderate, &wait} {
+		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("set %T: %s", o, err)
+		}
+	}
+	if err := s.stack.CreateNIC(nic, s.link); err != nil {
+		return fmt.Errorf("create interface: %s", err)
+	}
+	s.stack.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nic},
+		{Destination: header.IPv6EmptySubnet, NIC: nic},
+	})
+	return nil
+}
+
+// Device is the stack's end for WireGuard. It is always the same one; closing
+// it drops all packets, closing the Stack closes it.
+func (s *Stack) Device() tun.Device { return s.device }
+
+// AddAddress makes a one of the stack's own addresses: it answers ping there,
+// and listeners may bind it. Adding it again does nothing.
+func (s *Stack) AddAddress(a netip.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := *s.local.Load()
+	if _, ok := have[a]; ok {
+		return nil
+	}
+	err := s.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{
+		Protocol:          protocol(a),
+		AddressWithPrefix: tcpip.AddrFromSlice(a.AsSlice()).WithPrefix(),
+	}, stack.AddressProperties{})
+	if err != nil {
+		return fmt.Errorf("add address %s: %s", a, err)
+	}
+	next := make(map[netip.Addr]struct{}, len(have)+1)
+	for k := range have {
+		next[k] = struct{}{}
+	}
+	next[a] = struct{}{}
+	s.local.Store(&next)
+	return nil
+}
+
+// IsLocal reports whether a is one of the stack's own addresses.
+func (s *Stack) IsLocal(a netip.Addr) bool {
+	_, ok := (*s.local.Load())[a]
+	return ok
+}
+
+// Close resets every connection, closes the device and waits. Whoever peeks
+// at a connection's data must have stopped before.
+func (s *Stack) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	s.hooks.Store(nil)
+	s.device.Close()
+	s.stack.Destroy()
+	return nil
+}
+
+func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}
+
+func fullAddress(a netip.AddrPort) tcpip.FullAddress {
+	return tcpip.FullAddress{Addr: tcpip.AddrFromSlice(a.Addr().AsSlice()), Port: a.Port()}
+}
+
+func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
+	ip, _ := netip.AddrFromSlice(a.AsSlice())
+	return netip.AddrPortFrom(ip, port)
+}
