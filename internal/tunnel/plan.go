@@ -23,9 +23,12 @@ type Peer struct {
 	Keepalive  time.Duration // whole seconds, at most 65535; 0: off
 }
 
-func (p Peer) equal(q Peer) bool {
-	return p.PublicKey == q.PublicKey && p.Endpoint == q.Endpoint && p.Keepalive == q.Keepalive &&
-		samePreshared(p.PresharedKey, q.PresharedKey) && slices.Equal(p.AllowedIPs, q.AllowedIPs)
+// satisfies reports whether a device that was told have needs no word to be as
+// want says. An endpoint that is no longer wished stays: the peer may have
+// roamed, and what roaming found is better than nothing.
+func (have Peer) satisfies(want Peer) bool {
+	return (want.Endpoint == "" || have.Endpoint == want.Endpoint) && have.Keepalive == want.Keepalive &&
+		samePreshared(have.PresharedKey, want.PresharedKey) && slices.Equal(have.AllowedIPs, want.AllowedIPs)
 }
 
 func samePreshared(a, b *[key.Size]byte) bool {
@@ -115,7 +118,7 @@ func planAdd(b *strings.Builder, p Peer) {
 }
 
 func planChange(b *strings.Builder, have, want Peer) {
-	if have.equal(want) {
+	if have.satisfies(want) {
 		return
 	}
 	fmt.Fprintf(b, "public_key=%s\nupdate_only=true\n", want.PublicKey.Hex())
