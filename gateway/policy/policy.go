@@ -1,0 +1,216 @@
+// Package policy decides which peer may reach what. It is pure: it is told of
+// Services, EndpointSlices, Nodes and grants in its own small types, and knows
+// no clock, no socket and no Kubernetes.
+//
+// The default is no. A peer with access to a namespace reaches
+//
+//   - the pods there, on every port, at the addresses that EndpointSlices name.
+//     A pod behind no Service, headless ones included, is in no EndpointSlice,
+//     and the gateway may not read pods: it cannot be reached by its address
+//     except with access to the whole cluster;
+//   - the cluster IPs of Services there, on the Services' ports, if every one
+//     of a Service's endpoints is a pod of the same namespace. Else whoever may
+//     edit Endpoints could send kube-proxy, and with it the peer, anywhere
+//     (CVE-2021-25740);
+//   - the gateway's own DNS.
+//
+// Nodes, the API server, the gateways, other peers, loopback, link-local (which
+// is where clouds keep their metadata) and multicast stay out of reach even
+// with access to the whole cluster.
+package policy
+
+import (
+	"net/netip"
+	"sync/atomic"
+)
+
+// Proto is an IP protocol number.
+type Proto uint8
+
+const (
+	ICMP Proto = 1 // and ICMPv6; a flow of echo requests, its port is 0
+	TCP  Proto = 6
+	UDP  Proto = 17
+)
+
+// Port is a port of one protocol.
+type Port struct {
+	Proto Proto
+	Port  uint16
+}
+
+// Config is what never changes while a gateway runs.
+type Config struct {
+	// DNS are the tunnel addresses at which the gateway answers DNS and pings.
+	DNS []netip.Addr
+	// Tunnel are the ranges of tunnel addresses: other peers.
+	Tunnel []netip.Prefix
+	// Self are the gateway pod's own addresses.
+	Self []netip.Addr
+	// Gateways names the headless Service of all gateway pods.
+	GatewayNamespace, GatewayService string
+}
+
+// Grant is what one live peer may reach.
+type Grant struct {
+	Addrs      []netip.Addr // the peer's tunnel addresses
+	Namespaces []string
+	Cluster    bool // every namespace
+}
+
+// Engine answers Allow and Visible from the latest published state, without
+// locks and in constant time. Tell it of changes with the Set and Delete
+// methods, then publish them with Rebuild; SetGrants publishes by itself. One
+// goroutine may change it at a time; any number may ask.
+type Engine struct {
+	config Config
+	index  index
+	grants atomic.Pointer[grants]
+	table  atomic.Pointer[table]
+}
+
+// grants finds a peer's rights by its tunnel address.
+type grants map[netip.Addr]*rights
+
+type rights struct {
+	cluster    bool
+	namespaces map[string]struct{}
+}
+
+func (r *rights) has(namespace string) bool {
+	if r.cluster {
+		return true
+	}
+	_, ok := r.namespaces[namespace]
+	return ok
+}
+
+// New makes an Engine that allows nothing yet.
+func New(c Config) *Engine {
+	e := &Engine{config: c, index: newIndex()}
+	e.grants.Store(&grants{})
+	e.Rebuild()
+	return e
+}
+
+// SetGrants replaces all grants.
+func (e *Engine) SetGrants(all []Grant) {
+	next := make(grants, 2*len(all))
+	for _, g := range all {
+		r := &rights{cluster: g.Cluster, namespaces: make(map[string]struct{}, len(g.Namespaces))}
+		for _, n := range g.Namespaces {
+			r.namespaces[n] = struct{}{}
+		}
+		for _, a := range g.Addrs {
+			next[a] = r
+		}
+	}
+	e.grants.Store(&next)
+}
+
+// Allow reports whether the peer at a tunnel address may open a flow to dst.
+// For ICMP the port does not matter.
+func (e *Engine) Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
+	r := (*e.grants.Load())[peer.Unmap()]
+	if r == nil {
+		return false
+	}
+	addr, port := dst.Addr().Unmap(), Port{proto, dst.Port()}
+	for _, dns := range e.config.DNS {
+		if addr == dns {
+			return proto == ICMP || port.Port == 53
+		}
+	}
+	if e.never(addr) {
+		return false
+	}
+	t := e.table.Load()
+	entry, known := t.entries[addr]
+	if !known {
+		return r.cluster && t.isPodAddress(addr) && !nodePort(proto, port.Port)
+	}
+	switch entry.kind {
+	case pod:
+		return r.has(entry.namespace)
+	case service:
+		return r.has(entry.namespace) && (proto == ICMP || contains(entry.ports, port))
+	case host:
+		for _, h := range entry.hosts {
+			if h.port == port && r.has(h.namespace) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Visible reports whether the peer at a tunnel address may know what is in a
+// namespace: names are information too.
+func (e *Engine) Visible(peer netip.Addr, namespace string) bool {
+	r := (*e.grants.Load())[peer.Unmap()]
+	return r != nil && r.has(namespace)
+}
+
+func contains(ports []Port, p Port) bool {
+	for _, q := range ports {
+		if p == q {
+			return true
+		}
+	}
+	return false
+}
+
+// neverRanges are out of reach whatever a table says. Multicast, loopback and
+// link-local are asked of netip.
+var neverRanges = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),          // "this network", RFC 791: some stacks take it for loopback
+	netip.MustParsePrefix("240.0.0.0/4"),        // reserved, and the broadcast address
+	netip.MustParsePrefix("fd00:ec2::254/128"),  // AWS metadata over IPv6
+	netip.MustParsePrefix("fd20:ce::254/128"),   // Google metadata over IPv6
+	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba metadata
+	netip.MustParsePrefix("168.63.129.16/32"),   // Azure's host agent
+	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle metadata
+	netip.MustParsePrefix("64:ff9b::/96"),       // NAT64, RFC 6052: another way to write any of the above
+	netip.MustParsePrefix("2002::/16"),          // 6to4, RFC 3056: the same
+}
+
+// never reports whether an address is out of reach for everybody.
+func (e *Engine) never(a netip.Addr) bool {
+	if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
+		return true
+	}
+	for _, p := range neverRanges {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	for _, p := range e.config.Tunnel {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	for _, self := range e.config.Self {
+		if a == self {
+			return true
+		}
+	}
+	return false
+}
+
+// nodePort reports whether a port belongs to Kubernetes itself on every node:
+// kubelet, kube-proxy, control plane and etcd. They are refused at node
+// addresses even if somebody declares them as endpoints, and at addresses of
+// the pod ranges that no endpoint names, where a node's bridge may answer.
+func nodePort(proto Proto, port uint16) bool {
+	if proto != TCP {
+		return false
+	}
+	switch port {
+	case 10250, 10255, // kubelet
+		10248, 10249, 10256, // kubelet's and kube-proxy's health and metrics
+		10257, 10259, 6443, // controller-manager, scheduler, API server
+		2379, 2380, 2381: // etcd
+		return true
+	}
+	return false
+}
