@@ -1,0 +1,121 @@
+// Package osdns points the operating system's resolver at podnet's DNS proxy
+// and puts everything back afterwards, also when podnet was killed in between.
+// What to change is decided by pure functions that are tested everywhere; thin
+// apply files do it. It knows nothing of Kubernetes, of DNS messages or of who
+// answers at the addresses it is given.
+package osdns
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+)
+
+// Config is the whole wish for the host's resolver.
+type Config struct {
+	// Link is the interface that owns Servers. Resolvers with a setting per
+	// link hang the wish on it, so that it goes when the link does.
+	Link string
+	// Servers answer on port 53: resolv.conf has no way to say another one.
+	Servers []netip.Addr
+	// MatchDomains go to Servers, with everything below them, where the OS
+	// can tell domains apart. Where it cannot, all names go there.
+	MatchDomains []string
+	// SearchDomains are tried, in order, behind names of one label. They come
+	// before the ones that the host has already.
+	SearchDomains []string
+}
+
+// IsZero says whether c wishes for nothing.
+func (c Config) IsZero() bool {
+	return c.Link == "" && len(c.Servers) == 0 && len(c.MatchDomains) == 0 && len(c.SearchDomains) == 0
+}
+
+// Equal says whether c and d wish for the same.
+func (c Config) Equal(d Config) bool {
+	return c.Link == d.Link && slices.Equal(c.Servers, d.Servers) &&
+		slices.Equal(c.MatchDomains, d.MatchDomains) && slices.Equal(c.SearchDomains, d.SearchDomains)
+}
+
+func (c Config) clone() Config {
+	c.Servers = slices.Clone(c.Servers)
+	c.MatchDomains = slices.Clone(c.MatchDomains)
+	c.SearchDomains = slices.Clone(c.SearchDomains)
+	return c
+}
+
+// The modes: who the host's resolver is.
+const (
+	ModeResolved = "resolved" // systemd-resolved, over D-Bus
+	ModeDirect   = "direct"   // /etc/resolv.conf, read by every program itself
+)
+
+// Manager makes the host's resolver match a Config.
+type Manager interface {
+	// Set makes the host match want. Calling it twice with the same want does
+	// nothing the second time. The zero Config removes everything that this
+	// Manager added.
+	Set(ctx context.Context, want Config) error
+	// Base are the resolvers that the host would use without podnet, never
+	// podnet's own. They may change while the host moves between networks.
+	Base() []netip.AddrPort
+	// Mode is ModeResolved or ModeDirect.
+	Mode() string
+	// Close is Set with the zero Config, and gives back what the Manager
+	// holds. It is idempotent and waits.
+	Close() error
+}
+
+// Options say where things are. JournalDir is required; the rest has defaults.
+type Options struct {
+	Log *slog.Logger
+	// JournalDir is where every change is noted before it is made. It must
+	// outlive a reboot: /etc/resolv.conf does.
+	JournalDir string
+	// Warn is called, from any goroutine, with something that the user should
+	// know: a resolver configuration that another program keeps overwriting.
+	Warn func(message string)
+
+	// ResolvConf is "/etc/resolv.conf" unless set.
+	ResolvConf string
+	// NSSwitch is "/etc/nsswitch.conf" unless set.
+	NSSwitch string
+	// BusAddress of the D-Bus system bus; empty means the usual one.
+	BusAddress string
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	if o.ResolvConf == "" {
+		o.ResolvConf = "/etc/resolv.conf"
+	}
+	if o.NSSwitch == "" {
+		o.NSSwitch = "/etc/nsswitch.conf"
+	}
+	return o
+}
+
+var errNoServers = errors.New("no dns servers in the wish")
+
+// New finds out who resolves names on this host, undoes what an earlier
+// podnet left behind, and returns the Manager for it. It changes nothing else
+// before the first Set.
+func New(ctx context.Context, opts Options) (Manager, error) {
+	return newManager(ctx, opts.withDefaults())
+}
+
+// Cleanup undoes what a killed podnet left behind, by the journal in
+// journalDir. It is idempotent, and fine where nothing was left.
+func Cleanup(ctx context.Context, journalDir string) error {
+	return CleanupWith(ctx, Options{JournalDir: journalDir})
+}
+
+// CleanupWith is Cleanup for a host whose files or bus are elsewhere.
+func CleanupWith(ctx context.Context, opts Options) error { return cleanup(ctx, opts.withDefaults()) }
