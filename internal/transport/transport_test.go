@@ -206,8 +206,9 @@ func TestReopen(t *testing.T) {
 	f.mustExchange(t, 0, 10)
 	for i := range uint32(3) {
 		// The laptop last: it then shakes hands anew, which the gateway, being
-		// up again, answers. WireGuard takes an initiation as a replay when the
-		// last was less than 50 ms ago.
+		// The laptop last: it shakes hands anew, and the gateway must be up by
+		// then. WireGuard takes an initiation for a replay when the last one
+		// was less than 50 ms ago.
 		time.Sleep(60 * time.Millisecond)
 		reopen(t, gw)
 		reopen(t, laptop)

@@ -270,3 +270,13 @@ func mustHandshake(t testing.TB, n *node, with key.Public) {
 		t.Fatal(err)
 	}
 }
+
+// setAll makes the laptops n's peers.
+func setAll(t testing.TB, n *node, laptops []*node) {
+	t.Helper()
+	var ps []tunnel.Peer
+	for _, l := range laptops {
+		ps = append(ps, l.peer(""))
+	}
+	n.peers(ps...)
+}
