@@ -52,14 +52,22 @@ type Client struct {
 	rest   *rest.RESTClient
 	log    *slog.Logger
 
-	// Context and Namespace are the kubeconfig's; Server is the API server's URL.
-	Context, Namespace, Server string
-	// User is how the API server knows us; Check sets it.
-	User string
+	Identity
 
 	mu      sync.Mutex
 	remotes map[netip.Addr]bool
 }
+
+// Identity is where and who we are.
+type Identity struct {
+	// Context and Namespace are the kubeconfig's; Server is the API server's URL.
+	Context, Namespace, Server string
+	// User is how the API server knows us; Check sets it.
+	User string
+}
+
+// Whoami is the Client's Identity.
+func (c *Client) Whoami() Identity { return c.Identity }
 
 // Open reads the kubeconfig that kube points to. It makes no request.
 func Open(kube localapi.Kube, log *slog.Logger) (*Client, error) {
@@ -68,7 +76,7 @@ func Open(kube localapi.Kube, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{log: log, Context: name, Namespace: namespace, Server: config.Host, remotes: map[netip.Addr]bool{}}
+	c := &Client{log: log, Identity: Identity{Context: name, Namespace: namespace, Server: config.Host}, remotes: map[netip.Addr]bool{}}
 	config.UserAgent = "podnet/" + version.Version
 	config.QPS = -1 // the server has its own fairness
 	config.Dial = c.dial

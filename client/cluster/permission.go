@@ -97,3 +97,16 @@ func nameOf(s string) string {
 	}
 	return s
 }
+
+// Namespaces lists the names of all namespaces, for those who may.
+func (c *Client) Namespaces(ctx context.Context) ([]string, error) {
+	var list metav1.PartialObjectMetadataList
+	if err := c.get(ctx, "/api/v1/namespaces", &list); err != nil {
+		return nil, c.explain("list the namespaces of", err)
+	}
+	names := make([]string, len(list.Items))
+	for i := range list.Items {
+		names[i] = list.Items[i].Name
+	}
+	return names, nil
+}

@@ -1,0 +1,274 @@
+// Package helper is the privileged half of podnet: it makes the TUN device, its
+// addresses and routes, the sockets on port 53, and points the host's resolver
+// at them, and takes it all back. It sees no kubeconfig, no key and no packet,
+// and links no Kubernetes, no HTTP and no DNS library, so that it can become a
+// program of its own.
+package helper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.zx2c4.com/wireguard/tun"
+
+	"podnet.dev/client/osdns"
+	"podnet.dev/client/router"
+)
+
+// Session is what one session may do to the host. Close takes everything back,
+// and so does the death of the process, see Guard.
+type Session interface {
+	// TUN makes the device. Its interface has a name like "podnet0", the first
+	// that is free. mtu is in bytes. The caller closes it.
+	TUN(mtu int) (tun.Device, error)
+	// SetNetwork gives the interface its addresses and routes; the whole wish
+	// at each call. A *router.ConflictError changes nothing.
+	SetNetwork(want router.Config) error
+	// ListenDNS opens port 53 for UDP and TCP on addresses of the interface.
+	// Those that the host cannot have, IPv6 where it is off, are left out. The
+	// caller closes the sockets.
+	ListenDNS(ctx context.Context, addrs []netip.Addr) ([]net.PacketConn, []net.Listener, error)
+	// SetDNS points the host's resolver at the proxy; the whole wish at each
+	// call, the zero one undoes it.
+	SetDNS(ctx context.Context, want osdns.Config) error
+	// DNS says which resolvers the host has without us, and how it is set up.
+	DNS() (base []netip.AddrPort, mode string)
+	// Close takes everything back. It is idempotent and waits.
+	Close() error
+}
+
+// Options of Open.
+type Options struct {
+	// StateDir holds the journals of what to take back. It must outlive a
+	// reboot and be the same for every podnet of this host's network.
+	StateDir string
+	// Guard is the command that calls Guard in a process of its own, which
+	// takes back what the kernel does not when we are killed. Empty: none.
+	Guard []string
+	// Warn hears of what the user should know, such as a program that
+	// overwrites resolv.conf.
+	Warn func(string)
+	Log  *slog.Logger
+}
+
+// PrivilegeError says that the host does not let us.
+type PrivilegeError struct{ Err error }
+
+func (e *PrivilegeError) Error() string {
+	return "podnet may not change this machine's network: " + e.Err.Error()
+}
+func (e *PrivilegeError) Unwrap() error { return e.Err }
+
+// Code is localapi.CodePrivilege.
+func (e *PrivilegeError) Code() string { return "privilege" }
+func (e *PrivilegeError) Hint() string {
+	if errors.Is(e.Err, fs.ErrNotExist) {
+		return "the kernel lacks TUN devices: modprobe tun; in a container pass --device /dev/net/tun"
+	}
+	return "run it as root for now: sudo -E podnet connect"
+}
+
+// BusyError says that another podnet has this host's network.
+type BusyError struct{ Lock string }
+
+func (e *BusyError) Error() string { return "another podnet session has this machine's network" }
+func (e *BusyError) Code() string  { return "conflict" }
+func (e *BusyError) Hint() string {
+	return "podnet disconnect as the user who connected; the lock is " + e.Lock
+}
+
+// session does the work in the process of its caller.
+type session struct {
+	opts   Options
+	router router.Router
+	dns    osdns.Manager
+	guard  *guard
+	unlock func()
+
+	mu     sync.Mutex
+	name   string
+	closed bool
+}
+
+// Open prepares to change the host, and first takes back what a killed podnet
+// may have left. It changes nothing else.
+func Open(ctx context.Context, o Options) (_ Session, err error) {
+	s := &session{opts: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if s.router, err = router.New(); err != nil {
+		return nil, &PrivilegeError{err}
+	}
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return nil, &PrivilegeError{err}
+	}
+	if s.unlock, err = lockState(ctx, o.StateDir); err != nil {
+		return nil, err
+	}
+	if s.dns, err = osdns.New(ctx, osdns.Options{Log: o.Log, JournalDir: o.StateDir, Warn: o.Warn}); err != nil {
+		return nil, fmt.Errorf("look at the host's resolver: %w", err)
+	}
+	if len(o.Guard) > 0 {
+		if s.guard, err = startGuard(o.Guard); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// maxInterfaces is how many names are tried before giving up.
+const maxInterfaces = 32
+
+func (s *session) TUN(mtu int) (tun.Device, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range maxInterfaces {
+		name := "podnet" + strconv.Itoa(i)
+		if _, err := net.InterfaceByName(name); err == nil {
+			continue
+		}
+		dev, err := tun.CreateTUN(name, mtu)
+		switch {
+		case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.EEXIST):
+			continue
+		case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
+			return nil, &PrivilegeError{err}
+		case err != nil:
+			return nil, fmt.Errorf("make TUN device %s: %w", name, err)
+		}
+		if s.name, err = dev.Name(); err != nil {
+			return nil, errors.Join(err, dev.Close())
+		}
+		return dev, nil
+	}
+	return nil, fmt.Errorf("make TUN device: the names podnet0 to podnet%d are taken", maxInterfaces-1)
+}
+
+func (s *session) SetNetwork(want router.Config) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if want.Interface != s.name {
+		return fmt.Errorf("interface %s is not this session's", want.Interface)
+	}
+	err := s.router.Set(want)
+	if errors.Is(err, fs.ErrPermission) {
+		return &PrivilegeError{err}
+	}
+	return err
+}
+
+// listenDNSPort is 53: resolv.conf has no way to say another.
+const listenDNSPort = 53
+
+func (s *session) ListenDNS(ctx context.Context, addrs []netip.Addr) (packets []net.PacketConn, streams []net.Listener, err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, p := range packets {
+			_ = p.Close()
+		}
+		for _, l := range streams {
+			_ = l.Close()
+		}
+		packets, streams = nil, nil
+	}()
+	var lc net.ListenConfig
+	for _, a := range addrs {
+		at := netip.AddrPortFrom(a, listenDNSPort).String()
+		p, err := lc.ListenPacket(ctx, "udp", at)
+		if errors.Is(err, syscall.EADDRNOTAVAIL) && a.Is6() {
+			continue
+		}
+		if err != nil {
+			return packets, streams, portError(err)
+		}
+		packets = append(packets, p)
+		l, err := lc.Listen(ctx, "tcp", at)
+		if err != nil {
+			return packets, streams, portError(err)
+		}
+		streams = append(streams, l)
+	}
+	if len(packets) == 0 {
+		return nil, nil, errors.New("no address to answer DNS on")
+	}
+	return packets, streams, nil
+}
+
+// PortError says that port 53 is somebody else's.
+type PortError struct{ Err error }
+
+func (e *PortError) Error() string { return "cannot answer DNS on port 53: " + e.Err.Error() }
+func (e *PortError) Unwrap() error { return e.Err }
+func (e *PortError) Code() string  { return "conflict" }
+func (e *PortError) Hint() string {
+	return "a name server on this machine takes port 53 of every address; let it listen on its own only (ss -lnup sport = 53)"
+}
+
+func portError(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &PortError{err}
+	case errors.Is(err, fs.ErrPermission):
+		return &PrivilegeError{err}
+	}
+	return fmt.Errorf("answer DNS: %w", err)
+}
+
+func (s *session) SetDNS(ctx context.Context, want osdns.Config) error { return s.dns.Set(ctx, want) }
+
+func (s *session) DNS() ([]netip.AddrPort, string) { return s.dns.Base(), s.dns.Mode() }
+
+// Close is in the order of the least harm: names first, since a resolver that
+// points at nobody breaks everything; the guard last, as long as there is
+// something to guard.
+func (s *session) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	var err error
+	if s.dns != nil {
+		err = s.dns.Close()
+	}
+	if s.guard != nil {
+		err = errors.Join(err, s.guard.stop())
+	}
+	if s.unlock != nil {
+		s.unlock()
+	}
+	return err
+}
+
+// Cleanup takes back what a killed podnet left. It is idempotent. Where a
+// session is alive there is nothing to take back, and it does nothing.
+func Cleanup(ctx context.Context, stateDir string) error {
+	if _, err := os.Stat(stateDir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	unlock, err := tryLockState(stateDir)
+	var busy *BusyError
+	if errors.As(err, &busy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return osdns.Cleanup(ctx, stateDir)
+}
