@@ -87,8 +87,10 @@ func writeJournal(dir string, j *journal) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("write dns journal: %w", err)
 	}
+	// Always the same second name: whoever is killed here leaves one file that
+	// the next one uses again.
 	path := filepath.Join(dir, journalName)
-	f, err := os.CreateTemp(dir, journalName+".*")
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("write dns journal: %w", err)
 	}
@@ -105,12 +107,17 @@ func writeJournal(dir string, j *journal) error {
 }
 
 func removeJournal(dir string) error {
-	err := os.Remove(filepath.Join(dir, journalName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	gone := true
+	for _, name := range []string{journalName + ".tmp", journalName} {
+		err := os.Remove(filepath.Join(dir, name))
+		if err == nil {
+			gone = false
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove dns journal: %w", err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("remove dns journal: %w", err)
+	if gone {
+		return nil
 	}
 	return syncDir(dir)
 }
