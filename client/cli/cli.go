@@ -1,0 +1,249 @@
+// Package cli is the command line of podnet. It speaks to the daemon by its
+// local API, and to clusters by an Installer that main gives it; it knows
+// neither Kubernetes nor the host's network.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/internal/httpjson"
+)
+
+// Env is what the commands work with.
+type Env struct {
+	In       io.Reader
+	Out, Err io.Writer
+	// Environ is the caller's environment.
+	Environ []string
+	// Kube are kubectl's connection flags.
+	Kube KubeFlags
+	// Installer changes clusters.
+	Installer Installer
+	// StartDaemon starts a daemon in the background and returns when it answers.
+	StartDaemon func(ctx context.Context, socket string) error
+	// RunDaemon is the daemon itself.
+	RunDaemon func(ctx context.Context, o DaemonOptions) error
+	// Guard is the process that cleans up after a killed daemon.
+	Guard func(stateDir string, in io.Reader) error
+	// Cleanup takes back what a killed daemon left, if its guard was killed too.
+	Cleanup func(ctx context.Context) error
+	// DefaultImage is the gateway image of this version.
+	DefaultImage string
+}
+
+// KubeFlags are kubectl's connection flags.
+type KubeFlags interface {
+	AddTo(*pflag.FlagSet)
+	// Kube is what was set, to travel with the environment env.
+	Kube(env []string) (localapi.Kube, error)
+}
+
+// Installer puts podnet into a cluster and takes it out again.
+type Installer interface {
+	// Render gives the manifests as YAML or JSON.
+	Render(o InstallOptions, format string) ([]byte, error)
+	Install(ctx context.Context, kube localapi.Kube, o InstallOptions, say func(string)) error
+	Uninstall(ctx context.Context, kube localapi.Kube, say func(string)) error
+}
+
+// InstallOptions are the flags of install.
+type InstallOptions struct {
+	Namespace        string
+	Image            string
+	PullPolicy       string
+	ImagePullSecrets []string
+	Replicas         int32
+	UDPService       string
+	NodePort         int32
+	Advertise        []string
+	DNSDomain        string
+	Memory           string
+	LogLevel         string
+	Users, Groups    []string
+}
+
+// DaemonOptions are the flags of daemon.
+type DaemonOptions struct {
+	Socket   string
+	OnDemand bool
+}
+
+// Run executes one command line and returns its exit status.
+func Run(ctx context.Context, env Env, args []string) int {
+	root := newRoot(&env)
+	root.SetArgs(args)
+	root.SetIn(env.In)
+	root.SetOut(env.Out)
+	root.SetErr(env.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var quiet exitError
+	if errors.As(err, &quiet) {
+		return int(quiet)
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted
+	}
+	e := httpjson.FromError(err)
+	printError(env.Err, e)
+	return exitStatus(e)
+}
+
+// printError is the one form in which anything fails: what, and what to do.
+func printError(w io.Writer, e *localapi.Error) {
+	if e.Phase != "" {
+		fmt.Fprintf(w, "error: %s (in phase %s)\n", e.Message, e.Phase)
+	} else {
+		fmt.Fprintf(w, "error: %s\n", e.Message)
+	}
+	hint := e.Hint
+	if hint == "" {
+		hint = "podnet status and the daemon's log, which podnet version names, may say more"
+	}
+	fmt.Fprintf(w, "hint: %s\n", hint)
+}
+
+// Exit statuses; they are documented and stay.
+const (
+	exitOK           = 0
+	exitGeneric      = 1
+	exitUsage        = 2
+	exitNotConnected = 3
+	exitCredentials  = 4
+	exitTimeout      = 5
+	exitUnreachable  = 6
+	exitDaemon       = 7
+	exitConflict     = 8
+	exitDNS          = 9
+	exitDeploy       = 10
+	exitInterrupted  = 130
+)
+
+func exitStatus(e *localapi.Error) int {
+	switch e.Code {
+	case localapi.CodeUsage:
+		return exitUsage
+	case localapi.CodeNotConnected:
+		return exitNotConnected
+	case localapi.CodeCredentials, localapi.CodeForbidden, localapi.CodeEnded:
+		return exitCredentials
+	case localapi.CodeTimeout:
+		return exitTimeout
+	case localapi.CodeUnreachable:
+		return exitUnreachable
+	case localapi.CodeDaemon, localapi.CodePrivilege:
+		return exitDaemon
+	case localapi.CodeConflict:
+		return exitConflict
+	case localapi.CodeDNS:
+		return exitDNS
+	case localapi.CodeDeploy:
+		return exitDeploy
+	case localapi.CodeCanceled:
+		return exitInterrupted
+	}
+	return exitGeneric
+}
+
+// exitError ends a command with a status and no further words.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// usage makes an error of a wrong command line.
+func usage(format string, args ...any) error {
+	return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf(format, args...), Hint: "podnet --help"}
+}
+
+const long = `podnet puts this machine on the pod network of a Kubernetes cluster.
+
+  podnet connect -n shop      then: curl http://web.shop
+  podnet status
+  podnet disconnect
+
+Every connection flag of kubectl works. Every flag can be given by the
+environment, --path as PODNET_PATH.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 not connected, 4 credentials
+or permission, 5 not in time, 6 cluster unreachable, 7 daemon or privilege,
+8 address or route conflict, 9 DNS, 10 gateway not installed, 130 interrupted.`
+
+func newRoot(env *Env) *cobra.Command {
+	root := &cobra.Command{
+		Use: "podnet", Short: "This machine on the pod network of a Kubernetes cluster", Long: long,
+		SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags(), env.Environ) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("unknown command %q", args[0])
+			}
+			return cmd.Help()
+		},
+		Args: cobra.ArbitraryArgs,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
+	})
+	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newStatus(env), newDisconnect(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	for _, c := range root.Commands() {
+		if c.Args == nil {
+			c.Args = noArguments
+		}
+	}
+	return root
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%s takes no arguments, not %q", cmd.CommandPath(), args[0]), Hint: cmd.CommandPath() + " --help"}
+	}
+	return nil
+}
+
+// fromEnvironment sets every flag that was not given from its variable.
+func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
+	values := map[string]string{}
+	for _, e := range environ {
+		if name, value, ok := strings.Cut(e, "="); ok && strings.HasPrefix(name, "PODNET_") {
+			values[name] = value
+		}
+	}
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := variable(f.Name)
+		value, ok := values[name]
+		if !ok || f.Changed || f.Name == "help" || err != nil {
+			return
+		}
+		if e := flags.Set(f.Name, value); e != nil {
+			err = usage("variable %s: %v", name, e)
+		}
+	})
+	return err
+}
+
+// variable is the environment variable of a flag.
+func variable(flag string) string {
+	return "PODNET_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// client is the daemon's client for a command.
+func client(cmd *cobra.Command) (*localapi.Client, string) {
+	socket, _ := cmd.Flags().GetString("socket")
+	if socket == "" {
+		socket = localapi.RuntimeDir() + string(os.PathSeparator) + localapi.SocketName
+	}
+	return localapi.NewClient(socket), socket
+}

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+)
+
+// paths are the values of --path.
+var paths = []string{"auto", "udp", "apiserver"}
+
+// Leases in seconds: long enough to ride out an API server's restart, in CI
+// short enough that a killed job is forgotten soon (design/security.md 2.8).
+const (
+	leaseDefault = 300 * time.Second
+	leaseCI      = 120 * time.Second
+	leaseMin     = 60 * time.Second
+	leaseMax     = 900 * time.Second
+)
+
+func newConnect(env *Env) *cobra.Command {
+	var req localapi.ConnectRequest
+	var wait, lease time.Duration
+	var output string
+	cmd := &cobra.Command{
+		Use:   "connect [-n NAMESPACE]...",
+		Short: "Join the cluster of the kubeconfig",
+		Long: `Join the cluster of the kubeconfig: its pods and Services can be reached by
+address and by name, as far as you may. Returns when all of it was tried once.
+
+  podnet connect                     the namespace of the kubeconfig's context
+  podnet connect -n shop -n pay      two namespaces; short names are shop's
+  podnet connect -A                  every namespace`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkConnect(&req, lease, output); err != nil {
+				return err
+			}
+			kube, err := env.Kube.Kube(env.Environ)
+			if err != nil {
+				return usage("%v", err)
+			}
+			req.Kube = kube
+			ctx := cmd.Context()
+			if wait > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, wait)
+				defer cancel()
+			}
+			c, socket := client(cmd)
+			status, err := connect(ctx, env, c, socket, req, output)
+			if errors.Is(err, context.DeadlineExceeded) && cmd.Context().Err() == nil {
+				return &localapi.Error{Code: localapi.CodeTimeout, Message: fmt.Sprintf("not connected after %v", wait), Hint: "--wait=5m waits longer; the last line above says where it was"}
+			}
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(env.Out, status)
+			}
+			printStatus(env.Out, status)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVarP(&req.Namespaces, "namespace", "n", nil, "namespace to open, repeatable; the first one's names need no suffix (default: the context's)")
+	f.BoolVarP(&req.AllNamespaces, "all-namespaces", "A", false, "open every namespace")
+	f.StringVar(&req.Path, "path", "auto", "how to reach the gateway: auto, udp or apiserver")
+	f.StringVar(&req.GatewayNamespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
+	f.DurationVar(&lease, "lease", defaultLease(env.Environ), "how long the gateway keeps a laptop that has vanished, 1m to 15m")
+	f.DurationVar(&wait, "wait", 0, "how long to wait at most until connected (default without a value: 60s)")
+	f.Lookup("wait").NoOptDefVal = "60s"
+	f.StringVarP(&output, "output", "o", "", "json: print the status as JSON")
+	env.Kube.AddTo(f)
+	return cmd
+}
+
+func defaultLease(environ []string) time.Duration {
+	if slices.Contains(environ, "CI=true") {
+		return leaseCI
+	}
+	return leaseDefault
+}
+
+var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// checkConnect finds what can be known to be wrong without a cluster.
+func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output string) error {
+	for _, ns := range append(slices.Clone(req.Namespaces), req.GatewayNamespace) {
+		if !namespaceName.MatchString(ns) {
+			return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%q is no name for a namespace", ns), Hint: "kubectl get namespaces lists them"}
+		}
+	}
+	if len(req.Namespaces) > 16 {
+		return usage("%d namespaces are more than 16: open all of them by --all-namespaces", len(req.Namespaces))
+	}
+	if req.AllNamespaces && len(req.Namespaces) > 1 {
+		return usage("--all-namespaces goes with one --namespace at most, the one whose names need no suffix")
+	}
+	if !slices.Contains(paths, req.Path) {
+		return usage("path %q: want %s", req.Path, strings.Join(paths, ", "))
+	}
+	if lease < leaseMin || lease > leaseMax {
+		return usage("lease %v: want %v to %v", lease, leaseMin, leaseMax)
+	}
+	if output != "" && output != "json" {
+		return usage("output %q: want json", output)
+	}
+	req.LeaseSeconds = int32(lease / time.Second)
+	return nil
+}
+
+// connect asks the daemon, starting one where there is none.
+func connect(ctx context.Context, env *Env, c *localapi.Client, socket string, req localapi.ConnectRequest, output string) (localapi.Status, error) {
+	show := progress(env.Err, output == "json" && !isTerminal(env.Err))
+	if _, err := c.Version(ctx); errors.Is(err, localapi.ErrNoDaemon) {
+		if err := env.StartDaemon(ctx, socket); err != nil {
+			return localapi.Status{}, err
+		}
+	} else if err != nil {
+		return localapi.Status{}, err
+	}
+	status, err := c.Connect(ctx, req, show)
+	var daemonGone *localapi.Error
+	if errors.As(err, &daemonGone) && daemonGone.Code == localapi.CodeDaemon || errors.Is(err, localapi.ErrNoDaemon) {
+		// It was about to end for want of work. Once is chance, twice is not.
+		if err := env.StartDaemon(ctx, socket); err != nil {
+			return localapi.Status{}, err
+		}
+		status, err = c.Connect(ctx, req, show)
+	}
+	return status, err
+}
+
+// progress prints one line a phase, with the time since the start.
+func progress(w io.Writer, silent bool) func(localapi.Event) {
+	return func(e localapi.Event) {
+		if silent {
+			return
+		}
+		at := fmt.Sprintf("%5.1fs", float64(e.ElapsedMs)/1000)
+		switch e.Type {
+		case localapi.EventDone:
+			fmt.Fprintf(w, "%s  %-9s  %s\n", at, e.Phase, e.Text)
+		case localapi.EventWarning:
+			fmt.Fprintf(w, "%s  warning    %s\n", at, e.Text)
+		}
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"podnet.dev/client/localapi"
+)
+
+func newInstall(env *Env) *cobra.Command {
+	var o InstallOptions
+	var dryRun bool
+	var output string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Put the gateway into a cluster, or bring it up to date",
+		Long: `Put the gateway into the cluster of the kubeconfig, or bring it up to date, and
+wait until it is ready. A first install that fails is taken back.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dryRun {
+				if output == "" {
+					output = "yaml"
+				}
+				if output != "yaml" && output != "json" {
+					return usage("output %q: want yaml or json", output)
+				}
+				text, err := env.Installer.Render(o, output)
+				if err != nil {
+					return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: "podnet install --help"}
+				}
+				_, err = env.Out.Write(text)
+				return err
+			}
+			if output != "" {
+				return usage("--output goes with --dry-run")
+			}
+			kube, err := env.Kube.Kube(env.Environ)
+			if err != nil {
+				return usage("%v", err)
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			if err := env.Installer.Install(ctx, kube, o, say(env)); err != nil {
+				return inTime(cmd.Context(), err, timeout)
+			}
+			fmt.Fprintf(env.Out, `podnet is installed. Two more things let a developer in:
+  kubectl -n %[1]s create rolebinding devs --role=podnet-connect --group=GROUP
+  kubectl -n NAMESPACE create rolebinding devs-podnet --clusterrole=podnet-user --group=GROUP
+Then they run: podnet connect -n NAMESPACE
+`, o.Namespace)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&dryRun, "dry-run", false, "print what would be applied, change nothing")
+	f.StringVarP(&output, "output", "o", "", "with --dry-run: yaml or json")
+	f.StringVarP(&o.Namespace, "namespace", "n", "podnet-system", "namespace for the gateway")
+	f.StringVar(&o.Image, "image", env.DefaultImage, "image of the gateway")
+	f.StringVar(&o.PullPolicy, "image-pull-policy", "IfNotPresent", "IfNotPresent, Always or Never")
+	f.StringSliceVar(&o.ImagePullSecrets, "image-pull-secret", nil, "Secret in the gateway's namespace for a private registry, repeatable")
+	f.Int32Var(&o.Replicas, "replicas", 1, "how many gateways")
+	f.StringVar(&o.UDPService, "udp-service", "", "publish WireGuard's UDP port by a NodePort or LoadBalancer Service")
+	f.Int32Var(&o.NodePort, "node-port", 0, "UDP port on every node; implies --udp-service=NodePort")
+	f.StringSliceVar(&o.Advertise, "advertise", nil, "further UDP endpoint, host:port, that leads to the gateway, repeatable")
+	f.StringVar(&o.DNSDomain, "dns-domain", "", "the cluster's zone (default: found out)")
+	f.StringVar(&o.Memory, "memory", "512Mi", "memory of a gateway")
+	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringSliceVar(&o.Users, "user-allowed", nil, "user who may connect, repeatable")
+	f.StringSliceVar(&o.Groups, "group-allowed", nil, "group that may connect, repeatable")
+	f.DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until the gateway is ready")
+	addKube(env, f)
+	return cmd
+}
+
+func newUninstall(env *Env) *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Take podnet out of a cluster, with everything it has made",
+		Long: `Take podnet out of the cluster of the kubeconfig: gateway, permissions, kinds and
+namespace. Whoever is connected is cut off. Works on a half install, too.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			kube, err := env.Kube.Kube(env.Environ)
+			if err != nil {
+				return usage("%v", err)
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			if err := env.Installer.Uninstall(ctx, kube, say(env)); err != nil {
+				return inTime(cmd.Context(), err, timeout)
+			}
+			fmt.Fprintln(env.Out, "podnet is gone")
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until everything is gone")
+	addKube(env, cmd.Flags())
+	return cmd
+}
+
+func addKube(env *Env, f *pflag.FlagSet) { env.Kube.AddTo(f) }
+
+// say prints progress with the time since the start.
+func say(env *Env) func(string) {
+	start := time.Now()
+	return func(text string) { fmt.Fprintf(env.Err, "%5.1fs  %s\n", time.Since(start).Seconds(), text) }
+}
+
+// inTime names the time-out when that is what ended the command.
+func inTime(ctx context.Context, err error, limit time.Duration) error {
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return &localapi.Error{Code: localapi.CodeTimeout, Message: fmt.Sprintf("not done after %v", limit), Hint: "--timeout waits longer; running it again goes on where it was"}
+	}
+	return err
+}

@@ -1,0 +1,258 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/internal/version"
+)
+
+// callTime is how long the daemon may take to answer a question about itself.
+const callTime = 5 * time.Second
+
+func newStatus(env *Env) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say what is connected, and how",
+		Long:  "Say what is connected, and how. The exit status is 3 when nothing is.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "" && output != "json" {
+				return usage("output %q: want json", output)
+			}
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+			defer cancel()
+			s, err := c.Status(ctx)
+			switch {
+			case errors.Is(err, localapi.ErrNoDaemon):
+				s = localapi.NewStatus()
+			case errors.Is(err, context.DeadlineExceeded):
+				return silentDaemon()
+			case err != nil:
+				return err
+			}
+			if output == "json" {
+				if err := printJSON(env.Out, s); err != nil {
+					return err
+				}
+			} else {
+				printStatus(env.Out, s)
+			}
+			if s.State != localapi.Connected && s.State != localapi.Degraded {
+				return exitError(exitNotConnected)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON, in a form that stays")
+	return cmd
+}
+
+func silentDaemon() error {
+	return &localapi.Error{Code: localapi.CodeDaemon, Message: fmt.Sprintf("the daemon does not answer within %v", callTime), Hint: "its log may say why: podnet version names it"}
+}
+
+// printStatus is for people; scripts read the JSON.
+func printStatus(w io.Writer, s localapi.Status) {
+	if len(s.Connections) == 0 {
+		fmt.Fprintln(w, "not connected")
+		if e := s.LastError; e != nil {
+			fmt.Fprintf(w, "the last session ended: %s\n", e.Message)
+		}
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range s.Connections {
+		fmt.Fprintf(t, "%s\t%s as %s\n", strings.ToLower(string(s.State)), c.Name, c.User)
+		row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+		if s.State == localapi.Connecting {
+			row("phase", "%s", c.Phase)
+			continue
+		}
+		if c.AllNamespaces {
+			row("namespaces", "all, short names of %s", c.Namespace)
+		} else {
+			row("namespaces", "%s", strings.Join(c.Namespaces, ", "))
+		}
+		row("gateway", "%s/%s", c.Gateway.Namespace, c.Gateway.Pod)
+		row("path", "%s", describePath(c))
+		row("tunnel", "%s %s, MTU %d, handshake %s ago, received %s, sent %s", c.Tunnel.Interface,
+			strings.TrimSpace(c.Tunnel.Address+" "+c.Tunnel.Address6), c.Tunnel.MTU, c.Tunnel.LastHandshake, bytes(c.Tunnel.Rx), bytes(c.Tunnel.Tx))
+		row("routes", "%s", strings.Join(c.Routes, ", "))
+		row("dns", "%s by %s on %s", c.DNS.Zone, c.DNS.Mode, strings.Join(c.DNS.Listen, ", "))
+		if c.Lease.Renewed != nil {
+			row("lease", "%v, renewed %v ago", time.Duration(c.Lease.Seconds)*time.Second, time.Since(*c.Lease.Renewed).Round(time.Second))
+		}
+		if c.Since != nil {
+			row("since", "%s (%v)", c.Since.Local().Format(time.DateTime), time.Since(*c.Since).Round(time.Second))
+		}
+	}
+	for _, warning := range s.Warnings {
+		fmt.Fprintf(t, "warning\t%s\n", warning.Text)
+		if warning.Hint != "" {
+			fmt.Fprintf(t, "\thint: %s\n", warning.Hint)
+		}
+	}
+	_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
+}
+
+func describePath(c localapi.Connection) string {
+	text := c.Path.Kind
+	if c.Path.Remote != "" {
+		text += " " + c.Path.Remote
+	}
+	if c.Tunnel.RTTMs > 0 {
+		text += fmt.Sprintf(", %.1f ms", c.Tunnel.RTTMs)
+	}
+	if c.Path.Reason != "" {
+		text += " (" + c.Path.Reason + ")"
+	}
+	if c.Path.Redials > 0 {
+		text += fmt.Sprintf(", dialled anew %d times", c.Path.Redials)
+	}
+	return text
+}
+
+// bytes prints a count as people read it, in units of 1024.
+func bytes(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/1024, 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[i])
+}
+
+func newDisconnect(env *Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "disconnect",
+		Short: "End the session and leave the machine as it was",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			r, err := c.Disconnect(ctx)
+			switch {
+			case errors.Is(err, localapi.ErrNoDaemon):
+				// What a killed daemon and its killed guard have left goes, too.
+				if err := env.Cleanup(ctx); err != nil {
+					return err
+				}
+				fmt.Fprintln(env.Err, "not connected")
+				return nil
+			case errors.Is(err, context.DeadlineExceeded):
+				return silentDaemon()
+			case err != nil:
+				return err
+			}
+			if r.Exits {
+				awaitExit(ctx, c, r.PID)
+			}
+			if r.Sessions == 0 {
+				fmt.Fprintln(env.Err, "not connected")
+			} else {
+				fmt.Fprintln(env.Err, "disconnected")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().Bool("all", false, "end every session; there is one at most for now")
+	return cmd
+}
+
+// awaitExit waits until the daemon's process is gone, so that whoever looks
+// after a disconnect finds nothing of it.
+func awaitExit(ctx context.Context, c *localapi.Client, pid int) {
+	for range 300 {
+		if !alive(pid) {
+			return
+		}
+		if _, err := c.Version(ctx); err == nil && pid == os.Getpid() {
+			return // a daemon in our own process: in tests
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func newVersion(env *Env) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Say which version this is, and which the daemon is",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+			defer cancel()
+			v, err := c.Version(ctx)
+			if output == "json" {
+				out := struct {
+					APIVersion string            `json:"apiVersion"`
+					Kind       string            `json:"kind"`
+					Version    string            `json:"version"`
+					Daemon     *localapi.Version `json:"daemon,omitempty"`
+				}{localapi.APIVersion, "Versions", version.Version, nil}
+				if err == nil {
+					out.Daemon = &v
+				}
+				return printJSON(env.Out, out)
+			}
+			if output != "" {
+				return usage("output %q: want json", output)
+			}
+			fmt.Fprintf(env.Out, "podnet %s\n", version.Version)
+			if err == nil {
+				fmt.Fprintf(env.Out, "daemon %s, pid %d, log %s\n", v.Version, v.PID, v.Log)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON")
+	return cmd
+}
+
+func newDaemon(env *Env) *cobra.Command {
+	var o DaemonOptions
+	cmd := &cobra.Command{
+		Use:   "daemon",
+		Short: "Run the daemon in the foreground (connect starts one by itself)",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, o.Socket = client(cmd)
+			return env.RunDaemon(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().BoolVar(&o.OnDemand, "on-demand", false, "end when there is nothing left to do")
+	return cmd
+}
+
+func newGuard(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "guard STATE_DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		Short: "Clean up when the other end of standard input is gone",
+		RunE:  func(_ *cobra.Command, args []string) error { return env.Guard(args[0], env.In) },
+	}
+}
+
+func newCleanup(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "cleanup", Hidden: true,
+		Short: "Take back what a killed daemon has left on this machine",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return env.Cleanup(cmd.Context()) },
+	}
+}

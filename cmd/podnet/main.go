@@ -1,0 +1,23 @@
+// Podnet puts this machine on the pod network of a Kubernetes cluster.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"podnet.dev/client/cli"
+	"podnet.dev/client/cluster"
+	"podnet.dev/internal/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(cli.Run(ctx, cli.Env{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(),
+		Kube: cluster.NewFlags(), Installer: installer{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
+		StartDaemon: startDaemon, RunDaemon: runDaemon, Guard: guard, Cleanup: cleanup,
+	}, os.Args[1:]))
+}

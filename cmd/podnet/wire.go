@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"podnet.dev/client"
+	"podnet.dev/client/cli"
+	"podnet.dev/client/cluster"
+	"podnet.dev/client/daemon"
+	"podnet.dev/client/helper"
+	"podnet.dev/client/localapi"
+	"podnet.dev/deploy"
+)
+
+// hostState holds the journals of what is changed on this machine. The host's
+// resolver settings outlive a reboot, and so must the note of what they were.
+const hostState = "/var/lib/podnet"
+
+// idle is how long a daemon that the CLI started waits for work.
+const idle = time.Minute
+
+// hostStateDir can be moved, for machines that share a file system but not a
+// network.
+func hostStateDir() string {
+	if dir := os.Getenv("PODNET_STATE_DIR"); dir != "" {
+		return dir
+	}
+	return hostState
+}
+
+func logFile() string { return filepath.Join(localapi.StateDir(), "daemon.log") }
+
+func startDaemon(ctx context.Context, socket string) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the podnet program: %w", err)
+	}
+	return daemon.Start(ctx, socket, logFile(), exe, "daemon", "--on-demand", "--socket", socket)
+}
+
+func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
+	level := slog.LevelInfo
+	if os.Getenv("PODNET_DEBUG") != "" {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the podnet program: %w", err)
+	}
+	opts := daemon.Options{Socket: o.Socket, OnDemand: o.OnDemand, Idle: idle, Log: log, LogFile: logFile()}
+	opts.NewSession = func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
+		return client.New(client.Config{
+			Request: req, Events: events, StateDir: localapi.StateDir(), Log: log,
+			OpenCluster: func(kube localapi.Kube) (client.Cluster, error) { return cluster.Open(kube, log) },
+			OpenHelper: func(ctx context.Context, warn func(string)) (helper.Session, error) {
+				return helper.Open(ctx, helper.Options{StateDir: hostStateDir(), Guard: []string{exe, "guard", hostStateDir()}, Warn: warn, Log: log})
+			},
+		})
+	}
+	return daemon.Run(ctx, opts)
+}
+
+func guard(stateDir string, in io.Reader) error { return helper.Guard(stateDir, in) }
+
+func cleanup(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return nil // who may not change the host has left nothing on it
+	}
+	return helper.Cleanup(ctx, hostStateDir())
+}
+
+// installer adapts the command line's flags to the cluster's.
+type installer struct{}
+
+func (installer) Render(o cli.InstallOptions, format string) ([]byte, error) {
+	return cluster.Manifests(deployOptions(o), format)
+}
+
+func (installer) Install(ctx context.Context, kube localapi.Kube, o cli.InstallOptions, say func(string)) error {
+	return cluster.InstallTo(ctx, kube, deployOptions(o), say, slog.New(slog.DiscardHandler))
+}
+
+func (installer) Uninstall(ctx context.Context, kube localapi.Kube, say func(string)) error {
+	return cluster.UninstallFrom(ctx, kube, say, slog.New(slog.DiscardHandler))
+}
+
+func deployOptions(o cli.InstallOptions) deploy.Options {
+	return deploy.Options{
+		Namespace: o.Namespace, Image: o.Image, PullPolicy: o.PullPolicy, ImagePullSecrets: o.ImagePullSecrets, Replicas: o.Replicas,
+		UDPService: o.UDPService, NodePort: o.NodePort, Advertise: o.Advertise, DNSDomain: o.DNSDomain, Memory: o.Memory, LogLevel: o.LogLevel,
+		Users: o.Users, Groups: o.Groups,
+	}
+}
