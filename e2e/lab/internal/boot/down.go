@@ -1,0 +1,152 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"podnet.dev/e2e/lab/internal/netns"
+	"podnet.dev/e2e/lab/internal/report"
+	"podnet.dev/e2e/lab/internal/state"
+	"podnet.dev/e2e/lab/internal/topology"
+)
+
+// Down ends whatever there is of a lab, whole or half dead, and leaves nothing:
+// no process, control group, namespace, mount or file. Without a lab it does
+// nothing. It ends only what is the lab's: processes by their records, by
+// living in the lab's network namespaces, or by the pods' control groups.
+func Down(ctx context.Context, dir state.Dir, r *report.Report) error {
+	namespaces, err := netns.List(topology.Prefix)
+	if err != nil {
+		return err
+	}
+	if len(namespaces) == 0 && !exists(string(dir)) {
+		return nil
+	}
+	return r.Step("took the lab down", func() error {
+		if err := endProcesses(ctx, dir, namespaces); err != nil {
+			return err
+		}
+		if err := eventually(ctx, 5*time.Second, func() error { return removeCgroups(podsCgroup) }); err != nil {
+			return err
+		}
+		if err := netns.Delete(ctx, namespaces...); err != nil {
+			return err
+		}
+		if err := unmountBelow(string(dir)); err != nil {
+			return err
+		}
+		return os.RemoveAll(string(dir))
+	})
+}
+
+// podsCgroup is above every node's kube.CgroupRoot.
+const podsCgroup = "podnet-lab"
+
+// endProcesses asks the recorded ones to end, all at once, and kills whatever
+// else is left.
+func endProcesses(ctx context.Context, dir state.Dir, namespaces []string) error {
+	all, err := dir.Procs().All()
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if strings.HasPrefix(p.Name, "kubelet") || p.Name == "controller-manager" {
+			_ = p.Signal(syscall.SIGKILL) // they would tidy up what is to vanish
+			continue
+		}
+		_ = p.Signal(syscall.SIGTERM)
+	}
+	_ = eventually(ctx, 2*time.Second, func() error {
+		for _, p := range all {
+			if p.Alive() && !strings.HasPrefix(p.Name, "machine-") {
+				return fmt.Errorf("%s still runs", p.Name)
+			}
+		}
+		return nil
+	})
+	inodes := namespaceInodes(namespaces)
+	return eventually(ctx, 10*time.Second, func() error {
+		left := slices.Concat(cgroupProcesses(podsCgroup), processesIn(inodes))
+		for _, p := range all {
+			if p.Alive() {
+				left = append(left, p.PID)
+			}
+		}
+		left = slices.DeleteFunc(left, func(pid int) bool { return pid == os.Getpid() })
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("processes %v still run", left)
+		}
+		return nil
+	})
+}
+
+// namespaceInodes are the inodes of named network namespaces, by which a
+// process's namespace is known.
+func namespaceInodes(names []string) map[uint64]bool {
+	inodes := map[uint64]bool{}
+	var host unix.Stat_t
+	_ = unix.Stat("/proc/1/ns/net", &host)
+	for _, name := range names {
+		var st unix.Stat_t
+		// A name without its mount is an ordinary file on another device.
+		if err := unix.Stat(netns.Path(name), &st); err == nil && st.Dev == host.Dev && st.Ino != host.Ino {
+			inodes[st.Ino] = true
+		}
+	}
+	return inodes
+}
+
+// processesIn are the processes in those network namespaces, zombies aside.
+func processesIn(inodes map[uint64]bool) []int {
+	var pids []int
+	if len(inodes) == 0 {
+		return nil
+	}
+	links, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, link := range links {
+		var st unix.Stat_t
+		if unix.Stat(link, &st) == nil && inodes[st.Ino] {
+			if pid, err := strconv.Atoi(strings.Split(link, "/")[2]); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// unmountBelow undoes mounts that a lab made outside of its machines'
+// namespaces, deepest first. There should be none.
+func unmountBelow(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	var targets []string
+	for line := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(line)
+		if len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
+			targets = append(targets, strings.NewReplacer(`\040`, " ", `\011`, "\t", `\134`, `\`).Replace(fields[1]))
+		}
+	}
+	slices.Reverse(targets)
+	var errs []error
+	for _, t := range targets {
+		if err := unix.Unmount(t, unix.MNT_DETACH); err != nil {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", t, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,90 @@
+package proc
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestStartedProcessIsFoundAndEnded(t *testing.T) {
+	table := Table{Dir: t.TempDir()}
+	s := Spec{Name: "sleeper", Argv: []string{"sleep", "600"}, Log: filepath.Join(t.TempDir(), "log")}
+	p, err := table.Start(s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Start(s, nil); err == nil || !strings.Contains(err.Error(), "runs already") {
+		t.Errorf("second start: %v", err)
+	}
+	if found, err := table.Get("sleeper"); err != nil || found.PID != p.PID || !found.Alive() {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if err := table.Stop(t.Context(), "sleeper", time.Second); err != nil {
+		t.Error(err)
+	}
+	if p.Alive() {
+		t.Error("still alive")
+	}
+	if err := table.Stop(t.Context(), "sleeper", time.Second); err != nil {
+		t.Errorf("second stop: %v", err)
+	}
+}
+
+// TestStubbornProcessIsKilled stops one that hears no SIGTERM and is stopped.
+func TestStubbornProcessIsKilled(t *testing.T) {
+	table := Table{Dir: t.TempDir()}
+	p, err := table.Start(Spec{
+		Name: "mule", Argv: []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"},
+		Log: filepath.Join(t.TempDir(), "log"),
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(read(t, p.Log), "deaf") {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Stop(t.Context(), "mule", 50*time.Millisecond); err != nil || p.Alive() {
+		t.Errorf("%v, alive %v", err, p.Alive())
+	}
+}
+
+// TestForeignProcessIsLeftAlone has a record whose id now belongs to another.
+func TestForeignProcessIsLeftAlone(t *testing.T) {
+	p := Process{PID: os.Getpid(), Start: "1", Spec: Spec{Name: "was-here"}}
+	if p.Alive() {
+		t.Error("a process with another start time is taken for ours")
+	}
+	if err := p.Signal(syscall.SIGKILL); err == nil {
+		t.Error("signalled a foreign process")
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	tail := " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21"
+	for _, name := range []string{"(sh)", "(a b)", "(:) R 1)", "()", "())"} {
+		st, err := parseStat("12 " + name + tail)
+		if err != nil || st.state != "S" || st.start != "777" {
+			t.Errorf("%s: %+v, %v", name, st, err)
+		}
+	}
+	for _, bad := range []string{"", "12", "12 (sh)", "12 (sh) S 1 2"} {
+		if st, err := parseStat(bad); err == nil {
+			t.Errorf("%q: %+v", bad, st)
+		}
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return string(content)
+}

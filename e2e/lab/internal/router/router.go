@@ -1,0 +1,193 @@
+// Package router is what happens to packets between the machines: cut links,
+// address translation, firewalls. The whole wish is rendered into nftables
+// rule sets, which replace the ones before in one transaction.
+package router
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"podnet.dev/e2e/lab/internal/netns"
+	"podnet.dev/e2e/lab/internal/topology"
+)
+
+// NAT is how a machine's edge translates addresses.
+type NAT string
+
+// The kinds of NAT (RFC 4787's words in brackets).
+const (
+	// Plain keeps the port where it can, so that it is the same towards every
+	// destination (endpoint-independent mapping, address and port-dependent
+	// filtering): what most homes have.
+	Plain NAT = "plain"
+	// Symmetric takes a new random port for every destination (address and
+	// port-dependent mapping).
+	Symmetric NAT = "symmetric"
+)
+
+// State is the user's wish. The zero State lets everything pass.
+type State struct {
+	Cuts    [][2]string    `json:"cuts,omitempty"` // pairs of machines, or a machine and "router"
+	NAT     map[string]NAT `json:"nat,omitempty"`
+	DropUDP []string       `json:"dropUDP,omitempty"`
+}
+
+// Cut makes a and b unreachable for each other.
+func (s *State) Cut(a, b string) {
+	s.Heal(a, b)
+	s.Cuts = append(s.Cuts, [2]string{min(a, b), max(a, b)})
+	slices.SortFunc(s.Cuts, func(x, y [2]string) int { return slices.Compare(x[:], y[:]) })
+}
+
+// Heal undoes Cut.
+func (s *State) Heal(a, b string) {
+	cut := [2]string{min(a, b), max(a, b)}
+	s.Cuts = slices.DeleteFunc(s.Cuts, func(c [2]string) bool { return c == cut })
+}
+
+// SetNAT puts the machine behind a NAT; empty takes the NAT away.
+func (s *State) SetNAT(machine string, kind NAT) {
+	nats := maps.Clone(s.NAT)
+	if nats == nil {
+		nats = map[string]NAT{}
+	}
+	delete(nats, machine)
+	if kind != "" {
+		nats[machine] = kind
+	}
+	s.NAT = nats
+}
+
+// SetDropUDP says whether the machine's edge drops UDP.
+func (s *State) SetDropUDP(machine string, drop bool) {
+	s.DropUDP = slices.DeleteFunc(slices.Clone(s.DropUDP), func(m string) bool { return m == machine })
+	if drop {
+		s.DropUDP = append(s.DropUDP, machine)
+		slices.Sort(s.DropUDP)
+	}
+}
+
+// Load makes the router and every edge do what s says.
+func Load(ctx context.Context, lab topology.Lab, s State) error {
+	sets := map[string]string{topology.RouterNS: routerRules(lab, s)}
+	for _, m := range lab.Machines {
+		sets[m.EdgeNS()] = edgeRules(lab, m, s)
+	}
+	for ns, rules := range sets {
+		if _, err := netns.Run(ctx, ns, rules, "nft", "-f", "-"); err != nil {
+			return fmt.Errorf("rules of %s: %w", ns, err)
+		}
+	}
+	return nil
+}
+
+// replace begins a rule set that takes the old one's place at once.
+const replace = "table inet lab\ndelete table inet lab\ntable inet lab {\n"
+
+// routerRules are the rules of the internet: it carries what is not cut, and
+// knows no way to anybody's pods except between the nodes.
+func routerRules(lab topology.Lab, s State) string {
+	var forward, local []string
+	for _, cut := range s.Cuts {
+		a, b := cut[0], cut[1]
+		switch string(topology.Router) {
+		case b:
+			a, b = b, a
+			fallthrough
+		case a: // everything that the machine sends or gets
+			local = append(local, "\t\tiifname "+links(b)+" drop")
+			forward = append(forward, "\t\tiifname "+links(b)+" drop", "\t\toifname "+links(b)+" drop")
+		default:
+			forward = append(forward,
+				"\t\tiifname "+links(a)+" oifname "+links(b)+" drop",
+				"\t\tiifname "+links(b)+" oifname "+links(a)+" drop")
+		}
+	}
+	var nodes []string
+	for _, n := range lab.Of(topology.Node) {
+		nodes = append(nodes, n.Name)
+	}
+	forward = append(forward, fmt.Sprintf("\t\tip daddr %s iifname != %s reject with icmp net-unreachable", lab.Pods4, links(nodes...)))
+	if lab.Pods6.IsValid() {
+		forward = append(forward, fmt.Sprintf("\t\tip6 daddr %s iifname != %s reject with icmpv6 no-route", lab.Pods6, links(nodes...)))
+	}
+	return replace + chain("forward", "filter hook forward priority filter", forward) +
+		chain("input", "filter hook input priority filter", local) + "}\n"
+}
+
+// edgeRules are the rules of the box between a machine and the internet.
+func edgeRules(lab topology.Lab, m topology.Machine, s State) string {
+	outside := set(topology.EdgeUp, topology.EdgeWire)
+	var forward, nat []string
+	if slices.Contains(s.DropUDP, m.Name) {
+		// As in offices: names resolve, all other UDP vanishes.
+		forward = append(forward, fmt.Sprintf("\t\tmeta l4proto udp ip daddr %s accept", topology.Internet4),
+			fmt.Sprintf("\t\tmeta l4proto udp ip saddr %s accept", topology.Internet4),
+			fmt.Sprintf("\t\tmeta l4proto udp ip6 daddr %s accept", topology.Internet6),
+			fmt.Sprintf("\t\tmeta l4proto udp ip6 saddr %s accept", topology.Internet6),
+			"\t\tmeta l4proto udp drop")
+	}
+	if kind := s.NAT[m.Name]; kind != "" {
+		inside4, inside6 := site(lab, m)
+		forward = append(forward, "\t\tct state established,related accept")
+		if m.Kind == topology.Node {
+			// The cluster's nodes see each other, and the world sees the API
+			// server, as behind any company's firewall.
+			forward = append(forward,
+				fmt.Sprintf("\t\tiifname %s ip saddr %s accept", outside, inside4),
+				fmt.Sprintf("\t\tiifname %s ip6 saddr %s accept", outside, inside6),
+				fmt.Sprintf("\t\tiifname %s tcp dport 6443 accept", outside))
+		}
+		forward = append(forward, "\t\tiifname "+outside+" drop")
+		how := ""
+		if kind == Symmetric {
+			how = " fully-random"
+		}
+		nat = append(nat, fmt.Sprintf("\t\toifname %s ip saddr %s ip daddr != %s snat ip to %s%s", outside, inside4, inside4, m.Public4, how))
+	}
+	return replace + chain("forward", "filter hook forward priority filter", forward) +
+		chain("translate", "nat hook postrouting priority srcnat", nat) + "}\n"
+}
+
+// site are the networks on the inner side of a machine's edge, and those that
+// it reaches without translation: for a node, the other nodes' as well.
+func site(lab topology.Lab, m topology.Machine) (four, six string) {
+	fours, sixes := []string{m.LAN4.String()}, []string{m.LAN6.String()}
+	if m.Kind == topology.Node {
+		fours, sixes = []string{lab.Pods4.String()}, nil
+		if lab.Pods6.IsValid() {
+			sixes = append(sixes, lab.Pods6.String())
+		}
+		for _, n := range lab.Of(topology.Node) {
+			fours, sixes = append(fours, n.LAN4.String()), append(sixes, n.LAN6.String())
+		}
+	}
+	return "{ " + strings.Join(fours, ", ") + " }", "{ " + strings.Join(sixes, ", ") + " }"
+}
+
+// links are the router's interfaces towards machines.
+func links(machines ...string) string {
+	var names []string
+	for _, m := range machines {
+		names = append(names, topology.RouterLink(m), topology.RouterWire(m))
+	}
+	return set(names...)
+}
+
+func set(names ...string) string {
+	for i := range names {
+		names[i] = fmt.Sprintf("%q", names[i])
+	}
+	return "{ " + strings.Join(names, ", ") + " }"
+}
+
+func chain(name, hook string, rules []string) string {
+	s := "\tchain " + name + " {\n\t\ttype " + hook + "; policy accept;\n"
+	for _, r := range rules {
+		s += r + "\n"
+	}
+	return s + "\t}\n"
+}

@@ -1,0 +1,221 @@
+// Package topology is the plan of the lab's network: machines, addresses and
+// the commands that lay the links. It is pure: it knows neither the kernel nor
+// Kubernetes.
+//
+//	laptop  --- edge ---.            .--- edge --- node1
+//	                     }- router -{
+//	laptop2 --- edge ---'            '--- edge --- node2
+//
+// Every machine has a network of its own behind an edge, the box that a home
+// or a data centre has: it routes plainly until it is told to be a NAT. The
+// router in the middle is the internet; it has no way out of this computer.
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Prefix begins the name of every network namespace of the lab.
+const Prefix = "podnet-lab-"
+
+// Limits of Options.
+const (
+	MaxNodes = 4
+	Laptops  = 2
+)
+
+// Options are the user's wishes.
+type Options struct {
+	Nodes       int  `json:"nodes"`
+	DualStack   bool `json:"dualStack"`   // pods and Services; the links always are
+	Resolved    bool `json:"resolved"`    // laptops run systemd-resolved
+	GatewayPort int  `json:"gatewayPort"` // NodePort for the gateway's WireGuard; 0: none
+}
+
+// Kind says what a machine is for.
+type Kind string
+
+const (
+	Node   Kind = "node"
+	Laptop Kind = "laptop"
+	Router Kind = "router"
+)
+
+// Machine is a network namespace with its address and its edge.
+type Machine struct {
+	Name string
+	Kind Kind
+
+	LAN4, LAN6   netip.Prefix // its own network
+	Addr4, Addr6 netip.Addr   // its address there
+	GW4, GW6     netip.Addr   // its edge, seen from inside
+
+	Link4, Link6     netip.Prefix // between edge and router
+	Public4, Public6 netip.Addr   // its edge, seen from outside
+	Up4, Up6         netip.Addr   // the router, seen from its edge
+
+	Pods4, Pods6 netip.Prefix // a node's pods; Pods6 is invalid in a single-stack lab
+}
+
+// Lab is the whole plan.
+type Lab struct {
+	Options  Options
+	Machines []Machine // nodes, then laptops
+
+	Pods4, Pods6         netip.Prefix // of the cluster; the IPv6 ones are invalid in a single-stack lab
+	Services4, Services6 netip.Prefix
+	DNS4                 netip.Addr // kube-dns
+	API4, API6           netip.Addr // the Service "kubernetes"
+}
+
+// Addresses of the router's own services: the lab's internet.
+var (
+	Internet4    = netip.MustParseAddr("198.51.100.53") // DNS, and www.example.test
+	Internet6    = netip.MustParseAddr("fd77:6c61:6200:53::53")
+	siteNets4    = netip.MustParsePrefix("10.77.0.0/16")
+	siteNets6    = netip.MustParsePrefix("fd77:6c61:6200::/48") // "lab"
+	links4       = netip.MustParsePrefix("203.0.113.0/24")
+	firstLaptop  = 100 // third byte of the first laptop's network
+	clusterPods4 = netip.MustParsePrefix("10.244.0.0/16")
+	clusterPods6 = netip.MustParsePrefix("fd00:10:244::/48")
+	services4    = netip.MustParsePrefix("10.96.0.0/16")
+	services6    = netip.MustParsePrefix("fd00:10:96::/112") // the API server takes /108 and smaller
+)
+
+// New makes the plan, or says what of the options cannot be.
+func New(o Options) (Lab, error) {
+	if o.Nodes < 1 || o.Nodes > MaxNodes {
+		return Lab{}, fmt.Errorf("%d nodes: the lab has 1 to %d", o.Nodes, MaxNodes)
+	}
+	if p := o.GatewayPort; p != 0 && (p < 30000 || p > 32767) {
+		return Lab{}, fmt.Errorf("port %d: a NodePort is 30000 to 32767", p)
+	}
+	l := Lab{Options: o, Pods4: clusterPods4, Services4: services4,
+		DNS4: nth(services4, 10), API4: nth(services4, 1)}
+	if o.DualStack {
+		l.Pods6, l.Services6, l.API6 = clusterPods6, services6, nth(services6, 1)
+	}
+	for i := 1; i <= o.Nodes; i++ {
+		m := newMachine(fmt.Sprintf("node%d", i), Node, i, i)
+		m.Pods4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 24)
+		if o.DualStack {
+			a := clusterPods6.Addr().As16()
+			a[7] = byte(i)
+			m.Pods6 = netip.PrefixFrom(netip.AddrFrom16(a), 64)
+		}
+		l.Machines = append(l.Machines, m)
+	}
+	for i := range Laptops {
+		name := "laptop"
+		if i > 0 {
+			name = fmt.Sprintf("laptop%d", i+1)
+		}
+		l.Machines = append(l.Machines, newMachine(name, Laptop, firstLaptop+i, MaxNodes+1+i))
+	}
+	return l, nil
+}
+
+// newMachine gives machine its own network, number site, and its link to the
+// router, number link.
+func newMachine(name string, kind Kind, site, link int) Machine {
+	m := Machine{Name: name, Kind: kind}
+	m.LAN4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(site), 0}), 24)
+	m.LAN6 = subnet6(site)
+	m.GW4, m.GW6 = nth(m.LAN4, 1), nth(m.LAN6, 1)
+	m.Addr4, m.Addr6 = nth(m.LAN4, 2), nth(m.LAN6, 2)
+	base := links4.Addr().As4()
+	base[3] = byte(4 * link)
+	m.Link4 = netip.PrefixFrom(netip.AddrFrom4(base), 30)
+	m.Link6 = subnet6(0xff00 + link)
+	m.Up4, m.Up6 = nth(m.Link4, 1), nth(m.Link6, 1)
+	m.Public4, m.Public6 = nth(m.Link4, 2), nth(m.Link6, 2)
+	return m
+}
+
+func subnet6(n int) netip.Prefix {
+	a := siteNets6.Addr().As16()
+	a[6], a[7] = byte(n>>8), byte(n)
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
+}
+
+// nth is the n-th address of p, n < 256.
+func nth(p netip.Prefix, n byte) netip.Addr {
+	s := p.Addr().AsSlice()
+	s[len(s)-1] += n
+	a, _ := netip.AddrFromSlice(s)
+	return a
+}
+
+// NS is the machine's network namespace.
+func (m Machine) NS() string { return Prefix + m.Name }
+
+// EdgeNS is the network namespace of the machine's edge.
+func (m Machine) EdgeNS() string { return m.NS() + "-edge" }
+
+// RouterNS is the network namespace of the router.
+const RouterNS = Prefix + "router"
+
+// Namespaces are all network namespaces of the lab, the router's first.
+func (l Lab) Namespaces() []string {
+	names := []string{RouterNS}
+	for _, m := range l.Machines {
+		names = append(names, m.EdgeNS(), m.NS())
+	}
+	return names
+}
+
+// Machine finds a machine by name.
+func (l Lab) Machine(name string) (Machine, error) {
+	for _, m := range l.Machines {
+		if m.Name == name {
+			return m, nil
+		}
+	}
+	return Machine{}, fmt.Errorf("no machine %q in this lab: there are %v", name, l.Names())
+}
+
+// Names are the machines' names and the router's.
+func (l Lab) Names() []string {
+	var names []string
+	for _, m := range l.Machines {
+		names = append(names, m.Name)
+	}
+	return append(names, string(Router))
+}
+
+// Of are the machines of a kind.
+func (l Lab) Of(kind Kind) []Machine {
+	return slices.DeleteFunc(slices.Clone(l.Machines), func(m Machine) bool { return m.Kind != kind })
+}
+
+// ControlPlane is the node that runs it: the first.
+func (l Lab) ControlPlane() Machine { return l.Machines[0] }
+
+// Server is the API server's URL, as the kubeconfigs have it.
+func (l Lab) Server() string { return fmt.Sprintf("https://%s:6443", l.ControlPlane().Addr4) }
+
+// both joins the valid ones of an IPv4 and an IPv6 thing, as Kubernetes' flags
+// want them.
+func both[T interface {
+	String() string
+	IsValid() bool
+}](four, six T) string {
+	if six.IsValid() {
+		return four.String() + "," + six.String()
+	}
+	return four.String()
+}
+
+// PodCIDRs, ServiceCIDRs and NodeIPs are written as Kubernetes' flags want them.
+func (l Lab) PodCIDRs() string     { return both(l.Pods4, l.Pods6) }
+func (l Lab) ServiceCIDRs() string { return both(l.Services4, l.Services6) }
+
+// NodeIPs are the addresses a node registers with.
+func (l Lab) NodeIPs(m Machine) string {
+	if l.Options.DualStack {
+		return both(m.Addr4, m.Addr6)
+	}
+	return m.Addr4.String()
+}
