@@ -20,6 +20,7 @@ func testCarrier(t *testing.T) (c *carrier, far net.Conn, ended <-chan error) {
 	near, far := net.Pipe()
 	var rx, tx atomic.Uint64
 	c = newCarrier(NewBind(Options{}), near, &rx, &tx)
+	c.ep = &streamEndpoint{c: c}
 	done := make(chan error, 1)
 	go func() { done <- c.run() }()
 	t.Cleanup(func() { far.Close(); c.close(errDown) })
@@ -129,7 +130,6 @@ func TestClosingSetsBlockedSendersFree(t *testing.T) {
 func TestReceiveCarriesFramesAcrossReopen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, far, _ := testCarrier(t)
-		c.ep = &streamEndpoint{c: c}
 		b := c.b
 		go func() {
 			var w []byte

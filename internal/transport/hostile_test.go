@@ -95,6 +95,9 @@ func TestGarbageClosesTheStreamAtOnce(t *testing.T) {
 		c.Write(garbage)
 		wantEnd(t, c, time.Second)
 	}
+	for start := time.Now(); log.count("stream closed") < 8 && time.Since(start) < 3*time.Second; {
+		time.Sleep(5 * time.Millisecond) // the last line may be on its way
+	}
 	if n := log.count("stream closed"); n != 8 {
 		t.Errorf("%d lines for 8 streams", n)
 	}
