@@ -1,0 +1,251 @@
+package dnsproxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// book answers from lines of a zone file and remembers the questions. A name
+// without a line is NXDOMAIN; a name with lines of other types is NODATA.
+type book struct {
+	mu    sync.Mutex
+	lines []string
+	down  bool
+	asked []string
+}
+
+func (b *book) Exchange(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	question := q.Question[0]
+	b.asked = append(b.asked, question.Name+" "+dns.TypeToString[question.Qtype])
+	if b.down {
+		return nil, errors.New("down")
+	}
+	m := new(dns.Msg)
+	m.SetReply(q)
+	m.Rcode = dns.RcodeNameError
+	name := question.Name
+	for range 3 {
+		next := ""
+		for _, line := range b.lines {
+			rr, err := dns.NewRR(line)
+			if err != nil {
+				panic(err)
+			}
+			if !strings.EqualFold(rr.Header().Name, name) {
+				continue
+			}
+			m.Rcode = dns.RcodeSuccess
+			if c, ok := rr.(*dns.CNAME); ok {
+				next = c.Target
+			}
+			if rr.Header().Rrtype == question.Qtype || next != "" {
+				m.Answer = append(m.Answer, rr)
+			}
+		}
+		if name = next; next == "" {
+			break
+		}
+	}
+	if len(m.Answer) == 0 {
+		m.Ns = []dns.RR{SOA("cluster.local.", "cluster.local.", 1, 5)}
+	}
+	return m, nil
+}
+
+func (b *book) take() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := b.asked
+	b.asked = nil
+	return out
+}
+
+// serveOn runs a server for h on loopback until the test ends.
+func serveOn(t testing.TB, h Handler, opts Options) (netip.AddrPort, *Server) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := net.ListenPacket("udp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(h, opts)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, []net.PacketConn{pc}, []net.Listener{ln}) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return ln.Addr().(*net.TCPAddr).AddrPort(), s
+}
+
+// asHandler lets an Exchanger answer for a server.
+func asHandler(x Exchanger) Handler {
+	return HandlerFunc(func(ctx context.Context, r *Request) *dns.Msg {
+		m, err := x.Exchange(ctx, r.Msg)
+		if err != nil {
+			return nil
+		}
+		return m
+	})
+}
+
+type world struct {
+	cluster, base *book
+	split         *Split
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{
+		cluster: &book{lines: []string{
+			"web.cart.svc.cluster.local. 5 A 10.96.0.20",
+			"_http._tcp.web.cart.svc.cluster.local. 5 SRV 0 1 80 web.cart.svc.cluster.local.",
+			"api.dev.svc.cluster.local. 5 A 10.96.0.30",
+			"six.cart.svc.cluster.local. 5 A 10.96.0.31", "six.cart.svc.cluster.local. 5 AAAA fd00::31",
+			"ext.cart.svc.cluster.local. 5 CNAME example.com.", "example.com. 5 A 192.0.2.80", "example.com. 5 AAAA 2001:db8::80",
+			"evil.cart.svc.cluster.local. 5 A 127.0.0.1", "evil.cart.svc.cluster.local. 5 A 10.96.0.66", "evil.cart.svc.cluster.local. 5 A 169.254.169.254",
+			"evil.cart.svc.cluster.local. 5 A 0.0.0.0", "evil.cart.svc.cluster.local. 5 A 192.168.1.1",
+			"rebind.cart.svc.cluster.local. 5 CNAME lo.example.com.", "lo.example.com. 5 A 127.0.0.1",
+			"20.0.96.10.in-addr.arpa. 5 PTR web.cart.svc.cluster.local.",
+		}},
+		base: &book{lines: []string{"example.com. 300 A 192.0.2.99", "go.dev. 300 A 192.0.2.98", "nas. 300 A 192.0.2.97", "web.cart. 300 A 192.0.2.96"}},
+	}
+	addr, _ := serveOn(t, asHandler(w.base), Options{})
+	w.split = NewSplit(SplitConfig{
+		Namespace: "cart", Namespaces: []string{"cart", "dev"}, Cluster: w.cluster, Base: []netip.AddrPort{addr},
+		ReverseZones: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")},
+		Forbid:       func(a netip.Addr) bool { return a == netip.MustParseAddr("192.168.1.1") },
+	})
+	t.Cleanup(func() { w.split.Close() })
+	return w
+}
+
+func (w *world) ask(name string, qtype uint16) *dns.Msg {
+	q := new(dns.Msg)
+	q.SetQuestion(name, qtype)
+	return w.split.ServeDNS(context.Background(), &Request{Msg: q})
+}
+
+func lines(rrs []dns.RR) []string {
+	var out []string
+	for _, rr := range rrs {
+		f := strings.Fields(rr.String())
+		out = append(out, f[0]+" "+strings.Join(f[3:], " "))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestSplit(t *testing.T) {
+	one := func(s ...string) []string { return s }
+	for _, tt := range []struct {
+		what          string
+		name          string
+		qtype         uint16
+		rcode         int
+		answer        []string
+		cluster, base []string
+	}{
+		{"a full name", "web.cart.svc.cluster.local.", dns.TypeA, 0, one("web.cart.svc.cluster.local. A 10.96.0.20"),
+			one("web.cart.svc.cluster.local. A"), nil},
+		{"a short name keeps its owner", "web.cart.", dns.TypeA, 0, one("web.cart. A 10.96.0.20"), one("web.cart.svc.cluster.local. A"), nil},
+		{"letters' case", "Web.Cart.SVC.", dns.TypeA, 0, one("Web.Cart.SVC. A 10.96.0.20"), one("web.cart.svc.cluster.local. A"), nil},
+		{"one label", "web.", dns.TypeA, 0, one("web. A 10.96.0.20"), one("web.cart.svc.cluster.local. A"), nil},
+		{"one label of the network's", "nas.", dns.TypeA, 0, one("nas. A 192.0.2.97"), one("nas.cart.svc.cluster.local. A"), one("nas. A")},
+		{"a missing family is an answer", "web.", dns.TypeAAAA, 0, nil, one("web.cart.svc.cluster.local. AAAA"), nil},
+		{"SRV", "_http._tcp.web.cart.svc.", dns.TypeSRV, 0, one("_http._tcp.web.cart.svc. SRV 0 1 80 web.cart.svc.cluster.local."),
+			one("_http._tcp.web.cart.svc.cluster.local. SRV"), nil},
+		{"CNAME keeps the first owner", "ext.cart.", dns.TypeA, 0, one("example.com. A 192.0.2.80", "ext.cart. CNAME example.com."),
+			one("ext.cart.svc.cluster.local. A"), nil},
+		{"a family that is not routed, outside the zone", "ext.cart.", dns.TypeAAAA, 0, one("example.com. AAAA 2001:db8::80", "ext.cart. CNAME example.com."),
+			one("ext.cart.svc.cluster.local. AAAA"), nil},
+		{"a family that is not routed", "six.cart.", dns.TypeAAAA, 0, nil, one("six.cart.svc.cluster.local. AAAA"), nil},
+		{"reverse", "20.0.96.10.in-addr.arpa.", dns.TypePTR, 0, one("20.0.96.10.in-addr.arpa. PTR web.cart.svc.cluster.local."),
+			one("20.0.96.10.in-addr.arpa. PTR"), nil},
+		{"reverse of others", "1.2.0.192.in-addr.arpa.", dns.TypePTR, 3, nil, nil, one("1.2.0.192.in-addr.arpa. PTR")},
+		{"unknown in the cluster, no leak", "nope.cart.", dns.TypeA, 3, nil, one("nope.cart.svc.cluster.local. A"), nil},
+		{"hidden namespace, no leak", "ledger.pay.svc.", dns.TypeA, 3, nil, nil, nil},
+		{"namespace that is a top-level domain", "api.dev.", dns.TypeA, 0, one("api.dev. A 10.96.0.30"), one("api.dev.svc.cluster.local. A"), nil},
+		{"and the public's name in it", "go.dev.", dns.TypeA, 0, one("go.dev. A 192.0.2.98"), one("go.dev.svc.cluster.local. A"), one("go.dev. A")},
+		{"the internet", "example.com.", dns.TypeA, 0, one("example.com. A 192.0.2.99"), nil, one("example.com. A")},
+		{"forbidden addresses", "evil.cart.", dns.TypeA, 0, one("evil.cart. A 10.96.0.66"), one("evil.cart.svc.cluster.local. A"), nil},
+		{"rebinding through a CNAME", "rebind.cart.", dns.TypeA, 0, one("rebind.cart. CNAME lo.example.com."), one("rebind.cart.svc.cluster.local. A"), nil},
+		{"this machine", "localhost.", dns.TypeA, 0, one("localhost. A 127.0.0.1"), nil, nil},
+		{"this machine, IPv6", "app.localhost.", dns.TypeAAAA, 0, one("app.localhost. AAAA ::1"), nil, nil},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			w := newWorld(t)
+			m := w.ask(tt.name, tt.qtype)
+			if m.Rcode != tt.rcode {
+				t.Errorf("rcode %s", dns.RcodeToString[m.Rcode])
+			}
+			if got := lines(m.Answer); !slices.Equal(got, tt.answer) {
+				t.Errorf("answer %q, want %q", got, tt.answer)
+			}
+			if c, b := w.cluster.take(), w.base.take(); !slices.Equal(c, tt.cluster) || !slices.Equal(b, tt.base) {
+				t.Errorf("cluster saw %q, base %q; want %q, %q", c, b, tt.cluster, tt.base)
+			}
+		})
+	}
+}
+
+func TestDeadTunnelDoesNotLeak(t *testing.T) {
+	w := newWorld(t)
+	w.cluster.down = true
+	for _, name := range []string{"web.", "web.cart.", "api.dev.", "web.cart.svc.cluster.local."} {
+		if m := w.ask(name, dns.TypeA); m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+	if b := w.base.take(); len(b) > 0 {
+		t.Errorf("base saw %q", b)
+	}
+}
+
+func TestSwitchNamespaceLive(t *testing.T) {
+	w := newWorld(t)
+	w.ask("web.", dns.TypeA)
+	w.split.SetNamespaces("dev", []string{"dev"})
+	w.cluster.take()
+	if m := w.ask("api.", dns.TypeA); len(m.Answer) != 1 {
+		t.Errorf("api: %v", m)
+	}
+	if m := w.ask("web.", dns.TypeA); len(m.Answer) != 0 {
+		t.Errorf("web is still of the old namespace: %v", m)
+	}
+	// A namespace that is no longer seen is nobody's short form.
+	w.base.take()
+	if m := w.ask("web.cart.", dns.TypeA); len(m.Answer) != 1 || !slices.Equal(w.base.take(), []string{"web.cart. A"}) {
+		t.Errorf("web.cart: %v", m)
+	}
+}
+
+func TestChangeBaseLive(t *testing.T) {
+	w := newWorld(t)
+	w.ask("example.com.", dns.TypeA)
+	other := &book{lines: []string{"example.com. 300 A 192.0.2.1"}}
+	addr, _ := serveOn(t, asHandler(other), Options{})
+	w.split.SetBase([]netip.AddrPort{addr})
+	if got := lines(w.ask("example.com.", dns.TypeA).Answer); !slices.Equal(got, []string{"example.com. A 192.0.2.1"}) {
+		t.Errorf("answer %q", got)
+	}
+	w.split.SetBase(nil)
+	if m := w.ask("example.com.", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("nobody to ask: %v", m)
+	}
+}
