@@ -108,31 +108,48 @@ func (l *Lab) start(name, on string, env, argv []string) (proc.Process, error) {
 
 // hold starts the process that is a machine, and waits until it is furnished.
 func (l *Lab) hold(m topology.Machine) error {
-	ready, theirs, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer ready.Close()
 	s := proc.Spec{
 		Name: holder(m.Name), Log: l.State.Log(holder(m.Name)),
 		Argv: []string{l.self, VerbEnter, m.NS(), "0", l.self, VerbHold, m.Name},
 		Env:  []string{"PODNET_LAB_STATE=" + string(l.State)},
 	}
-	_, err = l.State.Procs().Start(s, func(cmd *exec.Cmd) {
-		cmd.ExtraFiles = []*os.File{theirs}
+	return l.startReady(s, func(cmd *exec.Cmd) {
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS
+	})
+}
+
+// startReady starts one of this program's own long-running verbs and waits
+// until it says, by sayReady, that it is ready.
+func (l *Lab) startReady(s proc.Spec, before func(*exec.Cmd)) error {
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	_, err = l.State.Procs().Start(s, func(cmd *exec.Cmd) {
+		cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
+		before(cmd)
 	})
 	theirs.Close()
 	if err != nil {
 		return err
 	}
 	_ = ready.SetReadDeadline(time.Now().Add(20 * time.Second))
-	buf := make([]byte, 8)
-	if n, _ := ready.Read(buf); string(buf[:n]) != "ready" {
+	buf := make([]byte, len(readyWord))
+	if n, _ := ready.Read(buf); string(buf[:n]) != readyWord {
 		said, _ := os.ReadFile(s.Log)
-		return fmt.Errorf("machine %s does not start: %s", m.Name, strings.TrimSpace(string(said)))
+		return fmt.Errorf("%s does not start: %s", s.Name, strings.TrimSpace(string(said)))
 	}
 	return nil
+}
+
+const readyWord = "ready"
+
+func sayReady() error {
+	ready := os.NewFile(3, "ready")
+	defer ready.Close()
+	_, err := ready.WriteString(readyWord)
+	return err
 }
 
 // Hold is what the process behind VerbHold does: it never returns unless it
@@ -153,11 +170,9 @@ func Hold(dir state.Dir, name string) error {
 	if err := c.Furnish(); err != nil {
 		return err
 	}
-	ready := os.NewFile(3, "ready")
-	if _, err := ready.WriteString("ready"); err != nil {
+	if err := sayReady(); err != nil {
 		return err
 	}
-	ready.Close()
 	// Killed when the lab goes down; until then the namespaces stay.
 	for {
 		_ = syscall.Pause()

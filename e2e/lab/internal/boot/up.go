@@ -186,6 +186,9 @@ func sysctls(ns string, plan topology.Lab) map[string]string {
 		"ipv6/conf/all/disable_ipv6": "0", "ipv6/conf/default/disable_ipv6": "0",
 		// Anybody may ping, as on the desktops of today.
 		"ipv4/ping_group_range": "0 2147483647",
+		// Some hosts' own default would drop what comes in by another way than
+		// answers go out, as while a wire is put in.
+		"ipv4/conf/all/rp_filter": "0", "ipv4/conf/default/rp_filter": "0",
 	}
 	forwards := true
 	for _, m := range plan.Of(topology.Laptop) {
@@ -257,22 +260,13 @@ func (l *Lab) serverReady(ctx context.Context) error {
 	return eventually(ctx, 60*time.Second, func() error {
 		p, err := l.State.Procs().Get(kube.APIServer)
 		if err == nil && !p.Alive() {
-			if err := l.startComponent(l.component(kube.APIServer)); err != nil {
+			if _, err := l.State.Procs().Start(p.Spec, nil); err != nil {
 				return err
 			}
 		}
 		_, err = l.Kubectl(ctx, "", "get", "--raw", "/readyz")
 		return err
 	})
-}
-
-func (l *Lab) component(name string) kube.Component {
-	for _, k := range l.Cluster().ControlPlane() {
-		if k.Name == name {
-			return k
-		}
-	}
-	return kube.Component{}
 }
 
 // nodes registers the nodes, starts what runs on them, and hands over every

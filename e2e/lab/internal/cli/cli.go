@@ -67,6 +67,7 @@ built is in ~/.cache/podnet-lab.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(a.build(), a.up(), a.down(), a.status(), a.exec(), a.shell(), a.load(), a.env(), a.grant())
+	root.AddCommand(a.traffic()...)
 	root.AddCommand(hidden()...)
 	return root
 }
@@ -130,5 +131,10 @@ func hidden() []*cobra.Command {
 	}, {
 		Use: boot.VerbHold, Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return boot.Hold(state.Default(), args[0]) },
+	}, {
+		Use: boot.VerbWire, Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return boot.RunWire(cmd.Context(), state.Default(), args[0])
+		},
 	}}
 }

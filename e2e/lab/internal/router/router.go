@@ -12,6 +12,7 @@ import (
 
 	"podnet.dev/e2e/lab/internal/netns"
 	"podnet.dev/e2e/lab/internal/topology"
+	"podnet.dev/internal/wire"
 )
 
 // NAT is how a machine's edge translates addresses.
@@ -33,6 +34,9 @@ type State struct {
 	Cuts    [][2]string    `json:"cuts,omitempty"` // pairs of machines, or a machine and "router"
 	NAT     map[string]NAT `json:"nat,omitempty"`
 	DropUDP []string       `json:"dropUDP,omitempty"`
+
+	// Wires are the user-space wires; the rules work with and without them.
+	Wires map[string]wire.Config `json:"wires,omitempty"`
 }
 
 // Cut makes a and b unreachable for each other.
@@ -68,6 +72,19 @@ func (s *State) SetDropUDP(machine string, drop bool) {
 		s.DropUDP = append(s.DropUDP, machine)
 		slices.Sort(s.DropUDP)
 	}
+}
+
+// SetWire puts a wire in the machine's way; nil takes it out.
+func (s *State) SetWire(machine string, c *wire.Config) {
+	wires := maps.Clone(s.Wires)
+	if wires == nil {
+		wires = map[string]wire.Config{}
+	}
+	delete(wires, machine)
+	if c != nil {
+		wires[machine] = *c
+	}
+	s.Wires = wires
 }
 
 // Load makes the router and every edge do what s says.

@@ -4,7 +4,9 @@ package state
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -66,6 +68,22 @@ func (d Dir) Load() (Record, topology.Lab, error) {
 	}
 	lab, err := topology.New(r.Options)
 	return r, lab, err
+}
+
+// ReadJSON reads a file of the state folder; one that is not there changes
+// nothing.
+func (d Dir) ReadJSON(name string, v any) error {
+	content, err := os.ReadFile(d.Path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(content, v); err != nil {
+		return fmt.Errorf("read %s: %w", d.Path(name), err)
+	}
+	return nil
 }
 
 // Save writes the record.
