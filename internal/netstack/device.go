@@ -339,7 +339,7 @@ func (d *device) receive(p *packet.Packet, h *Hooks, batch *[]packet.Packet) {
 // forwardable drops what no router would forward.
 func forwardable(p *packet.Packet) bool {
 	return p.Src.IsValid() && !p.Src.IsUnspecified() && !p.Src.IsMulticast() && !p.Src.IsLoopback() &&
-		!p.Dst.IsUnspecified() && !p.Dst.IsMulticast() && p.Dst != broadcast
+		!p.Dst.IsUnspecified() && !p.Dst.IsMulticast() && !p.Dst.IsLoopback() && p.Dst != broadcast
 }
 
 func (d *device) deliver(p *packet.Packet) {

@@ -1,7 +1,9 @@
 package netstack
 
 import (
+	"context"
 	"net/netip"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -40,7 +42,9 @@ func (s *Stack) Forward(h *Hooks) {
 // nothing until the request ends.
 type TCPRequest struct {
 	Src, Dst netip.AddrPort
-	r        *tcp.ForwarderRequest
+
+	s *Stack
+	r *tcp.ForwarderRequest
 }
 
 // handleUnknown sees TCP segments that belong to no connection or listener.
@@ -59,11 +63,14 @@ func (s *Stack) handleTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	id := r.ID()
-	h.TCP(&TCPRequest{Src: addrPort(id.RemoteAddress, id.RemotePort), Dst: addrPort(id.LocalAddress, id.LocalPort), r: r})
+	h.TCP(&TCPRequest{Src: addrPort(id.RemoteAddress, id.RemotePort), Dst: addrPort(id.LocalAddress, id.LocalPort), s: s, r: r})
 }
 
-// Accept completes the handshake. It waits for the peer's answer.
-func (r *TCPRequest) Accept() (*TCPConn, error) {
+// Accept completes the handshake: it waits for the peer's answer, or for ctx.
+func (r *TCPRequest) Accept(ctx context.Context) (*TCPConn, error) {
+	done := make(chan struct{})
+	defer context.AfterFunc(ctx, func() { r.s.abortHandshake(r.Src, r.Dst, done) })()
+	defer close(done)
 	var wq waiter.Queue
 	ep, terr := r.r.CreateEndpoint(&wq)
 	if terr != nil {
@@ -74,6 +81,21 @@ func (r *TCPRequest) Accept() (*TCPConn, error) {
 	c := newTCPConn(ep, &wq, r.Dst, r.Src)
 	c.keepAlive()
 	return c, nil
+}
+
+// abortHandshake ends a handshake that may be about to begin.
+func (s *Stack) abortHandshake(src, dst netip.AddrPort, done <-chan struct{}) {
+	for {
+		if ep := s.find(src, dst); ep != nil {
+			ep.Abort()
+			return
+		}
+		select {
+		case <-done:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // Reset refuses the connection.
@@ -90,14 +112,19 @@ func (s *Stack) reopen(p *packet.Packet) {
 	if !ok {
 		return
 	}
+	if ep := s.find(src, dst); ep != nil && ep.EndpointState() == tcp.StateTimeWait {
+		ep.Abort()
+	}
+}
+
+// find returns the endpoint that serves the peer src at dst, or nil.
+func (s *Stack) find(src, dst netip.AddrPort) *tcp.Endpoint {
 	id := stack.TransportEndpointID{
 		LocalAddress: tcpip.AddrFromSlice(dst.Addr().AsSlice()), LocalPort: dst.Port(),
 		RemoteAddress: tcpip.AddrFromSlice(src.Addr().AsSlice()), RemotePort: src.Port(),
 	}
-	ep, ok := s.stack.FindTransportEndpoint(protocol(dst.Addr()), tcp.ProtocolNumber, id, nic).(*tcp.Endpoint)
-	if ok && ep.EndpointState() == tcp.StateTimeWait {
-		ep.Abort()
-	}
+	ep, _ := s.stack.FindTransportEndpoint(protocol(dst.Addr()), tcp.ProtocolNumber, id, nic).(*tcp.Endpoint)
+	return ep
 }
 
 // keepAlive finds out about peers that vanished: a laptop that was unplugged

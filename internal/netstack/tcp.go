@@ -148,19 +148,19 @@ var ErrFull = errors.New("send queue is full")
 // Fill lets read put up to n bytes, which it should have at hand, straight
 // into the send queue and sends them. It never waits: when there is no room
 // it returns ErrFull before it calls read.
-func (c *TCPConn) Fill(n int, read func([]byte) (int, error)) error {
+func (c *TCPConn) Fill(n int, read func([]byte) (int, error)) (int, error) {
 	if c.closed.Load() {
-		return net.ErrClosed
+		return 0, net.ErrClosed
 	}
 	f := filler{n: n, read: read}
-	_, terr := c.ep.Write(&f, tcpip.WriteOptions{})
+	k, terr := c.ep.Write(&f, tcpip.WriteOptions{})
 	if f.err != nil {
-		return f.err
+		return int(k), f.err
 	}
 	if _, ok := terr.(*tcpip.ErrWouldBlock); ok {
-		return ErrFull
+		return 0, ErrFull
 	}
-	return c.reset(errno(terr))
+	return int(k), c.reset(errno(terr))
 }
 
 // WaitRoom waits until Fill may find room again.

@@ -1,0 +1,339 @@
+package forward
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/packet"
+)
+
+const (
+	sweepEvery = 5 * time.Second
+	// A flow nobody has answered is forgotten sooner (RFC 4787 wants two
+	// minutes of a NAT for strangers; pods behind Services come with conntrack's
+	// 30 s and 120 s).
+	idleOneWay = 30 * time.Second
+	idleTwoWay = 60 * time.Second
+	// evictIdle is how long the idlest flow of a peer at its limit must have
+	// been silent to make room for a new one.
+	evictIdle = 5 * time.Second
+)
+
+// dgramKey names a UDP flow or a ping. A ping has its identifier as source
+// port and no destination port.
+type dgramKey struct {
+	src, dst netip.AddrPort
+	proto    Proto
+}
+
+// dgramFlow is one kernel socket, connected to the target, and what is needed
+// to build the packets of its answers.
+type dgramFlow struct {
+	key dgramKey
+	raw syscall.RawConn
+
+	file     *os.File
+	last     atomic.Int64 // unix seconds of the last packet
+	answered atomic.Bool
+}
+
+func (fl *dgramFlow) target() netip.AddrPort { return fl.key.dst }
+
+func (fl *dgramFlow) idle(now time.Time) time.Duration {
+	return time.Duration(now.Unix()-fl.last.Load()) * time.Second
+}
+
+// dgramTable knows the flows, and how many each peer has.
+type dgramTable struct {
+	mu    sync.RWMutex
+	flows map[dgramKey]*dgramFlow
+	count map[netip.Addr]int
+}
+
+func (t *dgramTable) init() {
+	t.flows, t.count = map[dgramKey]*dgramFlow{}, map[netip.Addr]int{}
+}
+
+func (t *dgramTable) get(k dgramKey) *dgramFlow {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.flows[k]
+}
+
+func (t *dgramTable) all() []*dgramFlow {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	all := make([]*dgramFlow, 0, len(t.flows))
+	for _, fl := range t.flows {
+		all = append(all, fl)
+	}
+	return all
+}
+
+// room makes sure that the peer may have one more flow. victim, if any, is
+// the flow to end for it.
+func (t *dgramTable) room(peer netip.Addr, now time.Time) (victim *dgramFlow, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.count[peer] < maxDatagrams {
+		return nil, true
+	}
+	for _, fl := range t.flows {
+		if fl.key.src.Addr() == peer && (victim == nil || fl.last.Load() < victim.last.Load()) {
+			victim = fl
+		}
+	}
+	return victim, victim != nil && victim.idle(now) >= evictIdle
+}
+
+func (t *dgramTable) add(fl *dgramFlow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.flows[fl.key] = fl
+	t.count[fl.key.src.Addr()]++
+}
+
+// remove reports whether the flow was still there.
+func (t *dgramTable) remove(fl *dgramFlow) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.flows[fl.key] != fl {
+		return false
+	}
+	delete(t.flows, fl.key)
+	peer := fl.key.src.Addr()
+	if t.count[peer]--; t.count[peer] == 0 {
+		delete(t.count, peer)
+	}
+	return true
+}
+
+// sweep ends flows that have been silent.
+func (f *Forwarder) sweep(now time.Time) {
+	for _, fl := range f.dgram.all() {
+		limit := idleOneWay
+		if fl.answered.Load() && fl.key.proto == UDP {
+			limit = idleTwoWay
+		}
+		if fl.idle(now) > limit {
+			f.end(fl)
+		}
+	}
+}
+
+// end closes the flow's socket, which ends its reader.
+func (f *Forwarder) end(fl *dgramFlow) {
+	if f.dgram.remove(fl) {
+		fl.file.Close()
+		f.free()
+	}
+}
+
+// datagrams takes a batch of packets from one peer that are not TCP. Runs of
+// one flow, which is what bulk looks like, go to the kernel in one call.
+func (f *Forwarder) datagrams(batch []packet.Packet) {
+	s := senders.Get().(*sender)
+	defer senders.Put(s)
+	var fl *dgramFlow
+	for i := range batch {
+		p := &batch[i]
+		k, payload, ok := classify(p)
+		if !ok {
+			if !p.Err() {
+				f.answer(p.Data, packet.NoProtocol)
+			}
+			continue
+		}
+		if fl == nil || fl.key != k {
+			f.flush(fl, s)
+			if fl = f.flow(k, p); fl == nil {
+				continue
+			}
+		} else if s.full() {
+			f.flush(fl, s)
+		}
+		s.add(payload)
+	}
+	f.flush(fl, s)
+}
+
+// classify says which flow p belongs to and what of it the kernel is given:
+// the payload of UDP, the whole ICMP message of a ping.
+func classify(p *packet.Packet) (k dgramKey, payload []byte, ok bool) {
+	if p.Proto == packet.UDP {
+		src, dst, _ := p.Ports()
+		payload, ok = p.UDP()
+		return dgramKey{src, dst, UDP}, payload, ok && dst.Port() != 0
+	}
+	id, _, _, ok := p.Echo()
+	return dgramKey{netip.AddrPortFrom(p.Src, id), netip.AddrPortFrom(p.Dst, 0), ICMP}, p.Payload(), ok
+}
+
+// flow finds the flow of p or opens it; nil means that p has been dealt with.
+func (f *Forwarder) flow(k dgramKey, p *packet.Packet) *dgramFlow {
+	if fl := f.dgram.get(k); fl != nil {
+		return fl
+	}
+	if !f.allow(k.src.Addr(), k.proto, k.dst) {
+		f.counters.denied.Add(1)
+		f.answer(p.Data, packet.Prohibited)
+		return nil
+	}
+	victim, ok := f.dgram.room(k.src.Addr(), time.Now())
+	if !ok {
+		f.counters.overLimit.Add(1)
+		return nil
+	}
+	if victim != nil {
+		f.end(victim)
+	}
+	if !f.reserve() {
+		return nil
+	}
+	fl, err := f.openFlow(k)
+	if err != nil {
+		f.free()
+		f.noFlow(k, p, err)
+		return nil
+	}
+	return fl
+}
+
+// noFlow answers a packet whose socket could not be had.
+func (f *Forwarder) noFlow(k dgramKey, p *packet.Packet, err error) {
+	f.counters.failed.Add(1)
+	f.log.Debug("flow failed", "peer", k.src.Addr(), "addr", k.dst, "err", err)
+	if k.proto == ICMP && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) {
+		f.noPing.Do(func() {
+			f.log.Warn("cannot ping: the sysctl net.ipv4.ping_group_range does not include this process's group", "err", err)
+		})
+		f.answer(p.Data, packet.Prohibited)
+		return
+	}
+	if why, ok := unreachable(err); ok {
+		f.answer(p.Data, why)
+	}
+}
+
+func (f *Forwarder) openFlow(k dgramKey) (*dgramFlow, error) {
+	if !f.begin() {
+		return nil, os.ErrClosed
+	}
+	file, raw, err := openSocket(k.proto, f.rewrite(k.dst))
+	if err != nil {
+		f.wg.Done()
+		return nil, err
+	}
+	fl := &dgramFlow{key: k, file: file, raw: raw}
+	fl.last.Store(time.Now().Unix())
+	f.dgram.add(fl)
+	if k.proto == UDP {
+		f.counters.udp.Add(1)
+	} else {
+		f.counters.icmp.Add(1)
+	}
+	go func() {
+		defer f.wg.Done()
+		f.receive(fl)
+		f.end(fl)
+	}()
+	return fl, nil
+}
+
+// flush sends what s holds on the flow. Datagrams for which the kernel has no
+// room are lost, as on any wire.
+func (f *Forwarder) flush(fl *dgramFlow, s *sender) {
+	if s.n == 0 {
+		return
+	}
+	fl.last.Store(time.Now().Unix())
+	f.counters.up.Add(uint64(s.bytes))
+	if s.send(fl.raw) {
+		f.fail(fl)
+	}
+}
+
+// receive carries answers back until the flow ends.
+func (f *Forwarder) receive(fl *dgramFlow) {
+	for {
+		r, err := awaitBatch(fl.raw)
+		if r == nil {
+			return // closed
+		}
+		for i := range r.n {
+			f.reply(fl, r.message(i))
+		}
+		if r.n > 0 {
+			fl.last.Store(time.Now().Unix())
+			fl.answered.Store(true)
+		}
+		receivers.Put(r)
+		if err != nil {
+			f.fail(fl)
+		}
+	}
+}
+
+// reply sends one message from the target to the peer.
+func (f *Forwarder) reply(fl *dgramFlow, b []byte) {
+	hl := packet.HeaderIP(fl.key.src.Addr())
+	if fl.key.proto == UDP {
+		if hl+packet.HeaderUDP+len(b) > packet.MaxSize {
+			return
+		}
+		out := netstack.NewBuffer(hl + packet.HeaderUDP + len(b))
+		copy(out.B[hl+packet.HeaderUDP:], b)
+		packet.PutUDP(out.B, fl.key.dst, fl.key.src)
+		f.counters.down.Add(uint64(len(b)))
+		f.stack.Send(out, true)
+		return
+	}
+	if len(b) < packet.HeaderEcho || hl+len(b) > packet.MaxSize {
+		return
+	}
+	out := netstack.NewBuffer(hl + len(b))
+	copy(out.B[hl:], b)
+	seq := uint16(b[6])<<8 | uint16(b[7])
+	packet.PutEchoReply(out.B, fl.key.dst.Addr(), fl.key.src.Addr(), fl.key.src.Port(), seq)
+	f.counters.down.Add(uint64(len(b) - packet.HeaderEcho))
+	f.stack.Send(out, true)
+}
+
+// fail tells the peer what the network said about its packets.
+func (f *Forwarder) fail(fl *dgramFlow) {
+	drainErrors(fl.raw, func(err syscall.Errno, sent []byte) {
+		why, ok := packet.NoPort, err == syscall.ECONNREFUSED
+		if ok {
+			f.counters.refused.Add(1)
+		} else if why, ok = unreachable(err); ok {
+			f.counters.failed.Add(1)
+		}
+		if ok {
+			f.answer(fl.quote(sent), why)
+		}
+	})
+}
+
+// quote rebuilds the packet in which the peer sent this message.
+func (fl *dgramFlow) quote(sent []byte) []byte {
+	hl := packet.HeaderIP(fl.key.src.Addr())
+	if fl.key.proto == UDP {
+		sent = sent[:min(len(sent), 512)]
+		b := make([]byte, hl+packet.HeaderUDP+len(sent))
+		copy(b[hl+packet.HeaderUDP:], sent)
+		packet.PutUDP(b, fl.key.src, fl.key.dst)
+		return b
+	}
+	b := make([]byte, hl+max(packet.HeaderEcho, len(sent)))
+	copy(b[hl:], sent)
+	packet.PutEchoRequest(b, fl.key.src.Addr(), fl.key.dst.Addr(), fl.key.src.Port(), uint16(b[hl+6])<<8|uint16(b[hl+7]))
+	return b
+}

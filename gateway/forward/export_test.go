@@ -1,0 +1,7 @@
+package forward
+
+import "net/netip"
+
+// Rewrite redirects what the forwarder dials, after the policy has seen it:
+// tests have only loopback to listen on.
+func (f *Forwarder) Rewrite(to func(netip.AddrPort) netip.AddrPort) { f.rewrite = to }
