@@ -201,7 +201,7 @@ func BenchmarkTunnel(b *testing.B) {
 			}
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
-			b.ReportMetric(float64(m.HeapSys>>20), "heap-MiB")
+			b.ReportMetric(float64(m.HeapInuse>>20), "heap-MiB")
 		})
 	}
 }

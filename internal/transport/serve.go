@@ -10,6 +10,11 @@ import (
 	"time"
 )
 
+// acceptedBuffer bounds what the kernel takes in for a stream before the device
+// asks for it. Accepted streams come over the pod's loopback, where the 6 MiB
+// that TCP would grow to are nothing but queue.
+const acceptedBuffer = 512 << 10
+
 // ServeStreams accepts streams from ln until ctx ends, and then closes ln and
 // every stream and returns nil. At most Options.MaxStreams are open at once,
 // those that have not sent their preamble included; more are closed unread.
@@ -66,6 +71,9 @@ func (b *Bind) serveStream(ctx context.Context, conn net.Conn) error {
 	defer stop()
 	if err := greet(conn, true); err != nil {
 		return err
+	}
+	if t, ok := conn.(*net.TCPConn); ok {
+		t.SetReadBuffer(acceptedBuffer)
 	}
 	var rx, tx atomic.Uint64
 	c := newCarrier(b, conn, &rx, &tx)

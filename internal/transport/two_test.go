@@ -31,7 +31,7 @@ type memTUN struct {
 }
 
 func newMemTUN(mtu int, out func([]byte)) *memTUN {
-	return &memTUN{mtu: mtu, in: make(chan []byte, 256), out: out, events: make(chan tun.Event), closed: make(chan struct{})}
+	return &memTUN{mtu: mtu, in: make(chan []byte, 16), out: out, events: make(chan tun.Event), closed: make(chan struct{})}
 }
 
 func (t *memTUN) File() *os.File           { return nil }

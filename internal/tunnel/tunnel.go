@@ -33,6 +33,7 @@ type Tunnel struct {
 	port uint16
 	dev  *device.Device
 	bind conn.Bind
+	send *window
 
 	closeOnce sync.Once
 
@@ -52,10 +53,13 @@ func New(dev tun.Device, bind conn.Bind, cfg Config) (*Tunnel, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	send, recv := newWindow(sendPatience), newWindow(recvPatience)
 	t := &Tunnel{
 		self: cfg.PrivateKey.Public(),
-		dev:  device.NewDevice(dev, bind, deviceLogger(cfg.Log)),
+		dev: device.NewDevice(&windowTUN{Device: dev, send: send, recv: recv},
+			&windowBind{Bind: bind, send: send, recv: recv}, deviceLogger(cfg.Log)),
 		bind: bind,
+		send: send,
 		have: peerSet{},
 	}
 	err := t.dev.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\n", cfg.PrivateKey.Hex(), cfg.ListenPort))
@@ -110,6 +114,11 @@ func (t *Tunnel) SetPeers(want []Peer) error {
 		return fmt.Errorf("set peers: %w", err)
 	}
 	t.have = set
+	if len(set) > 1 {
+		t.send.setPatience(sendPatience)
+	} else {
+		t.send.setPatience(sendPatienceAlone)
+	}
 	return nil
 }
 

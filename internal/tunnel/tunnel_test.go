@@ -138,15 +138,16 @@ func TestWaitHandshake(t *testing.T) {
 	if err := a.WaitHandshake(context.Background(), a.key.Public()); !errors.Is(err, tunnel.ErrUnknownPeer) {
 		t.Errorf("for a stranger: error %v, want ErrUnknownPeer", err)
 	}
-	go func() { a.tun.Outbound <- tuntest.Ping(b.addr, a.addr) }()
-	go func() { <-b.tun.Inbound }()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := a.WaitHandshake(ctx, b.key.Public()); err != nil {
-		t.Error(err)
-	}
-	if err := b.WaitHandshake(ctx, a.key.Public()); err != nil {
-		t.Error(err)
+	waited := make(chan error, 2)
+	go func() { waited <- a.WaitHandshake(ctx, b.key.Public()) }()
+	go func() { waited <- b.WaitHandshake(ctx, a.key.Public()) }()
+	ping(t, a, b)
+	for range 2 {
+		if err := <-waited; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
