@@ -60,6 +60,8 @@ const (
 	dialTimeout  = 10 * time.Second
 	// acceptTimeout lets a peer's answer be lost twice.
 	acceptTimeout = 10 * time.Second
+	// lastWords is how long the resets at the end may take to leave.
+	lastWords = 200 * time.Millisecond
 	// fdReserve is kept for everything else the process opens.
 	fdReserve = 64
 )
@@ -173,6 +175,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	f.mu.Unlock()
 	f.closeFlows(func(netip.Addr, Proto, netip.AddrPort) bool { return true })
 	f.wg.Wait()
+	f.stack.Flush(lastWords)
 	return nil
 }
 

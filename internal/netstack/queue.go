@@ -112,6 +112,15 @@ func (q *queue) take(dst []outbound, limit int, wait bool) (int, bool) {
 	return k, true
 }
 
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return 0
+	}
+	return q.n
+}
+
 // close releases what is queued and everybody who waits.
 func (q *queue) close() {
 	q.mu.Lock()

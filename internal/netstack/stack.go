@@ -161,6 +161,16 @@ func (s *Stack) IsLocal(a netip.Addr) bool {
 	return ok
 }
 
+// Flush waits until WireGuard has taken what is queued, and a moment for it to
+// send that, at most d. Whoever is about to close the device calls it so that
+// the last words get out.
+func (s *Stack) Flush(d time.Duration) {
+	for end := time.Now().Add(d); s.link.out.len() > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	time.Sleep(min(d, 20*time.Millisecond))
+}
+
 // Close resets every connection, closes the device and waits. Whoever peeks
 // at a connection's data must have stopped before.
 func (s *Stack) Close() error {

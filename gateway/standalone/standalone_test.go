@@ -1,0 +1,65 @@
+package standalone
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"podnet.dev/gateway/forward"
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/wgconf"
+)
+
+func TestPolicy(t *testing.T) {
+	p := newPolicy([]wgconf.Peer{
+		{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.2/32"), netip.MustParsePrefix("fd99::2/128")}},
+		{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.7.0/24")}},
+	})
+	for _, c := range []struct {
+		dst  string
+		want bool
+	}{
+		{"10.96.0.10:443", true},
+		{"[2001:db8::1]:53", true},
+		{"10.99.0.2:22", false},       // a peer
+		{"10.99.7.200:22", false},     // behind a peer
+		{"[fd99::2]:22", false},       //
+		{"[fd00:ec2::254]:80", false}, // metadata
+		{"127.0.0.1:8081", false},     // the host, by whatever name
+	} {
+		if got := p.Allow(netip.MustParseAddr("10.99.0.2"), forward.TCP, netip.MustParseAddrPort(c.dst)); got != c.want {
+			t.Errorf("allow %s: %v", c.dst, got)
+		}
+	}
+}
+
+func TestRunSaysWhatIsWrong(t *testing.T) {
+	k, err := key.NewPrivate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, text, want string }{
+		{"no key", "[Interface]\nListenPort = 1\n", "PrivateKey"},
+		{"bad endpoint", "[Interface]\nPrivateKey = " + privateText(t) + "\n[Peer]\nPublicKey = " + k.Public().String() + "\nEndpoint = nowhere\n", "line 5"},
+	} {
+		file := filepath.Join(t.TempDir(), "wg.conf")
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := Run(t.Context(), Options{ConfigFile: file})
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: %v, want a word on %s", c.name, err, c.want)
+		}
+	}
+	if err := Run(t.Context(), Options{ConfigFile: "/nonexistent"}); err == nil {
+		t.Error("a file that does not exist was read")
+	}
+}
+
+// privateText is a private key as a file has it; only tests write one.
+func privateText(t *testing.T) string {
+	t.Helper()
+	return "4GgaQCy68nzNsyO3mLcaRUcPzlvpLWVCUz1vyS9lkkA="
+}
