@@ -20,6 +20,7 @@
 package policy
 
 import (
+	"iter"
 	"net/netip"
 	"sync/atomic"
 )
@@ -213,4 +214,22 @@ func nodePort(proto Proto, port uint16) bool {
 		return true
 	}
 	return false
+}
+
+// PodAddrs are the addresses of pods, in no order, as of the last Rebuild.
+func (e *Engine) PodAddrs() iter.Seq[netip.Addr] { return e.addrs(pod) }
+
+// ServiceAddrs are the cluster IPs that peers may be let to, in no order, as of
+// the last Rebuild.
+func (e *Engine) ServiceAddrs() iter.Seq[netip.Addr] { return e.addrs(service) }
+
+func (e *Engine) addrs(k kind) iter.Seq[netip.Addr] {
+	t := e.table.Load()
+	return func(yield func(netip.Addr) bool) {
+		for a, entry := range t.entries {
+			if entry.kind == k && !yield(a) {
+				return
+			}
+		}
+	}
 }

@@ -1,0 +1,375 @@
+// Package gateway is podnet's side of the cluster: it admits the peers that the
+// API server vouches for into a WireGuard tunnel, forwards their flows where
+// they have access, and answers DNS. It needs no privilege, keeps its state in
+// memory and rebuilds it from the API after a restart.
+//
+// Who is admitted is decided in gateway/enrol, who reaches what in
+// gateway/policy, both without knowing Kubernetes; gateway/forward moves the
+// bytes. This package watches, wires and reports.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/dnsproxy"
+	"podnet.dev/dnsproxy/kube"
+	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/forward"
+	"podnet.dev/gateway/policy"
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/transport"
+	"podnet.dev/internal/tunnel"
+)
+
+// retireLimit is how long a stopping gateway spends on taking itself off Peers.
+const retireLimit = 5 * time.Second
+
+// Gateway is one gateway pod.
+type Gateway struct {
+	o   Options
+	key key.Public
+
+	client  client.Client
+	contact *rest.RESTClient
+	cache   cache.Cache
+
+	stack   *netstack.Stack
+	forward *forward.Forwarder
+	bind    *transport.Bind
+	tunnel  *tunnel.Tunnel
+	streams []net.Listener
+	http    net.Listener
+
+	world  *world
+	guard  *guard
+	leader *leadership
+	admit  *admitter
+	zone   *kube.Zone
+	dns    *dnsproxy.Server
+
+	synced    atomic.Bool // the cluster is known
+	published atomic.Bool // and counts for policy
+	stopping  atomic.Bool
+	rebuild   atomic.Int64 // how long the last publication took, ns
+}
+
+// Run runs a gateway until ctx ends. Then it takes itself off all Peers, resets
+// its flows and returns nil.
+func Run(ctx context.Context, o Options) error {
+	g, err := New(ctx, o)
+	if err != nil {
+		return err
+	}
+	return g.Run(ctx)
+}
+
+// New makes a gateway whose sockets are open and whose tunnel knows no peer.
+// Run must be called to use and to close it.
+func New(ctx context.Context, o Options) (_ *Gateway, err error) {
+	o, err = o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	useLogger(o)
+	cluster := clusterDNS(&o)
+	g := &Gateway{o: o}
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
+	if err := g.reach(); err != nil {
+		return nil, err
+	}
+	if err := g.openTunnel(ctx); err != nil {
+		return nil, err
+	}
+	g.world = newWorld(g.o)
+	g.guard = newGuard(g.client, g.o.Namespace, o.Log, func() { kick(g.world.peersChanged) })
+	g.guard.event = g.event
+	g.leader = &leadership{o: g.o, log: o.Log, changed: func() { kick(g.world.peersChanged) }}
+	g.forward = forward.New(g.stack, flowPolicy{g.world.policy}, forward.Options{Log: o.Log})
+	g.admit = &admitter{
+		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
+		write: newWriter(o.Log, func() { kick(g.world.peersChanged) }),
+		book:  enrol.NewBook(o.Enrol),
+		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort())},
+
+		setPeers: g.tunnel.SetPeers, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
+		mayBegin: func() bool { return g.published.Load() && g.guard.tried.Load() },
+	}
+	g.zone = kube.New(kube.Config{
+		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Upstream: cluster,
+		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
+	})
+	g.dns = dnsproxy.NewServer(g.zone, dnsproxy.Options{Log: o.Log, MaxPerClient: 128})
+	return g, nil
+}
+
+// useLogger sends what the Kubernetes libraries say to our log.
+func useLogger(o Options) {
+	l := logr.FromSlogHandler(o.Log.Handler())
+	ctrllog.SetLogger(l)
+	klog.SetLogger(l)
+}
+
+// clusterDNS learns from the pod's resolv.conf: the zone, unless it was given,
+// and the cluster's own DNS for what the watch cannot know.
+func clusterDNS(o *Options) dnsproxy.Exchanger {
+	var found resolver
+	if f, err := os.Open("/etc/resolv.conf"); err != nil {
+		o.Log.Warn("could not read resolv.conf", "err", err)
+	} else {
+		found = readResolvConf(f)
+		_ = f.Close()
+	}
+	if o.DNSDomain == "" {
+		o.DNSDomain = found.domain
+	}
+	if o.DNSDomain == "" {
+		o.DNSDomain = "cluster.local"
+		o.Log.Warn("resolv.conf does not tell the cluster's zone: taking the usual one", "domain", o.DNSDomain)
+	}
+	if len(found.servers) == 0 {
+		return nil
+	}
+	return dnsproxy.NewCache(dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: found.servers}))
+}
+
+// reach makes the clients for the API server.
+func (g *Gateway) reach() error {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), podnet.AddToScheme(scheme)); err != nil {
+		return err
+	}
+	c := rest.CopyConfig(g.o.REST)
+	c.QPS, c.Burst = 100, 200 // a thousand peers renewing make ten writes a second
+	rest.AddUserAgent(c, "podnet-gateway")
+	g.o.REST = c
+	var err error
+	if g.client, err = client.New(c, client.Options{Scheme: scheme}); err != nil {
+		return fmt.Errorf("make API client: %w", err)
+	}
+	if g.cache, err = newCache(g.o, g.client); err != nil {
+		return fmt.Errorf("make API cache: %w", err)
+	}
+	plain := rest.CopyConfig(c)
+	plain.NegotiatedSerializer = clientgoscheme.Codecs
+	if g.contact, err = rest.UnversionedRESTClientFor(plain); err != nil {
+		return fmt.Errorf("make API client: %w", err)
+	}
+	return nil
+}
+
+// openTunnel makes stack, tunnel and listeners.
+func (g *Gateway) openTunnel(ctx context.Context) error {
+	private, err := key.NewPrivate() // in memory only: a new one with each start
+	if err != nil {
+		return err
+	}
+	g.key = private.Public()
+	if g.stack, err = netstack.New(netstack.Config{MTU: MTU, Log: g.o.Log}); err != nil {
+		return fmt.Errorf("make network stack: %w", err)
+	}
+	for _, a := range []netip.Addr{Service4, Service6, g.key.Address6()} {
+		if err := g.stack.AddAddress(a); err != nil {
+			return fmt.Errorf("add tunnel address %s: %w", a, err)
+		}
+	}
+	g.bind = transport.NewBind(transport.Options{Log: g.o.Log})
+	if g.tunnel, err = tunnel.New(g.stack.Device(), g.bind, tunnel.Config{PrivateKey: private, ListenPort: uint16(g.o.WireGuardPort), Log: g.o.Log}); err != nil {
+		return fmt.Errorf("start tunnel on UDP port %d: %w", g.o.WireGuardPort, err)
+	}
+	return g.listen(ctx)
+}
+
+func (g *Gateway) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	port := g.o.StreamPort
+	l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return fmt.Errorf("listen for streams: %w", err)
+	}
+	g.streams = append(g.streams, l)
+	// Where "localhost" is ::1 first, a port-forward tries that one first.
+	port = l.Addr().(*net.TCPAddr).Port
+	if l, err := lc.Listen(ctx, "tcp6", net.JoinHostPort("::1", strconv.Itoa(port))); err != nil {
+		g.o.Log.Info("no stream listener on IPv6 loopback", "err", err)
+	} else {
+		g.streams = append(g.streams, l)
+	}
+	if g.http, err = lc.Listen(ctx, "tcp", ":"+strconv.Itoa(g.o.HTTPPort)); err != nil {
+		return fmt.Errorf("listen for probes: %w", err)
+	}
+	return nil
+}
+
+func (g *Gateway) streamPort() int { return g.streams[0].Addr().(*net.TCPAddr).Port }
+
+// HTTPAddr is where probes and metrics are served.
+func (g *Gateway) HTTPAddr() net.Addr { return g.http.Addr() }
+
+// Run runs the gateway until ctx ends, and closes it.
+func (g *Gateway) Run(ctx context.Context) error {
+	defer g.close()
+	g.o.Log.Info("gateway starting", "pod", g.o.Pod, "key", g.key, "domain", g.o.DNSDomain, "udp", g.tunnel.ListenPort(), "stream", g.streamPort())
+
+	// All but the admitter outlive ctx, so that it can say goodbye.
+	group, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	life, stop := context.WithCancel(failed)
+	defer stop()
+	admitting, endAdmission := context.WithCancel(life)
+	defer context.AfterFunc(ctx, func() {
+		g.stopping.Store(true)
+		endAdmission()
+	})()
+	defer endAdmission()
+
+	for _, run := range []func(context.Context) error{
+		g.serveHTTP, g.serveDNS, g.forward.Run, g.watchTunnel, g.publishChanges, g.cache.Start, g.zone.Run, g.leader.run, g.guard.runPolicies,
+		func(ctx context.Context) error { return g.guard.runContact(ctx, g.alive) },
+		func(ctx context.Context) error {
+			return g.world.watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); kick(g.world.netChanged) })
+		},
+	} {
+		group.Go(func() error { return run(life) })
+	}
+	for _, l := range g.streams {
+		group.Go(func() error { return g.bind.ServeStreams(life, l) })
+	}
+	group.Go(func() error {
+		defer stop()
+		err := g.admit.run(admitting)
+		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), retireLimit)
+		defer cancel()
+		g.admit.retire(bye)
+		return err
+	})
+	err := group.Wait()
+	g.o.Log.Info("gateway stopped", "err", err)
+	return err
+}
+
+// close gives back whatever New has opened. The tunnel owns device and sockets.
+func (g *Gateway) close() {
+	for _, l := range g.streams {
+		_ = l.Close()
+	}
+	if g.http != nil {
+		_ = g.http.Close()
+	}
+	if g.tunnel != nil {
+		if err := g.tunnel.Close(); err != nil {
+			g.o.Log.Warn("could not close the tunnel", "err", err)
+		}
+	}
+	if g.stack != nil {
+		if err := g.stack.Close(); err != nil {
+			g.o.Log.Warn("could not close the network stack", "err", err)
+		}
+	}
+}
+
+func (g *Gateway) alive(ctx context.Context) error {
+	return g.contact.Get().AbsPath("/version").Do(ctx).Error()
+}
+
+// watchTunnel ends the gateway when its device ends by itself.
+func (g *Gateway) watchTunnel(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-g.tunnel.Done():
+		return errors.New("the tunnel's device has ended")
+	}
+}
+
+// publishChanges makes changes of the cluster count for policy, and for open
+// flows. In a large cluster it leaves nine tenths of the time to others.
+func (g *Gateway) publishChanges(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.world.netChanged:
+		}
+		if !g.synced.Load() {
+			continue // watch kicks when it is
+		}
+		began := time.Now()
+		told := g.world.publish()
+		g.forward.Recheck()
+		took := time.Since(began)
+		g.rebuild.Store(int64(took))
+		first := !g.published.Swap(true)
+		if told || first {
+			kick(g.world.peersChanged)
+		}
+		if !sleep(ctx, max(gather, 9*took)) {
+			return nil
+		}
+	}
+}
+
+func (g *Gateway) serveDNS(ctx context.Context) error {
+	var packets []net.PacketConn
+	var listeners []net.Listener
+	for _, a := range []netip.Addr{Service4, Service6} {
+		at := netip.AddrPortFrom(a, 53)
+		p, err := g.stack.ListenUDP(at)
+		if err != nil {
+			return fmt.Errorf("listen for DNS: %w", err)
+		}
+		l, err := g.stack.ListenTCP(at)
+		if err != nil {
+			return fmt.Errorf("listen for DNS: %w", err)
+		}
+		packets, listeners = append(packets, p), append(listeners, l)
+	}
+	return g.dns.Serve(ctx, packets, listeners)
+}
+
+func (g *Gateway) serveHTTP(ctx context.Context) error {
+	s := &http.Server{Handler: g.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	if err := s.Serve(g.http); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve probes: %w", err)
+	}
+	return nil
+}
+
+// flowPolicy is policy as the forwarder asks it.
+type flowPolicy struct{ engine *policy.Engine }
+
+func (p flowPolicy) Allow(peer netip.Addr, proto forward.Proto, dst netip.AddrPort) bool {
+	switch proto {
+	case forward.TCP:
+		return p.engine.Allow(peer, policy.TCP, dst)
+	case forward.UDP:
+		return p.engine.Allow(peer, policy.UDP, dst)
+	case forward.ICMP:
+		return p.engine.Allow(peer, policy.ICMP, dst)
+	}
+	return false
+}

@@ -1,0 +1,190 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/deploy"
+	"podnet.dev/gateway/enrol"
+)
+
+const (
+	// guardInterval is how often the admission policies are tried while they
+	// hold, guardRetry when they do not or when it could not be told.
+	guardInterval = 60 * time.Second
+	guardRetry    = 5 * time.Second
+	// frozenAfter is how long the API server may be silent before leases freeze.
+	frozenAfter     = 10 * time.Second
+	contactInterval = 3 * time.Second
+)
+
+// guard watches over what every decision stands on: that the admission
+// policies refuse what they must, and that the API server is there.
+type guard struct {
+	client    client.Client
+	namespace string
+	log       *slog.Logger
+	changed   func()
+	event     func(ctx context.Context, reason, note string)
+
+	tried     atomic.Bool // a trial had a result
+	holds     atomic.Bool
+	everHeld  atomic.Bool
+	lastHeard atomic.Int64 // of the API server, ns on the clock of began
+	began     time.Time
+	away      atomic.Bool
+}
+
+func newGuard(c client.Client, namespace string, log *slog.Logger, changed func()) *guard {
+	return &guard{client: c, namespace: namespace, log: log, changed: changed, began: time.Now(), event: func(context.Context, string, string) {}}
+}
+
+// verdict is what a trial of the policies tells.
+type verdict int
+
+const (
+	unclear verdict = iota // the API server did not decide
+	refused                // as it must be
+	missing                // accepted, or refused for another reason
+)
+
+// judge reads the answer to a write that the policy with this reason must refuse.
+func judge(err error, reason string) verdict {
+	switch {
+	case err == nil:
+		return missing
+	case strings.Contains(err.Error(), reason) && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)):
+		return refused
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsAlreadyExists(err):
+		return missing
+	}
+	return unclear
+}
+
+// try writes, for show, two objects that each policy must refuse: a Peer of
+// somebody else, and access to the whole cluster for the gateway itself, which
+// may not port-forward.
+func (g *guard) try(ctx context.Context, self string) (verdict, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := g.client.Create(ctx, &podnet.Peer{
+		ObjectMeta: metav1.ObjectMeta{Namespace: g.namespace, Name: "podnet-self-test"},
+		Spec:       podnet.PeerSpec{User: "podnet:not-me", PublicKey: selfTestKey, LeaseSeconds: 60, Renew: 1},
+	}, client.DryRunAll)
+	if v := judge(err, deploy.ReasonOwner); v != refused {
+		return v, err
+	}
+	err = g.client.Create(ctx, &podnet.Access{
+		ObjectMeta: metav1.ObjectMeta{Namespace: g.namespace, Name: "podnet-self-test"},
+		Spec:       podnet.AccessSpec{User: self, Peer: "podnet-self-test", Renew: 1, Scope: podnet.ScopeCluster},
+	}, client.DryRunAll)
+	return judge(err, deploy.ReasonAccess), err
+}
+
+// selfTestKey is RFC 7748 section 6.1's: a valid key that is nobody's.
+const selfTestKey = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+
+// runPolicies tries the policies until ctx ends.
+func (g *guard) runPolicies(ctx context.Context) error {
+	self := ""
+	for {
+		if self == "" {
+			self = g.whoAmI(ctx)
+		}
+		wait := guardRetry
+		if self == "" {
+			wait = time.Second
+		} else {
+			v, err := g.try(ctx, self)
+			if v == refused {
+				wait = guardInterval
+			}
+			if v == unclear && !g.tried.Load() {
+				wait = time.Second
+			}
+			g.note(ctx, v, err)
+		}
+		if !sleep(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+func (g *guard) note(ctx context.Context, v verdict, err error) {
+	switch v {
+	case unclear:
+		if ctx.Err() == nil {
+			g.log.Warn("could not try the admission policies", "err", err)
+		}
+		return
+	case refused:
+		if !g.holds.Swap(true) {
+			g.log.Info("the admission policies hold")
+		}
+		g.everHeld.Store(true)
+	case missing:
+		if g.holds.Swap(false) || !g.tried.Load() {
+			if err == nil {
+				err = errors.New("a forged object was accepted")
+			}
+			g.log.Error("the admission policies are missing or changed: nobody new is admitted and no lease renewed; podnet install puts them back", "err", err)
+			g.event(ctx, podnet.ReasonPolicyMissing, "The admission policies podnet-owner and podnet-access do not refuse what they must: nobody new is admitted and no lease is renewed. `podnet install` puts them back.")
+		}
+	}
+	g.tried.Store(true)
+	g.changed()
+}
+
+// whoAmI asks the API server for the gateway's own name, "" when it cannot say.
+func (g *guard) whoAmI(ctx context.Context) string {
+	review := &authenticationv1.SelfSubjectReview{}
+	if err := g.client.Create(ctx, review); err != nil {
+		if ctx.Err() == nil {
+			g.log.Warn("could not ask for the gateway's own name", "err", err)
+		}
+		return ""
+	}
+	return review.Status.UserInfo.Username
+}
+
+// runContact asks the API server for a sign of life until ctx ends.
+func (g *guard) runContact(ctx context.Context, alive func(context.Context) error) error {
+	g.heard()
+	for {
+		asked, cancel := context.WithTimeout(ctx, contactInterval)
+		err := alive(asked)
+		cancel()
+		if err == nil {
+			g.heard()
+		}
+		if away := g.silence() > frozenAfter; away != g.away.Load() {
+			g.away.Store(away)
+			if away {
+				g.log.Warn("control plane unavailable: leases are frozen", "limit", enrol.FrozenLimit, "err", err)
+			} else {
+				g.log.Info("control plane is back: leases run again")
+			}
+			g.changed()
+		}
+		if !sleep(ctx, contactInterval) {
+			return nil
+		}
+	}
+}
+
+func (g *guard) heard() { g.lastHeard.Store(int64(time.Since(g.began))) }
+
+// silence is how long nothing was heard of the API server.
+func (g *guard) silence() time.Duration {
+	return time.Since(g.began) - time.Duration(g.lastHeard.Load())
+}

@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"podnet.dev/deploy"
+)
+
+// stuckAfter is how long the admitter may not look before the gateway counts
+// as stuck and kubelet restarts it.
+const stuckAfter = time.Minute
+
+func (g *Gateway) handler() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{g})
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, g.sick()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, g.unready()) })
+	return mux
+}
+
+func answer(w http.ResponseWriter, problems []string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if len(problems) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = fmt.Fprintln(w, strings.Join(problems, "\n"))
+		return
+	}
+	_, _ = fmt.Fprintln(w, "ok")
+}
+
+// sick lists what only a restart can mend.
+func (g *Gateway) sick() []string {
+	last := g.admit.heartbeat.Load()
+	if last != 0 && time.Since(time.Unix(last, 0)) > stuckAfter {
+		return []string{"the gateway has stopped looking at its peers"}
+	}
+	return nil
+}
+
+// unready lists why a peer could not enrol here now. A control plane that is
+// away later, or a policy that vanishes, does not make a gateway unready: its
+// peers go on.
+func (g *Gateway) unready() []string {
+	all := g.sick()
+	for _, c := range []struct {
+		ok   bool
+		what string
+	}{
+		{!g.stopping.Load(), "the gateway is stopping"},
+		{g.synced.Load() && g.published.Load(), "the cluster is not known yet: waiting for the API server"},
+		{g.zone.Synced(), "DNS is not filled yet"},
+		{g.guard.everHeld.Load(), "the admission policies have not been seen to hold: see the log"},
+	} {
+		if !c.ok {
+			all = append(all, c.what)
+		}
+	}
+	return all
+}
+
+// event leaves a Kubernetes Event at the gateway's StatefulSet.
+func (g *Gateway) event(ctx context.Context, reason, note string) {
+	now := metav1.NewMicroTime(time.Now())
+	e := &eventsv1.Event{
+		ObjectMeta:          metav1.ObjectMeta{Namespace: g.o.Namespace, GenerateName: deploy.StatefulSetName + "-"},
+		EventTime:           now,
+		ReportingController: "podnet.dev/gateway", ReportingInstance: g.o.Pod,
+		Action: "Guard", Reason: reason, Type: corev1.EventTypeWarning, Note: note,
+		Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: g.o.Namespace, Name: g.o.Pod, UID: types.UID(g.o.PodUID)},
+	}
+	if err := g.client.Create(ctx, e); err != nil && ctx.Err() == nil {
+		g.o.Log.Warn("could not write an event", "reason", reason, "err", err)
+	}
+}

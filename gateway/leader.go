@@ -1,0 +1,64 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"podnet.dev/deploy"
+)
+
+// leadership says which gateway allocates addresses and writes what all share.
+// The pod's name is the identity, and a StatefulSet never runs a name twice: a
+// restarted gateway leads again at once instead of waiting for its own lease.
+type leadership struct {
+	o       Options
+	log     *slog.Logger
+	changed func()
+	leads   atomic.Bool
+}
+
+func (l *leadership) run(ctx context.Context) error {
+	c, err := kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(l.o.REST), "podnet-gateway/leader"))
+	if err != nil {
+		return err
+	}
+	lock := &resourcelock.LeaseLock{
+		LeaseMeta:  metav1.ObjectMeta{Namespace: l.o.Namespace, Name: deploy.StatefulSetName},
+		Client:     c.CoordinationV1(),
+		LockConfig: resourcelock.ResourceLockConfig{Identity: l.o.Pod},
+	}
+	for ctx.Err() == nil {
+		e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+			Lock: lock, Name: deploy.StatefulSetName,
+			LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
+			ReleaseOnCancel: true,
+			Callbacks: leaderelection.LeaderCallbacks{
+				OnStartedLeading: func(context.Context) { l.set(true) },
+				OnStoppedLeading: func() { l.set(false) },
+			},
+		})
+		if err != nil {
+			return err
+		}
+		e.Run(ctx) // returns when the lease is lost
+		if !sleep(ctx, time.Second) {
+			break
+		}
+	}
+	return nil
+}
+
+func (l *leadership) set(leads bool) {
+	if l.leads.Swap(leads) != leads {
+		l.log.Info("leadership changed", "leads", leads)
+		l.changed()
+	}
+}

@@ -1,0 +1,138 @@
+package gateway
+
+import (
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/policy"
+	"podnet.dev/internal/key"
+)
+
+// This file turns API objects into what the pure packages speak of.
+
+func peerOf(o *podnet.Peer) enrol.Peer {
+	p := enrol.Peer{
+		UID: string(o.UID), Name: o.Name, Created: o.CreationTimestamp.Time, User: o.Spec.User, Device: o.Spec.Device,
+		Lease: time.Duration(o.Spec.LeaseSeconds) * time.Second, Renew: o.Spec.Renew,
+	}
+	if k, err := key.ParsePublic(o.Spec.PublicKey); err == nil {
+		p.Key = k
+	}
+	if a, err := netip.ParseAddr(o.Status.Address4); err == nil {
+		p.Address4 = a
+	}
+	p.Ready = meta.IsStatusConditionTrue(o.Status.Conditions, podnet.ConditionReady)
+	p.Ended = ended(o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew)
+	return p
+}
+
+func accessOf(o *podnet.Access, gatewayNamespace string) enrol.Access {
+	return enrol.Access{
+		UID: string(o.UID), Namespace: o.Namespace, Name: o.Name, User: o.Spec.User, Peer: o.Spec.Peer, Renew: o.Spec.Renew,
+		// Admission refuses the scope elsewhere; here it would be the namespace's.
+		Cluster: o.Spec.Scope == podnet.ScopeCluster && o.Namespace == gatewayNamespace,
+		Ended:   ended(o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew),
+	}
+}
+
+// ended reports whether a gateway has written that the lease with this renew
+// ran out.
+func ended(conditions []metav1.Condition, observed, renew int64) bool {
+	c := meta.FindStatusCondition(conditions, podnet.ConditionReady)
+	return c != nil && c.Status == metav1.ConditionFalse && c.Reason == podnet.ReasonExpired && observed >= renew
+}
+
+func serviceOf(o *corev1.Service) policy.Service {
+	s := policy.Service{Namespace: o.Namespace, Name: o.Name}
+	if o.Spec.Type == corev1.ServiceTypeExternalName {
+		return s
+	}
+	for _, c := range o.Spec.ClusterIPs {
+		if a, err := netip.ParseAddr(c); err == nil { // "None" is no address
+			s.ClusterIPs = append(s.ClusterIPs, a)
+		}
+	}
+	for _, p := range o.Spec.Ports {
+		if proto, ok := protoOf(p.Protocol); ok {
+			s.Ports = append(s.Ports, policy.Port{Proto: proto, Port: uint16(p.Port)})
+		}
+	}
+	return s
+}
+
+// endpointsByController is the managed-by label's value on slices whose
+// endpoints a Service's selector chose.
+const endpointsByController = "endpointslice-controller.k8s.io"
+
+func sliceOf(o *discoveryv1.EndpointSlice) policy.Slice {
+	s := policy.Slice{
+		Namespace: o.Namespace, Name: o.Name, Service: o.Labels[discoveryv1.LabelServiceName],
+		Managed: o.Labels[discoveryv1.LabelManagedBy] == endpointsByController,
+	}
+	for _, p := range o.Ports {
+		if p.Port == nil {
+			continue
+		}
+		protocol := corev1.ProtocolTCP
+		if p.Protocol != nil {
+			protocol = *p.Protocol
+		}
+		if proto, ok := protoOf(protocol); ok {
+			s.Ports = append(s.Ports, policy.Port{Proto: proto, Port: uint16(*p.Port)})
+		}
+	}
+	for _, e := range o.Endpoints {
+		isPod := e.TargetRef != nil && e.TargetRef.Kind == "Pod" && (e.TargetRef.Namespace == "" || e.TargetRef.Namespace == o.Namespace)
+		for _, text := range e.Addresses {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				s.Opaque = true
+				continue
+			}
+			s.Endpoints = append(s.Endpoints, policy.Endpoint{Addr: a.Unmap(), Pod: isPod})
+		}
+	}
+	return s
+}
+
+func protoOf(p corev1.Protocol) (policy.Proto, bool) {
+	switch p {
+	case corev1.ProtocolTCP, "":
+		return policy.TCP, true
+	case corev1.ProtocolUDP:
+		return policy.UDP, true
+	}
+	return 0, false // SCTP: podnet does not carry it
+}
+
+func nodeOf(o *corev1.Node) policy.Node {
+	n := policy.Node{Name: o.Name}
+	for _, a := range o.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil { // names are no addresses
+			n.Addrs = append(n.Addrs, ip.Unmap())
+		}
+	}
+	cidrs := o.Spec.PodCIDRs
+	if len(cidrs) == 0 && o.Spec.PodCIDR != "" {
+		cidrs = []string{o.Spec.PodCIDR}
+	}
+	n.PodCIDRs = prefixesOf(cidrs)
+	return n
+}
+
+func prefixesOf(texts []string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, t := range texts {
+		if p, err := netip.ParsePrefix(t); err == nil {
+			all = append(all, p.Masked())
+		}
+	}
+	return all
+}

@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+
+	"k8s.io/client-go/rest"
+
+	"podnet.dev/deploy"
+	"podnet.dev/gateway/enrol"
+	"podnet.dev/internal/key"
+)
+
+// The gateway's addresses and ports, which laptops and manifests rely on.
+var (
+	// Service4 and Service6 are the tunnel addresses of every gateway: DNS on
+	// port 53, and ping.
+	Service4 = netip.MustParseAddr("198.18.0.1")
+	Service6 = netip.MustParseAddr("fd70:6f64:6e65:7400::1")
+)
+
+const (
+	// WireGuardPort is UDP, on all addresses.
+	WireGuardPort = 51820
+	// StreamPort is TCP, on loopback: only a port-forward gets there.
+	StreamPort = 51821
+	// HTTPPort serves probes and metrics.
+	HTTPPort = 8081
+)
+
+// MTU is the inner packet size the gateway's stack offers. It is large so that
+// TCP's segments follow what the laptop offers: 1420 over UDP, more over the
+// API server.
+const MTU = 16384
+
+// Options are what a gateway must be told. Environment fills most of them.
+type Options struct {
+	// REST is how to reach the API server.
+	REST *rest.Config
+	// Namespace, Pod and PodUID say who this gateway is, Node where it runs,
+	// PodIPs at which addresses.
+	Namespace, Pod, PodUID, Node string
+	PodIPs                       []netip.Addr
+	// DNSDomain is the cluster's zone; "" reads it from /etc/resolv.conf.
+	DNSDomain string
+	// Advertise lists UDP endpoints (host:port) that lead here, beside those
+	// of Services.
+	Advertise []string
+	// Enrol bounds what the gateway takes on; the zero value is the default.
+	Enrol enrol.Config
+	Log   *slog.Logger
+
+	// The ports, for tests that run several gateways on one machine. Zero
+	// means the constants above, negative means any free one.
+	WireGuardPort, StreamPort, HTTPPort int
+}
+
+// Environment fills Options from what the manifests put into the pod's
+// environment.
+func Environment() (Options, error) {
+	o := Options{
+		Namespace: os.Getenv("POD_NAMESPACE"), Pod: os.Getenv("POD_NAME"), PodUID: os.Getenv("POD_UID"), Node: os.Getenv("NODE_NAME"),
+	}
+	var missing []string
+	for name, v := range map[string]string{"POD_NAMESPACE": o.Namespace, "POD_NAME": o.Pod, "POD_UID": o.PodUID} {
+		if v == "" {
+			missing = append(missing, name)
+		}
+	}
+	if missing != nil {
+		return o, fmt.Errorf("the environment lacks %s\nhint: in a cluster the manifests of podnet install set these; elsewhere use --wireguard-config FILE", strings.Join(missing, ", "))
+	}
+	for s := range strings.SplitSeq(os.Getenv("POD_IPS"), ",") {
+		if s == "" {
+			continue
+		}
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return o, fmt.Errorf("POD_IPS: %w", err)
+		}
+		o.PodIPs = append(o.PodIPs, a)
+	}
+	return o, nil
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.REST == nil {
+		return o, errors.New("no API server is configured")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Namespace == "" {
+		o.Namespace = deploy.DefaultNamespace
+	}
+	if !o.Enrol.Pool.IsValid() {
+		o.Enrol = enrol.DefaultConfig()
+	}
+	for p, d := range map[*int]int{&o.WireGuardPort: WireGuardPort, &o.StreamPort: StreamPort, &o.HTTPPort: HTTPPort} {
+		switch {
+		case *p == 0:
+			*p = d
+		case *p < 0:
+			*p = 0
+		}
+	}
+	return o, nil
+}
+
+// tunnelRanges are the addresses of peers.
+func (o Options) tunnelRanges() []netip.Prefix {
+	return []netip.Prefix{o.Enrol.Pool, key.Prefix6}
+}

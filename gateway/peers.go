@@ -1,0 +1,257 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/policy"
+	"podnet.dev/internal/tunnel"
+)
+
+// gather is how long events are gathered before they are acted on: a connect
+// writes several objects at once.
+const gather = 10 * time.Millisecond
+
+// lookAgain bounds the time between two looks at the world, and so how old the
+// heartbeat of a healthy gateway gets.
+const lookAgain = 10 * time.Second
+
+// admitter keeps tunnel, policy and status in step with what enrol plans. The
+// fields below are what it drives.
+type admitter struct {
+	log    *slog.Logger
+	world  *world
+	guard  *guard
+	leader *leadership
+	client client.Client
+	write  *writer
+	book   *enrol.Book
+	entry  podnet.Gateway // ours; endpoints are the world's
+
+	setPeers  func([]tunnel.Peer) error
+	closePeer func(netip.Addr)
+	recheck   func()
+	mayBegin  func() bool // caches are synced and policy has been published
+
+	heartbeat atomic.Int64 // unix seconds of the last look
+	counts    atomic.Pointer[counts]
+
+	admitted []enrol.Admitted // what tunnel and policy were last told
+	told     bool             // they were told anything
+}
+
+// counts are for metrics: Peers by reason.
+type counts struct {
+	peers    map[string]int
+	accesses map[string]int
+}
+
+// run looks at the world whenever it changes or time has passed, until ctx ends.
+func (a *admitter) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-a.world.peersChanged:
+			if !sleep(ctx, gather) {
+				return nil
+			}
+		}
+		now := time.Now()
+		a.heartbeat.Store(now.Unix())
+		wait := lookAgain
+		if !a.mayBegin() {
+			wait = 50 * time.Millisecond
+		} else if next := a.look(ctx, now); !next.IsZero() {
+			// A little late rather than a little early.
+			wait = min(wait, max(0, next.Sub(now))+time.Millisecond)
+		}
+		timer.Reset(wait)
+	}
+}
+
+// look acts on the world as it is and returns when to look again.
+func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
+	s := a.world.snapshot()
+	w := s.enrolment()
+	w.PolicyHolds, w.Connected, w.Leader = a.guard.holds.Load(), !a.guard.away.Load(), a.leader.leads.Load()
+	plan := a.book.Plan(now, w)
+	a.enforce(plan.Admitted)
+	a.count(plan)
+
+	author := author{entry: a.entry, network: s.network, leads: w.Leader, now: now}
+	author.entry.Endpoints = s.endpoints
+	in := make(map[string]bool, len(plan.Admitted))
+	for _, p := range plan.Admitted {
+		in[p.UID] = true
+	}
+	for i, p := range s.peers {
+		entry := author.entryPatch(p.object, in[p.peer.UID])
+		shared := author.sharedPatch(p.object, plan.Peers[i])
+		a.apply(ctx, "peer/"+p.peer.UID, entry, shared)
+	}
+	for i, o := range s.accesses {
+		a.apply(ctx, "access/"+o.access.UID, nil, author.accessPatch(o.object, plan.Accesses[i]))
+	}
+	if w.Leader {
+		for _, i := range plan.DeletePeers {
+			a.remove(ctx, s.peers[i].object)
+		}
+		for _, i := range plan.DeleteAccesses {
+			a.remove(ctx, s.accesses[i].object)
+		}
+	}
+	if retry := now.Add(time.Second); !a.told && (plan.Next.IsZero() || retry.Before(plan.Next)) {
+		return retry
+	}
+	return plan.Next
+}
+
+// enforce makes tunnel and policy admit exactly these. Whoever is out loses
+// policy first, then the tunnel, then the open flows.
+func (a *admitter) enforce(admitted []enrol.Admitted) {
+	if a.told && slices.EqualFunc(admitted, a.admitted, sameAdmitted) {
+		return
+	}
+	grants := make([]policy.Grant, len(admitted))
+	peers := make([]tunnel.Peer, len(admitted))
+	in := make(map[netip.Addr]bool, 2*len(admitted))
+	for i, p := range admitted {
+		addrs := addresses(p)
+		grants[i] = policy.Grant{Addrs: addrs, Namespaces: p.Namespaces, Cluster: p.Cluster}
+		peers[i] = tunnel.Peer{PublicKey: p.Key}
+		for _, ip := range addrs {
+			in[ip] = true
+			peers[i].AllowedIPs = append(peers[i].AllowedIPs, netip.PrefixFrom(ip, ip.BitLen()))
+		}
+	}
+	a.world.policy.SetGrants(grants)
+	if err := a.setPeers(peers); err != nil {
+		// Policy has shut out whoever had to go; the rest is for the next look.
+		a.log.Error("could not set the tunnel's peers", "err", err)
+		a.told = false
+	} else {
+		a.told = true
+	}
+	for _, p := range a.admitted {
+		for _, ip := range addresses(p) {
+			if !in[ip] {
+				a.closePeer(ip)
+			}
+		}
+	}
+	a.recheck()
+	a.tell(admitted)
+	a.admitted = admitted
+}
+
+// tell logs who came and who went.
+func (a *admitter) tell(admitted []enrol.Admitted) {
+	before := make(map[string]enrol.Admitted, len(a.admitted))
+	for _, p := range a.admitted {
+		before[p.UID] = p
+	}
+	for _, p := range admitted {
+		old, known := before[p.UID]
+		delete(before, p.UID)
+		switch {
+		case !known:
+			a.log.Info("peer admitted", "peer", p.Name, "user", p.User, "key", p.Key, "addr", p.Address4, "namespaces", p.Namespaces, "cluster", p.Cluster)
+		case !sameAdmitted(old, p):
+			a.log.Info("peer's access changed", "peer", p.Name, "user", p.User, "addr", p.Address4, "namespaces", p.Namespaces, "cluster", p.Cluster)
+		}
+	}
+	for _, p := range before {
+		a.log.Info("peer cut", "peer", p.Name, "user", p.User, "key", p.Key, "addr", p.Address4)
+	}
+}
+
+func sameAdmitted(a, b enrol.Admitted) bool {
+	return a.UID == b.UID && a.Key == b.Key && a.Address4 == b.Address4 && a.Cluster == b.Cluster && slices.Equal(a.Namespaces, b.Namespaces)
+}
+
+func addresses(p enrol.Admitted) []netip.Addr {
+	all := []netip.Addr{p.Address6}
+	if p.Address4.IsValid() {
+		all = append(all, p.Address4)
+	}
+	return all
+}
+
+// apply writes an object's status: our own entry first, so that whoever waits
+// for Ready finds a gateway there.
+func (a *admitter) apply(ctx context.Context, key string, entry, shared *unstructured.Unstructured) {
+	if entry == nil && shared == nil {
+		return
+	}
+	what, err := json.Marshal([]any{entry, shared})
+	if err != nil {
+		a.log.Error("could not encode status", "err", err)
+		return
+	}
+	a.write.submit(ctx, key, string(what), func(ctx context.Context) error {
+		for _, p := range []struct {
+			manager string
+			patch   *unstructured.Unstructured
+		}{{a.entry.Pod, entry}, {sharedManager, shared}} {
+			if p.patch == nil {
+				continue
+			}
+			if err := a.client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(p.patch), client.FieldOwner(p.manager), client.ForceOwnership); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// remove deletes an object whose lease ended long ago, that very object.
+func (a *admitter) remove(ctx context.Context, o client.Object) {
+	uid := o.GetUID()
+	a.write.submit(ctx, "delete/"+string(uid), "", func(ctx context.Context) error {
+		return client.IgnoreNotFound(a.client.Delete(ctx, o.DeepCopyObject().(client.Object), client.Preconditions(metav1.Preconditions{UID: &uid})))
+	})
+}
+
+// retire takes this gateway off all Peers: a laptop that is told so need not
+// find out. ctx bounds it.
+func (a *admitter) retire(ctx context.Context) {
+	s := a.world.snapshot()
+	own := author{entry: a.entry}
+	for _, p := range s.peers {
+		a.apply(ctx, "peer/"+p.peer.UID, own.entryPatch(p.object, false), nil)
+	}
+	a.write.close()
+}
+
+func (a *admitter) count(plan enrol.Plan) {
+	c := &counts{peers: map[string]int{}, accesses: map[string]int{}}
+	for _, v := range plan.Peers {
+		c.peers[reason(v)]++
+	}
+	for _, v := range plan.Accesses {
+		c.accesses[reason(v)]++
+	}
+	a.counts.Store(c)
+}
+
+func reason(v enrol.Verdict) string {
+	if v.Pending {
+		return "Pending"
+	}
+	return v.Reason
+}

@@ -1,0 +1,157 @@
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/enrol"
+)
+
+// This file decides what to write into status, and when it is worth a write.
+// Status is applied server-side by two managers: each gateway pod owns its own
+// entry in gateways[], and the leading gateway owns the rest under one name
+// that passes from leader to leader.
+
+// sharedManager owns what the leading gateway writes.
+const sharedManager = "podnet-gateway"
+
+// author knows what a gateway says about itself.
+type author struct {
+	entry   podnet.Gateway
+	network podnet.Network
+	leads   bool
+	now     time.Time
+}
+
+// entryPatch is the apply patch for this gateway's own entry in a Peer's
+// status, or nil when it is there already as it should be.
+func (a author) entryPatch(p *podnet.Peer, admitted bool) *unstructured.Unstructured {
+	have := slices.IndexFunc(p.Status.Gateways, func(g podnet.Gateway) bool { return g.Pod == a.entry.Pod })
+	switch {
+	case !admitted && have < 0:
+		return nil
+	case !admitted:
+		return statusPatch("Peer", p, map[string]any{}) // gives up the entry
+	case have >= 0 && sameEntry(p.Status.Gateways[have], a.entry):
+		return nil
+	}
+	return statusPatch("Peer", p, map[string]any{"gateways": []any{plain(a.entry)}})
+}
+
+func sameEntry(a, b podnet.Gateway) bool {
+	return a.Pod == b.Pod && a.PodUID == b.PodUID && a.PublicKey == b.PublicKey && a.StreamPort == b.StreamPort && slices.Equal(a.Endpoints, b.Endpoints)
+}
+
+// sharedPatch is the apply patch for the rest of a Peer's status, or nil when
+// nothing is worth a write or another gateway leads.
+func (a author) sharedPatch(p *podnet.Peer, v enrol.Verdict) *unstructured.Unstructured {
+	if !a.leads || v.Pending {
+		return nil
+	}
+	s := p.Status
+	ready, same := condition(s.Conditions, v, a.now)
+	switch {
+	case !same,
+		v.Ready && (s.Address4 != addr(v.Address4) || s.Network == nil || !sameNetwork(*s.Network, a.network)),
+		v.Ready && stale(s.ExpiresAt, v.Expires, time.Duration(p.Spec.LeaseSeconds)*time.Second),
+		v.Reason == podnet.ReasonExpired && s.ObservedRenew != v.Renew:
+	default:
+		return nil
+	}
+	status := map[string]any{"observedRenew": v.Renew, "conditions": []any{plain(ready)}}
+	if v.Ready {
+		if v.Address4.IsValid() {
+			status["address4"] = addr(v.Address4)
+		}
+		status["address6"] = address6(p)
+		status["network"] = plain(a.network)
+		status["expiresAt"] = v.Expires.UTC().Format(time.RFC3339)
+	} else if s.ExpiresAt != nil {
+		status["expiresAt"] = s.ExpiresAt.UTC().Format(time.RFC3339)
+	}
+	return statusPatch("Peer", p, status)
+}
+
+// accessPatch is the same for an Access.
+func (a author) accessPatch(o *podnet.Access, v enrol.Verdict) *unstructured.Unstructured {
+	if !a.leads || v.Pending {
+		return nil
+	}
+	ready, same := condition(o.Status.Conditions, v, a.now)
+	if same && (v.Reason != podnet.ReasonExpired || o.Status.ObservedRenew == v.Renew) {
+		return nil
+	}
+	return statusPatch("Access", o, map[string]any{"observedRenew": v.Renew, "conditions": []any{plain(ready)}})
+}
+
+// stale reports whether a published expiry lags behind the true one by half a
+// lease: a client renews every third, so every other renewal is written.
+func stale(published *metav1.Time, deadline time.Time, length time.Duration) bool {
+	return published == nil || deadline.Sub(published.Time) > length/2
+}
+
+// condition is the Ready condition for a verdict, and whether it is there
+// already.
+func condition(have []metav1.Condition, v enrol.Verdict, now time.Time) (metav1.Condition, bool) {
+	want := metav1.Condition{
+		Type: podnet.ConditionReady, Status: metav1.ConditionFalse, Reason: v.Reason, Message: v.Message,
+		LastTransitionTime: metav1.NewTime(now.UTC().Truncate(time.Second)),
+	}
+	if v.Ready {
+		want.Status = metav1.ConditionTrue
+	}
+	old := meta.FindStatusCondition(have, podnet.ConditionReady)
+	if old == nil || old.Status != want.Status {
+		return want, false
+	}
+	want.LastTransitionTime = old.LastTransitionTime
+	return want, old.Reason == want.Reason && old.Message == want.Message
+}
+
+// statusPatch is an apply patch. With the UID in it the API server refuses to
+// write into another object of the same name.
+func statusPatch(kind string, o metav1.Object, status map[string]any) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": podnet.GroupVersion.String(), "kind": kind,
+		"metadata": map[string]any{"name": o.GetName(), "namespace": o.GetNamespace(), "uid": string(o.GetUID())},
+		"status":   status,
+	}}
+}
+
+// plain makes of an API struct what an unstructured object holds.
+func plain(v any) map[string]any {
+	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(ptrTo(v))
+	if err != nil {
+		panic(fmt.Sprintf("convert %T: %v", v, err)) // our own types, all plain fields
+	}
+	return m
+}
+
+func ptrTo(v any) any {
+	switch v := v.(type) {
+	case podnet.Gateway:
+		return &v
+	case podnet.Network:
+		return &v
+	case metav1.Condition:
+		return &v
+	}
+	return v
+}
+
+func addr(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func address6(p *podnet.Peer) string { return peerOf(p).Key.Address6().String() }

@@ -1,0 +1,104 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+const (
+	// writesAtOnce bounds the API writes under way.
+	writesAtOnce = 16
+	writeTimeout = 10 * time.Second
+	// retryWrite is how long a failed write waits; by then the watch has told
+	// why it failed.
+	retryWrite = time.Second
+	// settle is how long the watch may take to show what was written. Until
+	// then the same wish is not written again.
+	settle = 5 * time.Second
+)
+
+// writer makes API writes in the background: one at a time for each object,
+// and not twice the same while the watch has yet to show it.
+type writer struct {
+	log     *slog.Logger
+	changed func() // asks for another look, which wishes again what is still wished
+	errors  atomic.Uint64
+
+	places chan struct{}
+	wait   sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	running map[string]bool
+	done    map[string]written
+}
+
+type written struct {
+	what string
+	at   time.Time
+}
+
+func newWriter(log *slog.Logger, changed func()) *writer {
+	return &writer{log: log, changed: changed, places: make(chan struct{}, writesAtOnce), running: map[string]bool{}, done: map[string]written{}}
+}
+
+// submit writes what to the object named key, by calling do. Whoever wishes
+// must wish again at the next look: a wish that cannot be met now is dropped.
+func (w *writer) submit(ctx context.Context, key, what string, do func(context.Context) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d, ok := w.done[key]; ok && d.what == what && time.Since(d.at) < settle {
+		return
+	}
+	if w.closed || w.running[key] {
+		return
+	}
+	w.running[key] = true
+	w.wait.Go(func() {
+		select {
+		case w.places <- struct{}{}:
+			defer func() { <-w.places }()
+		case <-ctx.Done():
+			return
+		}
+		started, cancel := context.WithTimeout(ctx, writeTimeout)
+		defer cancel()
+		err := do(started)
+		if err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			w.errors.Add(1)
+			w.log.Warn("could not write", "object", key, "err", err)
+		}
+		w.finish(ctx, key, what, err)
+	})
+}
+
+func (w *writer) finish(ctx context.Context, key, what string, err error) {
+	if err != nil {
+		sleep(ctx, retryWrite)
+	}
+	w.mu.Lock()
+	delete(w.running, key)
+	if err == nil {
+		w.done[key] = written{what, time.Now()}
+	}
+	for k, d := range w.done {
+		if time.Since(d.at) >= settle {
+			delete(w.done, k)
+		}
+	}
+	w.mu.Unlock()
+	w.changed()
+}
+
+// close takes no more wishes and waits for the writes under way.
+func (w *writer) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.wait.Wait()
+}
