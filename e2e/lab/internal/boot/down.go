@@ -2,7 +2,6 @@ package boot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,13 +22,14 @@ import (
 // Down ends whatever there is of a lab, whole or half dead, and leaves nothing:
 // no process, control group, namespace, mount or file. Without a lab it does
 // nothing. It ends only what is the lab's: processes by their records, by
-// living in the lab's network namespaces, or by the pods' control groups.
+// living in the lab's network or mount namespaces, or by the pods' control
+// groups.
 func Down(ctx context.Context, dir state.Dir, r *report.Report) error {
 	namespaces, err := netns.List(topology.Prefix)
 	if err != nil {
 		return err
 	}
-	if len(namespaces) == 0 && !exists(string(dir)) {
+	if len(namespaces) == 0 && !exists(string(dir)) && len(processesMounting(string(dir))) == 0 {
 		return nil
 	}
 	return r.Step("took the lab down", func() error {
@@ -76,7 +76,7 @@ func endProcesses(ctx context.Context, dir state.Dir, namespaces []string) error
 	})
 	inodes := namespaceInodes(namespaces)
 	return eventually(ctx, 10*time.Second, func() error {
-		left := slices.Concat(cgroupProcesses(podsCgroup), processesIn(inodes))
+		left := slices.Concat(cgroupProcesses(podsCgroup), processesIn(inodes), processesMounting(string(dir)))
 		for _, p := range all {
 			if p.Alive() {
 				left = append(left, p.PID)
@@ -97,12 +97,14 @@ func endProcesses(ctx context.Context, dir state.Dir, namespaces []string) error
 // process's namespace is known.
 func namespaceInodes(names []string) map[uint64]bool {
 	inodes := map[uint64]bool{}
-	var host unix.Stat_t
-	_ = unix.Stat("/proc/1/ns/net", &host)
+	var own unix.Stat_t
+	if unix.Stat("/proc/self/ns/net", &own) != nil {
+		return nil
+	}
 	for _, name := range names {
 		var st unix.Stat_t
 		// A name without its mount is an ordinary file on another device.
-		if err := unix.Stat(netns.Path(name), &st); err == nil && st.Dev == host.Dev && st.Ino != host.Ino {
+		if err := unix.Stat(netns.Path(name), &st); err == nil && st.Dev == own.Dev && st.Ino != own.Ino {
 			inodes[st.Ino] = true
 		}
 	}
@@ -125,28 +127,4 @@ func processesIn(inodes map[uint64]bool) []int {
 		}
 	}
 	return pids
-}
-
-// unmountBelow undoes mounts that a lab made outside of its machines'
-// namespaces, deepest first. There should be none.
-func unmountBelow(dir string) error {
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return err
-	}
-	var targets []string
-	for line := range strings.Lines(string(mounts)) {
-		fields := strings.Fields(line)
-		if len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
-			targets = append(targets, strings.NewReplacer(`\040`, " ", `\011`, "\t", `\134`, `\`).Replace(fields[1]))
-		}
-	}
-	slices.Reverse(targets)
-	var errs []error
-	for _, t := range targets {
-		if err := unix.Unmount(t, unix.MNT_DETACH); err != nil {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", t, err))
-		}
-	}
-	return errors.Join(errs...)
 }

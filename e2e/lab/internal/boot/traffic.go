@@ -179,7 +179,7 @@ func (l *Lab) Stop(ctx context.Context, name string) error {
 	if _, err := l.component(name); err != nil {
 		return err
 	}
-	return l.State.Procs().Stop(ctx, name, 10*time.Second)
+	return l.State.Procs().Stop(ctx, name, 3*time.Second)
 }
 
 // Start runs a component that was stopped, and waits for the API server where

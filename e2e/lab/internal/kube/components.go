@@ -42,6 +42,9 @@ func (c Cluster) ControlPlane() []Component {
 			"--allocate-node-cidrs", "--cluster-cidr=" + c.Lab.PodCIDRs(),
 			"--service-cluster-ip-range=" + c.Lab.ServiceCIDRs(),
 			"--leader-elect=false", "--bind-address=127.0.0.1",
+			// Each controller gets an identity of its own at start; the default
+			// limits stretch that to seconds.
+			"--kube-api-qps=1000", "--kube-api-burst=1000",
 			"--node-monitor-period=2s", "--node-monitor-grace-period=20s",
 		}},
 		{Scheduler, m, []string{c.program("kube-scheduler"),
