@@ -251,3 +251,76 @@ func TestDialIsRepeatedUntilItSucceeds(t *testing.T) {
 		}
 	})
 }
+
+// What is sent while the stream is dialled arrives when it is up, in order; what
+// has waited too long does not.
+func TestDatagramsWaitForTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBind(Options{})
+		g := b.NewGateway()
+		defer g.Close()
+		dialled := make(chan net.Conn)
+		g.UseStream(func(context.Context) (net.Conn, error) { return <-dialled, nil })
+		g.send([][]byte{message(100, 1)}, nil) // stale when the next comes
+		time.Sleep(heldFor + time.Second)
+		initiation := append([]byte{msgInitiation, 0, 0, 0}, make([]byte, initiationSize-4)...)
+		g.send([][]byte{message(100, 2), message(100, 3)}, nil)
+		g.send([][]byte{initiation}, nil)
+		for i := range byte(200) { // more than is kept
+			g.send([][]byte{message(100, 10+i)}, nil)
+		}
+		near, far := net.Pipe()
+		defer far.Close()
+		dialled <- near
+		if err := greet(far, true); err != nil {
+			t.Fatal(err)
+		}
+		r := frameReader{src: far}
+		var got [][]byte
+		for len(got) < heldMax+1 {
+			frames, err := r.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for len(frames) > 0 {
+				m, rest, _, _ := nextFrame(frames)
+				got = append(got, bytes.Clone(m))
+				frames = rest
+			}
+		}
+		initiations, order := 0, byte(2)
+		for _, m := range got {
+			switch {
+			case bytes.Equal(m, initiation):
+				initiations++
+			case bytes.Equal(m, message(100, order)):
+				if order++; order == 4 {
+					order = 10
+				}
+			default:
+				t.Fatalf("unexpected %x", m)
+			}
+		}
+		if initiations != 1 || order != 10+heldMax-2 {
+			t.Errorf("%d initiations, data up to %d", initiations, order)
+		}
+	})
+}
+
+func TestEndpointKind(t *testing.T) {
+	b := NewBind(Options{})
+	g := b.NewGateway()
+	defer g.Close()
+	for s, want := range map[string]Kind{
+		"192.0.2.1:51820":                       UDP,
+		"[2001:db8::1]:5":                       UDP,
+		synthetic(streamPrefix, 1<<40).String(): APIServer,
+		g.Endpoint():                            "",
+		"":                                      "",
+		"nonsense":                              "",
+	} {
+		if got := EndpointKind(s); got != want {
+			t.Errorf("EndpointKind(%q) = %q, want %q", s, got, want)
+		}
+	}
+}

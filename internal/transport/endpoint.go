@@ -17,6 +17,20 @@ var (
 	gatewayPrefix = netip.MustParsePrefix("fd70:6f64:6e65:7402::/64")
 )
 
+// EndpointKind is the kind of path that a gateway's peer uses, by the endpoint
+// that tunnel.Stats gives for it: a stream's synthetic address, or a real one.
+// It is "" when s is no endpoint or a laptop's Gateway, whose Status knows.
+func EndpointKind(s string) Kind {
+	ap, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil || gatewayPrefix.Contains(ap.Addr()):
+		return ""
+	case streamPrefix.Contains(ap.Addr()):
+		return APIServer
+	}
+	return UDP
+}
+
 // syntheticPort is the port of all of them; it has no meaning.
 const syntheticPort = 51820
 

@@ -20,10 +20,11 @@ const (
 	// goodStream is how long a stream must have lasted for its end to be
 	// answered as if it were the first.
 	goodStream = 10 * time.Second
-	// heldMax is how many datagrams wait for a stream that is being dialled.
-	// What TCP sends first is what it wants answered first, so the first are
-	// kept.
+	// heldMax is how many datagrams wait for a stream that is being dialled,
+	// and heldFor how long. What TCP sends first is what it wants answered
+	// first, so the first are kept.
 	heldMax = 64
+	heldFor = 2 * time.Second
 )
 
 // streamPath keeps a stream dialled.
@@ -38,13 +39,14 @@ type streamPath struct {
 	wait   sync.WaitGroup
 	rx, tx atomic.Uint64
 
-	mu      sync.Mutex
-	c       *carrier // nil: dialling
-	held    [][]byte
-	since   time.Time
-	remote  string
-	dials   int // that led to a stream
-	lastErr error
+	mu        sync.Mutex
+	c         *carrier // nil: dialling
+	held      [][]byte
+	heldSince time.Time
+	since     time.Time
+	remote    string
+	dials     int // that led to a stream
+	lastErr   error
 }
 
 func newStreamPath(g *Gateway, dial func(context.Context) (net.Conn, error)) *streamPath {
@@ -124,6 +126,9 @@ func (p *streamPath) carry(ctx context.Context, conn net.Conn) error {
 		p.remote = a.String()
 	}
 	held := p.held
+	if time.Since(p.heldSince) > heldFor {
+		held = nil
+	}
 	p.held = nil
 	p.mu.Unlock()
 	if len(held) > 0 {
@@ -142,18 +147,26 @@ func (p *streamPath) send(bufs [][]byte, cancel <-chan struct{}) error {
 	p.mu.Lock()
 	c := p.c
 	if c == nil {
-		for _, m := range bufs {
-			// An initiation is repeated by the Gateway.
-			if len(p.held) < heldMax && len(m) > 0 && m[0] != msgInitiation {
-				p.held = append(p.held, append([]byte(nil), m...))
-			}
-		}
+		p.holdLocked(bufs)
 	}
 	p.mu.Unlock()
 	if c != nil {
 		c.send(bufs, cancel)
 	}
 	return nil
+}
+
+// holdLocked keeps bufs for the stream to come. Initiations are left out: the
+// Gateway repeats the last one.
+func (p *streamPath) holdLocked(bufs [][]byte) {
+	if len(p.held) == 0 || time.Since(p.heldSince) > heldFor {
+		p.held, p.heldSince = nil, time.Now()
+	}
+	for _, m := range bufs {
+		if len(p.held) < heldMax && len(m) > 0 && m[0] != msgInitiation {
+			p.held = append(p.held, append([]byte(nil), m...))
+		}
+	}
 }
 
 func (p *streamPath) status() PathStatus {
