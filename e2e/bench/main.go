@@ -1,0 +1,96 @@
+// Command bench measures podnet-gateway beside upstream wireguard-go on the
+// same machine in the same minutes, and prints both and their ratios against
+// the goals of the design. It judges nothing.
+//
+// Laptop, gateway and pod are three network namespaces joined by veth. The
+// laptop is always upstream wireguard-go with a TUN; the gateway is
+// podnet-gateway as uid 65534 without capabilities, or a second wireguard-go
+// with a TUN and the kernel's forwarding. In mode "pass" the outer link takes
+// UDP segments coalesced, in mode "seg" it does not, as most network cards and
+// every overlay: there a gateway receives each datagram by itself.
+//
+// It needs root, iproute2, setpriv and iperf3, and removes what it made.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	gateway string        // the podnet-gateway binary
+	modes   []string      // pass, seg
+	per     time.Duration // of one throughput figure
+	short   time.Duration // of the others
+	udp     bool
+	only    string
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "worker" {
+		exit(worker(os.Args[2:]))
+		return
+	}
+	self, err := os.Executable()
+	exit(err)
+	o := options{per: 4 * time.Second, short: 2 * time.Second, udp: true}
+	quick := flag.Bool("quick", false, "about 40 seconds: mode pass and seg with short figures, no UDP")
+	modes := flag.String("modes", "pass,seg", "which links: pass, seg")
+	flag.StringVar(&o.gateway, "gateway", filepath.Join(filepath.Dir(self), "podnet-gateway"), "the gateway `BINARY`")
+	flag.DurationVar(&o.per, "per", o.per, "length of a throughput figure")
+	flag.StringVar(&o.only, "only", "", "measure only this `SYSTEM`: podnet or wireguard-go")
+	flag.Parse()
+	o.modes = strings.Split(*modes, ",")
+	if *quick {
+		o.per, o.short, o.udp = 1500*time.Millisecond, 700*time.Millisecond, false
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	exit(run(ctx, o))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("network namespaces need root")
+	}
+	for _, tool := range []string{"ip", "iperf3", "setpriv"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return fmt.Errorf("%w\nhint: apt-get install iproute2 iperf3 util-linux", err)
+		}
+	}
+	if _, err := os.Stat(o.gateway); err != nil && o.only != upstream {
+		return fmt.Errorf("%w\nhint: make build", err)
+	}
+	start := time.Now()
+	for _, mode := range o.modes {
+		results := map[string]*result{}
+		for _, system := range []string{upstream, podnet} {
+			if o.only != "" && o.only != system {
+				continue
+			}
+			r, err := measure(ctx, o, mode, system)
+			if err != nil {
+				return fmt.Errorf("measure %s, mode %s: %w", system, mode, err)
+			}
+			results[system] = r
+		}
+		report(os.Stdout, mode, results[podnet], results[upstream])
+	}
+	fmt.Printf("measured in %v; ratios of one run are the fact, absolute numbers drift with the machine\n", time.Since(start).Round(time.Second))
+	return nil
+}
