@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"syscall"
@@ -31,6 +32,9 @@ func Main(args []string) int {
 		return 0
 	}
 	fmt.Fprintln(os.Stderr, "lab:", err)
+	if errors.Is(err, exec.ErrNotFound) { // as a shell says it
+		return 127
+	}
 	return 1
 }
 

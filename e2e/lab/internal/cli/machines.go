@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/e2e/lab/internal/boot"
 	"podnet.dev/e2e/lab/internal/machine"
 	"podnet.dev/e2e/lab/internal/topology"
 )
@@ -208,10 +211,27 @@ func (a *app) status() *cobra.Command {
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%-26s %s\n", p.Name, state)
 			}
+			if err := printTraffic(cmd.OutOrStdout(), l); err != nil {
+				return err
+			}
 			if !l.Record.Ready {
-				return fmt.Errorf("the lab's boot did not end")
+				return errors.New("the lab's boot did not end")
 			}
 			return l.Healthy(cmd.Context())
 		},
 	}
+}
+
+// printTraffic tells what the router was told to do, unless that is nothing.
+func printTraffic(w io.Writer, l *boot.Lab) error {
+	s, err := l.Traffic()
+	if err != nil {
+		return err
+	}
+	content, err := json.Marshal(s)
+	if err != nil || string(content) == "{}" {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%-26s %s\n", "router", content)
+	return err
 }

@@ -68,9 +68,20 @@ func (a *app) cut() *cobra.Command {
 
 func (a *app) heal() *cobra.Command {
 	return &cobra.Command{
-		Use: "heal A B", Short: "Undo cut", Args: cobra.ExactArgs(2),
+		Use: "heal [A B]", Short: "Undo cut; without machines, undo every cut, wire, NAT and filter",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 0 && len(args) != 2 {
+				return errors.New("heal takes two machines, or none")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.pair(cmd.Context(), args, (*router.State).Heal)
+			if len(args) == 2 {
+				return a.pair(cmd.Context(), args, (*router.State).Heal)
+			}
+			return a.onLab(func(l *boot.Lab) error {
+				return l.ChangeTraffic(cmd.Context(), func(s *router.State) { *s = router.State{} })
+			})
 		},
 	}
 }

@@ -138,7 +138,7 @@ func routerRules(lab topology.Lab, s State) string {
 // edgeRules are the rules of the box between a machine and the internet.
 func edgeRules(lab topology.Lab, m topology.Machine, s State) string {
 	outside := set(topology.EdgeUp, topology.EdgeWire)
-	var forward, nat []string
+	var forward, local, nat []string
 	if slices.Contains(s.DropUDP, m.Name) {
 		// As in offices: names resolve, all other UDP vanishes.
 		forward = append(forward, fmt.Sprintf("\t\tmeta l4proto udp ip daddr %s accept", topology.Internet4),
@@ -159,6 +159,9 @@ func edgeRules(lab topology.Lab, m topology.Machine, s State) string {
 				fmt.Sprintf("\t\tiifname %s tcp dport 6443 accept", outside))
 		}
 		forward = append(forward, "\t\tiifname "+outside+" drop")
+		// What nobody asked for is dropped before connection tracking learns of
+		// it: its entry would take the port that a hole is being punched for.
+		local = append(local, "\t\tiifname "+outside+" ct state new drop")
 		how := ""
 		if kind == Symmetric {
 			how = " fully-random"
@@ -166,6 +169,7 @@ func edgeRules(lab topology.Lab, m topology.Machine, s State) string {
 		nat = append(nat, fmt.Sprintf("\t\toifname %s ip saddr %s ip daddr != %s snat ip to %s%s", outside, inside4, inside4, m.Public4, how))
 	}
 	return replace + chain("forward", "filter hook forward priority filter", forward) +
+		chain("input", "filter hook input priority filter", local) +
 		chain("translate", "nat hook postrouting priority srcnat", nat) + "}\n"
 }
 
