@@ -160,8 +160,8 @@ func FuzzParseReverse(f *testing.F) {
 	f.Add("0.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.1.0.0.0.0.d.f.ip6.arpa.")
 	f.Fuzz(func(t *testing.T, name string) {
 		a, ok := ParseReverse(name)
-		if !ok {
-			return
+		if !ok || a.Is4In6() {
+			return // the library names a mapped address as the IPv4 one
 		}
 		back, err := dns.ReverseAddr(a.String())
 		if err != nil || back != name {
