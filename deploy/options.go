@@ -3,7 +3,7 @@ package deploy
 import (
 	"fmt"
 	"math"
-	"net"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -32,7 +32,7 @@ type Options struct {
 	// NodePort is the first gateway's port when UDPService is NodePort, the
 	// others' follow; 0 lets the cluster choose. Setting it alone means NodePort.
 	NodePort int32
-	// Advertise lists further UDP endpoints, host:port, that lead to the (only)
+	// Advertise lists further UDP endpoints, ip:port, that lead to the (only)
 	// gateway, such as a port forwarded by a router.
 	Advertise []string
 	// DNSDomain is the cluster's zone; "" lets the gateway find out.
@@ -99,9 +99,8 @@ func (o Options) check() error {
 		return fmt.Errorf("advertise %s: leads to one gateway, and there are to be %d", o.Advertise[0], o.Replicas)
 	}
 	for _, e := range o.Advertise {
-		host, port, err := net.SplitHostPort(e)
-		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" {
-			return fmt.Errorf("advertise %q: want host:port", e)
+		if a, err := netip.ParseAddrPort(e); err != nil || a.Port() == 0 {
+			return fmt.Errorf("advertise %q: want ip:port", e)
 		}
 	}
 	if o.DNSDomain != "" {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -91,7 +92,6 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err != nil {
 		return nil, err
 	}
-	useLogger(o)
 	cluster := clusterDNS(&o)
 	g := &Gateway{o: o}
 	defer func() {
@@ -127,9 +127,10 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	return g, nil
 }
 
-// useLogger sends what the Kubernetes libraries say to our log.
-func useLogger(o Options) {
-	l := logr.FromSlogHandler(o.Log.Handler())
+// UseLogger sends what the Kubernetes libraries say to log. They have one
+// logger per process, so this is for main to call, once and first.
+func UseLogger(log *slog.Logger) {
+	l := logr.FromSlogHandler(log.Handler())
 	ctrllog.SetLogger(l)
 	klog.SetLogger(l)
 }

@@ -293,6 +293,7 @@ func echo(c net.Conn) error {
 // TestLaptopReachesShopAndNothingElse is the whole way: objects, tunnel, policy,
 // flows, DNS, and an administrator who ends it.
 func TestLaptopReachesShopAndNothingElse(t *testing.T) {
+	t.Parallel()
 	s := setStage(t)
 	web := s.pod("shop", "web", "10.96.1.1")
 	g, stop := s.start("podnet-gateway-0")
@@ -357,6 +358,7 @@ func TestLaptopReachesShopAndNothingElse(t *testing.T) {
 
 // TestRoleBindingGone takes a permission away and waits for the traffic to end.
 func TestRoleBindingGone(t *testing.T) {
+	t.Parallel()
 	s := setStage(t)
 	web := s.pod("shop", "web", "10.96.1.1")
 	g, _ := s.start("podnet-gateway-0")
@@ -404,6 +406,7 @@ func TestRoleBindingGone(t *testing.T) {
 
 // TestTwoGateways: each lists itself, one leads, and the other goes on when it ends.
 func TestTwoGateways(t *testing.T) {
+	t.Parallel()
 	s := setStage(t)
 	first, stopFirst := s.start("podnet-gateway-0")
 	second, _ := s.start("podnet-gateway-1")
@@ -442,6 +445,7 @@ func TestTwoGateways(t *testing.T) {
 
 // TestMissingPolicyIsNoticed deletes a policy under a running gateway.
 func TestMissingPolicyIsNoticed(t *testing.T) {
+	t.Parallel()
 	s := setStage(t)
 	g, _ := s.start("podnet-gateway-0")
 	l := s.enrol("before", 300, "shop")

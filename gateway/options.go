@@ -47,8 +47,8 @@ type Options struct {
 	PodIPs                       []netip.Addr
 	// DNSDomain is the cluster's zone; "" reads it from /etc/resolv.conf.
 	DNSDomain string
-	// Advertise lists UDP endpoints (host:port) that lead here, beside those
-	// of Services.
+	// Advertise lists UDP endpoints (ip:port) that lead here, beside those of
+	// Services.
 	Advertise []string
 	// Enrol bounds what the gateway takes on; the zero value is the default.
 	Enrol enrol.Config
@@ -59,15 +59,14 @@ type Options struct {
 	WireGuardPort, StreamPort, HTTPPort int
 }
 
-// Environment fills Options from what the manifests put into the pod's
-// environment.
+// Environment fills Options from what the manifests put into the pod.
 func Environment() (Options, error) {
 	o := Options{
 		Namespace: os.Getenv("POD_NAMESPACE"), Pod: os.Getenv("POD_NAME"), PodUID: os.Getenv("POD_UID"), Node: os.Getenv("NODE_NAME"),
 	}
 	var missing []string
-	for name, v := range map[string]string{"POD_NAMESPACE": o.Namespace, "POD_NAME": o.Pod, "POD_UID": o.PodUID} {
-		if v == "" {
+	for _, name := range []string{"POD_NAMESPACE", "POD_NAME", "POD_UID"} {
+		if os.Getenv(name) == "" {
 			missing = append(missing, name)
 		}
 	}
@@ -84,6 +83,10 @@ func Environment() (Options, error) {
 		}
 		o.PodIPs = append(o.PodIPs, a)
 	}
+	var err error
+	if o.REST, err = rest.InClusterConfig(); err != nil {
+		return o, fmt.Errorf("read the pod's API credentials: %w", err)
+	}
 	return o, nil
 }
 
@@ -96,6 +99,11 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Namespace == "" {
 		o.Namespace = deploy.DefaultNamespace
+	}
+	for _, e := range o.Advertise {
+		if _, err := netip.ParseAddrPort(e); err != nil {
+			return o, fmt.Errorf("advertise %q: want ip:port: %w", e, err)
+		}
 	}
 	if !o.Enrol.Pool.IsValid() {
 		o.Enrol = enrol.DefaultConfig()

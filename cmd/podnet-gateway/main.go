@@ -1,5 +1,6 @@
 // Command podnet-gateway ends WireGuard tunnels in an unprivileged process and
-// forwards their flows into the network around it.
+// forwards their flows into the network around it: in a cluster for the peers
+// that the API server vouches for, or anywhere for those of a WireGuard file.
 package main
 
 import (
@@ -9,8 +10,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
+	"podnet.dev/gateway"
 	"podnet.dev/gateway/standalone"
 	"podnet.dev/internal/version"
 )
@@ -27,6 +30,12 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("podnet-gateway", flag.ExitOnError)
 	config := fs.String("wireguard-config", os.Getenv("PODNET_WIREGUARD_CONFIG"), "run without Kubernetes from this WireGuard `FILE`")
+	domain := fs.String("dns-domain", os.Getenv("PODNET_DNS_DOMAIN"), "the cluster's `ZONE`; found out by itself when not given")
+	var advertise list
+	if s := os.Getenv("PODNET_ADVERTISE"); s != "" {
+		_ = advertise.Set(s)
+	}
+	fs.Var(&advertise, "advertise", "a UDP `ENDPOINT` (ip:port) from which this gateway can be reached, beside those of Services")
 	level := slog.LevelInfo
 	if s := os.Getenv("PODNET_LOG_LEVEL"); s != "" {
 		if err := level.UnmarshalText([]byte(s)); err != nil {
@@ -49,10 +58,27 @@ func run(ctx context.Context, args []string) error {
 	default:
 		return fmt.Errorf("unknown log format %q: want text or json", *format)
 	}
-	if *config == "" {
-		return fmt.Errorf("no configuration\nhint: podnet-gateway --wireguard-config FILE")
+	log := slog.New(handler)
+	if *config != "" {
+		return standalone.Run(ctx, standalone.Options{ConfigFile: *config, Log: log})
 	}
-	return standalone.Run(ctx, standalone.Options{ConfigFile: *config, Log: slog.New(handler)})
+	o, err := gateway.Environment()
+	if err != nil {
+		return err
+	}
+	o.DNSDomain, o.Advertise, o.Log = *domain, advertise, log
+	gateway.UseLogger(log)
+	return gateway.Run(ctx, o)
+}
+
+// list is a flag that may be given several times, or once with commas.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(s string) error {
+	*l = append(*l, strings.Split(s, ",")...)
+	return nil
 }
 
 func env(name, otherwise string) string {
