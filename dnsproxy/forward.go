@@ -180,10 +180,16 @@ func (f *Forwarder) try(ctx context.Context, p *pool, hop *dns.Msg, server strin
 			return resp, nil
 		}
 		c.Close()
-		if !kept || ctx.Err() != nil {
-			if ctx.Err() != nil {
-				err = ctx.Err()
+		// The socket's time-out and the context's are the same moment; which
+		// of them shows first is chance.
+		var ne net.Error
+		if late := errors.As(err, &ne) && ne.Timeout(); late || ctx.Err() != nil {
+			err, kept = context.DeadlineExceeded, false
+			if errors.Is(ctx.Err(), context.Canceled) {
+				err = context.Canceled
 			}
+		}
+		if !kept {
 			return nil, fmt.Errorf("%s %s: %w", p.network, server, err)
 		}
 	}
