@@ -42,6 +42,9 @@ func (c Cluster) writeKubeconfigs() error {
 // homeKubeconfigs puts each user's where kubectl looks: ~/.kube/config.
 func (c Cluster) homeKubeconfigs() error {
 	for _, m := range c.Lab.Of(topology.Laptop) {
+		if err := os.MkdirAll(c.State.Home(m.Name, ""), 0o755); err != nil {
+			return err
+		}
 		for _, u := range machine.Users {
 			content, err := os.ReadFile(c.State.Kubeconfig(u.Name))
 			if err != nil {

@@ -123,8 +123,15 @@ func withAccounts(have, kind, homes string) string {
 
 // homes makes the users' homes and run-time folders.
 func (c Computer) homes() error {
+	// Everybody may pass through, and only the user may look into a home.
+	if err := os.MkdirAll(c.State.Home(c.Name, ""), 0o755); err != nil {
+		return err
+	}
 	for _, u := range Users {
 		home, run := c.State.Home(c.Name, u.Name), RuntimeDir(u)
+		if err := os.MkdirAll(filepath.Dir(run), 0o755); err != nil {
+			return err
+		}
 		for _, dir := range []string{home, filepath.Join(home, ".kube"), run} {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
