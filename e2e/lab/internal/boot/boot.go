@@ -19,6 +19,7 @@ import (
 	"podnet.dev/e2e/lab/internal/machine"
 	"podnet.dev/e2e/lab/internal/proc"
 	"podnet.dev/e2e/lab/internal/report"
+	"podnet.dev/e2e/lab/internal/router"
 	"podnet.dev/e2e/lab/internal/state"
 	"podnet.dev/e2e/lab/internal/topology"
 )
@@ -43,6 +44,13 @@ type Lab struct {
 func Open(dir state.Dir, r *report.Report) (*Lab, error) {
 	record, plan, err := dir.Load()
 	if err != nil {
+		return nil, err
+	}
+	var traffic router.State
+	if err := dir.ReadJSON(routerFile, &traffic); err != nil {
+		return nil, err
+	}
+	if plan, err = plan.WithMoved(traffic.Moved); err != nil {
 		return nil, err
 	}
 	return newLab(dir, record, plan, r)

@@ -17,7 +17,7 @@ import (
 
 // traffic are the verbs that change what happens between the machines.
 func (a *app) traffic() []*cobra.Command {
-	return []*cobra.Command{a.cut(), a.heal(), a.wire(), a.nat(), a.dropUDP(), a.link(), a.stop(), a.start()}
+	return []*cobra.Command{a.cut(), a.heal(), a.wire(), a.nat(), a.dropUDP(), a.link(), a.move(), a.stop(), a.start()}
 }
 
 // onLab runs a change of the lab that is up, one at a time.
@@ -80,7 +80,7 @@ func (a *app) heal() *cobra.Command {
 				return a.pair(cmd.Context(), args, (*router.State).Heal)
 			}
 			return a.onLab(func(l *boot.Lab) error {
-				return l.ChangeTraffic(cmd.Context(), func(s *router.State) { *s = router.State{} })
+				return l.ChangeTraffic(cmd.Context(), func(s *router.State) { *s = router.State{Moved: s.Moved} })
 			})
 		},
 	}
@@ -192,6 +192,19 @@ func (a *app) link() *cobra.Command {
 			return a.onMachine(args[0], func(l *boot.Lab, m topology.Machine) error {
 				return l.Link(cmd.Context(), m, args[1] == "up")
 			})
+		},
+	}
+}
+
+func (a *app) move() *cobra.Command {
+	return &cobra.Command{
+		Use: "move LAPTOP NUMBER", Short: "Take a laptop to another network, as to another Wi-Fi; 0 is the first", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.Atoi(args[1])
+			if err != nil {
+				return fmt.Errorf("%q is not a number", args[1])
+			}
+			return a.onLab(func(l *boot.Lab) error { return l.Move(cmd.Context(), args[0], n) })
 		},
 	}
 }

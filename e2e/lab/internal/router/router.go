@@ -35,6 +35,9 @@ type State struct {
 	NAT     map[string]NAT `json:"nat,omitempty"`
 	DropUDP []string       `json:"dropUDP,omitempty"`
 
+	// Moved are laptops in other networks than their first.
+	Moved map[string]int `json:"moved,omitempty"`
+
 	// Wires are the user-space wires; the rules work with and without them.
 	Wires map[string]wire.Config `json:"wires,omitempty"`
 }

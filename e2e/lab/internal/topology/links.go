@@ -99,6 +99,28 @@ func (m Machine) WireOff() []Batch {
 	return []Batch{edge, router}
 }
 
+// Move are the commands that take a machine from one network to another behind
+// the same edge, as when a laptop joins another Wi-Fi. No wire is in the way.
+func Move(from, to Machine) []Batch {
+	return []Batch{{NS: from.EdgeNS(), Lines: []string{
+		delAddr(from.GW4, from.LAN4, edgeInside), delAddr(from.GW6, from.LAN6, edgeInside),
+		addr(to.GW4, to.LAN4, edgeInside), addr(to.GW6, to.LAN6, edgeInside),
+	}}, {NS: from.NS(), Lines: []string{
+		delAddr(from.Addr4, from.LAN4, machineIf), delAddr(from.Addr6, from.LAN6, machineIf),
+		addr(to.Addr4, to.LAN4, machineIf), addr(to.Addr6, to.LAN6, machineIf),
+		fmt.Sprintf("route replace default via %s", to.GW4),
+		fmt.Sprintf("route replace ::/0 via %s", to.GW6),
+	}}, {NS: RouterNS, Lines: []string{
+		fmt.Sprintf("route del %s", from.LAN4), fmt.Sprintf("route del %s", from.LAN6),
+		fmt.Sprintf("route add %s via %s", to.LAN4, to.Public4),
+		fmt.Sprintf("route add %s via %s", to.LAN6, to.Public6),
+	}}}
+}
+
+func delAddr(a netip.Addr, in netip.Prefix, dev string) string {
+	return fmt.Sprintf("addr del %s/%d dev %s", a, in.Bits(), dev)
+}
+
 func addr(a netip.Addr, in netip.Prefix, dev string) string {
 	s := fmt.Sprintf("addr add %s/%d dev %s", a, in.Bits(), dev)
 	if a.Is6() {

@@ -74,7 +74,6 @@ type Lab struct {
 var (
 	Internet4    = netip.MustParseAddr("198.51.100.53") // DNS, and www.example.test
 	Internet6    = netip.MustParseAddr("fd77:6c61:6200:53::53")
-	siteNets4    = netip.MustParsePrefix("10.77.0.0/16")
 	siteNets6    = netip.MustParsePrefix("fd77:6c61:6200::/48") // "lab"
 	links4       = netip.MustParsePrefix("203.0.113.0/24")
 	firstLaptop  = 100 // third byte of the first laptop's network
@@ -121,10 +120,7 @@ func New(o Options) (Lab, error) {
 // router, number link.
 func newMachine(name string, kind Kind, site, link int) Machine {
 	m := Machine{Name: name, Kind: kind}
-	m.LAN4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(site), 0}), 24)
-	m.LAN6 = subnet6(site)
-	m.GW4, m.GW6 = nth(m.LAN4, 1), nth(m.LAN6, 1)
-	m.Addr4, m.Addr6 = nth(m.LAN4, 2), nth(m.LAN6, 2)
+	m.site(site)
 	base := links4.Addr().As4()
 	base[3] = byte(4 * link)
 	m.Link4 = netip.PrefixFrom(netip.AddrFrom4(base), 30)
@@ -132,6 +128,45 @@ func newMachine(name string, kind Kind, site, link int) Machine {
 	m.Up4, m.Up6 = nth(m.Link4, 1), nth(m.Link6, 1)
 	m.Public4, m.Public6 = nth(m.Link4, 2), nth(m.Link6, 2)
 	return m
+}
+
+// site gives the machine the network of that number behind its edge.
+func (m *Machine) site(n int) {
+	m.LAN4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(n), 0}), 24)
+	m.LAN6 = subnet6(n)
+	m.GW4, m.GW6 = nth(m.LAN4, 1), nth(m.LAN6, 1)
+	m.Addr4, m.Addr6 = nth(m.LAN4, 2), nth(m.LAN6, 2)
+}
+
+// Networks is how many networks a laptop can move between.
+const Networks = 10
+
+// Moved is a laptop in its network number n, below Networks; 0 is the first.
+func (l Lab) Moved(name string, n int) (Machine, error) {
+	m, err := l.Machine(name)
+	if err != nil {
+		return m, err
+	}
+	if m.Kind != Laptop || n < 0 || n >= Networks {
+		return m, fmt.Errorf("%s cannot move to network %d: laptops move, between 0 and %d", name, n, Networks-1)
+	}
+	i := slices.IndexFunc(l.Of(Laptop), func(o Machine) bool { return o.Name == name })
+	m.site(firstLaptop + Laptops*n + i)
+	return m, nil
+}
+
+// WithMoved is the lab with these laptops moved.
+func (l Lab) WithMoved(moved map[string]int) (Lab, error) {
+	l.Machines = slices.Clone(l.Machines)
+	for i, m := range l.Machines {
+		if n, ok := moved[m.Name]; ok {
+			var err error
+			if l.Machines[i], err = l.Moved(m.Name, n); err != nil {
+				return l, err
+			}
+		}
+	}
+	return l, nil
 }
 
 func subnet6(n int) netip.Prefix {

@@ -99,3 +99,44 @@ func TestUnknownMachine(t *testing.T) {
 		t.Errorf("%v does not say which machines there are", err)
 	}
 }
+
+func TestLaptopMoves(t *testing.T) {
+	l := plan(t, Options{Nodes: 1})
+	home, err := l.Moved("laptop", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cafe, err := l.Moved("laptop", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden.Check(t, "move.txt", render(Move(home, cafe)))
+	moved, err := l.WithMoved(map[string]int{"laptop": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := moved.Moved("laptop", 0); err != nil || back != home {
+		t.Errorf("back home it is %+v, %v", back, err)
+	}
+	seen := map[netip.Prefix]string{}
+	for n := range Networks {
+		for _, m := range l.Of(Laptop) {
+			to, err := l.Moved(m.Name, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other := seen[to.LAN4]; other != "" {
+				t.Errorf("%s shares %s with %s", m.Name, to.LAN4, other)
+			}
+			seen[to.LAN4] = m.Name
+		}
+	}
+	for _, bad := range []int{-1, Networks} {
+		if _, err := l.Moved("laptop", bad); err == nil {
+			t.Errorf("moved to network %d", bad)
+		}
+	}
+	if _, err := l.Moved("node1", 1); err == nil {
+		t.Error("a node moved")
+	}
+}
