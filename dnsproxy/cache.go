@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -71,7 +72,7 @@ func (c *Cache) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 		lower.Question = []dns.Question{{Name: key.name, Qtype: key.qtype, Qclass: key.qclass}}
 		m, err := c.next.Exchange(ctx, &lower)
 		if err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !errors.Is(err, ErrNoServers) {
 				c.store(key, Refuse(dns.RcodeServerFailure), epoch)
 			}
 			return nil, err

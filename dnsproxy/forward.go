@@ -15,7 +15,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ErrNoServers means that there is nobody to ask.
+// ErrNoServers means that there is nobody to ask: no server is known, or none
+// is there and the network says so at once.
 var ErrNoServers = errors.New("no dns servers known")
 
 // TryTimeout is how long one try at one server may take. Stub resolvers give
@@ -117,6 +118,9 @@ func (f *Forwarder) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) 
 		return last, nil
 	}
 	err := errors.Join(errs...)
+	if !slices.ContainsFunc(errs, func(e error) bool { return !isRefused(e) }) {
+		err = fmt.Errorf("%w: %w", ErrNoServers, err)
+	}
 	f.log.Debug("dns servers did not answer", "name", q.Question[0].Name, "err", err)
 	return nil, fmt.Errorf("ask %v for %s: %w", f.cfg.Servers, q.Question[0].Name, err)
 }

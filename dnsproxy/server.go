@@ -37,6 +37,10 @@ type Options struct {
 	// MaxPerClient is the same for one client address, so that one peer's
 	// flood leaves room for the others. 0: no such limit.
 	MaxPerClient int
+	// Allow says who may ask; all others hear nothing. An address of the
+	// laptop can be reached from its LAN, whichever link it is on. Nil:
+	// everybody. It is called for each question and each TCP connection.
+	Allow func(client netip.Addr) bool
 	// MaxStreams is how many TCP connections are open at once. Default 256.
 	MaxStreams int
 }
@@ -183,7 +187,7 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 			return fmt.Errorf("read dns questions on %v: %w", pc.LocalAddr(), err)
 		}
 		client := from.Addr().Unmap()
-		if !s.enter(client) {
+		if !s.allowed(client) || !s.enter(client) {
 			s.dropped.Add(1)
 			buffers.Put(b)
 			continue
@@ -199,6 +203,8 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 		})
 	}
 }
+
+func (s *Server) allowed(client netip.Addr) bool { return s.opts.Allow == nil || s.opts.Allow(client) }
 
 func (s *Server) enter(client netip.Addr) bool {
 	select {

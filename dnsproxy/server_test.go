@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,6 +236,20 @@ func TestFloodOfOneClientLeavesRoom(t *testing.T) {
 	s.leave(a)
 	if s.enter(b) || !s.enter(a) || s.enter(a) {
 		t.Error("after a has left once")
+	}
+}
+
+func TestStrangersHearNothing(t *testing.T) {
+	var asked atomic.Value
+	addr, s := serveOn(t, many(1), Options{Allow: func(a netip.Addr) bool { asked.Store(a); return false }})
+	for _, network := range []string{"udp", "tcp"} {
+		c := dns.Client{Net: network, Timeout: 200 * time.Millisecond}
+		if m, _, err := c.Exchange(query("web.cart.", dns.TypeA), addr.String()); err == nil {
+			t.Errorf("%s: %v", network, m)
+		}
+	}
+	if st := s.Stats(); st.Dropped != 2 || st.Queries != 0 || asked.Load() != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("%+v, asked about %v", st, asked.Load())
 	}
 }
 

@@ -92,6 +92,11 @@ func (s *Server) serveStreams(ctx context.Context, ln net.Listener, slots chan s
 		default:
 			return fmt.Errorf("accept dns connections on %v: %w", ln.Addr(), err)
 		}
+		if !s.allowed(addrPort(conn.RemoteAddr()).Addr().Unmap()) {
+			s.dropped.Add(1)
+			conn.Close()
+			continue
+		}
 		select {
 		case slots <- struct{}{}:
 		default:

@@ -2,8 +2,10 @@ package dnsproxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -77,10 +79,14 @@ func (s *Split) SetNamespaces(current string, all []string) {
 	s.Flush()
 }
 
-// SetBase changes the resolvers for everything that is not the cluster's.
+// SetBase changes the resolvers for everything that is not the cluster's. It
+// may be called often: the same ones again change nothing.
 func (s *Split) SetBase(servers []netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if old := s.base.Load(); old != nil && slices.Equal(old.forward.cfg.Servers, servers) {
+		return
+	}
 	f := NewForwarder(ForwarderConfig{Servers: servers, Dial: s.cfg.BaseDial, Log: s.log})
 	if old := s.base.Swap(&baseResolver{f, NewCache(f)}); old != nil {
 		old.forward.Close()
@@ -116,23 +122,27 @@ func (s *Split) ServeDNS(ctx context.Context, r *Request) *dns.Msg {
 	case classNowhere:
 		return nowhere(v.zone)
 	case classOther:
-		return s.askBase(ctx, r)
+		return s.askBase(ctx, r, Refuse(dns.RcodeServerFailure))
 	}
 	resp, err := s.cluster.Exchange(ctx, Query(r.Msg, rt.target))
 	if err != nil {
 		s.log.Debug("cluster did not answer a dns question", "err", err)
 		return Refuse(dns.RcodeServerFailure)
 	}
-	if resp.Rcode == dns.RcodeNameError && rt.orBase {
-		return s.askBase(ctx, r)
-	}
 	out := filter(resp, rt.target, v, s.cfg.Forbid)
+	if resp.Rcode == dns.RcodeNameError && rt.orBase {
+		return s.askBase(ctx, r, out)
+	}
 	out.Answer = withOwner(out.Answer, rt.target, r.Question().Name)
 	return out
 }
 
-func (s *Split) askBase(ctx context.Context, r *Request) *dns.Msg {
+// askBase asks the base resolvers. Where there are none, alone is the answer.
+func (s *Split) askBase(ctx context.Context, r *Request, alone *dns.Msg) *dns.Msg {
 	resp, err := s.base.Load().cache.Exchange(ctx, Query(r.Msg, r.Name()))
+	if errors.Is(err, ErrNoServers) {
+		return alone
+	}
 	if err != nil {
 		s.log.Debug("base resolvers did not answer a dns question", "err", err)
 		return Refuse(dns.RcodeServerFailure)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -247,5 +248,28 @@ func TestChangeBaseLive(t *testing.T) {
 	w.split.SetBase(nil)
 	if m := w.ask("example.com.", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("nobody to ask: %v", m)
+	}
+}
+
+// Nobody else to ask: then the cluster's word is the last one, at once.
+func TestNoBaseResolver(t *testing.T) {
+	free, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := free.LocalAddr().(*net.UDPAddr).AddrPort()
+	free.Close()
+	for what, base := range map[string][]netip.AddrPort{"none known": nil, "none there": {gone}} {
+		w := newWorld(t)
+		w.split.SetBase(base)
+		begin := time.Now()
+		for name, rcode := range map[string]int{"nope.": dns.RcodeNameError, "nope.dev.": dns.RcodeNameError, "example.com.": dns.RcodeServerFailure} {
+			if m := w.ask(name, dns.TypeA); m.Rcode != rcode {
+				t.Errorf("%s, %s: %v", what, name, m)
+			}
+		}
+		if d := time.Since(begin); d > time.Second {
+			t.Errorf("%s: took %v", what, d)
+		}
 	}
 }
