@@ -205,3 +205,29 @@ func BenchmarkTunnel(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRoundTrip is one small packet there and back, with nothing else
+// under way.
+func BenchmarkRoundTrip(b *testing.B) {
+	for _, stream := range []bool{false, true} {
+		b.Run(map[bool]string{false: "udp", true: "stream"}[stream], func(b *testing.B) {
+			laptop, gw := newNode(b, 1420, transport.Options{}), newNode(b, 1420, transport.Options{})
+			g := laptop.gateway(b, gw)
+			if stream {
+				g.UseStream(dialTo(gw.serve(b)))
+			} else {
+				g.UseUDP(gw.udpAddr())
+			}
+			gw.echo()
+			f := newFlow(laptop, gw.addr, 64)
+			seq := uint32(0)
+			f.mustExchange(b, 0, 1)
+			for b.Loop() {
+				seq++
+				if err := f.exchange(seq, time.Second); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

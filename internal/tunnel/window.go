@@ -40,11 +40,21 @@ const (
 	sendPatienceAlone = 3 * time.Second
 )
 
-// unit is what a window counts in, in bytes: WireGuard's padding, which makes
-// a packet's count the same before and after encryption.
+// unit is what a window counts in, in bytes.
 const unit = device.PaddingMultiple
 
 func units(size int) int { return (size + unit - 1) / unit }
+
+// padded is the size of a packet with WireGuard's padding, as the device computes
+// it for a TUN of that MTU (never 0 here). A window must count the same when a
+// packet sets out and when it arrives, or it drifts.
+func padded(size, mtu int) int {
+	last := size
+	if last > mtu {
+		last %= mtu
+	}
+	return size - last + min((last+unit-1)/unit*unit, mtu)
+}
 
 // window counts what is under way.
 type window struct {
@@ -150,17 +160,33 @@ type windowTUN struct {
 	tun.Device
 	send, recv *window
 	closeOnce  sync.Once
+
+	// The reader's: the MTU, which takes a system call to know, and since when.
+	mtu   int
+	mtuAt time.Time
 }
 
 func (t *windowTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	t.send.wait()
 	n, err := t.Device.Read(bufs, sizes, offset)
+	t.refreshMTU()
 	sum := 0
 	for _, s := range sizes[:max(n, 0)] {
-		sum += units(s)
+		sum += units(padded(s, t.mtu))
 	}
 	t.send.add(sum)
 	return n, err
+}
+
+func (t *windowTUN) refreshMTU() {
+	if t.mtu != 0 && time.Since(t.mtuAt) < time.Second {
+		return
+	}
+	mtu, err := t.MTU()
+	if err != nil || mtu <= 0 {
+		mtu = device.DefaultMTU
+	}
+	t.mtu, t.mtuAt = mtu, time.Now()
 }
 
 func (t *windowTUN) Write(bufs [][]byte, offset int) (int, error) {

@@ -1,26 +1,40 @@
 package tunnel
 
 import (
+	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/conn/bindtest"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
+	"golang.zx2c4.com/wireguard/tun/tuntest"
+
+	"podnet.dev/internal/key"
 )
 
-func TestUnitsSurviveEncryption(t *testing.T) {
-	for _, mtu := range []int{1280, 1420, 16384} {
-		for size := 1; size <= mtu; size++ {
-			padded := min((size+15)/16*16, mtu)
-			m := make([]byte, padded+device.MessageTransportSize)
-			m[0] = device.MessageTransportType
-			if got := dataUnits(m); got != units(size) {
-				t.Fatalf("MTU %d: %d bytes count %d before and %d after", mtu, size, units(size), got)
-			}
+// What the device makes of a packet counts what the packet counted, also where
+// packets exceed the MTU that the TUN tells (a stack with large TCP segments).
+func TestPaddingIsTheDevices(t *testing.T) {
+	for _, c := range []struct{ size, mtu, want int }{
+		{1, 1420, 16}, {16, 1420, 16}, {17, 1420, 32}, {1408, 1420, 1408}, {1409, 1420, 1420}, {1420, 1420, 1420},
+		{1421, 1420, 1436}, {2840, 1420, 2840}, {16000, 1420, 16004}, {16384, 16384, 16384},
+	} {
+		if got := padded(c.size, c.mtu); got != c.want {
+			t.Errorf("padded(%d, %d) = %d, want %d", c.size, c.mtu, got, c.want)
 		}
+	}
+}
+
+func TestOnlyDataCounts(t *testing.T) {
+	data := make([]byte, 1420+device.MessageTransportSize)
+	data[0] = device.MessageTransportType
+	if got := dataUnits(data); got != units(1420) {
+		t.Errorf("data counts %d, want %d", got, units(1420))
 	}
 	for name, m := range map[string][]byte{
 		"nothing": nil, "keepalive": {4, 31: 0}, "initiation": {1, 147: 0},
@@ -82,7 +96,8 @@ func (slowBind) Send([][]byte, conn.Endpoint) error { time.Sleep(time.Second); r
 
 type stubTUN struct{ tun.Device }
 
-func (stubTUN) Close() error { return nil }
+func (stubTUN) Close() error      { return nil }
+func (stubTUN) MTU() (int, error) { return 1420, nil }
 func (stubTUN) Read(bufs [][]byte, sizes []int, _ int) (int, error) {
 	for i := range sizes {
 		sizes[i] = 1420
@@ -142,4 +157,53 @@ func TestClosedTUNHoldsNobodyBack(t *testing.T) {
 			t.Error("held back after Close")
 		}
 	})
+}
+
+// The count comes back to nothing after real traffic of all sizes through a real
+// device: a window that drifts would choke the tunnel after an hour.
+func TestWindowDoesNotDrift(t *testing.T) {
+	binds := bindtest.NewChannelBinds()
+	var tunnels [2]*Tunnel
+	var tuns [2]*tuntest.ChannelTUN
+	var keys [2]key.Private
+	for i := range tunnels {
+		k, err := key.NewPrivate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tuns[i], keys[i] = tuntest.NewChannelTUN(), k
+		if tunnels[i], err = New(tuns[i].TUN(), binds[i], Config{PrivateKey: k}); err != nil {
+			t.Fatal(err)
+		}
+		defer tunnels[i].Close()
+	}
+	for i := range tunnels {
+		other := 1 - i
+		ip := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(other)}), 32)
+		err := tunnels[i].SetPeers([]Peer{{PublicKey: keys[other].Public(), Endpoint: fmt.Sprintf("127.0.0.1:%d", other), AllowedIPs: []netip.Prefix{ip}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := tunnels[0].send
+	const base = 1000 // shows a count that goes down too far, too
+	w.add(base)
+	for size := 20; size < 5000; size += 37 {
+		p := make([]byte, size)
+		copy(p, tuntest.Ping(netip.AddrFrom4([4]byte{10, 0, 0, 1}), netip.AddrFrom4([4]byte{10, 0, 0, 0}))[:20])
+		p[2], p[3] = byte(size>>8), byte(size)
+		tuns[0].Outbound <- p
+		<-tuns[1].Inbound
+	}
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		w.mu.Lock()
+		sum := w.sum
+		w.mu.Unlock()
+		if sum == base {
+			return
+		}
+		if time.Since(start) > 2*time.Second {
+			t.Fatalf("the count has drifted by %d units", sum-base)
+		}
+	}
 }
