@@ -87,7 +87,7 @@ func printStatus(w io.Writer, s localapi.Status) {
 		row("gateway", "%s/%s", c.Gateway.Namespace, c.Gateway.Pod)
 		row("path", "%s", describePath(c))
 		row("tunnel", "%s %s, MTU %d, handshake %s ago, received %s, sent %s", c.Tunnel.Interface,
-			strings.TrimSpace(c.Tunnel.Address+" "+c.Tunnel.Address6), c.Tunnel.MTU, c.Tunnel.LastHandshake, bytes(c.Tunnel.Rx), bytes(c.Tunnel.Tx))
+			strings.TrimSpace(c.Tunnel.Address+" "+c.Tunnel.Address6), c.Tunnel.MTU, c.Tunnel.LastHandshake, size(c.Tunnel.Rx), size(c.Tunnel.Tx))
 		row("routes", "%s", strings.Join(c.Routes, ", "))
 		row("dns", "%s by %s on %s", c.DNS.Zone, c.DNS.Mode, strings.Join(c.DNS.Listen, ", "))
 		if c.Lease.Renewed != nil {
@@ -123,8 +123,8 @@ func describePath(c localapi.Connection) string {
 	return text
 }
 
-// bytes prints a count as people read it, in units of 1024.
-func bytes(n int64) string {
+// size prints a count as people read it, in units of 1024.
+func size(n int64) string {
 	const units = "KMGTPE"
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)

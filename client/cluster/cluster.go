@@ -202,7 +202,11 @@ func (c *Client) do(ctx context.Context, req *rest.Request, path string, in, out
 			req = req.SetHeader("Content-Type", "application/json")
 		}
 	}
-	raw, err := req.Do(ctx).Raw()
+	result := req.Do(ctx)
+	if err := result.Error(); err != nil { // Raw's error lacks the server's words
+		return err
+	}
+	raw, err := result.Raw()
 	if err != nil {
 		return err
 	}

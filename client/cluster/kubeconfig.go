@@ -129,6 +129,10 @@ func load(kube localapi.Kube) (config *rest.Config, context, namespace string, e
 	if config, err = loader.ClientConfig(); err != nil {
 		return nil, "", "", &KubeconfigError{Source: source, Err: err}
 	}
+	if len(raw.Clusters) == 0 && len(kube.Flags["server"]) == 0 && config.Host == "http://localhost:8080" {
+		// kubectl's default of old; nobody means it.
+		return nil, "", "", &KubeconfigError{Source: source, Err: clientcmd.ErrEmptyConfig}
+	}
 	if namespace, _, err = loader.Namespace(); err != nil {
 		return nil, "", "", &KubeconfigError{Source: source, Err: err}
 	}

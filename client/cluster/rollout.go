@@ -126,14 +126,15 @@ func podTrouble(pod *corev1.Pod) (why string, fatal bool) {
 
 // because is the runtime's own reason, when it says more than the image's name.
 func because(message, image string) string {
-	text := oneLine(message)
-	for _, cut := range []string{"Back-off pulling image \"" + image + "\": ", "ErrImagePull: "} {
+	text := strings.Join(strings.Fields(message), " ")
+	backOff := fmt.Sprintf("Back-off pulling image %q", image)
+	for _, cut := range []string{backOff, ": ErrImagePull: ", fmt.Sprintf("failed to pull and unpack image %q: ", image), fmt.Sprintf("failed to resolve reference %q: ", image)} {
 		text = strings.TrimPrefix(text, cut)
 	}
-	if text == "" || text == "Back-off pulling image \""+image+"\"" {
+	if text == "" {
 		return ""
 	}
-	return ": " + text
+	return ": " + oneLine(text)
 }
 
 func exitCode(t *corev1.ContainerStateTerminated) string {

@@ -15,13 +15,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/httpstream"
-	httpstreamspdy "k8s.io/apimachinery/pkg/util/httpstream/spdy"
 	portforwardconst "k8s.io/apimachinery/pkg/util/portforward"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/transport/websocket"
 	"k8s.io/klog/v2"
+	"k8s.io/streaming/pkg/httpstream"
+	httpstreamspdy "k8s.io/streaming/pkg/httpstream/spdy"
 )
 
 // protocol is the port-forward protocol inside SPDY; it is the only one.
@@ -41,20 +41,28 @@ func (c *Client) DialPod(ctx context.Context, namespace, pod string, port uint16
 		}
 		return nil, c.explain(fmt.Sprintf("forward a port to pod %s/%s at", namespace, pod), err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, conn.abort)
 	s, err := open(conn, fmt.Sprintf("%s/%s:%d", namespace, pod, port), port)
 	if !stop() && err == nil {
 		_ = s.Close()
 		err = ctx.Err()
 	}
 	if err != nil {
+		conn.abort()
 		_ = conn.Close()
 		return nil, fmt.Errorf("forward a port to pod %s/%s: %w", namespace, pod, err)
 	}
 	return s, nil
 }
 
-func (c *Client) upgrade(ctx context.Context, namespace, pod string) (httpstream.Connection, error) {
+// connection is a SPDY connection that can be given up: its own Close wants to
+// say goodbye, and waits for ever behind a write that nobody takes.
+type connection struct {
+	httpstream.Connection
+	abort func()
+}
+
+func (c *Client) upgrade(ctx context.Context, namespace, pod string) (*connection, error) {
 	target := c.rest.Post().AbsPath("/api/v1/namespaces/" + namespace + "/pods/" + pod + "/portforward").URL()
 	conn, err := c.overWebSocket(ctx, target)
 	if httpstream.IsUpgradeFailure(err) && !refused(err) || httpstream.IsHTTPSProxyError(err) {
@@ -74,7 +82,7 @@ func refused(err error) bool {
 	return apierrors.IsForbidden(up.Cause) || apierrors.IsNotFound(up.Cause) || apierrors.IsUnauthorized(up.Cause)
 }
 
-func (c *Client) overWebSocket(ctx context.Context, target *url.URL) (httpstream.Connection, error) {
+func (c *Client) overWebSocket(ctx context.Context, target *url.URL) (*connection, error) {
 	rt, holder, err := websocket.RoundTripperFor(c.config)
 	if err != nil {
 		return nil, err
@@ -92,20 +100,29 @@ func (c *Client) overWebSocket(ctx context.Context, target *url.URL) (httpstream
 		return nil, err
 	}
 	tunnel := portforward.NewTunnelingConnectionWithLogger(klog.Logger{}, ws)
-	return httpstreamspdy.NewClientConnectionWithPings(tunnel, portforward.PingPeriod)
+	conn, err := httpstreamspdy.NewClientConnectionWithPings(tunnel, portforward.PingPeriod)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{conn, func() { _ = ws.NetConn().Close() }}, nil
 }
 
-func (c *Client) overSPDY(target *url.URL) (httpstream.Connection, error) {
+func (c *Client) overSPDY(target *url.URL) (*connection, error) {
 	rt, upgrader, err := spdy.RoundTripperFor(c.config)
 	if err != nil {
 		return nil, err
 	}
-	conn, _, err := spdy.NewDialer(upgrader, &http.Client{Transport: rt, Timeout: requestTimeout}, http.MethodPost, target).Dial(protocol)
-	return conn, err
+	conn, _, err := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: rt, Timeout: requestTimeout}, http.MethodPost, target).Dial(protocol)
+	if err != nil {
+		return nil, err
+	}
+	// This old way does not show what is below; a stalled goodbye stays behind
+	// until TCP gives up.
+	return &connection{conn, func() { go func() { _ = conn.Close() }() }}, nil
 }
 
 // open asks for the two streams of one forwarded connection.
-func open(conn httpstream.Connection, remote string, port uint16) (*stream, error) {
+func open(conn *connection, remote string, port uint16) (*stream, error) {
 	headers := http.Header{}
 	headers.Set(corev1.PortHeader, strconv.Itoa(int(port)))
 	headers.Set(corev1.PortForwardRequestIDHeader, "0")
@@ -141,7 +158,7 @@ const (
 // stream is one forwarded connection as a net.Conn. The SPDY stream below has
 // no deadlines, so a goroutine reads ahead and Read waits with a timer.
 type stream struct {
-	conn   httpstream.Connection
+	conn   *connection
 	data   httpstream.Stream
 	remote streamAddr
 
@@ -163,6 +180,9 @@ type stream struct {
 	rest   []byte // unread part of buffer
 	buffer []byte
 }
+
+// closeGrace is how long Close tries to tell the other side.
+const closeGrace = 100 * time.Millisecond
 
 // podErrorGrace is how long the end of the data waits for the reason, which
 // comes on another stream.
@@ -281,7 +301,7 @@ func (s *stream) Write(p []byte) (int, error) {
 		return 0, os.ErrDeadlineExceeded
 	default:
 	}
-	late := s.writeDeadline.onPass(func() { _ = s.conn.Close() })
+	late := s.writeDeadline.onPass(s.conn.abort)
 	n, err := s.data.Write(p)
 	if late() {
 		return n, os.ErrDeadlineExceeded
@@ -302,8 +322,10 @@ func (s *stream) Write(p []byte) (int, error) {
 func (s *stream) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closed)
-		_ = s.data.Reset()
+		// Goodbye, if that can be said at once.
+		abort := time.AfterFunc(closeGrace, s.conn.abort)
 		_ = s.conn.Close()
+		abort.Stop()
 	})
 	s.wg.Wait()
 	return nil
