@@ -150,6 +150,12 @@ func TestCacheAsksOnceForMany(t *testing.T) {
 
 // What is on its way during a Flush belongs to the world before it.
 func TestFlushOutrunsAnswersOnTheirWay(t *testing.T) {
+	for _, wait := range []time.Duration{0, 2 * time.Second} { // ask before, and after the old answer arrives
+		testFlush(t, wait)
+	}
+}
+
+func testFlush(t *testing.T, wait time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		var n atomic.Int32
 		c := NewCache(ExchangerFunc(func(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
@@ -164,6 +170,7 @@ func TestFlushOutrunsAnswersOnTheirWay(t *testing.T) {
 		go c.Exchange(t.Context(), query("web.cart.", dns.TypeA))
 		time.Sleep(500 * time.Millisecond)
 		c.Flush()
+		time.Sleep(wait)
 		for range 2 {
 			m, err := c.Exchange(t.Context(), query("web.cart.", dns.TypeA))
 			if err != nil || m.Answer[0].(*dns.A).A.String() != "10.0.0.2" {

@@ -159,6 +159,27 @@ func TestReverseIndexUnderReuse(t *testing.T) {
 	}
 }
 
+// While the controller moves an endpoint, it is in two slices for a moment.
+func TestEndpointInTwoSlicesIsOne(t *testing.T) {
+	z := newZone(t, nil)
+	yes := true
+	z.index.setSlice(nil, slice("shop", "db", "moving", map[string]int32{"pg": 5432}, ep(&yes, "db-0", "10.244.1.10")))
+	for _, tt := range []struct {
+		name  string
+		qtype uint16
+		want  int
+	}{
+		{"db.shop.svc.cluster.local.", dns.TypeA, 2},
+		{"db-0.db.shop.svc.cluster.local.", dns.TypeA, 1},
+		{"_pg._tcp.db.shop.svc.cluster.local.", dns.TypeSRV, 2},
+		{"10.1.244.10.in-addr.arpa.", dns.TypePTR, 1},
+	} {
+		if m := ask(z, ada, tt.name, tt.qtype); len(m.Answer) != tt.want {
+			t.Errorf("%s: %v", tt.name, m.Answer)
+		}
+	}
+}
+
 func TestReadersAndEventsAtOnce(t *testing.T) {
 	z := newZone(t, nil)
 	stop := make(chan struct{})
