@@ -164,11 +164,6 @@ func Plan(have Host, want Config) ([]Op, error) {
 	if !own.Up {
 		ops = append(ops, Op{Kind: OpUp})
 	}
-	for _, p := range own.Addresses {
-		if !slices.Contains(addresses, p) && !p.Addr().IsLinkLocalUnicast() {
-			ops = append(ops, Op{Kind: OpDelAddr, Prefix: p})
-		}
-	}
 	for _, p := range addresses {
 		if !slices.Contains(own.Addresses, p) {
 			ops = append(ops, Op{Kind: OpAddAddr, Prefix: p})
@@ -183,6 +178,13 @@ func Plan(have Host, want Config) ([]Op, error) {
 	for _, p := range ownRoutes {
 		if !slices.Contains(routes, p) {
 			ops = append(ops, Op{Kind: OpDelRoute, Prefix: p})
+		}
+	}
+	// The kernel drops the routes of an interface with its last address: hence
+	// routes go before addresses, and old addresses after the new are there.
+	for _, p := range own.Addresses {
+		if !slices.Contains(addresses, p) && !p.Addr().IsLinkLocalUnicast() {
+			ops = append(ops, Op{Kind: OpDelAddr, Prefix: p})
 		}
 	}
 	for _, p := range routes {
