@@ -357,6 +357,7 @@ func TestServerStopsAndStarts(t *testing.T) {
 	}
 	lab(t, "start", "apiserver")
 	on(t, "laptop", "kubectl get --raw /readyz")
+	lab(t, "status")
 }
 
 func number(t *testing.T, in, pattern string) float64 {

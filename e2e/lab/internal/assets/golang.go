@@ -61,7 +61,7 @@ func (b builder) module(ctx context.Context, name, version, ldflags string, pack
 	}
 	toolchain, err := command(ctx, src, goEnv, "go", "env", "GOVERSION")
 	if err != nil {
-		return "", fmt.Errorf("Go is needed: %w", err)
+		return "", fmt.Errorf("the lab builds Kubernetes with Go, which does not run: %w", err)
 	}
 	k, err := key(append(files, own...), append([]string{toolchain, ldflags, version}, packages...))
 	if err != nil {

@@ -180,10 +180,18 @@ func (p Process) gone(ctx context.Context, within time.Duration) bool {
 // Alive says whether the recorded process still runs.
 func (p Process) Alive() bool {
 	st, err := stat(p.PID)
-	return err == nil && st.start == p.Start && st.state != "Z" && st.state != "X"
+	return err == nil && st.start == p.Start && !st.ended()
 }
 
-type status struct{ state, start string }
+type status struct {
+	state   string
+	threads string
+	start   string
+}
+
+// ended says whether this is only the memory of a process. A zombie with
+// threads is in the middle of an execve that its first thread did not make.
+func (s status) ended() bool { return s.state == "X" || s.state == "Z" && s.threads <= "1" }
 
 func stat(pid int) (status, error) {
 	content, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -193,7 +201,8 @@ func stat(pid int) (status, error) {
 	return parseStat(string(content))
 }
 
-// parseStat reads fields 3 (state) and 22 (start time) of proc_pid_stat(5).
+// parseStat reads fields 3 (state), 20 (threads) and 22 (start time) of
+// proc_pid_stat(5).
 // Field 2 is the program's name in parentheses, which may hold anything, so
 // counting begins behind the last one.
 func parseStat(s string) (status, error) {
@@ -202,5 +211,5 @@ func parseStat(s string) (status, error) {
 	if !ok || len(fields) < 20 {
 		return status{}, fmt.Errorf("unreadable process status %q", s)
 	}
-	return status{state: fields[0], start: fields[19]}, nil
+	return status{state: fields[0], threads: fields[17], start: fields[19]}, nil
 }

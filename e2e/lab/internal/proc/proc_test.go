@@ -69,13 +69,29 @@ func TestParseStat(t *testing.T) {
 	tail := " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21"
 	for _, name := range []string{"(sh)", "(a b)", "(:) R 1)", "()", "())"} {
 		st, err := parseStat("12 " + name + tail)
-		if err != nil || st.state != "S" || st.start != "777" {
+		if err != nil || st.state != "S" || st.threads != "16" || st.start != "777" {
 			t.Errorf("%s: %+v, %v", name, st, err)
 		}
 	}
 	for _, bad := range []string{"", "12", "12 (sh)", "12 (sh) S 1 2"} {
 		if st, err := parseStat(bad); err == nil {
 			t.Errorf("%q: %+v", bad, st)
+		}
+	}
+}
+
+// TestExecOfAnotherThreadIsNoEnd: for a moment the process's first thread is a
+// zombie, and yet the process lives on.
+func TestExecOfAnotherThreadIsNoEnd(t *testing.T) {
+	for s, want := range map[status]bool{
+		{state: "Z", threads: "7"}: false,
+		{state: "Z", threads: "1"}: true,
+		{state: "Z", threads: "0"}: true,
+		{state: "X", threads: "1"}: true,
+		{state: "S", threads: "1"}: false,
+	} {
+		if s.ended() != want {
+			t.Errorf("%+v ended: %v", s, !want)
 		}
 	}
 }
