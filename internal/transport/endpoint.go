@@ -61,10 +61,7 @@ type udpEndpoint struct {
 	address
 	src   netip.Addr  // invalid: the kernel chooses
 	noSrc atomic.Bool // src is no longer to be used
-	// gsoLimit is the smallest segment size that the kernel refused to
-	// segment on the way to dst (it exceeds the path's MTU); 0: none yet.
-	gsoLimit atomic.Uint32
-	std      conn.Endpoint // the portable sockets' own form of it
+	udpRoute
 }
 
 func (e *udpEndpoint) ClearSrc() { e.noSrc.Store(true) }

@@ -15,6 +15,13 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 )
 
+// udpRoute is what the sockets have learned about the way to an endpoint.
+type udpRoute struct {
+	// gsoLimit is the smallest segment size that the kernel refused to
+	// segment (it exceeds the path's MTU); 0: none yet.
+	gsoLimit atomic.Uint32
+}
+
 // linuxSockets are one IPv4 and one IPv6 socket on the same port, read and
 // written many datagrams per system call.
 type linuxSockets struct {

@@ -8,6 +8,9 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 )
 
+// udpRoute is the portable sockets' own form of an endpoint.
+type udpRoute struct{ std conn.Endpoint }
+
 // stdSockets are wireguard-go's portable sockets.
 type stdSockets struct {
 	b   *Bind
