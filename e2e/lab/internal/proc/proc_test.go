@@ -69,7 +69,7 @@ func TestParseStat(t *testing.T) {
 	tail := " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21"
 	for _, name := range []string{"(sh)", "(a b)", "(:) R 1)", "()", "())"} {
 		st, err := parseStat("12 " + name + tail)
-		if err != nil || st.state != "S" || st.threads != "16" || st.start != "777" {
+		if err != nil || st.state != "S" || st.threads != "17" || st.start != "777" {
 			t.Errorf("%s: %+v, %v", name, st, err)
 		}
 	}
