@@ -65,21 +65,27 @@ type connection struct {
 func (c *Client) upgrade(ctx context.Context, namespace, pod string) (*connection, error) {
 	target := c.rest.Post().AbsPath("/api/v1/namespaces/" + namespace + "/pods/" + pod + "/portforward").URL()
 	conn, err := c.overWebSocket(ctx, target)
-	if httpstream.IsUpgradeFailure(err) && !refused(err) || httpstream.IsHTTPSProxyError(err) {
+	// A WebSocket begins with a GET, and that takes the verb "get" in RBAC where
+	// SPDY's POST takes "create": a refusal of the one is not one of the other.
+	if httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err) || apierrors.IsForbidden(err) {
 		c.log.Debug("no websocket, trying spdy", "err", err)
-		return c.overSPDY(target)
+		old, oldErr := c.overSPDY(target)
+		if oldErr != nil && apierrors.IsForbidden(err) {
+			return nil, err // it says so in fewer words
+		}
+		return old, oldErr
 	}
 	return conn, err
 }
 
-// refused says whether the server understood and said no, which SPDY would not
-// change.
-func refused(err error) bool {
+// verdict is what the API server itself said to an upgrade, nil when something
+// on the way may not have understood it.
+func verdict(err error) error {
 	var up *httpstream.UpgradeFailureError
-	if !errors.As(err, &up) {
-		return false
+	if errors.As(err, &up) && (apierrors.IsForbidden(up.Cause) || apierrors.IsNotFound(up.Cause) || apierrors.IsUnauthorized(up.Cause)) {
+		return up.Cause
 	}
-	return apierrors.IsForbidden(up.Cause) || apierrors.IsNotFound(up.Cause) || apierrors.IsUnauthorized(up.Cause)
+	return nil
 }
 
 func (c *Client) overWebSocket(ctx context.Context, target *url.URL) (*connection, error) {
@@ -93,9 +99,8 @@ func (c *Client) overWebSocket(ctx context.Context, target *url.URL) (*connectio
 	}
 	ws, err := websocket.Negotiate(rt, holder, req, portforwardconst.WebsocketsSPDYTunnelingPrefix+protocol)
 	if err != nil {
-		var up *httpstream.UpgradeFailureError
-		if refused(err) && errors.As(err, &up) {
-			return nil, up.Cause
+		if said := verdict(err); said != nil {
+			return nil, said
 		}
 		return nil, err
 	}

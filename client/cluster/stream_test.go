@@ -222,9 +222,17 @@ func TestCloseWakesReader(t *testing.T) {
 
 func TestPortForwardForbidden(t *testing.T) {
 	f := newFakeAPI(t)
-	f.on["GET "+portforwardPath] = func(w http.ResponseWriter, _ *http.Request) {
+	forbidden := func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, 403, metav1.StatusReasonForbidden, "pods \"podnet-gateway-0\" is forbidden")
 	}
+	f.forwards(true, echo)
+	f.on["GET "+portforwardPath] = forbidden // no verb get: SPDY needs none
+	if conn, err := f.client().DialPod(t.Context(), "podnet-system", "podnet-gateway-0", 51821); err != nil {
+		t.Error(err)
+	} else if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	f.on["POST "+portforwardPath] = forbidden
 	_, err := f.client().DialPod(t.Context(), "podnet-system", "podnet-gateway-0", 51821)
 	explained(t, err, localapi.CodeForbidden, "alice may not create pods/portforward in namespace podnet-system", "podnet-connect")
 }
