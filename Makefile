@@ -6,8 +6,10 @@ SHELL       := /bin/bash
 
 VERSION ?= dev
 # Reproducible: no paths, no build id, no C library, the toolchain of go.mod.
+# The same flags everywhere let tests and builds share what is compiled.
 export CGO_ENABLED := 0
-GOBUILD := go build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)'
+export GOFLAGS := -trimpath -buildvcs=false
+GOBUILD := go build -ldflags '-s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)'
 
 PROGRAMS := ./cmd/podnet ./cmd/podnet-gateway ./deploy/image ./e2e/lab ./e2e/bench
 IMAGE    := podnet.dev/gateway:dev
