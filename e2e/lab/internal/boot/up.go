@@ -161,6 +161,9 @@ func (l *Lab) up(ctx context.Context, set assets.Set) error {
 
 // network makes the namespaces and lays the links.
 func (l *Lab) network(ctx context.Context) error {
+	// The one module that nothing loads by itself. Where it is built in, or
+	// cannot be had, this fails, and the links will tell.
+	_ = exec.CommandContext(ctx, "modprobe", "br_netfilter").Run()
 	if err := netns.Add(ctx, l.Plan.Namespaces()...); err != nil {
 		return err
 	}

@@ -45,7 +45,6 @@ func (c Cluster) ControlPlane() []Component {
 			// Each controller gets an identity of its own at start; the default
 			// limits stretch that to seconds.
 			"--kube-api-qps=1000", "--kube-api-burst=1000",
-			"--node-monitor-period=2s", "--node-monitor-grace-period=20s",
 		}},
 		{Scheduler, m, []string{c.program("kube-scheduler"),
 			"--kubeconfig=" + c.State.Kubeconfig("kube-scheduler"),

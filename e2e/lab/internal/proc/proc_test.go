@@ -96,6 +96,17 @@ func TestExecOfAnotherThreadIsNoEnd(t *testing.T) {
 	}
 }
 
+func FuzzParseStat(f *testing.F) {
+	f.Add("12 (sh) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21")
+	f.Add("1 ()) ) R")
+	f.Add(")")
+	f.Fuzz(func(t *testing.T, s string) {
+		if st, err := parseStat(s); err == nil && (st.state == "" || st.start == "") {
+			t.Errorf("%q: %+v", s, st)
+		}
+	})
+}
+
 func read(t *testing.T, file string) string {
 	t.Helper()
 	content, err := os.ReadFile(file)

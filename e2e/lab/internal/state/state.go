@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"podnet.dev/e2e/lab/internal/proc"
@@ -108,11 +109,9 @@ func (d Dir) WriteJSON(name string, v any) error {
 // Lock waits until no other lab command changes this lab, and gives the way to
 // let the next one in.
 func (d Dir) Lock() (unlock func(), err error) {
-	if err := os.MkdirAll(filepath.Dir(string(d)), 0o755); err != nil {
-		return nil, err
-	}
-	// Beside the folder, not in it: "down" removes the folder.
-	f, err := os.OpenFile(string(d)+".lock", os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	// Not in the folder, which "down" removes.
+	name := "/run/" + strings.ReplaceAll(strings.Trim(string(d), "/"), "/", "-") + ".lock"
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, err
 	}
