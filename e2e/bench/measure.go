@@ -53,7 +53,7 @@ func measure(ctx context.Context, o options, mode, system string) (*result, erro
 		return nil, err
 	}
 	r.connects, r.connectFailures = c.Rate, c.Failed
-	if system == podnet {
+	if system != upstream {
 		if r.flowKB, err = w.idleFlows(ctx); err != nil {
 			return nil, err
 		}

@@ -13,47 +13,47 @@ var goals = map[string]map[string]string{
 	"seg":  {"up": ">= 3", "down": ">= 2.4", "cpu up": "<= 0.35", "cpu down": "<= 0.6"},
 }
 
-// report prints one mode. Either result may be missing.
-func report(out io.Writer, mode string, p, u *result) {
+// report prints one mode. Results that are missing are dashes.
+func report(out io.Writer, mode string, results map[string]*result) {
 	g := goals[mode]
 	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	defer t.Flush()
-	if p == nil {
-		p = &result{}
-	}
-	if u == nil {
-		u = &result{}
-	}
-	fmt.Fprintf(t, "\nmode %s\tpodnet\twireguard-go\tratio\tgoal\t\n", mode)
-	ratio := func(name string, a, b float64, format, goal string) {
-		r := "-"
-		if a > 0 && b > 0 {
-			r = fmt.Sprintf("%.2f", a/b)
+	get := func(system string) *result {
+		if r := results[system]; r != nil {
+			return r
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t\n", name, figure(format, a), figure(format, b), r, goal)
+		return &result{}
 	}
-	ratio("TCP up, 1 flow, Gbit/s", p.up1.gbps, u.up1.gbps, "%.2f", g["up"])
-	ratio("TCP down, 1 flow, Gbit/s", p.down1.gbps, u.down1.gbps, "%.2f", g["down"])
-	ratio("TCP up, 8 flows, Gbit/s", p.up8.gbps, u.up8.gbps, "%.2f", g["up"])
-	ratio("TCP down, 8 flows, Gbit/s", p.down8.gbps, u.down8.gbps, "%.2f", g["down"])
-	ratio("gateway CPU up, s/Gbit", p.up8.cpu, u.up8.cpu, "%.3f", g["cpu up"])
-	ratio("gateway CPU down, s/Gbit", p.down8.cpu, u.down8.cpu, "%.3f", g["cpu down"])
-	ratio("round trip p50, us", p.idle.P50, u.idle.P50, "%.0f", "<= 1.4")
-	ratio("round trip p99, us", p.idle.P99, u.idle.P99, "%.0f", "<= 1.4")
-	ratio("round trip p99, 8 flows up, ms", p.loadUp.P99/1000, u.loadUp.P99/1000, "%.1f", "10 ms")
-	ratio("round trip p99, 8 flows down, ms", p.loadDown.P99/1000, u.loadDown.P99/1000, "%.1f", "10 ms")
-	ratio("connects/s, 16 at a time", p.connects, u.connects, "%.0f", ">= 0.8")
-	ratio("connects failed", float64(p.connectFailures), float64(u.connectFailures), "%.0f", "0")
-	ratio("UDP 1200 B up, packets/s, < 1 % lost", p.udpUp, u.udpUp, "%.0f", ">= 1")
-	ratio("UDP 1200 B down, packets/s, < 1 % lost", p.udpDown, u.udpDown, "%.0f", ">= 1")
-	ratio("memory idle, MB", p.rssIdle, u.rssIdle, "%.0f", "16 MB")
-	ratio("memory peak, MB", p.rssPeak, u.rssPeak, "%.0f", "80 MB")
-	ratio("memory of an idle flow, KB", p.flowKB, 0, "%.1f", "12 KB")
-}
-
-func figure(format string, v float64) string {
-	if v == 0 {
-		return "-"
+	u, c, p := get(upstream), get(plain), get(podnet)
+	fmt.Fprintf(t, "\nmode %s\t%s\t%s\t%s\tratio\tgoal\t\n", mode, upstream, plain, podnet)
+	row := func(name, format, goal string, of func(*result) float64) {
+		ratio := "-"
+		if of(u) > 0 && of(p) > 0 {
+			ratio = fmt.Sprintf("%.2f", of(p)/of(u))
+		}
+		cell := func(r *result) string {
+			if *r == (result{}) {
+				return "-"
+			}
+			return fmt.Sprintf(format, of(r))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", name, cell(u), cell(c), cell(p), ratio, goal)
 	}
-	return fmt.Sprintf(format, v)
+	row("TCP up, 1 flow, Gbit/s", "%.2f", g["up"], func(r *result) float64 { return r.up1.gbps })
+	row("TCP down, 1 flow, Gbit/s", "%.2f", g["down"], func(r *result) float64 { return r.down1.gbps })
+	row("TCP up, 8 flows, Gbit/s", "%.2f", g["up"], func(r *result) float64 { return r.up8.gbps })
+	row("TCP down, 8 flows, Gbit/s", "%.2f", g["down"], func(r *result) float64 { return r.down8.gbps })
+	row("gateway CPU up, s/Gbit", "%.3f", g["cpu up"], func(r *result) float64 { return r.up8.cpu })
+	row("gateway CPU down, s/Gbit", "%.3f", g["cpu down"], func(r *result) float64 { return r.down8.cpu })
+	row("round trip p50, us", "%.0f", "<= 1.4", func(r *result) float64 { return r.idle.P50 })
+	row("round trip p99, us", "%.0f", "<= 1.4", func(r *result) float64 { return r.idle.P99 })
+	row("round trip p99, 8 flows up, ms", "%.1f", "10 ms", func(r *result) float64 { return r.loadUp.P99 / 1000 })
+	row("round trip p99, 8 flows down, ms", "%.1f", "10 ms", func(r *result) float64 { return r.loadDown.P99 / 1000 })
+	row("connects/s, 16 at a time", "%.0f", ">= 0.8", func(r *result) float64 { return r.connects })
+	row("connects failed", "%.0f", "0", func(r *result) float64 { return float64(r.connectFailures) })
+	row("UDP 1200 B up, packets/s, < 1 % lost", "%.0f", ">= 1", func(r *result) float64 { return r.udpUp })
+	row("UDP 1200 B down, packets/s, < 1 % lost", "%.0f", ">= 1", func(r *result) float64 { return r.udpDown })
+	row("gateway memory idle, MB", "%.0f", "16 MB", func(r *result) float64 { return r.rssIdle })
+	row("gateway memory peak, MB", "%.0f", "80 MB", func(r *result) float64 { return r.rssPeak })
+	row("gateway memory of an idle flow, KB", "%.1f", "12 KB", func(r *result) float64 { return r.flowKB })
 }

@@ -22,6 +22,8 @@ func worker(args []string) error {
 	switch args[0] {
 	case "tun":
 		return runTUN()
+	case "podnet-tun":
+		return runPodnet()
 	case "serve":
 		return serve(at(1))
 	case "feature":

@@ -15,10 +15,14 @@ import (
 	"podnet.dev/internal/key"
 )
 
+// The systems measured: which gateway, behind which laptop.
 const (
-	upstream = "wireguard-go"
-	podnet   = "podnet"
+	upstream = "wireguard-go" // wireguard-go at both ends
+	plain    = "plain client" // podnet-gateway, wireguard-go on the laptop
+	podnet   = "podnet"       // podnet-gateway, podnet's tunnel on the laptop
+)
 
+const (
 	wgPort = 51820
 	podIP  = "10.96.0.2"
 	mtu    = 1420
@@ -121,8 +125,12 @@ func (w *world) startAll(ctx context.Context, o options, system string) error {
 	if err != nil {
 		return err
 	}
-	conf := fmt.Sprintf("private_key=%s\nlisten_port=51821\npublic_key=%s\nendpoint=192.168.77.1:%d\nallowed_ip=10.96.0.0/24\nallowed_ip=10.99.0.0/24\npersistent_keepalive_interval=25\n", lk.Hex(), gk.Public().Hex(), wgPort)
-	if _, err := w.start(w.inside(ctx, w.laptop, "worker", "tun"), conf); err != nil {
+	worker, conf := "tun", fmt.Sprintf("private_key=%s\nlisten_port=51821\npublic_key=%s\nendpoint=192.168.77.1:%d\nallowed_ip=10.96.0.0/24\n", lk.Hex(), gk.Public().Hex(), wgPort)
+	if system == podnet {
+		worker = "podnet-tun"
+		conf = fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = 51821\n[Peer]\nPublicKey = %s\nEndpoint = 192.168.77.1:%d\nAllowedIPs = 10.96.0.0/24\n", base64Key(lk), gk.Public(), wgPort)
+	}
+	if _, err := w.start(w.inside(ctx, w.laptop, "worker", worker), conf); err != nil {
 		return err
 	}
 	if err := w.tunUp(w.laptop, laptopTunnel, "10.96.0.0/24"); err != nil {
