@@ -2,6 +2,7 @@ package boot
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -32,7 +33,9 @@ func Up(ctx context.Context, dir state.Dir, o topology.Options, set assets.Set, 
 	if err != nil {
 		return err
 	}
-	want := state.Record{Options: o, Assets: fingerprint, Bin: set.Bin}
+	c := kube.Cluster{State: dir, Lab: plan, Bin: set.Bin}
+	config := sha256.Sum256([]byte(c.Text() + c.Objects() + fmt.Sprint(plan.Links())))
+	want := state.Record{Options: o, Assets: fmt.Sprintf("%s-%x", fingerprint, config[:8]), Bin: set.Bin}
 	if o.Resolved && set.Resolved == "" {
 		return errors.New("systemd-resolved is not in the cache: run \"lab build\" where Debian's packages can be reached")
 	}
@@ -72,7 +75,7 @@ func (l *Lab) whyNot(ctx context.Context, want state.Record) error {
 		return fmt.Errorf("it has other options: %+v", l.Record.Options)
 	}
 	if l.Record.Assets != want.Assets {
-		return errors.New("it runs other programs or images")
+		return errors.New("it runs other programs, images or settings")
 	}
 	return l.Healthy(ctx)
 }

@@ -34,6 +34,24 @@ func (c Cluster) files() []file {
 	return fs
 }
 
+// Text is everything that was rendered for the cluster, but for its objects:
+// two clusters with the same text run the same.
+func (c Cluster) Text() string {
+	var b strings.Builder
+	for _, f := range c.files() {
+		b.WriteString("#### " + f.path + "\n" + f.content + "\n")
+	}
+	components := c.ControlPlane()
+	for _, n := range c.Lab.Of(topology.Node) {
+		components = append(append(components, c.Containerd(n)), c.NodeComponents(n)...)
+	}
+	for _, k := range components {
+		b.WriteString("#### " + k.Name + " on " + k.Machine.Name + "\n" + strings.Join(k.Argv, "\n") + "\n\n")
+	}
+	b.WriteString("#### nodes\n" + c.Nodes())
+	return b.String()
+}
+
 // WriteFiles writes the configuration files.
 func (c Cluster) WriteFiles() error {
 	for _, f := range c.files() {

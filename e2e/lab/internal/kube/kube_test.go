@@ -30,19 +30,7 @@ func TestConfiguration(t *testing.T) {
 		"single-stack": {Nodes: 1},
 	} {
 		c := cluster(t, o, "/state")
-		var b strings.Builder
-		for _, f := range c.files() {
-			b.WriteString("#### " + f.path + "\n" + f.content + "\n")
-		}
-		components := c.ControlPlane()
-		for _, n := range c.Lab.Of(topology.Node) {
-			components = append(append(components, c.Containerd(n)), c.NodeComponents(n)...)
-		}
-		for _, k := range components {
-			b.WriteString("#### " + k.Name + " on " + k.Machine.Name + "\n" + strings.Join(k.Argv, "\n") + "\n\n")
-		}
-		b.WriteString("#### nodes\n" + c.Nodes())
-		golden.Check(t, name+".txt", b.String())
+		golden.Check(t, name+".txt", c.Text())
 	}
 }
 
