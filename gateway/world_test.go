@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/policy"
+	"podnet.dev/internal/key"
+)
+
+func testSlice(namespace, name string, pods ...string) *discoveryv1.EndpointSlice {
+	port, tcp := int32(8080), corev1.ProtocolTCP
+	s := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: endpointsByController}},
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &port, Protocol: &tcp}},
+	}
+	for _, p := range pods {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{p}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: namespace, Name: "p"}})
+	}
+	return s
+}
+
+func testService(namespace, name, ip string) *corev1.Service {
+	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: corev1.ServiceSpec{ClusterIP: ip, ClusterIPs: []string{ip}, Ports: []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}}}
+}
+
+// TestOneChangeInALargeCluster: 10,000 Services with 50,000 endpoints, of which
+// one changes, and counts within a second.
+func TestOneChangeInALargeCluster(t *testing.T) {
+	w := testWorld()
+	ip := func(first byte, n int) string {
+		return netip.AddrFrom4([4]byte{10, first + byte(n>>16), byte(n >> 8), byte(n)}).String()
+	}
+	for i := range 10_000 {
+		ns, name := fmt.Sprintf("ns%d", i%100), fmt.Sprintf("s%d", i)
+		w.event(w.setService, testService(ns, name, ip(96, i)))
+		w.event(w.setSlice, testSlice(ns, name, ip(200, 5*i), ip(200, 5*i+1), ip(200, 5*i+2), ip(200, 5*i+3), ip(200, 5*i+4)))
+	}
+	w.publish()
+	peer := netip.MustParseAddr("198.18.0.2")
+	w.policy.SetGrants([]policy.Grant{{Addrs: []netip.Addr{peer}, Namespaces: []string{"ns7"}}})
+	dst := netip.MustParseAddrPort("10.222.9.9:8080")
+	if w.policy.Allow(peer, policy.TCP, dst) {
+		t.Fatal("allowed before it exists")
+	}
+	began := time.Now()
+	w.event(w.setSlice, testSlice("ns7", "s7", "10.222.9.9"))
+	w.publish()
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("one change took %v", took)
+	}
+	if !w.policy.Allow(peer, policy.TCP, dst) || w.policy.Allow(peer, policy.TCP, netip.MustParseAddrPort(ip(200, 35)+":8080")) {
+		t.Error("the change does not count")
+	}
+	if n := len(w.network.PodCIDRs); n == 0 || n > maxRanges {
+		t.Errorf("%d pod ranges are published", n)
+	}
+}
+
+func TestObjectsAsPolicySeesThem(t *testing.T) {
+	headless := testService("shop", "db", "None")
+	external := testService("shop", "ext", "")
+	external.Spec.Type = corev1.ServiceTypeExternalName
+	sctp := testService("shop", "sctp", "10.96.0.9")
+	sctp.Spec.Ports[0].Protocol = corev1.ProtocolSCTP
+	for _, s := range []*corev1.Service{headless, external} {
+		if got := serviceOf(s); len(got.ClusterIPs) != 0 {
+			t.Errorf("%s has cluster IPs %v", s.Name, got.ClusterIPs)
+		}
+	}
+	if got := serviceOf(sctp); len(got.Ports) != 0 || len(got.ClusterIPs) != 1 {
+		t.Errorf("SCTP: %+v", got)
+	}
+
+	s := testSlice("shop", "web", "10.244.0.2", "web.example.org")
+	s.Endpoints = append(s.Endpoints,
+		discoveryv1.Endpoint{Addresses: []string{"10.244.0.3"}},
+		discoveryv1.Endpoint{Addresses: []string{"10.244.0.4"}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "pay"}},
+		discoveryv1.Endpoint{Addresses: []string{"10.244.0.5"}, TargetRef: &corev1.ObjectReference{Kind: "Node", Name: "n"}})
+	got := sliceOf(s)
+	if !got.Opaque || !got.Managed || got.Service != "web" {
+		t.Errorf("%+v", got)
+	}
+	for i, want := range []bool{true, false, false, false} {
+		if got.Endpoints[i].Pod != want {
+			t.Errorf("endpoint %s: pod %v, want %v", got.Endpoints[i].Addr, got.Endpoints[i].Pod, want)
+		}
+	}
+}
+
+func TestObjectsAsEnrolmentSeesThem(t *testing.T) {
+	p := newPeer()
+	p.Spec.PublicKey = "AAAA"
+	if got := peerOf(p); got.Key != (key.Public{}) {
+		t.Errorf("a key that is none became %s", got.Key)
+	}
+	a := &podnet.Access{ObjectMeta: metav1.ObjectMeta{Namespace: "shop"}, Spec: podnet.AccessSpec{Scope: podnet.ScopeCluster}}
+	if accessOf(a, "podnet-system").Cluster {
+		t.Error("an Access of scope Cluster counts outside the gateway's namespace")
+	}
+	a.Namespace = "podnet-system"
+	if !accessOf(a, "podnet-system").Cluster {
+		t.Error("an Access of scope Cluster does not count in the gateway's namespace")
+	}
+	// Somebody's finalizer keeps a deleted object: the peer goes all the same.
+	w := testWorld()
+	p = newPeer()
+	w.event(w.setPeer, p)
+	p = p.DeepCopy()
+	now := metav1.Now()
+	p.DeletionTimestamp = &now
+	w.event(w.setPeer, p)
+	if n := len(w.snapshot().peers); n != 0 {
+		t.Errorf("%d peers after the deletion began", n)
+	}
+}
