@@ -16,7 +16,7 @@ import (
 func readOriginal(path string) (*original, error) {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &original{Kind: kindAbsent}, nil
+		return &original{Kind: kindAbsent, UID: os.Geteuid(), GID: os.Getegid()}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look at resolver configuration: %w", err)
@@ -32,7 +32,7 @@ func readOriginal(path string) (*original, error) {
 		}
 		// What we put in the link's place shall be as readable as a
 		// resolv.conf is, not as a link is.
-		o.Perm, o.UID, o.GID = 0o644, 0, 0
+		o.Perm, o.UID, o.GID = 0o644, os.Geteuid(), os.Getegid()
 	}
 	o.Content, err = os.ReadFile(path)
 	if err != nil && !(o.Kind == kindSymlink && errors.Is(err, fs.ErrNotExist)) {
