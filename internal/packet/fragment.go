@@ -87,7 +87,7 @@ func fragment6(p *Packet, mtu int, alloc func(n int) []byte) {
 const (
 	maxPartial      = 64               // packets being put together at once
 	maxPartialBytes = 1 << 20          // and their bytes
-	maxPieces       = 64               // fragments of one packet
+	maxPieces       = 128              // fragments of one packet: 65,535 bytes in the smallest allowed, 576
 	partialTTL      = 15 * time.Second // after its first fragment (RFC 791 suggests 15 s)
 )
 
