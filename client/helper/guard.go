@@ -8,13 +8,15 @@ import (
 	"os"
 	"os/exec"
 	"time"
+
+	"podnet.dev/client/osdns"
 )
 
 // A guard is a process that outlives ours by the moment it takes to clean up.
 //
-//	session alive --- pipe open ---> guard waits
-//	killed        --- pipe ends ---> guard takes the lock, cleans up, ends
-//	closed        --- pipe ends ---> guard finds nothing to do, ends
+//	session alive --- pipe open ------> guard waits
+//	killed        --- pipe ends ------> guard takes the lock, cleans up, ends
+//	closed        --- farewell, end --> guard ends
 //
 // The kernel takes the TUN device away with its last file descriptor, and the
 // addresses and routes with the device. The guard is for what is left:
@@ -23,6 +25,9 @@ type guard struct {
 	cmd  *exec.Cmd
 	pipe io.WriteCloser
 }
+
+// farewell is what a session that has cleaned up itself says to its guard.
+const farewell = "done\n"
 
 // guardTime is how long a guard may take to end.
 const guardTime = 10 * time.Second
@@ -46,6 +51,7 @@ func startGuard(argv []string) (*guard, error) {
 func (g *guard) stop() error {
 	t := time.AfterFunc(guardTime, func() { _ = g.cmd.Process.Kill() })
 	defer t.Stop()
+	_, _ = io.WriteString(g.pipe, farewell) // a guard that is gone needs none
 	_ = g.pipe.Close()
 	if err := g.cmd.Wait(); err != nil {
 		return fmt.Errorf("the guard: %w", err)
@@ -56,11 +62,25 @@ func (g *guard) stop() error {
 // Guard waits until nobody holds the other end of in any more and then cleans
 // up. It is the whole of the guard's process.
 func Guard(stateDir string, in io.Reader) error {
-	if _, err := io.Copy(io.Discard, in); err != nil && !errors.Is(err, os.ErrClosed) {
+	said, err := io.ReadAll(io.LimitReader(in, int64(len(farewell))))
+	if err != nil {
 		return fmt.Errorf("wait for the session: %w", err)
+	}
+	if string(said) == farewell {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), guardTime)
 	defer cancel()
-	// A session that is closing, or a new one, has the lock and does it itself.
-	return Cleanup(ctx, stateDir)
+	// The kernel may close a dying process' end of the pipe before it gives the
+	// lock back. If it stays taken, a new session has it, and has cleaned up.
+	unlock, err := lockState(ctx, stateDir)
+	var busy *BusyError
+	if errors.As(err, &busy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return osdns.Cleanup(ctx, stateDir)
 }
