@@ -3,8 +3,6 @@
 package key
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -12,44 +10,39 @@ import (
 	"net/netip"
 
 	"golang.org/x/crypto/blake2s"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
 // Size is the length of a key in bytes.
-const Size = 32
+const Size = wgtypes.KeyLen
 
 // Prefix6 is the IPv6 range of all tunnel addresses; its bytes spell "podnet".
 var Prefix6 = netip.MustParsePrefix("fd70:6f64:6e65:7400::/64")
 
 // Private is an X25519 private key. It redacts itself in logs and in fmt.
-type Private struct{ b [Size]byte }
+type Private struct{ k wgtypes.Key }
 
 // NewPrivate makes a private key from the system's randomness.
 func NewPrivate() (Private, error) {
-	k, err := ecdh.X25519().GenerateKey(rand.Reader)
+	k, err := wgtypes.GeneratePrivateKey()
 	if err != nil {
 		return Private{}, fmt.Errorf("make private key: %w", err)
 	}
-	return Private{[Size]byte(k.Bytes())}, nil
+	return Private{k}, nil
 }
 
 // ParsePrivate reads the base64 that `wg genkey` prints.
 func ParsePrivate(s string) (Private, error) {
-	b, err := parse(s)
-	return Private{b}, err
+	k, err := parse(s)
+	return Private{k}, err
 }
 
 // Public is the key's public half.
-func (k Private) Public() Public {
-	p, err := ecdh.X25519().NewPrivateKey(k.b[:])
-	if err != nil {
-		panic(err) // 32 bytes are always a valid X25519 private key
-	}
-	return Public(p.PublicKey().Bytes())
-}
+func (k Private) Public() Public { return Public(k.k.PublicKey()) }
 
 // Hex is the key as WireGuard's configuration protocol wants it. Only
 // internal/tunnel has a use for it.
-func (k Private) Hex() string { return hex.EncodeToString(k.b[:]) }
+func (k Private) Hex() string { return hex.EncodeToString(k.k[:]) }
 
 func (Private) String() string       { return "(private key)" }
 func (Private) GoString() string     { return "(private key)" }
@@ -98,11 +91,12 @@ func (k Public) Address6() netip.Addr {
 	return netip.AddrFrom16(a)
 }
 
-func parse(s string) (b [Size]byte, err error) {
+// parse is stricter than wgtypes.ParseKey: a key has one spelling, so that two
+// Peers cannot have the same key without looking alike.
+func parse(s string) (k wgtypes.Key, err error) {
 	raw, err := base64.StdEncoding.Strict().DecodeString(s)
 	if err != nil || len(raw) != Size {
-		return b, fmt.Errorf("parse key: want %d bytes in base64", Size)
+		return k, fmt.Errorf("parse key: want %d bytes in base64", Size)
 	}
-	copy(b[:], raw)
-	return b, nil
+	return wgtypes.Key(raw), nil
 }
