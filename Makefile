@@ -38,7 +38,7 @@ unit: ## Run the tests that need no lab (under two minutes warm)
 .PHONY: e2e
 e2e: images ## Run the tests that need the lab; boots one when none is up, and takes it down again
 	bin/lab build
-	go test -tags e2e -count=1 -timeout 40m ./e2e
+	go test -tags e2e -count=1 -p 1 -timeout 40m ./e2e/lab ./e2e
 
 .PHONY: race
 race: ## Run the unit tests under the race detector

@@ -25,7 +25,7 @@ bin/lab load bin/podnet-gateway.tar
 user=admin
 podnet=$PWD/bin/podnet
 step "Installing the gateway, as the cluster's admin"
-laptop "$podnet" install --image "$IMAGE" --image-pull-policy Never
+laptop "$podnet" install --image "$IMAGE" --image-pull-policy Never --node-port 31820
 bin/lab grant
 
 user=alice

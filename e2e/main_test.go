@@ -63,7 +63,7 @@ func run(m *testing.M) int {
 // install puts the gateway into the lab's cluster and lets alice and bob use it.
 func install(ctx context.Context) error {
 	for _, s := range []command{
-		admin.podnet("install", "--image", "podnet.dev/gateway:dev", "--image-pull-policy", "Never"),
+		admin.podnet("install", "--image", "podnet.dev/gateway:dev", "--image-pull-policy", "Never", "--node-port", "31820"),
 		host("bin/lab", "grant"),
 	} {
 		if err := s.stream(ctx); err != nil {
