@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -195,38 +196,52 @@ func (f *Forwarder) syn(p *packet.Packet) bool {
 	return true
 }
 
-// request serves a connection from its SYN to its end.
+// request opens a connection: target first, then peer. Its goroutine ends
+// there, because dialling has grown its stack more than serving ever needs,
+// and a flow may live for days.
 func (f *Forwarder) request(r *netstack.TCPRequest) {
 	if !f.begin() {
 		r.Reset()
 		return
 	}
-	defer f.wg.Done()
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout+acceptTimeout)
 	defer cancel()
 	fl := f.tcp.take(tcpKey{r.Src, r.Dst}, cancel)
 	if fl == nil {
 		r.Drop()
+		f.wg.Done()
 		return
 	}
-	defer f.tcp.remove(fl)
 	sock, err := f.dial(ctx, r.Dst)
 	if err != nil {
 		f.tcp.dialled(fl)
 		f.refuse(r, fl.syn, err)
+		f.tcp.remove(fl)
+		f.wg.Done()
 		return
 	}
-	defer f.free()
 	f.counters.tcp.Add(1)
 	fl.syn = nil
 	conn, err := r.Accept(ctx)
 	f.tcp.dialled(fl)
-	if err != nil { // the peer went away meanwhile
+	switch {
+	case err != nil: // the peer went away meanwhile
 		abort(sock)
-		return
+		f.done(fl)
+	case !fl.attach(conn, sock):
+		conn.Reset()
+		abort(sock)
+		f.done(fl)
+	default:
+		f.serve(fl, conn, sock)
 	}
-	cancel()
-	f.serve(fl, conn, sock)
+}
+
+// done forgets a flow whose ends are closed.
+func (f *Forwarder) done(fl *tcpFlow) {
+	f.tcp.remove(fl)
+	f.free()
+	f.wg.Done()
 }
 
 // errFull is why no socket was opened.
@@ -284,34 +299,33 @@ func abort(sock *net.TCPConn) {
 	sock.Close()
 }
 
-// serve moves bytes both ways until both sides have closed, or one has
-// failed, which resets the other.
+// serve starts to move bytes both ways, until both sides have closed, or one
+// has failed, which resets the other.
 func (f *Forwarder) serve(fl *tcpFlow, conn *netstack.TCPConn, sock *net.TCPConn) {
-	if !fl.attach(conn, sock) {
-		conn.Reset()
-		abort(sock)
-		return
-	}
-	down := make(chan error, 1)
-	go func() {
-		err := f.down(conn, sock)
-		if err != nil {
+	var left atomic.Int32
+	var failed atomic.Bool
+	left.Store(2)
+	run := func(move func(*netstack.TCPConn, *net.TCPConn) error) {
+		if err := move(conn, sock); err != nil {
+			if !failed.Swap(true) {
+				f.log.Debug("flow reset", "peer", fl.key.src.Addr(), "addr", fl.key.dst, "err", err)
+			}
 			fl.interrupt()
 		}
-		down <- err
-	}()
-	err := f.up(conn, sock)
-	if err != nil {
-		fl.interrupt()
+		if left.Add(-1) > 0 {
+			return
+		}
+		if failed.Load() {
+			conn.Reset()
+			abort(sock)
+		} else {
+			conn.Close()
+			sock.Close()
+		}
+		f.done(fl)
 	}
-	if err := errors.Join(err, <-down); err != nil {
-		f.log.Debug("flow reset", "peer", fl.key.src.Addr(), "addr", fl.key.dst, "err", err)
-		conn.Reset()
-		abort(sock)
-		return
-	}
-	conn.Close()
-	sock.Close()
+	go run(f.up)
+	go run(f.down)
 }
 
 // up moves what the peer sends: the pieces in which it was received go to the
