@@ -1,0 +1,287 @@
+package helper
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"podnet.dev/client/osdns"
+	"podnet.dev/client/router"
+)
+
+// TestMain lets the test binary be the daemon and its guard.
+func TestMain(m *testing.M) {
+	switch os.Getenv("PODNET_TEST_ROLE") {
+	case "guard":
+		if err := Guard(os.Args[1], os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	case "daemon":
+		if err := connectAndWait(os.Args[1]); err != nil {
+			fmt.Println("failed:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var ours = netip.MustParseAddr("198.18.0.5")
+
+// connectAndWait does to the host what a session does, says so, and ends when
+// standard input does. It runs in a namespace of its own.
+func connectAndWait(dir string) error {
+	if err := os.Setenv("PODNET_TEST_ROLE", "guard"); err != nil {
+		return err
+	}
+	s, err := Open(context.Background(), Options{StateDir: dir, Guard: []string{"/proc/self/exe", dir}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	dev, err := s.TUN(1420)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	name, err := dev.Name()
+	if err != nil {
+		return err
+	}
+	err = s.SetNetwork(router.Config{Interface: name, Addresses: []netip.Prefix{netip.PrefixFrom(ours, 32)}, Routes: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}})
+	if err != nil {
+		return err
+	}
+	packets, streams, err := s.ListenDNS(context.Background(), []netip.Addr{ours, netip.MustParseAddr("fd70::dead")})
+	if err != nil {
+		return err
+	}
+	if err := s.SetDNS(context.Background(), osdns.Config{Link: name, Servers: []netip.Addr{ours}, SearchDomains: []string{"shop.svc.cluster.local"}}); err != nil {
+		return err
+	}
+	fmt.Println("connected", name, len(packets), len(streams))
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	for i := range packets {
+		_ = packets[i].Close()
+		_ = streams[i].Close()
+	}
+	return nil
+}
+
+// host is a network and mount namespace with an /etc of its own.
+type host struct {
+	t     *testing.T
+	pid   int
+	state string
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for network and mount namespaces")
+	}
+	for _, tool := range []string{"ip", "nsenter", "unshare"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
+	}
+	dir := t.TempDir()
+	script := fmt.Sprintf(`set -e
+		mount --make-rprivate /
+		ip link set lo up
+		mkdir -p %[1]s/etc
+		printf 'nameserver 192.0.2.53\nsearch home.example\n' > %[1]s/etc/resolv.conf
+		echo 'hosts: files dns' > %[1]s/etc/nsswitch.conf
+		mount --bind %[1]s/etc /etc
+		mount -t tmpfs none /run
+		echo ready
+		exec sleep 1000`, dir)
+	cmd := exec.Command("unshare", "--net", "--mount", "--", "sh", "-c", script)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("no namespaces: %v", err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	if _, err := out.Read(make([]byte, 6)); err != nil {
+		t.Skipf("no namespaces: %v", err)
+	}
+	return &host{t, cmd.Process.Pid, filepath.Join(dir, "state")}
+}
+
+func (h *host) command(args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"-t", fmt.Sprint(h.pid), "-n", "-m", "--"}, args...)...)
+}
+
+// snapshot is all that a session may change.
+func (h *host) snapshot() string {
+	h.t.Helper()
+	out, err := h.command("sh", "-c", "ip route show table all; ip -6 route show table all; ip rule; ip -br link; cat /etc/resolv.conf; ls /etc").CombinedOutput()
+	if err != nil {
+		h.t.Fatalf("snapshot: %v: %s", err, out)
+	}
+	return string(out)
+}
+
+// connect starts a daemon in the host and returns once it has changed it.
+func (h *host) connect() (daemon *exec.Cmd, hangUp func()) {
+	h.t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	cmd := h.command(exe, h.state)
+	cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=daemon")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	said := make([]byte, 200)
+	n, _ := out.Read(said)
+	if got := strings.TrimSpace(string(said[:n])); got != "connected podnet0 1 1" {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		h.t.Fatalf("the daemon says %q %s", got, errs.String())
+	}
+	return cmd, func() { _ = in.Close() }
+}
+
+func (h *host) becomes(want string, limit time.Duration) {
+	h.t.Helper()
+	start := time.Now()
+	got := h.snapshot()
+	for ; got != want && time.Since(start) < limit; got = h.snapshot() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got != want {
+		h.t.Errorf("after %v the host is\n%s\nand was\n%s", limit, got, want)
+	}
+	h.t.Logf("as before after %v", time.Since(start).Round(time.Millisecond))
+}
+
+func TestCloseLeavesTheHostAsItWas(t *testing.T) {
+	h := newHost(t)
+	before := h.snapshot()
+	daemon, hangUp := h.connect()
+	during := h.snapshot()
+	for _, want := range []string{"10.96.0.0/16 dev podnet0", "nameserver 198.18.0.5", "shop.svc.cluster.local"} {
+		if !strings.Contains(during, want) {
+			t.Errorf("no %q in\n%s", want, during)
+		}
+	}
+	hangUp()
+	if err := daemon.Wait(); err != nil {
+		t.Error(err)
+	}
+	h.becomes(before, 0)
+}
+
+// TestKilledDaemonLeavesTheHostAsItWas kills -9, several times over, and a new
+// session begins at once.
+func TestKilledDaemonLeavesTheHostAsItWas(t *testing.T) {
+	h := newHost(t)
+	before := h.snapshot()
+	for range 5 {
+		daemon, _ := h.connect()
+		if err := daemon.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = daemon.Wait()
+		h.becomes(before, 2*time.Second)
+	}
+	daemon, _ := h.connect()
+	if err := daemon.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = daemon.Wait()
+	daemon, hangUp := h.connect() // while the guard may still be at work
+	time.Sleep(50 * time.Millisecond)
+	if !strings.Contains(h.snapshot(), "nameserver 198.18.0.5") {
+		t.Error("the guard of the dead took a new session's resolver away")
+	}
+	hangUp()
+	_ = daemon.Wait()
+	h.becomes(before, 0)
+}
+
+// inNetns gives the test's thread a network namespace of its own.
+func inNetns(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for a network namespace")
+	}
+	runtime.LockOSThread() // and never unlocked: the thread dies with the goroutine
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skipf("no network namespace: %v", err)
+	}
+}
+
+func TestPortTaken(t *testing.T) {
+	inNetns(t)
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	c, err := net.ListenPacket("udp", "0.0.0.0:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := &session{}
+	packets, streams, err := s.ListenDNS(t.Context(), []netip.Addr{netip.MustParseAddr("127.0.0.9")})
+	var taken *PortError
+	if !errors.As(err, &taken) || packets != nil || streams != nil {
+		t.Errorf("got %v, want a PortError", err)
+	}
+}
+
+func TestOneSessionPerHost(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := tryLockState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var busy *BusyError
+	if _, err := tryLockState(dir); !errors.As(err, &busy) {
+		t.Errorf("got %v, want a BusyError", err)
+	}
+	if err := Cleanup(t.Context(), dir); err != nil { // the session is alive: nothing to do
+		t.Error(err)
+	}
+	unlock()
+	for range 2 {
+		if err := Cleanup(t.Context(), dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := Cleanup(t.Context(), filepath.Join(dir, "none")); err != nil {
+		t.Error(err)
+	}
+}
