@@ -1,9 +1,14 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -33,5 +38,71 @@ func TestJudge(t *testing.T) {
 		if got := judge(c.err, deploy.ReasonOwner); got != c.want {
 			t.Errorf("%s: verdict %d, want %d", c.what, got, c.want)
 		}
+	}
+}
+
+func TestControlPlaneThatGoesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		var looks atomic.Int32
+		up.Store(true)
+		g := newGuard(nil, "podnet-system", slog.New(slog.DiscardHandler), func() { looks.Add(1) })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			_ = g.runContact(ctx, func(ctx context.Context) error {
+				if up.Load() {
+					return nil
+				}
+				<-ctx.Done() // neither yes nor no: the cable is out
+				return ctx.Err()
+			})
+		}()
+		time.Sleep(time.Hour)
+		if g.away.Load() || looks.Load() != 0 {
+			t.Error("away while it answers")
+		}
+		up.Store(false)
+		time.Sleep(8 * time.Second)
+		if g.away.Load() {
+			t.Error("away after 8 s: too early")
+		}
+		time.Sleep(12 * time.Second)
+		if !g.away.Load() || looks.Load() != 1 {
+			t.Error("not away after 20 s")
+		}
+		up.Store(true)
+		time.Sleep(7 * time.Second)
+		if g.away.Load() || looks.Load() != 2 {
+			t.Error("still away although it answers again")
+		}
+	})
+}
+
+func TestPoliciesComeAndGo(t *testing.T) {
+	var events []string
+	looks := 0
+	g := newGuard(nil, "podnet-system", slog.New(slog.DiscardHandler), func() { looks++ })
+	g.event = func(_ context.Context, reason, _ string) { events = append(events, reason) }
+	for i, step := range []struct {
+		v                  verdict
+		tried, holds, ever bool
+		events             int
+	}{
+		{unclear, false, false, false, 0}, // no answer is no ground to admit anybody
+		{missing, true, false, false, 1},
+		{missing, true, false, false, 1}, // said once
+		{refused, true, true, true, 1},
+		{unclear, true, true, true, 1}, // nor to shut anybody out
+		{missing, true, false, true, 2},
+		{refused, true, true, true, 2},
+	} {
+		g.note(t.Context(), step.v, nil)
+		if g.tried.Load() != step.tried || g.holds.Load() != step.holds || g.everHeld.Load() != step.ever || len(events) != step.events {
+			t.Errorf("step %d: tried %v, holds %v, ever held %v, %d events", i, g.tried.Load(), g.holds.Load(), g.everHeld.Load(), len(events))
+		}
+	}
+	if looks != 5 {
+		t.Errorf("%d looks were asked for, want one for each verdict", looks)
 	}
 }

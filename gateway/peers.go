@@ -19,9 +19,13 @@ import (
 	"podnet.dev/internal/tunnel"
 )
 
-// gather is how long events are gathered before they are acted on: a connect
-// writes several objects at once.
-const gather = 10 * time.Millisecond
+// gather is how long events are gathered at least before they are acted on: a
+// connect writes several objects at once. mostGather bounds what that becomes
+// when a look takes long; whoever is deleted must be out within 2 s.
+const (
+	gather     = 10 * time.Millisecond
+	mostGather = 500 * time.Millisecond
+)
 
 // lookAgain bounds the time between two looks at the world, and so how old the
 // heartbeat of a healthy gateway gets.
@@ -61,13 +65,16 @@ type counts struct {
 func (a *admitter) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	took := time.Duration(0)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
 		case <-a.world.peersChanged:
-			if !sleep(ctx, gather) {
+			// With a thousand peers somebody renews all the time; leave nine
+			// tenths of the time to others.
+			if !sleep(ctx, max(gather, min(9*took, mostGather))) {
 				return nil
 			}
 		}
@@ -80,6 +87,7 @@ func (a *admitter) run(ctx context.Context) error {
 			// A little late rather than a little early.
 			wait = min(wait, max(0, next.Sub(now))+time.Millisecond)
 		}
+		took = time.Since(now)
 		timer.Reset(wait)
 	}
 }

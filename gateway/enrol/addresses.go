@@ -25,6 +25,7 @@ type addresses struct {
 	held     map[netip.Addr]string  // by UID of a Peer
 	left     map[netip.Addr]leaving // given back within the quarantine
 	reserved map[owner]reservation
+	lastHeld map[netip.Addr]owner // by whom, as long as that owner's reservation lasts
 }
 
 type leaving struct {
@@ -38,7 +39,7 @@ type reservation struct {
 }
 
 func newAddresses(pool netip.Prefix) *addresses {
-	return &addresses{pool: pool.Masked(), held: map[netip.Addr]string{}, left: map[netip.Addr]leaving{}, reserved: map[owner]reservation{}}
+	return &addresses{pool: pool.Masked(), held: map[netip.Addr]string{}, left: map[netip.Addr]leaving{}, reserved: map[owner]reservation{}, lastHeld: map[netip.Addr]owner{}}
 }
 
 // usable reports whether an address may belong to a peer at all: the first two
@@ -58,20 +59,14 @@ func (a *addresses) claim(addr netip.Addr, uid string, o owner) bool {
 	a.held[addr] = uid
 	delete(a.left, addr)
 	a.reserved[o] = reservation{addr: addr} // for as long as it is held, and a day more
+	a.lastHeld[addr] = o
 	return true
 }
 
 // choose takes a free address for a device. The zero Addr means none is left.
-func (a *addresses) choose(now time.Time, uid string, o owner) netip.Addr {
-	a.forget(now)
+func (a *addresses) choose(uid string, o owner) netip.Addr {
 	if r, ok := a.reserved[o]; ok && a.claim(r.addr, uid, o) {
 		return r.addr
-	}
-	others := map[netip.Addr]bool{}
-	for who, r := range a.reserved {
-		if who != o {
-			others[r.addr] = true
-		}
 	}
 	// Two rounds: the second takes an address that waits for another device,
 	// which is better than none.
@@ -81,7 +76,7 @@ func (a *addresses) choose(now time.Time, uid string, o owner) netip.Addr {
 		start := h.Sum32() % a.size()
 		for i := range a.size() {
 			addr := a.at((start + i) % a.size())
-			if polite && others[addr] {
+			if polite && a.waitsForAnother(addr, o) {
 				continue
 			}
 			if l, ok := a.left[addr]; ok && l.user != o.user {
@@ -93,6 +88,12 @@ func (a *addresses) choose(now time.Time, uid string, o owner) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// waitsForAnother reports whether an address is kept for another device.
+func (a *addresses) waitsForAnother(addr netip.Addr, o owner) bool {
+	last, ok := a.lastHeld[addr]
+	return ok && last != o && a.reserved[last].addr == addr
 }
 
 // release gives an address back.
@@ -107,7 +108,7 @@ func (a *addresses) release(now time.Time, addr netip.Addr, uid string, o owner)
 	}
 }
 
-// forget drops what has passed.
+// forget drops what has passed. It is called before addresses are chosen.
 func (a *addresses) forget(now time.Time) {
 	for addr, l := range a.left {
 		if now.Sub(l.at) >= quarantine {
@@ -117,6 +118,9 @@ func (a *addresses) forget(now time.Time) {
 	for o, r := range a.reserved {
 		if _, held := a.held[r.addr]; !held && !now.Before(r.until) {
 			delete(a.reserved, o)
+			if a.lastHeld[r.addr] == o {
+				delete(a.lastHeld, r.addr)
+			}
 		}
 	}
 }

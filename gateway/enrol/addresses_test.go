@@ -87,7 +87,8 @@ func TestAllocatorKeepsItsPromises(t *testing.T) {
 				continue
 			}
 			o := owner{fmt.Sprint("user", r.IntN(4)), fmt.Sprint("device", r.IntN(3))}
-			addr := a.choose(now, uid, o)
+			a.forget(now)
+			addr := a.choose(uid, o)
 			if !addr.IsValid() {
 				continue
 			}

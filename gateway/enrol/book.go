@@ -136,6 +136,7 @@ func (b *Book) Plan(now time.Time, w World) Plan {
 		b.thaw(now)
 	}
 	b.frozen = !w.Connected
+	b.addresses.forget(now)
 
 	p := Plan{Peers: make([]Verdict, len(w.Peers)), Accesses: make([]Verdict, len(w.Accesses))}
 	b.sightPeers(c, w, &p)
@@ -248,14 +249,17 @@ func (b *Book) admit(now time.Time, w World, p *Plan) map[string]int {
 		o, r := w.Peers[i], b.peers[w.Peers[i].UID]
 		if !r.address4.IsValid() {
 			if w.Leader {
-				r.address4 = b.addresses.choose(now, o.UID, r.owner)
+				r.address4 = b.addresses.choose(o.UID, r.owner)
 			} else if !o.Ready {
 				p.Peers[i] = Verdict{Pending: true}
 				continue
 			}
 		}
 		v := Verdict{Ready: true, Reason: podnet.ReasonAdmitted, Message: "The peer may connect.", Address4: r.address4, Renew: r.honoured, Expires: r.deadline}
-		if !r.address4.IsValid() {
+		switch {
+		case !w.PolicyHolds:
+			v.Message = "The peer may connect until its lease ends. It cannot be renewed: the admission policies are missing (podnet install puts them back)."
+		case !r.address4.IsValid():
 			v.Message = "The peer may connect, over IPv6 only: no IPv4 tunnel address is left."
 		}
 		p.Peers[i] = v

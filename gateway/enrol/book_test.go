@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,6 +197,9 @@ func TestMissingPolicy(t *testing.T) {
 	s.world.PolicyHolds = false
 	s.enrol("during", "mallory", 2)
 	s.wantIn("before")
+	if m := s.verdict("before").Message; !strings.Contains(m, "policies are missing") {
+		t.Errorf("whoever is in is not told: %q", m)
+	}
 	s.wantOut("during", podnet.ReasonPolicyMissing)
 	s.after(100 * time.Second)
 	s.renew("before") // does not count
@@ -322,5 +326,25 @@ func TestExpiredObjectsAreDeletedInTheEnd(t *testing.T) {
 	s.after(24 * time.Hour)
 	if !slices.Equal(s.plan.DeletePeers, []int{0, 1}) || !slices.Equal(s.plan.DeleteAccesses, []int{0}) {
 		t.Errorf("delete peers %v and accesses %v, want all", s.plan.DeletePeers, s.plan.DeleteAccesses)
+	}
+}
+
+// BenchmarkPlan is one look at 1,000 peers with three Accesses each.
+func BenchmarkPlan(b *testing.B) {
+	book := NewBook(DefaultConfig())
+	now := time.Unix(1_700_000_000, 0)
+	w := World{PolicyHolds: true, Connected: true, Leader: true}
+	for i := range 1000 {
+		n := fmt.Sprint(i)
+		w.Peers = append(w.Peers, Peer{UID: n, Name: n, User: n, Created: now, Key: testKey(i), Lease: 300 * time.Second, Renew: 1})
+		for j := range 3 {
+			w.Accesses = append(w.Accesses, Access{UID: fmt.Sprint(n, "/", j), Namespace: fmt.Sprint("ns", j), Name: n, User: n, Peer: n, Renew: 1})
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if p := book.Plan(now, w); len(p.Admitted) != 1000 {
+			b.Fatal(len(p.Admitted))
+		}
 	}
 }
