@@ -169,13 +169,15 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	f.stack.Forward(nil)
+	// The stack stays open for everybody until the last flow is gone: a peer
+	// whose handshake was cut short learns of it by asking once more.
 	f.mu.Lock()
 	f.running = false
 	f.mu.Unlock()
 	f.closeFlows(func(netip.Addr, Proto, netip.AddrPort) bool { return true })
 	f.wg.Wait()
 	f.stack.Flush(lastWords)
+	f.stack.Forward(nil)
 	return nil
 }
 

@@ -357,9 +357,11 @@ func TestCloseFreesBlockedSenders(t *testing.T) {
 		})
 	}
 	time.Sleep(20 * time.Millisecond)
+	s.link.out.mu.Lock()
 	if s.link.out.blocked == 0 {
 		t.Error("no sender was held back")
 	}
+	s.link.out.mu.Unlock()
 	for range queueReserve {
 		s.Send(NewBuffer(60), false)
 	}
