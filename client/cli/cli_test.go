@@ -1,0 +1,341 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/goleak"
+
+	"podnet.dev/client/daemon"
+	"podnet.dev/client/localapi"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeKube is a connection flag of kubectl's.
+type fakeKube struct{ set *pflag.FlagSet }
+
+func newFakeKube() fakeKube {
+	f := fakeKube{pflag.NewFlagSet("kube", pflag.ContinueOnError)}
+	f.set.String("context", "", "")
+	return f
+}
+func (f fakeKube) AddTo(to *pflag.FlagSet) { to.AddFlagSet(f.set) }
+func (f fakeKube) Kube([]string) (localapi.Kube, error) {
+	k := localapi.Kube{Flags: map[string][]string{}}
+	f.set.Visit(func(fl *pflag.Flag) { k.Flags[fl.Name] = []string{fl.Value.String()} })
+	f.set.VisitAll(func(fl *pflag.Flag) {
+		if fl.Changed {
+			k.Flags[fl.Name] = []string{fl.Value.String()}
+		}
+	})
+	return k, nil
+}
+
+// fakeInstaller remembers what it was asked for.
+type fakeInstaller struct {
+	got  InstallOptions
+	fail error
+}
+
+func (f *fakeInstaller) Render(o InstallOptions, format string) ([]byte, error) {
+	return []byte(format + " of " + o.Image + "\n"), nil
+}
+func (f *fakeInstaller) Install(ctx context.Context, _ localapi.Kube, o InstallOptions, say func(string)) error {
+	f.got = o
+	say("applied everything")
+	if f.fail == nil {
+		return nil
+	}
+	if errors.Is(f.fail, context.DeadlineExceeded) {
+		<-ctx.Done()
+	}
+	return f.fail
+}
+func (f *fakeInstaller) Uninstall(context.Context, localapi.Kube, func(string)) error { return f.fail }
+
+// fakeSession becomes ready at once, never, or fails.
+type fakeSession struct {
+	req    localapi.ConnectRequest
+	events func(localapi.Event)
+	fail   error
+	never  bool
+}
+
+func (f *fakeSession) Run(ctx context.Context) error {
+	f.events(localapi.Event{Type: localapi.EventPhase, Phase: localapi.PhaseAuth})
+	if f.fail != nil {
+		return f.fail
+	}
+	f.events(localapi.Event{Type: localapi.EventDone, Phase: localapi.PhaseAuth, Text: "alice at https://api", ElapsedMs: 120})
+	if !f.never {
+		f.events(localapi.Event{Type: localapi.EventReady})
+	}
+	<-ctx.Done()
+	if f.never {
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (f *fakeSession) Status() (localapi.Connection, []localapi.Warning) {
+	return localapi.Connection{Name: "kind", Context: "kind", User: "alice", Namespace: "shop", Namespaces: f.req.Namespaces,
+		Path: localapi.Path{Kind: f.req.Path}, Routes: []string{"10.96.0.0/16"}, DNS: localapi.DNS{Zone: "cluster.local"}}, nil
+}
+
+// machine is one user's machine: the CLI and the daemon that it starts.
+type machine struct {
+	t       *testing.T
+	socket  string
+	environ []string
+	install fakeInstaller
+	fail    error
+	never   bool
+	started int
+	cleaned int
+	last    localapi.ConnectRequest
+}
+
+func newMachine(t *testing.T) *machine {
+	return &machine{t: t, socket: filepath.Join(t.TempDir(), "run", "d.sock")}
+}
+
+type result struct {
+	code        int
+	out, stderr string
+}
+
+func (m *machine) podnet(args ...string) result {
+	m.t.Helper()
+	return m.podnetContext(m.t.Context(), args...)
+}
+
+func (m *machine) podnetContext(ctx context.Context, args ...string) result {
+	m.t.Helper()
+	var out, errs bytes.Buffer
+	code := Run(ctx, Env{
+		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
+		Kube: newFakeKube(), Installer: &m.install, DefaultImage: "podnet.dev/gateway:test",
+		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
+		Guard: func(string, io.Reader) error { return nil },
+	}, args)
+	return result{code, out.String(), errs.String()}
+}
+
+func (m *machine) startDaemon(_ context.Context, socket string) error {
+	m.started++
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler),
+			NewSession: func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
+				m.last = req
+				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never}
+			}})
+	}()
+	m.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			m.t.Error(err)
+		}
+	})
+	c := localapi.NewClient(socket)
+	for range 1000 {
+		if _, err := c.Version(ctx); err == nil {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return errors.New("the daemon does not answer")
+}
+
+func (r result) want(t *testing.T, code int, words ...string) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("exit status %d, want %d\n%s%s", r.code, code, r.out, r.stderr)
+	}
+	for _, w := range words {
+		if !strings.Contains(r.out+r.stderr, w) {
+			t.Errorf("no %q in\n%s%s", w, r.out, r.stderr)
+		}
+	}
+	if code != 0 && code != exitNotConnected && code != exitInterrupted {
+		if strings.Count(r.stderr, "error: ") != 1 || strings.Count(r.stderr, "hint: ") != 1 {
+			t.Errorf("want one error and one hint:\n%s", r.stderr)
+		}
+		if strings.Contains(r.out, "error") {
+			t.Errorf("an error on standard output: %s", r.out)
+		}
+	}
+}
+
+func TestADay(t *testing.T) {
+	m := newMachine(t)
+	m.podnet("status").want(t, exitNotConnected, "not connected")
+	m.podnet("disconnect", "--all").want(t, 0, "not connected")
+	if m.started != 0 || m.cleaned != 1 {
+		t.Errorf("looking started %d daemons, cleaned %d times", m.started, m.cleaned)
+	}
+	r := m.podnet("connect", "-n", "shop", "-n", "pay", "--path", "apiserver", "--context", "kind")
+	r.want(t, 0, "connected", "kind as alice", "shop, pay", "0.1s  auth")
+	if strings.Contains(r.stderr, "\x1b") || strings.Contains(r.out, "\x1b") {
+		t.Error("escape sequences where there is no terminal")
+	}
+	if m.last.Path != "apiserver" || m.last.LeaseSeconds != 300 || m.last.GatewayNamespace != "podnet-system" || m.last.Kube.Flags["context"][0] != "kind" {
+		t.Errorf("asked for %+v", m.last)
+	}
+	m.podnet("connect", "-n", "shop,pay", "--path=apiserver", "--context=kind").want(t, 0, "connected")
+	m.podnet("connect", "-n", "other").want(t, exitConflict, "podnet disconnect")
+	m.podnet("status").want(t, 0, "connected")
+	m.podnet("version").want(t, 0, "podnet ", "daemon ")
+	m.podnet("disconnect").want(t, 0, "disconnected")
+	m.podnet("status").want(t, exitNotConnected, "not connected")
+	if m.started != 1 {
+		t.Errorf("%d daemons were started", m.started)
+	}
+}
+
+func TestStatusJSON(t *testing.T) {
+	m := newMachine(t)
+	for _, connected := range []bool{false, true} {
+		if connected {
+			m.podnet("connect").want(t, 0)
+		}
+		r := m.podnet("status", "-o", "json")
+		var s struct {
+			APIVersion, Kind, State string
+			Connections             []struct{ Name, Context, Namespace string }
+			Warnings                []any
+		}
+		if err := json.Unmarshal([]byte(r.out), &s); err != nil {
+			t.Fatalf("%v in %s", err, r.out)
+		}
+		want := map[bool]string{false: "Disconnected", true: "Connected"}[connected]
+		if s.APIVersion != "podnet/v1" || s.Kind != "Status" || s.State != want || s.Warnings == nil || s.Connections == nil || connected && s.Connections[0].Name != "kind" {
+			t.Errorf("got %s", r.out)
+		}
+	}
+}
+
+func TestConnectJSON(t *testing.T) {
+	r := newMachine(t).podnet("connect", "--wait", "-o", "json")
+	r.want(t, 0)
+	var s localapi.Status
+	if err := json.Unmarshal([]byte(r.out), &s); err != nil || s.State != localapi.Connected {
+		t.Errorf("%v: %s", err, r.out)
+	}
+}
+
+func TestFailuresHaveTheirStatus(t *testing.T) {
+	for code, want := range map[string]int{
+		localapi.CodeForbidden: 4, localapi.CodeCredentials: 4, localapi.CodeTimeout: 5, localapi.CodeUnreachable: 6,
+		localapi.CodePrivilege: 7, localapi.CodeConflict: 8, localapi.CodeDNS: 9, localapi.CodeInternal: 1, localapi.CodeNotInstalled: 1,
+	} {
+		m := newMachine(t)
+		m.fail = &localapi.Error{Code: code, Message: "it went wrong", Hint: "do this", Phase: "gateway"}
+		m.podnet("connect").want(t, want, "error: it went wrong (in phase gateway)\nhint: do this\n")
+	}
+	m := newMachine(t)
+	m.fail = errors.New("something nobody thought of")
+	m.podnet("connect").want(t, 1, "something nobody thought of")
+}
+
+func TestWaitHasAnEnd(t *testing.T) {
+	m := newMachine(t)
+	m.never = true
+	m.podnet("connect", "--wait=50ms").want(t, exitTimeout, "50ms")
+}
+
+func TestInterrupt(t *testing.T) {
+	m := newMachine(t)
+	m.never = true
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	ctx, stop := context.WithCancel(ctx)
+	time.AfterFunc(30*time.Millisecond, stop)
+	if r := m.podnetContext(ctx, "connect"); r.code != exitInterrupted {
+		t.Errorf("exit status %d: %s", r.code, r.stderr)
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		says string
+	}{
+		{"conect", "conect"},
+		{"connect --path pigeon", "auto, udp, apiserver"},
+		{"connect -n No_Such!", "No_Such!"},
+		{"connect --gateway-namespace UPPER", "UPPER"},
+		{"connect --lease 5s", "1m0s to 15m0s"},
+		{"connect -A -n a -n b", "--all-namespaces"},
+		{"connect shop", "no arguments"},
+		{"connect --nonsense", "--nonsense"},
+		{"status -o xml", "xml"},
+		{"install -o yaml", "--dry-run"},
+		{"install --replicas many", "many"},
+	} {
+		m := newMachine(t)
+		m.podnet(strings.Fields(c.args)...).want(t, exitUsage, c.says)
+		if m.started != 0 {
+			t.Errorf("%s started a daemon", c.args)
+		}
+	}
+}
+
+func TestEveryFlagHasAVariable(t *testing.T) {
+	m := newMachine(t)
+	m.environ = []string{"PODNET_NAMESPACE=shop,pay", "PODNET_PATH=udp", "PODNET_CONTEXT=kind", "PODNET_LEASE=90s"}
+	m.podnet("connect", "--path", "auto").want(t, 0) // a flag wins over its variable
+	if m.last.Path != "auto" || strings.Join(m.last.Namespaces, " ") != "shop pay" || m.last.LeaseSeconds != 90 || m.last.Kube.Flags["context"][0] != "kind" {
+		t.Errorf("asked for %+v", m.last)
+	}
+	m = newMachine(t)
+	m.environ = []string{"PODNET_LEASE=soon"}
+	m.podnet("connect").want(t, exitUsage, "PODNET_LEASE")
+	m = newMachine(t)
+	m.environ = []string{"CI=true"}
+	m.podnet("connect").want(t, 0)
+	if m.last.LeaseSeconds != 120 {
+		t.Errorf("a job's lease is %d s", m.last.LeaseSeconds)
+	}
+}
+
+func TestInstall(t *testing.T) {
+	m := newMachine(t)
+	m.podnet("install", "--dry-run", "-o", "yaml", "--image", "reg/gw:1").want(t, 0, "yaml of reg/gw:1")
+	m.podnet("install", "-n", "net", "--image-pull-policy", "Never", "--node-port", "31820", "--replicas", "2").want(t, 0, "applied everything", "kubectl -n net create rolebinding")
+	o := m.install.got
+	if o.Namespace != "net" || o.Image != "podnet.dev/gateway:test" || o.PullPolicy != "Never" || o.NodePort != 31820 || o.Replicas != 2 {
+		t.Errorf("installed %+v", o)
+	}
+	m.install.fail = &localapi.Error{Code: localapi.CodeDeploy, Message: "image cannot be pulled", Hint: "--image"}
+	m.podnet("install").want(t, exitDeploy, "image cannot be pulled")
+	m.install.fail = context.DeadlineExceeded
+	m.podnet("install", "--timeout", "20ms").want(t, exitTimeout, "20ms")
+	m.install.fail = nil
+	m.podnet("uninstall").want(t, 0, "podnet is gone")
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range []string{"", "--help", "connect --help", "completion bash"} {
+		newMachine(t).podnet(strings.Fields(args)...).want(t, 0, "podnet")
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 5<<30 + 1<<29: "5.5 GiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
