@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	case "state":
+		fmt.Print(StateDir("/base"))
+		os.Exit(0)
 	case "daemon":
 		if err := connectAndWait(os.Args[1]); err != nil {
 			fmt.Println("failed:", err)
@@ -241,6 +244,26 @@ func inNetns(t *testing.T) {
 	runtime.LockOSThread() // and never unlocked: the thread dies with the goroutine
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skipf("no network namespace: %v", err)
+	}
+}
+
+func TestNamespacesHaveTheirOwnState(t *testing.T) {
+	h := newHost(t)
+	role := func(cmd *exec.Cmd) string {
+		cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=state")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := role(h.command(exe))
+	if here := role(exec.Command(exe)); !strings.HasPrefix(other, "/base/netns-") || here == other {
+		t.Errorf("%s here, %s in another namespace", here, other)
 	}
 }
 

@@ -25,13 +25,13 @@ const hostState = "/var/lib/podnet"
 // idle is how long a daemon that the CLI started waits for work.
 const idle = time.Minute
 
-// hostStateDir can be moved, for machines that share a file system but not a
-// network.
+// hostStateDir can be moved, for machines that share a file system but not
+// their network set-up.
 func hostStateDir() string {
 	if dir := os.Getenv("PODNET_STATE_DIR"); dir != "" {
 		return dir
 	}
-	return hostState
+	return helper.StateDir(hostState)
 }
 
 func logFile() string { return filepath.Join(localapi.StateDir(), "daemon.log") }
