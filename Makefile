@@ -12,7 +12,6 @@ export GOFLAGS := -trimpath -buildvcs=false
 GOBUILD := go build -ldflags '-s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)'
 
 PROGRAMS := ./cmd/podnet ./cmd/podnet-gateway ./deploy/image ./e2e/lab ./e2e/bench
-IMAGE    := podnet.dev/gateway:dev
 
 .PHONY: help
 help: ## List the targets
@@ -24,8 +23,9 @@ build: ## Build every program into bin/
 	$(GOBUILD) -o bin/ $(PROGRAMS)
 
 .PHONY: images
-images: build ## Make the gateway's image as bin/podnet-gateway.tar
-	bin/image -o bin/podnet-gateway.tar -name $(IMAGE) bin/podnet-gateway
+images: build ## Make the gateway's image as bin/podnet-gateway.tar, named in bin/podnet-gateway.image
+	@name=podnet.dev/gateway:$$(sha256sum bin/podnet-gateway | cut -c1-12); \
+	bin/image -o bin/podnet-gateway.tar -name $$name bin/podnet-gateway; echo $$name > bin/podnet-gateway.image
 
 .PHONY: test
 test: lint unit e2e ## Run every test there is, the lab's included
@@ -75,7 +75,7 @@ cross: ## Compile the laptop's programs for the other systems
 .PHONY: demo
 demo: images ## Boot a real Kubernetes, install podnet, connect a laptop and show it working
 	bin/lab build
-	IMAGE=$(IMAGE) e2e/demo.sh
+	e2e/demo.sh
 
 .PHONY: lab-up lab-down lab-shell lab-status
 lab-up: build ## Boot the lab: Kubernetes, two laptops and a router

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-IMAGE=${IMAGE:-podnet.dev/gateway:dev}
+image=$(<bin/podnet-gateway.image)
 began=$SECONDS
 step() { printf '\n==> %s  [%ds]\n' "$*" $((SECONDS - began)); }
 
@@ -25,7 +25,7 @@ bin/lab load bin/podnet-gateway.tar
 user=admin
 podnet=$PWD/bin/podnet
 step "Installing the gateway, as the cluster's admin"
-laptop "$podnet" install --image "$IMAGE" --image-pull-policy Never --node-port 31820
+laptop "$podnet" install --image "$image" --image-pull-policy Never --node-port 31820
 bin/lab grant
 
 user=alice

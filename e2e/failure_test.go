@@ -64,11 +64,11 @@ func explained(t testing.TB, r result, says ...string) {
 
 // TestCollisionIsRefused has the laptop's own network where the cluster's is.
 func TestCollisionIsRefused(t *testing.T) {
-	alice.sh("ip link add home0 type veth peer name home1 && ip addr add 10.244.3.1/24 dev home0 && ip link set home0 up && ip link set home1 up").must(t)
+	alice.sh("ip link add home0 type veth peer name home1 && ip addr add 10.244.1.129/25 dev home0 && ip link set home0 up && ip link set home1 up").must(t)
 	t.Cleanup(func() { alice.sh("ip link del home0").must(t) })
 	before := alice.snapshot(t)
 	r := alice.podnet("connect", "--wait", "-n", "shop").mustFail(t)
-	explained(t, r, "10.244.", "home0")
+	explained(t, r, "10.244.1.", "home0")
 	if r.code != 8 {
 		t.Errorf("exit %d, want 8 (conflict)", r.code)
 	}

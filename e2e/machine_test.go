@@ -94,7 +94,7 @@ type result struct {
 // try runs the command and gives what it did, whatever that was.
 func (c command) try(t testing.TB) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // also in a Cleanup, where t.Context is over
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := c.exec(ctx)

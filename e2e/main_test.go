@@ -49,8 +49,8 @@ func run(m *testing.M) int {
 			return 1
 		}
 	}
-	for _, laptop := range []machine{laptop1, laptop2} {
-		_ = laptop.as("admin").podnet("disconnect", "--all").run(ctx)
+	for _, m := range []machine{admin, alice, bob} {
+		_ = m.podnet("disconnect", "--all").run(ctx)
 	}
 	_ = admin.podnet("uninstall").run(ctx)
 	if err := install(ctx); err != nil {
@@ -62,8 +62,12 @@ func run(m *testing.M) int {
 
 // install puts the gateway into the lab's cluster and lets alice and bob use it.
 func install(ctx context.Context) error {
+	image, err := os.ReadFile(filepath.Join(top, "bin/podnet-gateway.image"))
+	if err != nil {
+		return err
+	}
 	for _, s := range []command{
-		admin.podnet("install", "--image", "podnet.dev/gateway:dev", "--image-pull-policy", "Never", "--node-port", "31820"),
+		admin.podnet("install", "--image", strings.TrimSpace(string(image)), "--image-pull-policy", "Never", "--node-port", "31820"),
 		host("bin/lab", "grant"),
 	} {
 		if err := s.stream(ctx); err != nil {
