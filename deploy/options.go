@@ -44,9 +44,11 @@ type Options struct {
 	// Users and Groups may connect: they are bound to podnet-connect and
 	// podnet-developer. Which namespaces they reach is not decided here.
 	Users, Groups []string
+}
 
-	// GatewayUser is how the API server knows the gateway. Derived.
-	GatewayUser string
+// GatewayUser is how the API server knows the gateway.
+func (o Options) GatewayUser() string {
+	return "system:serviceaccount:" + o.Namespace + ":" + ServiceAccountName
 }
 
 // imageRef is generous: the container runtime is the judge, this only keeps
@@ -69,7 +71,6 @@ func (o Options) withDefaults() (Options, error) {
 	if o.NodePort != 0 {
 		set(&o.UDPService, "NodePort")
 	}
-	o.GatewayUser = "system:serviceaccount:" + o.Namespace + ":" + ServiceAccountName
 	return o, o.check()
 }
 
@@ -147,9 +148,7 @@ func (o Options) args() []string {
 	return args
 }
 
-// Subjects are the subjects of the bindings, nil when nobody is bound.
-func (o Options) Subjects() []map[string]string { return o.subjects() }
-
+// subjects are those of the bindings that come with an install.
 func (o Options) subjects() []map[string]string {
 	var all []map[string]string
 	add := func(kind string, names []string) {

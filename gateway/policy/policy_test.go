@@ -24,7 +24,7 @@ var testConfig = Config{
 	GatewayNamespace: "podnet-system", GatewayService: "podnet-gateway",
 }
 
-var http80, http8080, udp53 = Port{TCP, 80}, Port{TCP, 8080}, Port{UDP, 53}
+var http80, http8080 = Port{TCP, 80}, Port{TCP, 8080}
 
 func podsAt(addrs ...string) []Endpoint {
 	var eps []Endpoint
