@@ -39,7 +39,7 @@ func (c Computer) Furnish() error {
 	steps := []func() error{c.ownEtc, ownRun, c.files}
 	switch c.Kind {
 	case topology.Laptop:
-		steps = append(steps, ownSys, c.resolvedFiles)
+		steps = append(steps, ownSys, c.resolvedFiles, c.ownState)
 	case topology.Node:
 		steps = append(steps, c.kernelSettings, c.ownLog, c.ownLib, shareMounts)
 	}
@@ -135,6 +135,19 @@ func (c Computer) ownLog() error {
 		return err
 	}
 	return mount(dir, "/var/log", "", unix.MS_BIND, "")
+}
+
+// ownState gives a laptop its own note of what podnet has changed on it: two
+// laptops that shared one would each take the other for themselves.
+func (c Computer) ownState() error {
+	const podnet = "/var/lib/podnet"
+	dir := c.dir("podnet")
+	for _, d := range []string{dir, podnet} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	return mount(dir, podnet, "", unix.MS_BIND, "")
 }
 
 // ownLib puts the node's folder at /var/lib, so that containerd, kubelet and
