@@ -27,7 +27,13 @@ const (
 	APIServer Kind = "apiserver" // a stream through the Kubernetes API's port-forward
 )
 
-// Options of a Bind. The zero value is good for a laptop and a gateway alike.
+// GatewayRecvBuffer is the RecvBuffer for the end that serves many peers. Where
+// segments arrive one by one and others compute on the same cores, 512 KiB lost
+// 20 % of an upload's datagrams, 2 MiB 4 %, and 8 flows went from 0.95 to
+// 1.15 Gbit/s (2 CPUs, load 8).
+const GatewayRecvBuffer = 2 << 20
+
+// Options of a Bind. The zero value is good for a laptop.
 type Options struct {
 	Log *slog.Logger
 	// RecvBuffer and SendBuffer are the UDP sockets' buffers in bytes. What
