@@ -64,7 +64,7 @@ func explained(t testing.TB, r result, says ...string) {
 
 // TestCollisionIsRefused has the laptop's own network where the cluster's is.
 func TestCollisionIsRefused(t *testing.T) {
-	alice.sh("ip link add home0 type veth peer name home1 && ip addr add 10.244.1.129/25 dev home0 && ip link set home0 up && ip link set home1 up").must(t)
+	alice.sh("ip link del home0 2>/dev/null; ip link add home0 type veth peer name home1 && ip addr add 10.244.1.129/25 dev home0 && ip link set home0 up && ip link set home1 up").must(t)
 	t.Cleanup(func() { alice.sh("ip link del home0").must(t) })
 	before := alice.snapshot(t)
 	r := alice.podnet("connect", "--wait", "-n", "shop").mustFail(t)
@@ -82,10 +82,14 @@ func TestGatewayShrugsOffGarbage(t *testing.T) {
 	pod := kubectl("get", "pod", "-n", "podnet-system", "podnet-gateway-0", "-o", "jsonpath={.status.podIP}").must(t)
 	host("bin/lab", "exec", "node1", "--", "sh", "-c", fmt.Sprintf(
 		"for i in $(seq 50); do head -c 1200 /dev/urandom | socat -u - UDP:%s:51820; done", pod)).must(t)
-	admin.sh(`kubectl port-forward -n podnet-system podnet-gateway-0 39821:51821 >/dev/null & pf=$!
-		for i in $(seq 50); do curl -s -o /dev/null http://127.0.0.1:39821 && break; kill -0 $pf && sleep 0.1; done
-		for i in $(seq 20); do head -c 5000 /dev/urandom | socat -u - TCP:127.0.0.1:39821 2>/dev/null || true; done
-		kill $pf`).must(t)
+	// kubectl gives up a port-forward whose first connection is reset, so each
+	// visitor has one of its own.
+	admin.sh(`for port in 39821 39822 39823 39824 39825; do
+			kubectl port-forward -n podnet-system podnet-gateway-0 $port:51821 >/dev/null 2>&1 & pf=$!
+			for i in $(seq 100); do ss -Hltn "sport = :$port" | grep -q . && break; sleep 0.1; done
+			head -c 5000 /dev/urandom | socat -u - TCP:127.0.0.1:$port 2>/dev/null
+			kill $pf 2>/dev/null; wait $pf
+		done; true`).must(t)
 	alice.cmd("curl", "-sS", "--max-time", "10", "http://web.shop").must(t)
 	if n := kubectl("get", "pod", "-n", "podnet-system", "podnet-gateway-0", "-o", "jsonpath={.status.containerStatuses[0].restartCount}").must(t); n != "0" {
 		t.Errorf("the gateway restarted %s times", n)

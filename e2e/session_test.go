@@ -46,7 +46,7 @@ func TestConnectAndUse(t *testing.T) {
 			if got := alice.sh(`echo ahoy | socat -T 3 - UDP:web.shop:5353`).must(t); got != "ahoy" {
 				t.Errorf("the UDP echo said %q", got)
 			}
-			want(t, alice.cmd("getent", "ahosts", "www.example.test").must(t), "192.0.2.")
+			want(t, alice.cmd("getent", "ahosts", "www.example.test").must(t), "198.51.100.")
 
 			var status struct {
 				State       string
@@ -74,7 +74,7 @@ func (m machine) snapshot(t testing.TB) string {
 	for _, script := range []string{
 		"ip -4 route show table all", "ip -6 route show table all", "ip rule; ip -6 rule", "ip -br link", "ip -br addr",
 		"cat /etc/resolv.conf; ls -l /etc/resolv.conf", "cat /etc/hosts", "nft list ruleset",
-		"pgrep -a podnet || true",
+		"ps -eo stat=,args= | grep '^[^Z].*[/]podnet ' | sort || true",
 	} {
 		fmt.Fprintf(&all, "# %s\n%s\n", script, m.sh(script).must(t))
 	}
@@ -115,19 +115,18 @@ func same(before, after string) error {
 	if before == after {
 		return nil
 	}
-	old := map[string]bool{}
+	lines := map[string]int{} // how many more after than before
+	for line := range strings.Lines(after) {
+		lines[strings.TrimSpace(line)]++
+	}
 	for line := range strings.Lines(before) {
-		old[line] = true
+		lines[strings.TrimSpace(line)]--
 	}
 	var diff strings.Builder
-	for line := range strings.Lines(after) {
-		if !old[line] {
-			fmt.Fprintf(&diff, "+%s", line)
+	for line, n := range lines {
+		if n != 0 {
+			fmt.Fprintf(&diff, "%+d %s\n", n, line)
 		}
-		delete(old, line)
-	}
-	for line := range old {
-		fmt.Fprintf(&diff, "-%s", line)
 	}
 	return fmt.Errorf("changed:\n%s", diff.String())
 }
