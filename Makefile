@@ -28,16 +28,21 @@ images: build ## Make the gateway's image as bin/podnet-gateway.tar, named in bi
 	bin/image -o bin/podnet-gateway.tar -name $$name bin/podnet-gateway; echo $$name > bin/podnet-gateway.image
 
 .PHONY: test
-test: lint unit e2e ## Run every test there is, the lab's included
+test: lint programs ## Run every test there is, the lab's included
+	go test ./...
+	@$(MAKE) --no-print-directory e2e
 
 .PHONY: unit
-unit: ## Run the tests that need no lab (under two minutes warm)
+unit: ## Run the tests that need no lab and wait for nothing (under two minutes warm)
 	go vet ./...
-	go test ./...
+	go test -short ./...
+
+.PHONY: programs
+programs: build ## Build the lab's Kubernetes, which some tests start without a lab
+	bin/lab build
 
 .PHONY: e2e
-e2e: images ## Run the tests that need the lab; boots one when none is up, and takes it down again
-	bin/lab build
+e2e: images programs ## Run the tests that need the lab; boots one when none is up, and takes it down again
 	go test -tags e2e -count=1 -p 1 -timeout 40m ./e2e/lab ./e2e
 
 .PHONY: race
@@ -73,13 +78,11 @@ cross: ## Compile the laptop's programs for the other systems
 	  echo "== $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} go build -o /dev/null ./cmd/podnet; done
 
 .PHONY: demo
-demo: images ## Boot a real Kubernetes, install podnet, connect a laptop and show it working
-	bin/lab build
+demo: images programs ## Boot a real Kubernetes, install podnet, connect a laptop and show it working
 	e2e/demo.sh
 
 .PHONY: lab-up lab-down lab-shell lab-status
-lab-up: build ## Boot the lab: Kubernetes, two laptops and a router
-	bin/lab build
+lab-up: programs ## Boot the lab: Kubernetes, two laptops and a router
 	bin/lab up
 lab-down: build ## Take the lab down
 	bin/lab down

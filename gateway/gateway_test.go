@@ -362,6 +362,9 @@ func TestLaptopReachesShopAndNothingElse(t *testing.T) {
 
 // TestRoleBindingGone takes a permission away and waits for the traffic to end.
 func TestRoleBindingGone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits out a lease, which is 60 s at the least")
+	}
 	t.Parallel()
 	s := setStage(t)
 	web := s.pod("shop", "web", "10.96.1.1")
