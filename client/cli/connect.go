@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/internal/version"
 )
 
 // paths are the values of --path.
@@ -123,12 +124,14 @@ func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output stri
 // connect asks the daemon, starting one where there is none.
 func connect(ctx context.Context, env *Env, c *localapi.Client, socket string, req localapi.ConnectRequest, output string) (localapi.Status, error) {
 	show := progress(env.Err, output == "json" && !isTerminal(env.Err))
-	if _, err := c.Version(ctx); errors.Is(err, localapi.ErrNoDaemon) {
+	if v, err := c.Version(ctx); errors.Is(err, localapi.ErrNoDaemon) {
 		if err := env.StartDaemon(ctx, socket); err != nil {
 			return localapi.Status{}, err
 		}
 	} else if err != nil {
 		return localapi.Status{}, err
+	} else if v.Version != version.Version {
+		fmt.Fprintf(env.Err, "warning: the running daemon is podnet %s, this is %s: podnet disconnect ends it\n", v.Version, version.Version)
 	}
 	status, err := c.Connect(ctx, req, show)
 	var daemonGone *localapi.Error

@@ -1,15 +1,34 @@
-//go:build unix
+//go:build linux || darwin
 
 package daemon
 
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// peerUID is who is at the other end of a unix socket, as the kernel says.
+func peerUID(c net.Conn) (int, error) {
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return 0, fmt.Errorf("not a unix socket: %T", c)
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var uid uint32
+	var uidErr error
+	if err := raw.Control(func(fd uintptr) { uid, uidErr = uidBehind(int(fd)) }); err != nil {
+		return 0, err
+	}
+	return int(uid), uidErr
+}
 
 // lock takes the single-instance lock; the kernel gives it back when we die.
 // The file stays: removing it would let two daemons hold two different ones.
