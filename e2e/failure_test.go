@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,9 +15,7 @@ import (
 // sentence and a hint, never a hang, never a stack trace, nothing changed.
 func TestMistakesAreExplained(t *testing.T) {
 	garbage := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := os.WriteFile(garbage, []byte("apiVersion: v1\nkind: Config\nclusters: {{{"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, garbage, "apiVersion: v1\nkind: Config\nclusters: {{{")
 	for _, c := range []struct {
 		name string
 		cmd  command

@@ -133,6 +133,14 @@ func kubectl(args ...string) command {
 	return admin.cmd(append([]string{"kubectl"}, args...)...)
 }
 
+// write makes a file that every machine can read.
+func write(t testing.TB, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // eventually waits for what to hold, looking every 100 ms.
 func eventually(t testing.TB, within time.Duration, what string, holds func() error) time.Duration {
 	t.Helper()
