@@ -108,8 +108,16 @@ func hasPod(s Slice, a netip.Addr) bool {
 	return slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return e.Pod && e.Addr == a })
 }
 
-// owners are the namespaces whose pod a is, by the best word there is.
+func (m *model) isService(a netip.Addr) bool {
+	return slices.ContainsFunc(m.services, func(s Service) bool { return slices.Contains(s.ClusterIPs, a) })
+}
+
+// owners are the namespaces whose pod a is, by the best word there is. A
+// Service is no pod.
 func (m *model) owners(a netip.Addr) []string {
+	if m.isService(a) {
+		return nil
+	}
 	var managed, other []string
 	for _, s := range m.slices {
 		if !hasPod(s, a) {
@@ -169,10 +177,18 @@ func (u universe) addr() netip.Addr {
 	if u.IntN(12) == 0 {
 		return pick(u, ip("127.0.0.1"), ip("169.254.169.254"), ip("198.18.0.2"), ip("10.244.0.9"), ip("192.0.2.7"), ip("fd00:10:244::5"), ip("198.18.0.1"))
 	}
+	if u.IntN(8) == 0 {
+		return u.clusterIP(u.namespace(), u.service())
+	}
 	if u.IntN(4) == 0 {
 		return netip.AddrFrom4([4]byte{172, 16, 0, byte(u.IntN(4))}) // 0 to 2 may be nodes
 	}
 	return netip.AddrFrom4([4]byte{10, 244, byte(u.IntN(2)), byte(u.IntN(6))})
+}
+
+// clusterIP is the one that a Service of this name has, if it has one.
+func (u universe) clusterIP(namespace, service string) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 96, byte(len(namespace)), (service + "-")[0]})
 }
 
 func (u universe) port() Port {
@@ -217,7 +233,7 @@ func (u universe) change(e *Engine, m *model) {
 			ns, n := u.namespace(), pick(u, "a", "b", "kubernetes")
 			s := Service{Namespace: ns, Name: n, Ports: some(u, 2, u.port)}
 			if u.IntN(4) > 0 {
-				s.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(len(ns)), n[0]})}
+				s.ClusterIPs = []netip.Addr{u.clusterIP(ns, n)}
 			}
 			e.SetService(s)
 			m.services = append(slices.DeleteFunc(m.services, func(o Service) bool { return o.Namespace == ns && o.Name == n }), s)

@@ -130,6 +130,9 @@ func TestHandEditedEndpoints(t *testing.T) {
 		"kubelet, in the controller's way": {Endpoints: podsAt("172.16.0.10"), Ports: []Port{{TCP, 10250}}, Managed: true},
 		"ssh on the node, called a pod":    {Endpoints: podsAt("172.16.0.10"), Ports: []Port{{TCP, 22}}},
 		"the API server, called a pod":     {Endpoints: podsAt("172.16.0.10"), Ports: []Port{{TCP, 6443}}, Managed: true},
+		"pay's Service, called a pod":      {Endpoints: podsAt("10.96.2.1"), Ports: []Port{http80}},
+		"the same, as the controller's":    {Endpoints: podsAt("10.96.2.1"), Ports: []Port{http80}, Managed: true},
+		"the API server's Service":         {Endpoints: podsAt("10.96.0.1"), Ports: []Port{{TCP, 443}}, Managed: true},
 		"a pod of pay, called ours":        {Endpoints: podsAt("10.244.0.30"), Ports: []Port{http8080}},
 		"one good and one of pay":          {Endpoints: podsAt("10.244.0.20", "10.244.0.30"), Ports: []Port{http8080}},
 		"metadata, called a pod":           {Endpoints: podsAt("169.254.169.254"), Ports: []Port{http80}},
@@ -158,6 +161,9 @@ func TestHandEditedEndpoints(t *testing.T) {
 			}
 			if !e.Allow(admin, TCP, netip.MustParseAddrPort("10.244.0.30:8080")) {
 				t.Error("a forged claim took a pod of pay away from those who may reach it")
+			}
+			if !e.Allow(admin, TCP, netip.MustParseAddrPort("10.96.2.1:80")) {
+				t.Error("a forged claim took pay's Service away from those who may reach it")
 			}
 			if !e.Allow(alice, TCP, netip.MustParseAddrPort("10.96.1.1:80")) {
 				t.Error("the good Service beside it is gone")

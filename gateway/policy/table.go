@@ -52,6 +52,7 @@ type builder struct {
 	nodes  map[netip.Addr][]hostPort
 	api    map[netip.Addr][]Port // the API server's endpoints
 	barred map[netip.Addr]struct{}
+	vips   map[netip.Addr]struct{} // cluster IPs, which are no pod's whatever a slice says
 	claims map[netip.Addr]claim
 }
 
@@ -72,11 +73,17 @@ func (e *Engine) Rebuild() {
 		nodes:  map[netip.Addr][]hostPort{},
 		api:    map[netip.Addr][]Port{},
 		barred: map[netip.Addr]struct{}{},
+		vips:   map[netip.Addr]struct{}{},
 		claims: map[netip.Addr]claim{},
 	}
 	t := &table{podCIDRs: map[netip.Prefix]struct{}{}}
 	b.addNodes(t)
 	b.addControlPlane()
+	for _, s := range e.index.services {
+		for _, a := range s.ClusterIPs {
+			b.vips[a.Unmap()] = struct{}{}
+		}
+	}
 	for _, s := range e.index.slices {
 		b.claim(s)
 	}
@@ -163,6 +170,9 @@ func (b *builder) claim(s Slice) {
 			b.claimHost(s, a)
 			continue
 		}
+		if _, isService := b.vips[a]; isService {
+			continue // a forged claim: the pods behind are another's, on every port
+		}
 		c, ok := b.claims[a]
 		switch {
 		case !ok || s.Managed && !c.managed:
@@ -225,7 +235,8 @@ func (b *builder) addServices(t *table) {
 }
 
 // clean reports whether every endpoint of a slice is a pod of its namespace
-// that a peer with access to the namespace could reach directly.
+// that a peer with access to the namespace could reach directly. A cluster IP
+// is nobody's claim, so a Service that leads to another Service is not clean.
 func (b *builder) clean(s Slice) bool {
 	if s.Opaque {
 		return false
