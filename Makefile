@@ -43,7 +43,7 @@ programs: build ## Build the lab's Kubernetes, which some tests start without a 
 
 .PHONY: e2e
 e2e: images programs ## Run the tests that need the lab; boots one when none is up, and takes it down again
-	go test -tags e2e -count=1 -p 1 -timeout 40m ./e2e/lab ./e2e
+	go test -v -tags e2e -count=1 -p 1 -timeout 40m ./e2e/lab ./e2e
 
 .PHONY: race
 race: ## Run the unit tests under the race detector

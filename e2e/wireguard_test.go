@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +19,9 @@ import (
 func TestPlainWireGuardClient(t *testing.T) {
 	node := machine{name: "node1"}
 	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // the gateway is nobody, and looks in here
+		t.Fatal(err)
+	}
 	keys := map[string]string{}
 	for _, who := range []string{"gateway", "client"} {
 		keys[who] = host("wg", "genkey").must(t)
@@ -48,10 +53,18 @@ PersistentKeepalive = 25
 	ctx, stop := context.WithCancel(t.Context())
 	gateway := node.cmd("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all",
 		filepath.Join(dir, "podnet-gateway"), "--wireguard-config", filepath.Join(dir, "gateway.conf")).exec(ctx)
+	var log bytes.Buffer
+	gateway.Stderr = &log
 	if err := gateway.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { stop(); _ = gateway.Wait() })
+	t.Cleanup(func() {
+		stop()
+		_ = gateway.Wait()
+		if t.Failed() {
+			t.Logf("the gateway said:\n%s", log.String())
+		}
+	})
 
 	wireguardGo := filepath.Join(dir, "wireguard-go")
 	host("go", "build", "-o", wireguardGo, "golang.zx2c4.com/wireguard").must(t)

@@ -1,6 +1,7 @@
 //go:build e2e
 
-// These tests need a lab that is up ("bin/lab up") and leave it as it was:
+// These tests use the lab that is up and leave it as it was; where none is up
+// they start one and take it down again:
 //
 //	go test -tags e2e ./e2e/lab
 package main
@@ -36,19 +37,22 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "build lab: %v\n%s", err, out)
 			return 1
 		}
+		if _, err := try("status"); err != nil && os.Geteuid() == 0 {
+			if _, err := try("up"); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+			defer func() { _, _ = try("down") }()
+		}
 		return m.Run()
 	}())
 }
 
-// needsLab skips the test where there is no lab, and takes care that the next
-// one finds the router as it should be.
+// needsLab takes care that the next test finds the router as it should be.
 func needsLab(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("the lab needs root")
-	}
-	if out, err := exec.Command(program, "status").CombinedOutput(); err != nil {
-		t.Skipf("no lab is up (run \"bin/lab up\"): %s", bytes.TrimSpace(out))
 	}
 	lab(t, "heal")
 	t.Cleanup(func() { lab(t, "heal") })
