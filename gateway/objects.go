@@ -51,9 +51,11 @@ func ended(conditions []metav1.Condition, observed, renew int64) bool {
 
 func serviceOf(o *corev1.Service) policy.Service {
 	s := policy.Service{Namespace: o.Namespace, Name: o.Name}
+	// An ExternalName's slices the endpointslice controller leaves alone.
 	if o.Spec.Type == corev1.ServiceTypeExternalName {
 		return s
 	}
+	s.Selector = len(o.Spec.Selector) > 0
 	for _, c := range o.Spec.ClusterIPs {
 		if a, err := netip.ParseAddr(c); err == nil { // "None" is no address
 			s.ClusterIPs = append(s.ClusterIPs, a)
@@ -74,7 +76,9 @@ const endpointsByController = "endpointslice-controller.k8s.io"
 func sliceOf(o *discoveryv1.EndpointSlice) policy.Slice {
 	s := policy.Slice{
 		Namespace: o.Namespace, Name: o.Name, Service: o.Labels[discoveryv1.LabelServiceName],
-		Managed: o.Labels[discoveryv1.LabelManagedBy] == endpointsByController,
+		// A slice whose deletion a finalizer holds up the controller leaves alone,
+		// while kube-proxy may still follow it.
+		Managed: o.Labels[discoveryv1.LabelManagedBy] == endpointsByController && o.DeletionTimestamp == nil,
 	}
 	for _, p := range o.Ports {
 		if p.Port == nil {

@@ -29,7 +29,7 @@ func testSlice(namespace, name string, pods ...string) *discoveryv1.EndpointSlic
 
 func testService(namespace, name, ip string) *corev1.Service {
 	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec: corev1.ServiceSpec{ClusterIP: ip, ClusterIPs: []string{ip}, Ports: []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}}}
+		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": name}, ClusterIP: ip, ClusterIPs: []string{ip}, Ports: []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}}}
 }
 
 // TestOneChangeInALargeCluster: 10,000 Services with 50,000 endpoints, of which
@@ -88,6 +88,14 @@ func TestObjectsAsPolicySeesThem(t *testing.T) {
 	got := sliceOf(s)
 	if !got.Opaque || !got.Managed || got.Service != "web" {
 		t.Errorf("%+v", got)
+	}
+	now := metav1.Now()
+	s.DeletionTimestamp = &now
+	if sliceOf(s).Managed {
+		t.Error("a slice that a finalizer holds is taken for the controller's")
+	}
+	if !serviceOf(headless).Selector || serviceOf(external).Selector {
+		t.Error("which Services select is wrong")
 	}
 	for i, want := range []bool{true, false, false, false} {
 		if got.Endpoints[i].Pod != want {

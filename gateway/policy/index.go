@@ -11,14 +11,18 @@ type Service struct {
 	Namespace, Name string
 	ClusterIPs      []netip.Addr
 	Ports           []Port
+	// Selector is true when the Service selects pods, so that the endpointslice
+	// controller looks after its slices.
+	Selector bool
 }
 
 // Slice is an EndpointSlice as far as policy cares.
 type Slice struct {
 	Namespace, Name string
 	Service         string // the Service it belongs to; may be ""
-	// Managed is true for a slice of the endpointslice controller, which names
-	// only pods that a selector chose. Others may have been written by hand.
+	// Managed is true for a slice that says it is the endpointslice controller's,
+	// which names only pods that a selector chose. Anybody who may write slices
+	// can say so; see builder.managed for when it counts.
 	Managed bool
 	// Opaque is true when there are endpoints that are no addresses (FQDN).
 	Opaque    bool
@@ -59,7 +63,7 @@ func (e *Engine) SetService(s Service) (changed bool) {
 	k := name{s.Namespace, s.Name}
 	old, ok := e.index.services[k]
 	e.index.services[k] = s
-	return !ok || !slices.Equal(old.ClusterIPs, s.ClusterIPs) || !slices.Equal(old.Ports, s.Ports)
+	return !ok || old.Selector != s.Selector || !slices.Equal(old.ClusterIPs, s.ClusterIPs) || !slices.Equal(old.Ports, s.Ports)
 }
 
 // DeleteService forgets a Service and reports whether it was known.

@@ -32,7 +32,7 @@ func (m *model) allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 	}
 	if m.isNode(a) {
 		return slices.ContainsFunc(m.slices, func(s Slice) bool {
-			return s.Managed && m.may(g, s.Namespace) && hasPod(s, a) && slices.Contains(s.Ports, p) && !m.kubernetesOwn(a, p)
+			return m.managed(s) && m.may(g, s.Namespace) && hasPod(s, a) && slices.Contains(s.Ports, p) && !m.kubernetesOwn(a, p)
 		})
 	}
 	for _, s := range m.services {
@@ -44,7 +44,8 @@ func (m *model) allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 	case 0:
 		return g.Cluster && m.inPodRange(a) && !nodePort(proto, p.Port)
 	case 1:
-		return m.may(g, owners[0])
+		byHand := !slices.ContainsFunc(m.slices, func(s Slice) bool { return m.managed(s) && hasPod(s, a) })
+		return m.may(g, owners[0]) && !(byHand && nodePort(proto, p.Port))
 	default:
 		return false
 	}
@@ -104,6 +105,11 @@ func (m *model) kubernetesOwn(node netip.Addr, p Port) bool {
 	})
 }
 
+// managed: the controller looks after the slice.
+func (m *model) managed(s Slice) bool {
+	return s.Managed && slices.ContainsFunc(m.services, func(o Service) bool { return o.Namespace == s.Namespace && o.Name == s.Service && o.Selector })
+}
+
 func hasPod(s Slice, a netip.Addr) bool {
 	return slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return e.Pod && e.Addr == a })
 }
@@ -123,7 +129,7 @@ func (m *model) owners(a netip.Addr) []string {
 		if !hasPod(s, a) {
 			continue
 		}
-		if s.Managed {
+		if m.managed(s) {
 			managed = append(managed, s.Namespace)
 		} else {
 			other = append(other, s.Namespace)
@@ -153,7 +159,7 @@ func (m *model) trusted(s Service) bool {
 			case !ep.Pod || m.outOfReach(ep.Addr):
 				return false
 			case m.isNode(ep.Addr):
-				if !sl.Managed || slices.ContainsFunc(sl.Ports, func(p Port) bool { return m.kubernetesOwn(ep.Addr, p) }) {
+				if !m.managed(sl) || slices.ContainsFunc(sl.Ports, func(p Port) bool { return m.kubernetesOwn(ep.Addr, p) }) {
 					return false
 				}
 			case !slices.Equal(m.owners(ep.Addr), []string{s.Namespace}):
@@ -231,7 +237,7 @@ func (u universe) change(e *Engine, m *model) {
 		case 0, 1:
 			// A cluster IP belongs to one Service, as the API server sees to.
 			ns, n := u.namespace(), pick(u, "a", "b", "kubernetes")
-			s := Service{Namespace: ns, Name: n, Ports: some(u, 2, u.port)}
+			s := Service{Namespace: ns, Name: n, Ports: some(u, 2, u.port), Selector: u.IntN(4) > 0}
 			if u.IntN(4) > 0 {
 				s.ClusterIPs = []netip.Addr{u.clusterIP(ns, n)}
 			}

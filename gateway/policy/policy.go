@@ -132,7 +132,7 @@ func (e *Engine) Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 	}
 	switch entry.kind {
 	case pod:
-		return r.has(entry.namespace)
+		return r.has(entry.namespace) && (entry.managed || !nodePort(proto, port.Port))
 	case service:
 		return r.has(entry.namespace) && (proto == ICMP || contains(entry.ports, port))
 	case host:
@@ -200,8 +200,9 @@ func (e *Engine) never(a netip.Addr) bool {
 
 // nodePort reports whether a port belongs to Kubernetes itself on every node:
 // kubelet, kube-proxy, control plane and etcd. They are refused at node
-// addresses even if somebody declares them as endpoints, and at addresses of
-// the pod ranges that no endpoint names, where a node's bridge may answer.
+// addresses even if somebody declares them as endpoints, and wherever only
+// a slice by hand says that there is a pod, or none at all: a node's bridge may
+// answer there. A pod's own are not: metrics-server listens on 10250.
 func nodePort(proto Proto, port uint16) bool {
 	if proto != TCP {
 		return false
@@ -210,6 +211,8 @@ func nodePort(proto Proto, port uint16) bool {
 	case 10250, 10255, // kubelet
 		10248, 10249, 10256, // kubelet's and kube-proxy's health and metrics
 		10257, 10259, 6443, // controller-manager, scheduler, API server
+		10258, 10260, // cloud-controller-manager and its webhooks
+		9345,             // the supervisor of RKE2, where nodes join
 		2379, 2380, 2381: // etcd
 		return true
 	}

@@ -38,16 +38,16 @@ func podsAt(addrs ...string) []Endpoint {
 func shop() *Engine {
 	e := New(testConfig)
 	e.SetNode(Node{Name: "node1", Addrs: []netip.Addr{ip("172.16.0.10")}, PodCIDRs: []netip.Prefix{cidr("10.244.0.0/24"), cidr("fd00:10:244::/64")}})
-	e.SetService(Service{Namespace: "shop", Name: "web", ClusterIPs: []netip.Addr{ip("10.96.1.1"), ip("fd00:10:96::1")}, Ports: []Port{http80}})
+	e.SetService(Service{Namespace: "shop", Name: "web", ClusterIPs: []netip.Addr{ip("10.96.1.1"), ip("fd00:10:96::1")}, Ports: []Port{http80}, Selector: true})
 	e.SetSlice(Slice{Namespace: "shop", Name: "web-4", Service: "web", Managed: true, Endpoints: podsAt("10.244.0.20", "10.244.0.21"), Ports: []Port{http8080}})
 	e.SetSlice(Slice{Namespace: "shop", Name: "web-6", Service: "web", Managed: true, Endpoints: podsAt("fd00:10:244::20"), Ports: []Port{http8080}})
-	e.SetService(Service{Namespace: "pay", Name: "till", ClusterIPs: []netip.Addr{ip("10.96.2.1")}, Ports: []Port{http80}})
+	e.SetService(Service{Namespace: "pay", Name: "till", ClusterIPs: []netip.Addr{ip("10.96.2.1")}, Ports: []Port{http80}, Selector: true})
 	e.SetSlice(Slice{Namespace: "pay", Name: "till-4", Service: "till", Managed: true, Endpoints: podsAt("10.244.0.30"), Ports: []Port{http8080}})
 	e.SetService(Service{Namespace: "default", Name: "kubernetes", ClusterIPs: []netip.Addr{ip("10.96.0.1")}, Ports: []Port{{TCP, 443}}})
 	e.SetSlice(Slice{Namespace: "default", Name: "kubernetes", Service: "kubernetes", Endpoints: []Endpoint{{Addr: ip("172.16.0.10")}}, Ports: []Port{{TCP, 6443}}})
 	e.SetSlice(Slice{Namespace: "podnet-system", Name: "gw-4", Service: "podnet-gateway", Managed: true, Endpoints: podsAt("10.244.0.9", "10.244.0.10")})
 	// ingress runs in its node's network.
-	e.SetService(Service{Namespace: "shop", Name: "ingress", ClusterIPs: []netip.Addr{ip("10.96.1.9")}, Ports: []Port{http80}})
+	e.SetService(Service{Namespace: "shop", Name: "ingress", ClusterIPs: []netip.Addr{ip("10.96.1.9")}, Ports: []Port{http80}, Selector: true})
 	e.SetSlice(Slice{Namespace: "shop", Name: "ingress-4", Service: "ingress", Managed: true, Endpoints: podsAt("172.16.0.10"), Ports: []Port{http80}})
 	e.SetGrants([]Grant{
 		{Addrs: []netip.Addr{alice, alice6}, Namespaces: []string{"shop"}},
@@ -67,6 +67,7 @@ func TestWhoReachesWhat(t *testing.T) {
 	}{
 		{"a pod of shop", TCP, "10.244.0.20:8080", true, true},
 		{"another port of it", TCP, "10.244.0.20:9999", true, true},
+		{"metrics-server's own port", TCP, "10.244.0.20:10250", true, true},
 		{"UDP to it", UDP, "10.244.0.21:53", true, true},
 		{"ping to it", ICMP, "10.244.0.21:0", true, true},
 		{"its IPv6 address", TCP, "[fd00:10:244::20]:8080", true, true},
@@ -121,7 +122,7 @@ func TestWhoReachesWhat(t *testing.T) {
 
 // A user who may edit Endpoints must not get anywhere by it.
 func TestHandEditedEndpoints(t *testing.T) {
-	service := Service{Namespace: "shop", Name: "bad", ClusterIPs: []netip.Addr{ip("10.96.1.66")}, Ports: []Port{http80}}
+	service := Service{Namespace: "shop", Name: "bad", ClusterIPs: []netip.Addr{ip("10.96.1.66")}, Ports: []Port{http80}, Selector: true}
 	for what, s := range map[string]Slice{
 		"no pod behind it":                 {Endpoints: []Endpoint{{Addr: ip("192.0.2.1")}}},
 		"a name behind it":                 {Opaque: true},
@@ -192,6 +193,37 @@ func TestAddressChangesHands(t *testing.T) {
 	}
 }
 
+// The label of the endpointslice controller is worth nothing on a slice that
+// the controller does not look after: one of a Service without a selector, or of
+// none.
+func TestControllersLabelByHand(t *testing.T) {
+	e := shop()
+	e.SetService(Service{Namespace: "shop", Name: "bare", ClusterIPs: []netip.Addr{ip("10.96.1.77")}, Ports: []Port{http80}})
+	for i, service := range []string{"bare", "missing", ""} {
+		e.SetSlice(Slice{Namespace: "shop", Name: fmt.Sprint("forged", i), Service: service, Managed: true,
+			Endpoints: podsAt("10.244.0.30", "172.16.0.10", "10.9.9.9"), Ports: []Port{{TCP, 22}, {TCP, 10250}, http8080}})
+	}
+	e.Rebuild()
+	for what, c := range map[string]struct {
+		dst          string
+		alice, admin bool
+	}{
+		"a pod of pay":                {"10.244.0.30:8080", false, true},
+		"pay's Service":               {"10.96.2.1:80", false, true},
+		"ssh on the node":             {"172.16.0.10:22", false, false},
+		"kubelet":                     {"172.16.0.10:10250", false, false},
+		"a Service in front of it":    {"10.96.1.77:80", false, false},
+		"an address that is nobody's": {"10.9.9.9:8080", true, true}, // what is left: see the threat model
+		"kubelet at such an address":  {"10.9.9.9:10250", false, false},
+	} {
+		for peer, want := range map[netip.Addr]bool{alice: c.alice, admin: c.admin} {
+			if got := e.Allow(peer, TCP, netip.MustParseAddrPort(c.dst)); got != want {
+				t.Errorf("%s: %s at %s: %v, want %v", what, peer, c.dst, got, want)
+			}
+		}
+	}
+}
+
 func TestVisible(t *testing.T) {
 	e := shop()
 	for _, c := range []struct {
@@ -232,7 +264,7 @@ func large() *Engine {
 	e := New(testConfig)
 	for i := range 10_000 {
 		ns, svc := fmt.Sprintf("ns%d", i%100), fmt.Sprintf("svc%d", i)
-		e.SetService(Service{Namespace: ns, Name: svc, ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}, Ports: []Port{http80}})
+		e.SetService(Service{Namespace: ns, Name: svc, ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}, Ports: []Port{http80}, Selector: true})
 		s := Slice{Namespace: ns, Name: svc + "-1", Service: svc, Managed: true, Ports: []Port{http8080}}
 		for j := range 5 {
 			n := i*5 + j

@@ -16,6 +16,7 @@ const (
 type entry struct {
 	kind      kind
 	namespace string     // of a pod or Service
+	managed   bool       // of a pod: the claim is the endpointslice controller's
 	ports     []Port     // of a Service
 	hosts     []hostPort // of a node: what its host-network pods declare
 }
@@ -58,7 +59,9 @@ type builder struct {
 
 // claim says whose pod an address is. The endpointslice controller's word is
 // worth more than a slice that somebody may have written by hand; where two of
-// equal rank name different namespaces, nobody gets the address.
+// equal rank name different namespaces, nobody gets the address. To let the
+// older of the two have it would be worse: a forger could claim addresses before
+// there is a pod, and a pod could be reached by the right to its predecessor.
 type claim struct {
 	namespace string
 	managed   bool
@@ -93,7 +96,7 @@ func (e *Engine) Rebuild() {
 		if c.disputed {
 			t.entries[a] = entry{kind: forbidden}
 		} else {
-			t.entries[a] = entry{kind: pod, namespace: c.namespace}
+			t.entries[a] = entry{kind: pod, namespace: c.namespace, managed: c.managed}
 		}
 	}
 	for a, hosts := range b.nodes {
@@ -159,15 +162,27 @@ func (b *builder) isBarred(a netip.Addr) bool {
 	return barred || b.never(a)
 }
 
+// managed reports whether a slice is the endpointslice controller's. Its label
+// alone proves nothing. But slices with the label, of a Service with a selector,
+// the controller makes true again as soon as they change: it deletes them, or
+// puts what the selector chose into them. A forged one lasts about a second, or
+// as long as somebody fights the controller over it.
+func (b *builder) managed(s Slice) bool {
+	return s.Managed && b.index.services[name{s.Namespace, s.Service}].Selector
+}
+
 // claim notes whose the addresses of a slice are.
 func (b *builder) claim(s Slice) {
+	managed := b.managed(s)
 	for _, ep := range s.Endpoints {
 		a := ep.Addr.Unmap()
 		if !ep.Pod || b.isBarred(a) {
 			continue
 		}
 		if _, isNode := b.nodes[a]; isNode {
-			b.claimHost(s, a)
+			if managed { // a slice by hand could declare anything that listens on the node
+				b.claimHost(s, a)
+			}
 			continue
 		}
 		if _, isService := b.vips[a]; isService {
@@ -175,22 +190,17 @@ func (b *builder) claim(s Slice) {
 		}
 		c, ok := b.claims[a]
 		switch {
-		case !ok || s.Managed && !c.managed:
-			c = claim{namespace: s.Namespace, managed: s.Managed}
-		case s.Managed == c.managed && s.Namespace != c.namespace:
+		case !ok || managed && !c.managed:
+			c = claim{namespace: s.Namespace, managed: managed}
+		case managed == c.managed && s.Namespace != c.namespace:
 			c.disputed = true
 		}
 		b.claims[a] = c
 	}
 }
 
-// claimHost notes the declared ports of a pod in its node's network. Only the
-// controller's word counts: a hand-written slice could declare anything that
-// listens on the node.
+// claimHost notes the declared ports of a pod in its node's network.
 func (b *builder) claimHost(s Slice, a netip.Addr) {
-	if !s.Managed {
-		return
-	}
 	for _, p := range s.Ports {
 		if h := (hostPort{p, s.Namespace}); b.mayServe(a, p) && !has(b.nodes[a], h) {
 			b.nodes[a] = append(b.nodes[a], h)
@@ -247,7 +257,7 @@ func (b *builder) clean(s Slice) bool {
 			return false
 		}
 		if _, isNode := b.nodes[a]; isNode {
-			if !s.Managed {
+			if !b.managed(s) {
 				return false
 			}
 			for _, p := range s.Ports {
