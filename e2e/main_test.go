@@ -39,25 +39,29 @@ func run(m *testing.M) int {
 		say("no lab is up: starting one")
 		defer func() { _ = host("bin/lab", "down").stream(context.Background()) }()
 	}
-	steps := []command{
-		host("bin/lab", "up"),
-		host("bin/lab", "load", "bin/podnet-gateway.tar"),
+	if err := prepare(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
+		return 1
 	}
-	for _, s := range steps {
+	return m.Run()
+}
+
+// prepare brings a lab up as options say, with a freshly installed podnet in
+// it and nobody connected.
+func prepare(ctx context.Context, options ...string) error {
+	for _, s := range []command{
+		host(append([]string{"bin/lab", "up"}, options...)...),
+		host("bin/lab", "load", "bin/podnet-gateway.tar"),
+	} {
 		if err := s.stream(ctx); err != nil {
-			fmt.Fprintf(os.Stderr, "e2e: %s: %v\n", s, err)
-			return 1
+			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
 	for _, m := range []machine{admin, alice, bob} {
 		_ = m.podnet("disconnect", "--all").run(ctx)
 	}
 	_ = admin.podnet("uninstall").run(ctx)
-	if err := install(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "e2e: %v\n", err)
-		return 1
-	}
-	return m.Run()
+	return install(ctx)
 }
 
 // install puts the gateway into the lab's cluster and lets alice and bob use it.
