@@ -67,7 +67,7 @@ func TestRenderedText(t *testing.T) {
 	golden(t, "everything.yaml", text(t, render(t, Options{
 		Namespace: "tunnels", Image: "example.org/gw@sha256:0000000000000000000000000000000000000000000000000000000000000000",
 		PullPolicy: "Never", ImagePullSecrets: []string{"registry"}, Replicas: 3, NodePort: 31820,
-		DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug", Users: []string{`o'hara "x"`}, Groups: []string{"dev"},
+		PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug", Users: []string{`o'hara "x"`}, Groups: []string{"dev"},
 	})))
 }
 
@@ -159,6 +159,17 @@ func TestRenderRefuses(t *testing.T) {
 		"advertise without port":   {Image: "x", Advertise: []string{"192.0.2.1"}},
 		"advertise by name":        {Image: "x", Advertise: []string{"example.org:1"}},
 		"advertise for several":    {Image: "x", Advertise: []string{"192.0.2.1:1"}, Replicas: 2},
+		"pod CIDR that is none":    {Image: "x", PodCIDRs: []string{"10.0.0.0"}},
+		"pod CIDR with host bits":  {Image: "x", PodCIDRs: []string{"10.0.0.1/16"}},
+		"default route":            {Image: "x", PodCIDRs: []string{"0.0.0.0/0"}},
+		"IPv6 default route":       {Image: "x", PodCIDRs: []string{"::/0"}},
+		"broader than /8":          {Image: "x", PodCIDRs: []string{"10.0.0.0/7"}},
+		"broader than /32":         {Image: "x", PodCIDRs: []string{"fd00::/31"}},
+		"loopback":                 {Image: "x", PodCIDRs: []string{"127.1.0.0/16"}},
+		"around link-local":        {Image: "x", PodCIDRs: []string{"169.0.0.0/8"}},
+		"IPv6 link-local":          {Image: "x", PodCIDRs: []string{"fe80::/64"}},
+		"multicast":                {Image: "x", PodCIDRs: []string{"239.0.0.0/8"}},
+		"IPv4 in IPv6 form":        {Image: "x", PodCIDRs: []string{"::ffff:10.0.0.0/112"}},
 		"memory that is too small": {Image: "x", Memory: "1Mi"},
 		"memory that is nonsense":  {Image: "x", Memory: "lots"},
 		"log level":                {Image: "x", LogLevel: "loud"},

@@ -35,6 +35,10 @@ type Options struct {
 	// Advertise lists further UDP endpoints, ip:port, that lead to the (only)
 	// gateway, such as a port forwarded by a router.
 	Advertise []string
+	// PodCIDRs are the ranges of pods that laptops are to route, in place of what
+	// nodes declare; for clusters whose CNI does not go by that. Each family
+	// (IPv4, IPv6) that is not among them is found out as ever.
+	PodCIDRs []string
 	// DNSDomain is the cluster's zone; "" lets the gateway find out.
 	DNSDomain string
 	// Memory is request and limit of a gateway; 512Mi by default.
@@ -104,6 +108,11 @@ func (o Options) check() error {
 			return fmt.Errorf("advertise %q: want ip:port", e)
 		}
 	}
+	for _, text := range o.PodCIDRs {
+		if _, err := ParseRange(text); err != nil {
+			return fmt.Errorf("pod CIDR %w", err)
+		}
+	}
 	if o.DNSDomain != "" {
 		if problems := validation.IsDNS1123Subdomain(o.DNSDomain); problems != nil {
 			return fmt.Errorf("DNS domain %q: %s", o.DNSDomain, strings.Join(problems, "; "))
@@ -144,6 +153,9 @@ func (o Options) args() []string {
 	}
 	for _, e := range o.Advertise {
 		args = append(args, "--advertise="+e)
+	}
+	for _, c := range o.PodCIDRs {
+		args = append(args, "--pod-cidr="+c)
 	}
 	return args
 }

@@ -50,6 +50,9 @@ type Options struct {
 	// Advertise lists UDP endpoints (ip:port) that lead here, beside those of
 	// Services.
 	Advertise []string
+	// PodCIDRs are the ranges of pods that laptops are told to route, in place
+	// of what nodes declare, for the families they are of. They open nothing.
+	PodCIDRs []string
 	// Enrol bounds what the gateway takes on; the zero value is the default.
 	Enrol enrol.Config
 	Log   *slog.Logger
@@ -103,6 +106,11 @@ func (o Options) withDefaults() (Options, error) {
 	for _, e := range o.Advertise {
 		if _, err := netip.ParseAddrPort(e); err != nil {
 			return o, fmt.Errorf("advertise %q: want ip:port: %w", e, err)
+		}
+	}
+	for _, text := range o.PodCIDRs {
+		if _, err := deploy.ParseRange(text); err != nil {
+			return o, fmt.Errorf("pod CIDR %w", err)
 		}
 	}
 	if !o.Enrol.Pool.IsValid() {

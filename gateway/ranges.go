@@ -5,6 +5,8 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+
+	"podnet.dev/deploy"
 )
 
 // maxRanges bounds what a laptop is asked to route, per kind.
@@ -17,39 +19,65 @@ const (
 	serviceBlock4, serviceBlock6 = 16, 112
 )
 
-// ranges collects what the cluster's ranges are known or seen to be. What was
-// only seen stays for as long as the gateway lives, so that a laptop's routes
-// do not come and go with pods.
-type ranges struct {
-	seen map[netip.Prefix]struct{}
-}
-
-// update returns the ranges to publish: the declared ones, and blocks around
-// addresses outside all of them.
-func (r *ranges) update(declared []netip.Prefix, observed iter.Seq[netip.Addr], bits4, bits6 int) []netip.Prefix {
-	known := collapse(declared)
+// published returns the ranges to publish: the declared ones and, for a family
+// (IPv4, IPv6) that none of them is of, blocks around the observed addresses.
+// Those are a last resort, because whoever may write EndpointSlices may make
+// some up; they are gone with their last address. What no laptop should ever
+// route is left out.
+func published(declared []netip.Prefix, observed iter.Seq[netip.Addr], bits4, bits6 int) []netip.Prefix {
+	all := slices.Clone(declared)
+	blocks := map[netip.Prefix]struct{}{}
+	has4, has6 := hasFamily(declared, netip.IPv4Unspecified()), hasFamily(declared, netip.IPv6Unspecified())
 	for a := range observed {
-		if covers(known, a) {
-			continue
-		}
-		bits := bits4
+		bits, declared := bits4, has4
 		if a.Is6() {
-			bits = bits6
+			bits, declared = bits6, has6
 		}
-		p, err := a.Prefix(bits)
-		if err != nil {
+		if declared {
 			continue
 		}
-		if r.seen == nil {
-			r.seen = map[netip.Prefix]struct{}{}
+		if p, err := a.Prefix(bits); err == nil {
+			blocks[p] = struct{}{}
 		}
-		r.seen[p] = struct{}{}
 	}
-	all := slices.Clone(known)
-	for p := range r.seen {
+	for p := range blocks {
 		all = append(all, p)
 	}
+	all = slices.DeleteFunc(all, func(p netip.Prefix) bool { return deploy.CheckRange(p) != nil })
 	return limit(collapse(all), maxRanges)
+}
+
+func hasFamily(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is4() == a.Is4() })
+}
+
+// override puts what an administrator said in place of what objects declare,
+// for the families that he spoke of.
+func override(said, declared []netip.Prefix) []netip.Prefix {
+	all := slices.Clone(said)
+	for _, p := range declared {
+		if !hasFamily(said, p.Addr()) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// shared are the addresses for use behind a provider's NAT, RFC 6598. Some
+// clusters on clouds give them to pods.
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// private yields those addresses that are nobody's on the internet. Only around
+// them is a block of pods published: else a made-up endpoint could take a public
+// network from all laptops.
+func private(all iter.Seq[netip.Addr]) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for a := range all {
+			if (a.IsPrivate() || shared.Contains(a)) && !yield(a) {
+				return
+			}
+		}
+	}
 }
 
 // covers reports whether one of the sorted, disjoint prefixes contains a.

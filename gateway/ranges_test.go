@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -73,33 +74,43 @@ func TestLimitNeverSwallowsTheWorld(t *testing.T) {
 	}
 }
 
-func TestRangesFromDeclaredAndSeen(t *testing.T) {
-	addrs := func(s ...string) []netip.Addr {
+func TestPublishedRanges(t *testing.T) {
+	addrs := func(s ...string) iter.Seq[netip.Addr] {
 		var all []netip.Addr
 		for _, a := range s {
 			all = append(all, netip.MustParseAddr(a))
 		}
-		return all
+		return slices.Values(all)
 	}
-	var r ranges
-	declared := prefixes(t, "10.244.0.0/24", "10.244.1.0/24")
-	got := r.update(declared, slices.Values(addrs("10.244.1.9", "10.244.0.3")), podBlock4, podBlock6)
-	if want := []string{"10.244.0.0/23"}; !slices.Equal(texts(got), want) {
-		t.Errorf("declared: %v, want %v", got, want)
+	for what, c := range map[string]struct {
+		said, declared []string
+		pods           iter.Seq[netip.Addr]
+		want           []string
+	}{
+		"what nodes declare":                   {nil, []string{"10.244.0.0/24", "10.244.1.0/24"}, addrs("10.244.1.9"), []string{"10.244.0.0/23"}},
+		"an endpoint beside it, maybe made up": {nil, []string{"10.244.0.0/24"}, addrs("192.168.7.20"), []string{"10.244.0.0/24"}},
+		"IPv6 that nodes do not declare":       {nil, []string{"10.244.0.0/24"}, addrs("192.168.7.20", "fd00::1:5"), []string{"10.244.0.0/24", "fd00::1:0/120"}},
+		"nothing declared":                     {nil, nil, addrs("192.168.7.20", "100.64.3.4", "fd00::1:5"), []string{"100.64.3.0/24", "192.168.7.0/24", "fd00::1:0/120"}},
+		"public endpoints, maybe made up":      {nil, nil, addrs("192.0.2.9", "2001:db8::1"), nil},
+		"nothing at all":                       {nil, nil, addrs(), nil},
+		"the administrator knows better":       {[]string{"10.0.0.0/8"}, []string{"10.244.0.0/24", "fd00:10:244::/64"}, addrs("10.3.0.1", "172.20.0.1"), []string{"10.0.0.0/8", "fd00:10:244::/64"}},
+		"he knows public ones":                 {[]string{"2001:db8:5::/48"}, nil, addrs("2001:db8:5::7", "10.3.0.1"), []string{"10.3.0.0/24", "2001:db8:5::/48"}},
+		"nonsense declared":                    {nil, []string{"0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "10.0.0.0/7", "fe80::/64", "::/0", "10.9.0.0/16"}, addrs(), []string{"10.9.0.0/16"}},
+	} {
+		got := published(override(prefixes(t, c.said...), prefixes(t, c.declared...)), private(c.pods), podBlock4, podBlock6)
+		if !slices.Equal(texts(got), c.want) {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
+		}
 	}
-	// A CNI with ranges of its own: its pods are outside of what nodes declare.
-	got = r.update(declared, slices.Values(addrs("192.168.7.20", "fd00::1:5")), podBlock4, podBlock6)
-	if want := []string{"10.244.0.0/23", "192.168.7.0/24", "fd00::1:0/120"}; !slices.Equal(texts(got), want) {
-		t.Errorf("seen: %v, want %v", got, want)
-	}
-	// Routes stay when the last pod of a block is gone for a moment.
-	got = r.update(declared, slices.Values(addrs()), podBlock4, podBlock6)
-	if want := []string{"10.244.0.0/23", "192.168.7.0/24", "fd00::1:0/120"}; !slices.Equal(texts(got), want) {
-		t.Errorf("gone: %v, want %v", got, want)
-	}
-	var services ranges
-	got = services.update(nil, slices.Values(addrs("10.96.0.10", "10.96.200.1")), serviceBlock4, serviceBlock6)
-	if want := []string{"10.96.0.0/16"}; !slices.Equal(texts(got), want) {
-		t.Errorf("Services: %v, want %v", got, want)
+	for what, c := range map[string]struct {
+		declared []string
+		want     []string
+	}{
+		"before ServiceCIDRs": {nil, []string{"10.96.0.0/16"}},
+		"with them":           {[]string{"10.96.0.0/12"}, []string{"10.96.0.0/12"}},
+	} {
+		if got := published(prefixes(t, c.declared...), addrs("10.96.0.10", "10.96.200.1"), serviceBlock4, serviceBlock6); !slices.Equal(texts(got), c.want) {
+			t.Errorf("Services %s: %v, want %v", what, got, c.want)
+		}
 	}
 }

@@ -42,8 +42,8 @@ type world struct {
 	ownServices  map[string]*corev1.Service // of the gateway's namespace
 	ownSlices    map[string]*discoveryv1.EndpointSlice
 	serviceCIDRs map[string][]netip.Prefix
-	podRanges    ranges
-	serviceRange ranges
+	podCIDRs     []netip.Prefix // by the administrator, in place of the nodes'
+	toldOutside  bool           // that there are pods outside of what is published
 	network      podnet.Network
 	endpoints    []string // UDP, of this gateway
 }
@@ -68,7 +68,7 @@ func newWorld(o Options) *world {
 		peersChanged: make(chan struct{}, 1), netChanged: make(chan struct{}, 1),
 		peers: map[types.UID]peerObject{}, accesses: map[types.UID]accessObject{},
 		nodes: map[string]node{}, ownServices: map[string]*corev1.Service{}, ownSlices: map[string]*discoveryv1.EndpointSlice{},
-		serviceCIDRs: map[string][]netip.Prefix{},
+		serviceCIDRs: map[string][]netip.Prefix{}, podCIDRs: prefixesOf(o.PodCIDRs),
 	}
 }
 
@@ -325,9 +325,12 @@ func (w *world) publish() (told bool) {
 	for _, p := range w.serviceCIDRs {
 		serviceCIDRs = append(serviceCIDRs, p...)
 	}
+	pods := published(override(w.podCIDRs, podCIDRs), private(w.policy.PodAddrs()), podBlock4, podBlock6)
+	services := published(serviceCIDRs, w.policy.ServiceAddrs(), serviceBlock4, serviceBlock6)
+	w.tellOutside(pods)
 	network := podnet.Network{
-		PodCIDRs:     texts(w.podRanges.update(podCIDRs, w.policy.PodAddrs(), podBlock4, podBlock6)),
-		ServiceCIDRs: texts(w.serviceRange.update(serviceCIDRs, w.policy.ServiceAddrs(), serviceBlock4, serviceBlock6)),
+		PodCIDRs:     texts(pods),
+		ServiceCIDRs: texts(services),
 		DNSDomain:    w.o.DNSDomain,
 		DNSAddresses: []string{Service4.String(), Service6.String()},
 	}
@@ -335,6 +338,20 @@ func (w *world) publish() (told bool) {
 	told = !sameNetwork(network, w.network) || !slices.Equal(endpoints, w.endpoints)
 	w.network, w.endpoints = network, endpoints
 	return told
+}
+
+// tellOutside warns, once, of a pod that laptops will not route to.
+func (w *world) tellOutside(published []netip.Prefix) {
+	if w.toldOutside {
+		return
+	}
+	for a := range w.policy.PodAddrs() {
+		if !covers(published, a) {
+			w.toldOutside = true
+			w.log.Warn("laptops do not route to this endpoint: no published pod range has it; podnet install --pod-cidr names others", "addr", a)
+			return
+		}
+	}
 }
 
 func sameNetwork(a, b podnet.Network) bool {

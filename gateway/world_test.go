@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,6 +64,32 @@ func TestOneChangeInALargeCluster(t *testing.T) {
 	if n := len(w.network.PodCIDRs); n == 0 || n > maxRanges {
 		t.Errorf("%d pod ranges are published", n)
 	}
+}
+
+// What was only seen is published for as long as it is there, and where a node
+// or the administrator says which ranges there are it is not published at all.
+func TestSeenRangesComeAndGo(t *testing.T) {
+	w := testWorld()
+	check := func(when string, want ...string) {
+		t.Helper()
+		w.publish()
+		if !slices.Equal(w.network.PodCIDRs, want) {
+			t.Errorf("%s: %v is published, want %v", when, w.network.PodCIDRs, want)
+		}
+	}
+	forged := testSlice("shop", "forged", "192.168.1.7")
+	forged.Labels = nil
+	w.event(w.setSlice, testSlice("shop", "web", "10.20.0.7"))
+	w.event(w.setSlice, forged)
+	check("no node declares anything", "10.20.0.0/24", "192.168.1.0/24")
+	w.event(w.removeSlice, forged)
+	check("the endpoint is gone", "10.20.0.0/24")
+	w.event(w.setSlice, forged)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.20.0.0/16"}}}
+	w.event(w.setNode, node)
+	check("a node declares", "10.20.0.0/16")
+	w.podCIDRs = prefixesOf([]string{"10.30.0.0/16"})
+	check("the administrator knows better", "10.30.0.0/16")
 }
 
 func TestObjectsAsPolicySeesThem(t *testing.T) {

@@ -65,6 +65,7 @@ type InstallOptions struct {
 	UDPService       string
 	NodePort         int32
 	Advertise        []string
+	PodCIDRs         []string
 	DNSDomain        string
 	Memory           string
 	LogLevel         string

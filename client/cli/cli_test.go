@@ -313,9 +313,9 @@ func TestEveryFlagHasAVariable(t *testing.T) {
 func TestInstall(t *testing.T) {
 	m := newMachine(t)
 	m.podnet("install", "--dry-run", "-o", "yaml", "--image", "reg/gw:1").want(t, 0, "yaml of reg/gw:1")
-	m.podnet("install", "-n", "net", "--image-pull-policy", "Never", "--node-port", "31820", "--replicas", "2").want(t, 0, "applied everything", "kubectl -n net create rolebinding")
+	m.podnet("install", "-n", "net", "--image-pull-policy", "Never", "--node-port", "31820", "--replicas", "2", "--pod-cidr", "10.0.0.0/8,fd00:10::/48").want(t, 0, "applied everything", "kubectl -n net create rolebinding")
 	o := m.install.got
-	if o.Namespace != "net" || o.Image != "podnet.dev/gateway:test" || o.PullPolicy != "Never" || o.NodePort != 31820 || o.Replicas != 2 {
+	if len(o.PodCIDRs) != 2 || o.Namespace != "net" || o.Image != "podnet.dev/gateway:test" || o.PullPolicy != "Never" || o.NodePort != 31820 || o.Replicas != 2 {
 		t.Errorf("installed %+v", o)
 	}
 	m.install.fail = &localapi.Error{Code: localapi.CodeDeploy, Message: "image cannot be pulled", Hint: "--image"}

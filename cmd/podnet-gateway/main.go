@@ -36,6 +36,11 @@ func run(ctx context.Context, args []string) error {
 		_ = advertise.Set(s)
 	}
 	fs.Var(&advertise, "advertise", "a UDP `ENDPOINT` (ip:port) from which this gateway can be reached, beside those of Services")
+	var podCIDRs list
+	if s := os.Getenv("PODNET_POD_CIDR"); s != "" {
+		_ = podCIDRs.Set(s)
+	}
+	fs.Var(&podCIDRs, "pod-cidr", "a `RANGE` of pods for laptops to route, in place of what nodes declare; repeatable")
 	level := slog.LevelInfo
 	if s := os.Getenv("PODNET_LOG_LEVEL"); s != "" {
 		if err := level.UnmarshalText([]byte(s)); err != nil {
@@ -66,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	o.DNSDomain, o.Advertise, o.Log = *domain, advertise, log
+	o.DNSDomain, o.Advertise, o.PodCIDRs, o.Log = *domain, advertise, podCIDRs, log
 	gateway.UseLogger(log)
 	return gateway.Run(ctx, o)
 }
