@@ -53,6 +53,12 @@ func created(o client.Object) func(client.Client) error {
 	return func(c client.Client) error { return c.Create(ctx, o.DeepCopyObject().(client.Object)) }
 }
 
+func dryRun(o client.Object) func(client.Client) error {
+	return func(c client.Client) error {
+		return c.Create(ctx, o.DeepCopyObject().(client.Object), client.DryRunAll)
+	}
+}
+
 func deleted(o client.Object) func(client.Client) error {
 	return func(c client.Client) error { return c.Delete(ctx, o) }
 }
@@ -175,8 +181,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"gateway", "writes an Access' status", status(access("shop", "alice-1", "", ""), `{"status":{"observedRenew":2}}`), ok},
 		{"gateway", "enrols alice", created(peer(system, "forged", "alice")), owner},
 		{"gateway", "opens shop for itself", created(access("shop", "forged", gateway, "")), rbac},
-		{"gateway", "opens its own namespace", created(access(system, "forged", gateway, "")), denied},
-		{"gateway", "opens the cluster", created(access(system, "forged", gateway, podnet.ScopeCluster)), denied},
+		{"gateway", "opens its own namespace", created(access(system, "forged", gateway, "")), "PODNET-"}, // both policies object
+		{"gateway", "opens the cluster", created(access(system, "forged", gateway, podnet.ScopeCluster)), "PODNET-"},
+		{"gateway", "enrols itself", created(peer(system, "forged", gateway)), owner},
+		{"gateway", "tries to enrol alice", dryRun(peer(system, "forged", "alice")), owner},
+		{"gateway", "tries to open the cluster", dryRun(access(system, "forged", gateway, podnet.ScopeCluster)), denied},
 		{"gateway", "renews alice's Peer", renewed(alices, `{"spec":{"renew":9}}`), rbac},
 		{"gateway", "reads Secrets", func(c client.Client) error { return c.List(ctx, &corev1.SecretList{}, client.InNamespace(system)) }, rbac},
 		{"gateway", "reads Pods", func(c client.Client) error { return c.List(ctx, &corev1.PodList{}, client.InNamespace(system)) }, rbac},
