@@ -178,7 +178,7 @@ environment, --path as PODNET_PATH.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 not connected, 4 credentials
 or permission, 5 not in time, 6 cluster unreachable, 7 daemon or privilege,
-8 address or route conflict, 9 DNS, 10 gateway not installed, 130 interrupted.`
+8 address or route conflict, 9 DNS, 10 install failed, 130 interrupted.`
 
 func newRoot(env *Env) *cobra.Command {
 	root := &cobra.Command{

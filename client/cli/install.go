@@ -67,7 +67,7 @@ Then they run: podnet connect -n NAMESPACE
 	f.Int32Var(&o.Replicas, "replicas", 1, "how many gateways")
 	f.StringVar(&o.UDPService, "udp-service", "", "publish WireGuard's UDP port by a NodePort or LoadBalancer Service")
 	f.Int32Var(&o.NodePort, "node-port", 0, "UDP port on every node; implies --udp-service=NodePort")
-	f.StringSliceVar(&o.Advertise, "advertise", nil, "further UDP endpoint, host:port, that leads to the gateway, repeatable")
+	f.StringSliceVar(&o.Advertise, "advertise", nil, "further UDP endpoint, ip:port, that leads to the gateway, repeatable")
 	f.StringSliceVar(&o.PodCIDRs, "pod-cidr", nil, "range of pods for laptops to route, in place of what nodes declare, repeatable")
 	f.StringVar(&o.DNSDomain, "dns-domain", "", "the cluster's zone (default: found out)")
 	f.StringVar(&o.Memory, "memory", "512Mi", "memory of a gateway")
