@@ -23,15 +23,14 @@ bin/lab up
 bin/lab load bin/podnet-gateway.tar
 
 user=admin
-podnet=$PWD/bin/podnet
 step "Installing the gateway, as the cluster's admin"
-laptop "$podnet" install --image "$image" --image-pull-policy Never --node-port 31820
+laptop podnet install --image "$image" --image-pull-policy Never --node-port 31820
 bin/lab grant
 
 user=alice
 step "Connecting the laptop, as alice"
-laptop "$podnet" disconnect --all
-laptop "$podnet" connect --wait -n shop
+laptop podnet disconnect --all
+laptop podnet connect --wait -n shop
 
 step "The laptop is on the pod network"
 pod=$(laptop kubectl get pods -n shop -l app=web -o 'jsonpath={.items[0].status.podIPs[?(@.ip)].ip}')
@@ -45,7 +44,7 @@ if [[ $pod6 == *:* ]]; then
 	show "curl -sS -g 'http://[$pod6]:8080'"
 	show "ping -c 2 $pod6"
 fi
-show "$podnet status"
+show 'podnet status'
 
 step "Done"
 cat <<'TXT'
