@@ -23,9 +23,10 @@ type Peer struct {
 	Status PeerStatus `json:"status,omitempty"`
 }
 
-// PeerSpec is what the user asks for. Everything but renew is immutable.
+// PeerSpec is what the user asks for. Everything but renew and candidates is
+// immutable.
 //
-// +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.publicKey == oldSelf.publicKey && self.leaseSeconds == oldSelf.leaseSeconds && self.device == oldSelf.device && self.clientVersion == oldSelf.clientVersion",message="only renew may change"
+// +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.publicKey == oldSelf.publicKey && self.leaseSeconds == oldSelf.leaseSeconds && self.device == oldSelf.device && self.clientVersion == oldSelf.clientVersion",message="only renew and candidates may change"
 // +kubebuilder:validation:XValidation:rule="self.renew >= oldSelf.renew",message="renew must not decrease"
 type PeerSpec struct {
 	// User is the name the API server knows the writer by. Admission pins it
@@ -56,6 +57,15 @@ type PeerSpec struct {
 	// +kubebuilder:default=""
 	// +kubebuilder:validation:MaxLength=63
 	ClientVersion string `json:"clientVersion"`
+
+	// Candidates are UDP addresses (ip:port) at which this peer might be
+	// reached: those of its own interfaces, and those that others see it at.
+	// The gateway sends a few probes there, which open its own NAT for the
+	// answer; nothing else.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=64
+	Candidates []string `json:"candidates,omitempty"`
 }
 
 // PeerStatus is what the gateway grants.
@@ -95,6 +105,20 @@ type Gateway struct {
 	// reached directly. Empty when only the API server's port-forward is left.
 	// +listType=atomic
 	Endpoints []string `json:"endpoints,omitempty"`
+	// Candidates are UDP addresses (ip:port) at which the gateway might be
+	// reached if both sides send at once: those that STUN servers saw, and
+	// where the next mapping is likely to be.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=64
+	Candidates []string `json:"candidates,omitempty"`
+	// NAT is how the cluster's NAT maps the gateway's UDP port, in the words
+	// of RFC 4787: endpoint-independent or endpoint-dependent (symmetric).
+	// Empty when no STUN server has answered.
+	// +kubebuilder:validation:Enum="";endpoint-independent;endpoint-dependent
+	NAT string `json:"nat,omitempty"`
+	// Draining is true when this gateway is about to stop: go to another.
+	Draining bool `json:"draining,omitempty"`
 	// StreamPort is the TCP port on the gateway pod's loopback that carries
 	// WireGuard datagrams over the API server's port-forward.
 	StreamPort int32 `json:"streamPort"`
@@ -112,6 +136,12 @@ type Network struct {
 	// DNSAddresses are the tunnel addresses that answer DNS on port 53.
 	// +listType=atomic
 	DNSAddresses []string `json:"dnsAddresses,omitempty"`
+	// STUN are the STUN servers (host:port) that the cluster's administrator
+	// has chosen for both sides to learn their mapped addresses from.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MaxLength=261
+	STUN []string `json:"stun,omitempty"`
 }
 
 // PeerList is a list of peers.
