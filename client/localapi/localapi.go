@@ -6,8 +6,10 @@
 //
 //	GET  /v1/version      Version
 //	GET  /v1/status       Status
+//	GET  /v1/events       Event values one a line out, ?since=SEQ
 //	POST /v1/connect      ConnectRequest in, Event values one a line out
-//	POST /v1/disconnect   Disconnected
+//	POST /v1/disconnect   DisconnectResult
+//	POST /v1/doctor       DoctorRequest in, Finding values one a line out
 package localapi
 
 import (
@@ -106,30 +108,6 @@ func (k Kube) env(name string) string {
 	return ""
 }
 
-// Event is one line of progress.
-type Event struct {
-	Time time.Time `json:"time"`
-	// Type is phase (begun), done (that phase is over), warning, ready or error.
-	Type  EventType `json:"type"`
-	Phase Phase     `json:"phase,omitempty"`
-	// ElapsedMs counts from the start of connecting.
-	ElapsedMs int64   `json:"elapsedMs"`
-	Text      string  `json:"text,omitempty"`
-	Error     *Error  `json:"error,omitempty"`
-	Status    *Status `json:"status,omitempty"`
-}
-
-// EventType is what an Event tells.
-type EventType string
-
-const (
-	EventPhase   EventType = "phase"
-	EventDone    EventType = "done"
-	EventWarning EventType = "warning"
-	EventReady   EventType = "ready"
-	EventError   EventType = "error"
-)
-
 // State is the one word that status, its exit code and an icon's colour share.
 type State string
 
@@ -178,8 +156,14 @@ type Connection struct {
 	Tunnel  Tunnel     `json:"tunnel"`
 	Path    Path       `json:"path"`
 	Lease   Lease      `json:"lease"`
-	Routes  []string   `json:"routes"`
-	DNS     DNS        `json:"dns"`
+	// NAT is how the NAT in front of this machine maps a UDP port, in the words
+	// of RFC 4787: endpoint-independent or endpoint-dependent (symmetric).
+	// Empty when no STUN server has answered.
+	NAT string `json:"nat,omitempty"`
+	// Reenrolled counts how often the session had to enrol again with a new key.
+	Reenrolled int      `json:"reenrolled,omitempty"`
+	Routes     []string `json:"routes"`
+	DNS        DNS      `json:"dns"`
 }
 
 // Gateway is the pod at the other end.
@@ -187,6 +171,10 @@ type Gateway struct {
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod"`
 	PublicKey string `json:"publicKey,omitempty"`
+	// Draining is true when this gateway is about to stop.
+	Draining bool `json:"draining,omitempty"`
+	// Others are the pods of the other replicas that admit us.
+	Others []string `json:"others,omitempty"`
 }
 
 // Tunnel is the WireGuard device. Rx and Tx are bytes.
@@ -205,17 +193,42 @@ type Tunnel struct {
 
 // Path is how the datagrams travel.
 type Path struct {
-	Kind    string     `json:"kind"`
-	Remote  string     `json:"remote,omitempty"`
-	Since   *time.Time `json:"since,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
-	Redials int        `json:"redials,omitempty"`
+	// Kind is udp or apiserver; empty while no path is live.
+	Kind   string     `json:"kind"`
+	Remote string     `json:"remote,omitempty"`
+	Since  *time.Time `json:"since,omitempty"`
+	// Reason says why this path and no better one.
+	Reason string `json:"reason,omitempty"`
+	// RTTMs is the smoothed round trip of the probes, in milliseconds.
+	RTTMs float64 `json:"rttMs,omitempty"`
+	// Redials counts how often the stream of apiserver was dialled anew.
+	Redials int `json:"redials,omitempty"`
+	// MTU is the largest packet in the tunnel, in bytes, that this path was
+	// seen to carry whole both ways.
+	MTU int `json:"mtu,omitempty"`
+	// Others are the paths that are not in use, the live ones first.
+	Others []OtherPath `json:"others"`
+}
+
+// OtherPath is a path that is not in use.
+type OtherPath struct {
+	Kind   string  `json:"kind"`
+	Remote string  `json:"remote,omitempty"`
+	Live   bool    `json:"live"`
+	RTTMs  float64 `json:"rttMs,omitempty"`
+	// Error is why it is not live.
+	Error string `json:"error,omitempty"`
 }
 
 // Lease is the permission and its end.
 type Lease struct {
 	Seconds int32      `json:"seconds"`
 	Renewed *time.Time `json:"renewed,omitempty"`
+	// ExpiresAt is when the gateway lets go of us if we cannot renew.
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+	// Frozen is true while the API server is away and the gateway keeps us
+	// regardless.
+	Frozen bool `json:"frozen,omitempty"`
 	// Error is why the last renewal failed.
 	Error string `json:"error,omitempty"`
 }
