@@ -159,7 +159,7 @@ func (s *Session) resolve(ctx context.Context) (string, error) {
 	for i, a := range n.dns {
 		servers[i] = netip.AddrPortFrom(a, 53)
 	}
-	s.forward = dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: servers, Log: s.Log})
+	s.forward = dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: servers, Dial: s.Dial, Log: s.Log})
 	s.undo.add("the connections to the cluster's DNS", func(context.Context) error { return s.forward.Close() })
 	s.split = dnsproxy.NewSplit(dnsproxy.SplitConfig{
 		Domain: n.domain, Namespace: current, Namespaces: all, Cluster: s.forward, Base: base,
@@ -260,18 +260,18 @@ func (s *Session) probe(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkRoute(n); err != nil {
-		return "", err
-	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	if err := s.checkRoute(ctx, n); err != nil {
+		return "", err
+	}
 	began := time.Now()
-	if err := ask(ctx, netip.AddrPortFrom(n.dns[0], 53), n.domain+"."); err != nil {
+	if err := s.ask(ctx, netip.AddrPortFrom(n.dns[0], 53), n.domain+"."); err != nil {
 		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the gateway's DNS does not answer through the tunnel: " + err.Error(),
 			Hint: "podnet connect --path apiserver shows whether the path is to blame", Status: http.StatusGatewayTimeout}
 	}
 	rtt := time.Since(began)
-	if err := ask(ctx, netip.AddrPortFrom(s.listening()[0], 53), "kubernetes.default.svc."+n.domain+"."); err != nil {
+	if err := s.ask(ctx, netip.AddrPortFrom(s.listening()[0], 53), "kubernetes.default.svc."+n.domain+"."); err != nil {
 		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the DNS proxy on this machine does not answer: " + err.Error(),
 			Hint: "a firewall of this machine may block port 53 on its own addresses", Status: http.StatusGatewayTimeout}
 	}
@@ -284,10 +284,9 @@ func (s *Session) probe(ctx context.Context) (string, error) {
 
 // ask puts one question to a name server. Any answer will do, that there is no
 // such name included.
-func ask(ctx context.Context, server netip.AddrPort, name string) error {
+func (s *Session) ask(ctx context.Context, server netip.AddrPort, name string) error {
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, server.String())
+		return s.Dial(ctx, network, server.String())
 	}}
 	_, err := r.LookupNS(ctx, name)
 	var answer *net.DNSError
@@ -299,9 +298,9 @@ func ask(ctx context.Context, server netip.AddrPort, name string) error {
 
 // checkRoute asks the kernel, without sending anything, whether it would use
 // our address to reach the cluster.
-func checkRoute(n network) error {
+func (s *Session) checkRoute(ctx context.Context, n network) error {
 	for _, a := range n.dns {
-		c, err := net.Dial("udp", netip.AddrPortFrom(a, 53).String())
+		c, err := s.Dial(ctx, "udp", netip.AddrPortFrom(a, 53).String())
 		if err != nil {
 			if a.Is6() {
 				continue // IPv6 is off here

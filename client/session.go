@@ -55,6 +55,10 @@ type Config struct {
 	// OpenCluster and OpenHelper are the two outsides of a session.
 	OpenCluster func(localapi.Kube) (Cluster, error)
 	OpenHelper  func(ctx context.Context, warn func(string)) (helper.Session, error)
+	// Dial is how programs of this host reach the cluster once the session is
+	// up; the session itself asks the cluster's DNS by it. nil: the kernel's
+	// network. A host whose network is a stack in this process says its own.
+	Dial dnsproxy.Dial
 	// StateDir is where a session notes the objects it has in the cluster, for
 	// the next one to delete when this one is killed. Empty: nowhere.
 	StateDir string
@@ -108,6 +112,9 @@ const (
 
 // New prepares a session; Run starts it.
 func New(c Config) *Session {
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
 	s := &Session{Config: c, broken: make(chan error, 4), warnings: map[string]localapi.Warning{}}
 	s.status.Routes, s.status.Namespaces, s.status.DNS.Listen = []string{}, []string{}, []string{}
 	return s
