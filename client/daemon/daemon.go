@@ -33,8 +33,9 @@ type Session interface {
 type Options struct {
 	// Socket is the unix socket's file name; its folder must be private.
 	Socket string
-	// NewSession makes a session that tells its progress to events, which does
-	// not block.
+	// NewSession makes a session that tells events what happens to it, in the
+	// order in which it happens. events does not wait for anybody, but it may ask
+	// for the session's Status.
 	NewSession func(req localapi.ConnectRequest, events func(localapi.Event)) Session
 	// OnDemand says that the CLI started this daemon: it ends when its last
 	// session does, or after Idle without one.
@@ -66,11 +67,15 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	d := &daemon{Options: o, sessions: newSessions(ctx, o.NewSession, o.Log), stop: stop}
+	// Requests outlive the sessions, to hear how these ended.
+	requests, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
+	d := &daemon{Options: o, events: newEvents(o.Log), stop: stop}
+	d.sessions = newSessions(ctx, o.NewSession, d.events.publish)
 	srv := &http.Server{
 		Handler:           httpjson.Local(localapi.Host, d.routes()),
 		ReadHeaderTimeout: 5 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return requests },
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
@@ -86,6 +91,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	stop()
 	d.sessions.close()
+	hangUp()
 	// Answers under way, the one to a disconnect above all, get their second.
 	grace, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -133,6 +139,7 @@ func (l ownOnly) Accept() (net.Conn, error) {
 type daemon struct {
 	Options
 	sessions *sessions
+	events   *events
 	stop     context.CancelFunc
 }
 
@@ -161,6 +168,7 @@ func (d *daemon) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/version", d.version)
 	mux.HandleFunc("GET /v1/status", d.status)
+	mux.HandleFunc("GET /v1/events", d.events.serve)
 	mux.HandleFunc("POST /v1/connect", d.connect)
 	mux.HandleFunc("POST /v1/disconnect", d.disconnect)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -40,7 +40,8 @@ type fakeHost struct {
 	made    int
 	hold    chan struct{} // connecting waits for it
 	fail    error
-	end     chan error // ends a ready session
+	end     chan error          // ends a ready session
+	later   chan localapi.Event // happen to a ready session
 	undoing time.Duration
 }
 
@@ -81,11 +82,15 @@ func (f *fakeSession) Run(ctx context.Context) error {
 	f.phase = localapi.PhaseReady
 	f.mu.Unlock()
 	f.events(localapi.Event{Type: localapi.EventReady})
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-f.host.end:
-		return err
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-f.host.end:
+			return err
+		case e := <-f.host.later:
+			f.events(e)
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -16,7 +15,8 @@ import (
 type sessions struct {
 	ctx  context.Context
 	make func(localapi.ConnectRequest, func(localapi.Event)) Session
-	log  *slog.Logger
+	// tell hears of everything that happens to a session.
+	tell func(localapi.Event)
 	wg   sync.WaitGroup
 
 	mu        sync.Mutex
@@ -25,19 +25,21 @@ type sessions struct {
 	idleSince time.Time
 }
 
-func newSessions(ctx context.Context, make_ func(localapi.ConnectRequest, func(localapi.Event)) Session, log *slog.Logger) *sessions {
-	return &sessions{ctx: ctx, make: make_, log: log, idleSince: time.Now()}
+func newSessions(ctx context.Context, make_ func(localapi.ConnectRequest, func(localapi.Event)) Session, tell func(localapi.Event)) *sessions {
+	return &sessions{ctx: ctx, make: make_, tell: tell, idleSince: time.Now()}
 }
 
 // attempt is a session from the first connect to the end of its undoing.
 type attempt struct {
 	req     localapi.ConnectRequest
 	session Session
+	tell    func(localapi.Event)
 	cancel  context.CancelFunc
 	// done is closed when everything is undone.
 	done chan struct{}
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// events are those of connecting.
 	events  []localapi.Event
 	changed chan struct{}
 	waiting int
@@ -79,7 +81,7 @@ func (s *sessions) startOrJoin(req localapi.ConnectRequest) (a *attempt, started
 		return a, false, nil
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
-	a = &attempt{req: req, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}), waiting: 1}
+	a = &attempt{req: req, tell: s.tell, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}), waiting: 1}
 	a.session = s.make(req, a.publish)
 	s.current, s.lastError = a, nil
 	s.wg.Add(1)
@@ -98,14 +100,9 @@ func (s *sessions) run(ctx context.Context, a *attempt) {
 	s.current, s.idleSince = nil, time.Now()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.lastError = httpjson.FromError(err)
-		s.log.Warn("session ended", "err", err)
-	} else {
-		s.log.Info("session ended")
 	}
 	s.mu.Unlock()
-	if err != nil {
-		a.fail(err)
-	}
+	a.over(err)
 	close(a.done)
 }
 
@@ -168,29 +165,45 @@ func (s *sessions) status() localapi.Status {
 	return out
 }
 
-// publish adds an event for everybody who listens. A session that runs for
-// weeks has few: those of connecting, and warnings, of which the oldest go.
+// publish hands an event to whoever waits for the session, until it is ready,
+// and to whoever listens to the daemon.
 func (a *attempt) publish(e localapi.Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	if e.Connection == "" {
+		c, _ := a.session.Status()
+		e.Connection = c.Name
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ready != nil {
-		return // connecting is over; what follows is in the status
+	if a.ready == nil {
+		a.events = append(a.events, e)
+		if e.Type == localapi.EventReady {
+			now := time.Now()
+			a.ready = &now
+		}
+		close(a.changed)
+		a.changed = make(chan struct{})
 	}
-	a.events = append(a.events, e)
-	if e.Type == localapi.EventReady {
-		now := time.Now()
-		a.ready = &now
-	}
-	close(a.changed)
-	a.changed = make(chan struct{})
+	a.tell(e) // with the lock held, so that both hear the same order
 }
 
-func (a *attempt) fail(err error) {
-	e := httpjson.FromError(err)
-	if errors.Is(err, context.Canceled) {
-		e = &localapi.Error{Code: localapi.CodeCanceled, Message: "connecting was given up"}
+// over tells of the end: err is why it came by itself.
+func (a *attempt) over(err error) {
+	e := localapi.Event{Type: localapi.EventDisconnected, Text: "disconnected"}
+	switch {
+	case !a.wasReady():
+		e.Type, e.Error = localapi.EventError, httpjson.FromError(err)
+		if errors.Is(err, context.Canceled) {
+			e.Error = &localapi.Error{Code: localapi.CodeCanceled, Message: "connecting was given up"}
+		}
+		e.Phase, e.Text = localapi.Phase(e.Error.Phase), e.Error.Message
+	case err != nil:
+		e.Type, e.Error = localapi.EventEnded, httpjson.FromError(err)
+		e.Text = "the session ended: " + e.Error.Message
 	}
-	a.publish(localapi.Event{Time: time.Now(), Type: localapi.EventError, Phase: localapi.Phase(e.Phase), Error: e})
+	a.publish(e)
 }
 
 // event is the i-th event, when it comes.

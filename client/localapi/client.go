@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -90,6 +92,47 @@ func (c *Client) Connect(ctx context.Context, req ConnectRequest, event func(Eve
 		return Status{}, &Error{Code: CodeDaemon, Message: "the daemon went away while connecting"}
 	}
 	return *status, nil
+}
+
+// Events calls event with what happens to the daemon's sessions, until ctx is
+// done, event fails or the daemon ends; the last is no error. It begins with
+// what came after the event number since, as far as the daemon remembers; with
+// a negative since it begins now. began, which may be nil, is called once
+// nothing can be missed any more.
+func (c *Client) Events(ctx context.Context, since int64, began func(), event func(Event) error) error {
+	path := "/v1/events"
+	if since >= 0 {
+		path += "?since=" + strconv.FormatInt(since, 10)
+	}
+	resp, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	if began != nil {
+		began()
+	}
+	return c.lines(ctx, httpjson.ReadLines(resp, event))
+}
+
+// Doctor asks for an examination and calls finding with each result, in the
+// order of the groups. Cancelling ctx gives it up.
+func (c *Client) Doctor(ctx context.Context, req DoctorRequest, finding func(Finding)) error {
+	resp, err := c.send(ctx, http.MethodPost, "/v1/doctor", req)
+	if err != nil {
+		return err
+	}
+	return c.lines(ctx, httpjson.ReadLines(resp, func(f Finding) error { finding(f); return nil }))
+}
+
+// lines makes one of our errors of what ended a stream of lines.
+func (c *Client) lines(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return &Error{Code: CodeDaemon, Message: "the daemon went away", Hint: "its log may say why: podnet version names it"}
+	}
+	return err
 }
 
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
