@@ -10,8 +10,11 @@
 package netstack
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -49,21 +52,32 @@ const (
 	maxReceiveBuf, maxSendBuf = 8 << 20, 6 << 20
 	timeWait                  = time.Second // WireGuard drops old duplicates itself
 	maxSynInFlight            = 1 << 16     // the forwarder counts per peer
-	keepIdle, keepInterval    = 60 * time.Second, 15 * time.Second
-	keepCount                 = 4
+
+	// maxRTO bounds the time between two retransmissions, 120 s by RFC 6298's
+	// custom: a laptop that was away for two minutes shall not wait for another
+	// one until its download goes on.
+	maxRTO = 5 * time.Second
 )
+
+// keepAlive is how peers that vanished are found unless Config says otherwise.
+var keepAlive = net.KeepAliveConfig{Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4}
 
 // Config shapes a Stack. The zero value works.
 type Config struct {
 	// MTU is the largest inner packet, 1280 to 65000; 0 means DefaultMTU. It
 	// bounds TCP's segments; see TunnelMTU for the others.
 	MTU int
-	Log *slog.Logger
+	// KeepAlive is when a TCP connection counts as dead: it is asked for a sign
+	// of life after Idle of silence, every Interval, Count times, and data is
+	// sent again for as long as all that takes. Zero fields mean 60 s, 15 s, 4.
+	KeepAlive net.KeepAliveConfig
+	Log       *slog.Logger
 }
 
 // Stack is a TCP/IP stack. Its methods are safe for concurrent use.
 type Stack struct {
 	log    *slog.Logger
+	keep   net.KeepAliveConfig
 	stack  *stack.Stack
 	link   *link
 	device *device
@@ -87,7 +101,9 @@ func New(c Config) (*Stack, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Stack{log: c.Log, link: newLink(uint32(c.MTU))}
+	s := &Stack{log: c.Log, link: newLink(uint32(c.MTU)), keep: net.KeepAliveConfig{
+		Idle: cmp.Or(c.KeepAlive.Idle, keepAlive.Idle), Interval: cmp.Or(c.KeepAlive.Interval, keepAlive.Interval), Count: cmp.Or(c.KeepAlive.Count, keepAlive.Count),
+	}}
 	s.local.Store(&map[netip.Addr]struct{}{})
 	s.device = newDevice(s, c.MTU)
 	s.stack = stack.New(stack.Options{
@@ -111,7 +127,9 @@ func (s *Stack) configure() error {
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: startBuffer, Max: maxSendBuf}
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &cc, &recovery, &receive, &send, &moderate, &wait} {
+	rto := tcpip.TCPMaxRTOOption(maxRTO)
+	tries := tcpip.TCPMaxRetriesOption(retries(s.keep.Idle + time.Duration(s.keep.Count)*s.keep.Interval))
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &cc, &recovery, &receive, &send, &moderate, &wait, &rto, &tries} {
 		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("set %T: %s", o, err)
 		}
@@ -124,6 +142,16 @@ func (s *Stack) configure() error {
 		{Destination: header.IPv6EmptySubnet, NIC: nic},
 	})
 	return nil
+}
+
+// retries is how many retransmissions a peer may miss in the time d, where it
+// is near.
+func retries(d time.Duration) (n uint64) {
+	for rto := tcp.MinRTO; d > 0; n++ {
+		d -= rto
+		rto = min(2*rto, maxRTO)
+	}
+	return n
 }
 
 // Device is the stack's end for WireGuard. It is always the same one; closing
@@ -146,11 +174,26 @@ func (s *Stack) AddAddress(a netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("add address %s: %s", a, err)
 	}
-	next := make(map[netip.Addr]struct{}, len(have)+1)
-	for k := range have {
-		next[k] = struct{}{}
-	}
+	next := maps.Clone(have)
 	next[a] = struct{}{}
+	s.local.Store(&next)
+	return nil
+}
+
+// RemoveAddress takes an address back. Connections that have it stay and hear
+// nothing any more. Removing it again does nothing.
+func (s *Stack) RemoveAddress(a netip.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := *s.local.Load()
+	if _, ok := have[a]; !ok {
+		return nil
+	}
+	if err := s.stack.RemoveAddress(nic, tcpip.AddrFromSlice(a.AsSlice())); err != nil {
+		return fmt.Errorf("remove address %s: %s", a, err)
+	}
+	next := maps.Clone(have)
+	delete(next, a)
 	s.local.Store(&next)
 	return nil
 }
