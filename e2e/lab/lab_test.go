@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -249,8 +250,11 @@ func TestWireIsAsBadAsSaid(t *testing.T) {
 		t.Errorf("5 MB at 20 Mbit/s took %v, want a little over 2 s", took)
 	}
 	lab(t, "wire", "laptop", "--mtu", "1280")
-	if _, err := try("exec", "laptop", "--", "ping", "-c1", "-W1", "-q", "-s1300", node1); err == nil {
-		t.Error("a long packet came through")
+	if out, err := exec.Command(program, "exec", "laptop", "--", "ping", "-c1", "-W1", "-Mdo", "-s1300", node1).CombinedOutput(); err == nil || strings.Contains(string(out), "Frag") {
+		t.Errorf("a long packet came through, or was not lost without a word:\n%s", out)
+	}
+	if out := on(t, "laptop", "ping -c1 -W1 -q -s1252 "+node1); !strings.Contains(out, " 0% packet loss") {
+		t.Errorf("a packet of 1280 bytes is lost:\n%s", out)
 	}
 	if !reaches("laptop", node1) {
 		t.Error("a short packet did not come through")
@@ -281,6 +285,21 @@ func seen(t *testing.T, port int) string {
 	return strings.TrimSpace(out.String())
 }
 
+// stun is how the lab's STUN servers for IPv4 see laptop's port 40000.
+func stun(t *testing.T) []string {
+	t.Helper()
+	var seen []string
+	for line := range strings.Lines(lab(t, "stun", "laptop", "--port", "40000")) {
+		if server, addr, _ := strings.Cut(strings.TrimSpace(line), " "); server[0] != '[' {
+			seen = append(seen, addr)
+		}
+	}
+	if len(seen) != 2 {
+		t.Fatalf("%d STUN servers see the laptop, want 2: %v", len(seen), seen)
+	}
+	return seen
+}
+
 func TestNAT(t *testing.T) {
 	needsLab(t)
 	env := lab(t, "env")
@@ -289,6 +308,9 @@ func TestNAT(t *testing.T) {
 	if a, b := seen(t, 31001), seen(t, 31002); a != public+":40000" || b != a {
 		t.Errorf("behind a plain NAT seen as %q and %q, want %s:40000", a, b, public)
 	}
+	if s := stun(t); s[0] != public+":40000" || s[1] != s[0] {
+		t.Errorf("behind a plain NAT STUN sees %v, want %s:40000", s, public)
+	}
 	if reaches("node1", public) {
 		t.Error("the NAT lets in what nobody asked for")
 	}
@@ -296,17 +318,84 @@ func TestNAT(t *testing.T) {
 	if a, b := seen(t, 31001), seen(t, 31002); a == b || !strings.HasPrefix(a, public+":") || !strings.HasPrefix(b, public+":") {
 		t.Errorf("behind a symmetric NAT seen as %q and %q", a, b)
 	}
+	if s := stun(t); s[0] == s[1] || !strings.HasPrefix(s[0], public+":") {
+		t.Errorf("behind a symmetric NAT STUN sees %v", s)
+	}
 	on(t, "laptop", "kubectl get --raw /readyz")
+	lab(t, "nat", "laptop", "--sequential")
+	if s := stun(t); port(t, s[1]) != port(t, s[0])+1 {
+		t.Errorf("behind a sequential NAT STUN sees %v", s)
+	}
 	lab(t, "nat", "laptop", "--off")
 	lab(t, "drop-udp", "laptop")
 	if got := seen(t, 31001); got != "" {
 		t.Errorf("UDP from %s came through", got)
+	}
+	if _, err := try("stun", "laptop"); err == nil {
+		t.Error("STUN came through")
 	}
 	on(t, "laptop", "kubectl get --raw /readyz && dig +short +tries=1 www.example.test | grep -q .")
 	lab(t, "drop-udp", "laptop", "--off")
 	if got := seen(t, 31001); got != "10.77.100.2:40000" {
 		t.Errorf("without a NAT seen as %q", got)
 	}
+}
+
+func port(t *testing.T, addr string) int {
+	t.Helper()
+	a, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(a.Port())
+}
+
+// TestRebindTakesOtherPorts: every time another one, the same for everybody,
+// and connections that were open hang.
+func TestRebindTakesOtherPorts(t *testing.T) {
+	needsLab(t)
+	lab(t, "nat", "laptop")
+	ports := map[int]bool{}
+	for i := range 3 {
+		if i > 0 {
+			lab(t, "nat", "laptop", "--rebind")
+		}
+		s := stun(t)
+		if s[0] != s[1] {
+			t.Errorf("after %d rebinds the NAT depends on the destination: %v", i, s)
+		}
+		ports[port(t, s[0])] = true
+	}
+	if len(ports) != 3 {
+		t.Errorf("two rebinds gave ports %v", ports)
+	}
+
+	if !talks(t, func() {}) {
+		t.Error("without a rebind a connection does not get its answer")
+	}
+	if talks(t, func() { lab(t, "nat", "laptop", "--rebind") }) {
+		t.Error("a connection that the NAT forgot does not hang")
+	}
+}
+
+// talks opens a connection to the API server, and says whether it is answered
+// when it is used after something happened.
+func talks(t *testing.T, happens func()) bool {
+	t.Helper()
+	session := exec.Command(program, "exec", "laptop", "--", "timeout", "3", "sh", "-c",
+		"{ sleep 1; echo; } | openssl s_client -quiet -connect "+node1+":6443 >/dev/null 2>&1; echo ended")
+	var said bytes.Buffer
+	session.Stdout = &said
+	if err := session.Start(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(3 * time.Second)
+	for time.Now().Before(deadline) && !strings.Contains(on(t, "laptop", "ss -Htn state established dst "+node1), ":6443") {
+		time.Sleep(20 * time.Millisecond)
+	}
+	happens()
+	_ = session.Wait()
+	return said.String() != ""
 }
 
 // TestHoleCanBePunched: both behind plain NATs, both send, one is heard.

@@ -29,6 +29,7 @@ const (
 	VerbEnter = "_enter" // NETNS HOLDER ARGV...
 	VerbHold  = "_hold"  // MACHINE
 	VerbWire  = "_wire"  // MACHINE
+	VerbSTUN  = "_stun"
 )
 
 // Lab is a lab that is up, or about to be.

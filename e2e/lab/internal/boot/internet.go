@@ -3,7 +3,10 @@ package boot
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,11 +14,13 @@ import (
 	"podnet.dev/e2e/lab/internal/kube"
 	"podnet.dev/e2e/lab/internal/machine"
 	"podnet.dev/e2e/lab/internal/netns"
+	"podnet.dev/e2e/lab/internal/stun"
 	"podnet.dev/e2e/lab/internal/topology"
 )
 
 // internet starts what the router's side of the world has to offer: a DNS
-// server for the zone example.test, and the web server www.example.test.
+// server for the zone example.test, the web server www.example.test, and STUN
+// servers.
 func (l *Lab) internet(set assets.Set) error {
 	etc := l.State.Path("etc")
 	if err := os.MkdirAll(etc, 0o755); err != nil {
@@ -32,8 +37,9 @@ func (l *Lab) internet(set assets.Set) error {
 	}
 	// Copies: the cache may be rebuilt while the lab is up.
 	programs := map[string][]string{
-		"internet-dns": {set.CoreDNS, "-conf", corefile},
-		"internet-web": {set.Shop, "--name=www.example.test", "--http=:80"},
+		"internet-dns":  {set.CoreDNS, "-conf", corefile},
+		"internet-web":  {set.Shop, "--name=www.example.test", "--http=:80"},
+		"internet-stun": {l.self, VerbSTUN},
 	}
 	for name, argv := range programs {
 		if _, err := l.start(name, string(topology.Router), nil, argv); err != nil {
@@ -78,6 +84,9 @@ func internetZone(lab topology.Lab) string {
 		{"www", "A " + topology.Internet4.String()},
 		{"www", "AAAA " + topology.Internet6.String()},
 		{"alias", "CNAME www"},
+		{"stun", "A " + topology.STUN4[0].String()},
+		{"stun2", "A " + topology.STUN4[1].String()},
+		{"stun6", "AAAA " + topology.STUN6[0].String()},
 		{"printer.home", "A 10.77.100.9"},
 		{"_sip._tcp", "SRV 0 0 5060 www"},
 		{strings.TrimSuffix(kube.APIName, ".example.test"), "A " + cp.Addr4.String()},
@@ -87,6 +96,28 @@ func internetZone(lab topology.Lab) string {
 		b += fmt.Sprintf("%s IN %s\n", r[0], r[1])
 	}
 	return b
+}
+
+// RunSTUN is what the process behind VerbSTUN does: the lab's STUN servers.
+func RunSTUN(ctx context.Context) error {
+	var sockets []*net.UDPConn
+	for _, server := range STUNServers() {
+		s, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(server))
+		if err != nil {
+			return err
+		}
+		sockets = append(sockets, s)
+	}
+	return stun.Serve(ctx, sockets...)
+}
+
+// STUNServers are the lab's STUN servers, those for IPv4 first.
+func STUNServers() []netip.AddrPort {
+	var servers []netip.AddrPort
+	for _, a := range slices.Concat(topology.STUN4, topology.STUN6) {
+		servers = append(servers, netip.AddrPortFrom(a, stun.Port))
+	}
+	return servers
 }
 
 // resolvers waits for the lab's DNS, and starts systemd-resolved on the laptops

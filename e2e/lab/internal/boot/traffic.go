@@ -43,9 +43,26 @@ func (l *Lab) ChangeTraffic(ctx context.Context, change func(*router.State)) err
 	return l.wires(ctx, s.Wires)
 }
 
-// Rebind makes a machine's NAT forget its mappings, as home routers do when
-// they restart.
+// SetNAT puts a machine behind a NAT; empty takes the NAT away. Mappings of the
+// one before are void.
+func (l *Lab) SetNAT(ctx context.Context, m topology.Machine, kind router.NAT) error {
+	if err := l.ChangeTraffic(ctx, func(s *router.State) { s.SetNAT(m.Name, kind) }); err != nil {
+		return err
+	}
+	return forget(ctx, m)
+}
+
+// Rebind makes a machine's NAT forget its mappings and take other ports from
+// now on, as home routers do when they restart.
 func (l *Lab) Rebind(ctx context.Context, m topology.Machine) error {
+	if err := l.ChangeTraffic(ctx, func(s *router.State) { s.Rebind(m.Name) }); err != nil {
+		return err
+	}
+	return forget(ctx, m)
+}
+
+// forget empties the connection tracking of a machine's edge.
+func forget(ctx context.Context, m topology.Machine) error {
 	_, err := netns.Run(ctx, m.EdgeNS(), "", "conntrack", "-F")
 	return err
 }

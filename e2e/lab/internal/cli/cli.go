@@ -70,7 +70,7 @@ way out. Everything is in /var/lib/podnet-lab (or $PODNET_LAB_STATE); what was
 built is in ~/.cache/podnet-lab.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(a.build(), a.up(), a.down(), a.status(), a.exec(), a.shell(), a.load(), a.env(), a.grant())
+	root.AddCommand(a.build(), a.up(), a.down(), a.status(), a.exec(), a.shell(), a.load(), a.env(), a.grant(), a.stun())
 	root.AddCommand(a.traffic()...)
 	root.AddCommand(hidden()...)
 	return root
@@ -140,5 +140,8 @@ func hidden() []*cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return boot.RunWire(cmd.Context(), state.Default(), args[0])
 		},
+	}, {
+		Use: boot.VerbSTUN, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return boot.RunSTUN(cmd.Context()) },
 	}}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sort"
@@ -14,6 +16,8 @@ import (
 
 	"podnet.dev/e2e/lab/internal/boot"
 	"podnet.dev/e2e/lab/internal/machine"
+	"podnet.dev/e2e/lab/internal/netns"
+	"podnet.dev/e2e/lab/internal/stun"
 	"podnet.dev/e2e/lab/internal/topology"
 )
 
@@ -163,6 +167,8 @@ func (a *app) env() *cobra.Command {
 				"PODNET_LAB_SERVER": l.Plan.Server(),
 				"PODNET_LAB_AUDIT":  a.dir.Path("log", "audit.log"),
 				"PODNET_LAB_DNS":    topology.Internet4.String(),
+				"PODNET_LAB_STUN":   addresses(boot.STUNServers()[:len(topology.STUN4)]),
+				"PODNET_LAB_STUN6":  addresses(boot.STUNServers()[len(topology.STUN4):]),
 				"KUBECONFIG":        a.dir.Kubeconfig("admin"),
 			}
 			if p := l.Record.Options.GatewayPort; p != 0 {
@@ -180,6 +186,52 @@ func (a *app) env() *cobra.Command {
 			return printVariables(cmd.OutOrStdout(), v)
 		},
 	}
+}
+
+func (a *app) stun() *cobra.Command {
+	var port uint16
+	cmd := &cobra.Command{
+		Use: "stun MACHINE", Short: "Ask the lab's STUN servers how they see a machine", Args: cobra.ExactArgs(1),
+		Long: `Ask the lab's STUN servers, one after the other from the same socket, how they
+see a machine: a line for each, with the server and the address it sees.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := a.open()
+			if err != nil {
+				return err
+			}
+			place, err := l.Place(args[0])
+			if err != nil {
+				return err
+			}
+			var s *net.UDPConn
+			if err := netns.Do(place.NS, func() (err error) {
+				s, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
+				return err
+			}); err != nil {
+				return err
+			}
+			defer s.Close()
+			for _, server := range boot.STUNServers() {
+				seen, err := stun.Ask(s, server)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", server, seen)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().Uint16Var(&port, "port", 0, "ask from this port; 0: any")
+	return cmd
+}
+
+// addresses are separated by commas.
+func addresses(of []netip.AddrPort) string {
+	var words []string
+	for _, a := range of {
+		words = append(words, a.String())
+	}
+	return strings.Join(words, ",")
 }
 
 func printVariables(w io.Writer, v map[string]string) error {

@@ -133,13 +133,14 @@ named is perfect. The delay is one way, so a round trip takes twice as long.`,
 }
 
 func (a *app) nat() *cobra.Command {
-	var symmetric, off, rebind bool
+	var symmetric, sequential, off, rebind bool
 	cmd := &cobra.Command{
 		Use:   "nat MACHINE",
 		Short: "Put a machine behind a NAT and a firewall",
 		Long: `Put a machine behind a NAT for IPv4, and a firewall for IPv4 and IPv6 that lets
 in only answers. A node behind one still shows the API server (TCP 6443), and
-nodes still see each other.`,
+nodes still see each other. Without --symmetric and --sequential the NAT gives a
+socket one port towards all destinations: its own, and after --rebind another.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.onMachine(args[0], func(l *boot.Lab, m topology.Machine) error {
@@ -152,19 +153,19 @@ nodes still see each other.`,
 					kind = ""
 				case symmetric:
 					kind = router.Symmetric
+				case sequential:
+					kind = router.Sequential
 				}
-				if err := l.ChangeTraffic(cmd.Context(), func(s *router.State) { s.SetNAT(m.Name, kind) }); err != nil {
-					return err
-				}
-				return l.Rebind(cmd.Context(), m) // mappings of the NAT before are void
+				return l.SetNAT(cmd.Context(), m, kind)
 			})
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&symmetric, "symmetric", false, "take another port for every destination")
+	f.BoolVar(&symmetric, "symmetric", false, "take another random port for every destination")
+	f.BoolVar(&sequential, "sequential", false, "take the next port for every destination")
 	f.BoolVar(&off, "off", false, "route plainly again")
-	f.BoolVar(&rebind, "rebind", false, "only make it forget its mappings")
-	cmd.MarkFlagsMutuallyExclusive("symmetric", "off", "rebind")
+	f.BoolVar(&rebind, "rebind", false, "make the NAT there is forget its mappings and take other ports")
+	cmd.MarkFlagsMutuallyExclusive("symmetric", "sequential", "off", "rebind")
 	return cmd
 }
 

@@ -27,6 +27,9 @@ const (
 	// Symmetric takes a new random port for every destination (address and
 	// port-dependent mapping).
 	Symmetric NAT = "symmetric"
+	// Sequential takes the next port for every destination, as many a company's
+	// firewall does: dependent on the destination, and yet to be guessed.
+	Sequential NAT = "sequential"
 )
 
 // State is the user's wish. The zero State lets everything pass.
@@ -34,6 +37,9 @@ type State struct {
 	Cuts    [][2]string    `json:"cuts,omitempty"` // pairs of machines, or a machine and "router"
 	NAT     map[string]NAT `json:"nat,omitempty"`
 	DropUDP []string       `json:"dropUDP,omitempty"`
+
+	// Rebinds counts how often a machine's NAT took other ports than before.
+	Rebinds map[string]int `json:"rebinds,omitempty"`
 
 	// Moved are laptops in other networks than their first.
 	Moved map[string]int `json:"moved,omitempty"`
@@ -57,15 +63,24 @@ func (s *State) Heal(a, b string) {
 
 // SetNAT puts the machine behind a NAT; empty takes the NAT away.
 func (s *State) SetNAT(machine string, kind NAT) {
-	nats := maps.Clone(s.NAT)
-	if nats == nil {
-		nats = map[string]NAT{}
+	s.NAT = with(s.NAT, machine, kind)
+	s.Rebinds = with(s.Rebinds, machine, 0)
+}
+
+// Rebind makes the machine's NAT give other ports than before.
+func (s *State) Rebind(machine string) {
+	s.Rebinds = with(s.Rebinds, machine, s.Rebinds[machine]+1)
+}
+
+// with is m with another value for the key; a zero value is not kept.
+func with[V comparable](m map[string]V, key string, value V) map[string]V {
+	m = maps.Clone(m)
+	if m == nil {
+		m = map[string]V{}
 	}
-	delete(nats, machine)
-	if kind != "" {
-		nats[machine] = kind
-	}
-	s.NAT = nats
+	m[key] = value
+	maps.DeleteFunc(m, func(_ string, v V) bool { var zero V; return v == zero })
+	return m
 }
 
 // SetDropUDP says whether the machine's edge drops UDP.
@@ -161,19 +176,55 @@ func edgeRules(lab topology.Lab, m topology.Machine, s State) string {
 				fmt.Sprintf("\t\tiifname %s ip6 saddr %s accept", outside, inside6),
 				fmt.Sprintf("\t\tiifname %s tcp dport 6443 accept", outside))
 		}
-		forward = append(forward, "\t\tiifname "+outside+" drop")
+		// A connection that the NAT forgot is dead, as at home: the kernel would
+		// take it up again in the middle.
+		const middle = "tcp flags & (fin | syn | rst | ack) != syn ct state new drop"
+		forward = append(forward, "\t\tiifname "+outside+" drop",
+			fmt.Sprintf("\t\tip daddr != %s %s", inside4, middle),
+			fmt.Sprintf("\t\tip6 daddr != %s %s", inside6, middle))
 		// What nobody asked for is dropped before connection tracking learns of
 		// it: its entry would take the port that a hole is being punched for.
 		local = append(local, "\t\tiifname "+outside+" ct state new drop")
-		how := ""
-		if kind == Symmetric {
-			how = " fully-random"
-		}
-		nat = append(nat, fmt.Sprintf("\t\toifname %s ip saddr %s ip daddr != %s snat ip to %s%s", outside, inside4, inside4, m.Public4, how))
+		nat = translations(fmt.Sprintf("\t\toifname %s ip saddr %s ip daddr != %s", outside, inside4, inside4), m, kind, s.Rebinds[m.Name])
 	}
 	return replace + chain("forward", "filter hook forward priority filter", forward) +
 		chain("input", "filter hook input priority filter", local) +
 		chain("translate", "nat hook postrouting priority srcnat", nat) + "}\n"
+}
+
+// translations are the rules for what matches.
+func translations(match string, m topology.Machine, kind NAT, rebinds int) []string {
+	snat := "snat ip to " + m.Public4.String()
+	all := match + " " + snat
+	// A name server may be asked from many ports at once: it sees them as they are.
+	udp := match + " udp dport != 53 " + snat + " : "
+	switch {
+	case kind == Symmetric:
+		return []string{all + " fully-random"}
+	case kind == Sequential:
+		return []string{udp + fmt.Sprintf("numgen inc mod %d map %s", ports, portMap(firstSequential, rebinds)), all}
+	case rebinds > 0: // the same towards every destination, and another than it was
+		return []string{udp + fmt.Sprintf("jhash ip saddr . udp sport mod %d map %s", ports, portMap(firstRebound, rebinds)), all}
+	}
+	return []string{all}
+}
+
+// Ports that NATs take which do not keep them: a block of them at a time, and
+// none that a program is given by the kernel.
+const (
+	ports           = 64
+	blocks          = 100
+	firstSequential = 12000
+	firstRebound    = 22000
+)
+
+// portMap is the nft map from 0 to ports-1 to the block of that number.
+func portMap(first, block int) string {
+	var elements []string
+	for i := range ports {
+		elements = append(elements, fmt.Sprintf("%d : %d", i, first+block%blocks*ports+i))
+	}
+	return "{ " + strings.Join(elements, ", ") + " }"
 }
 
 // site are the networks on the inner side of a machine's edge, and those that

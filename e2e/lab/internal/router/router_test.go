@@ -34,13 +34,16 @@ func all(lab topology.Lab, s State) string {
 
 // troubles are the states that the goldens show and the kernel must take.
 func troubles() map[string]State {
-	var cut, nat, udp State
+	var cut, nat, rebound, udp State
 	cut.Cut("node1", "laptop")
 	cut.Cut("laptop2", "router")
 	nat.SetNAT("laptop", Symmetric)
 	nat.SetNAT("node1", Plain)
+	rebound.SetNAT("laptop", Plain)
+	rebound.Rebind("laptop")
+	rebound.SetNAT("laptop2", Sequential)
 	udp.SetDropUDP("laptop", true)
-	return map[string]State{"calm": {}, "cut": cut, "nat": nat, "drop-udp": udp}
+	return map[string]State{"calm": {}, "cut": cut, "nat": nat, "rebound": rebound, "drop-udp": udp}
 }
 
 func TestRules(t *testing.T) {
@@ -93,6 +96,7 @@ func TestEveryTroubleCanBeUndone(t *testing.T) {
 	s.Cut("node1", "laptop") // the same one
 	s.SetNAT("laptop", Plain)
 	s.SetNAT("laptop", Symmetric)
+	s.Rebind("laptop")
 	s.SetDropUDP("laptop", true)
 	s.SetDropUDP("laptop", true)
 	s.SetWire("laptop", &wire.Config{Loss: 0.1})
@@ -106,7 +110,7 @@ func TestEveryTroubleCanBeUndone(t *testing.T) {
 	if got := all(plan(t), s); got != calm {
 		t.Errorf("left over:\n%s", got)
 	}
-	if len(s.Wires) != 0 {
-		t.Errorf("left over: %v", s.Wires)
+	if len(s.Wires)+len(s.Rebinds) != 0 {
+		t.Errorf("left over: %v %v", s.Wires, s.Rebinds)
 	}
 }

@@ -36,6 +36,12 @@ func (l Lab) Links() []Batch {
 		fmt.Sprintf("addr add %s/32 dev lo", Internet4),
 		fmt.Sprintf("addr add %s/128 dev lo nodad", Internet6),
 	}}
+	for _, a := range STUN4 {
+		router.Lines = append(router.Lines, fmt.Sprintf("addr add %s/32 dev lo", a))
+	}
+	for _, a := range STUN6 {
+		router.Lines = append(router.Lines, fmt.Sprintf("addr add %s/128 dev lo nodad", a))
+	}
 	var batches []Batch
 	for _, m := range l.Machines {
 		edge := Batch{NS: m.EdgeNS(), Lines: []string{

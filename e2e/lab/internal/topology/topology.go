@@ -72,8 +72,14 @@ type Lab struct {
 
 // Addresses of the router's own services: the lab's internet.
 var (
-	Internet4    = netip.MustParseAddr("198.51.100.53") // DNS, and www.example.test
-	Internet6    = netip.MustParseAddr("fd77:6c61:6200:53::53")
+	Internet4 = netip.MustParseAddr("198.51.100.53") // DNS, and www.example.test
+	Internet6 = netip.MustParseAddr("fd77:6c61:6200:53::53")
+
+	// The STUN servers. Two of each family: one alone cannot tell the kinds of
+	// NAT apart.
+	STUN4 = []netip.Addr{netip.MustParseAddr("198.51.100.78"), netip.MustParseAddr("198.51.100.79")}
+	STUN6 = []netip.Addr{netip.MustParseAddr("fd77:6c61:6200:53::78"), netip.MustParseAddr("fd77:6c61:6200:53::79")}
+
 	siteNets6    = netip.MustParsePrefix("fd77:6c61:6200::/48") // "lab"
 	links4       = netip.MustParsePrefix("203.0.113.0/24")
 	firstLaptop  = 100 // third byte of the first laptop's network
