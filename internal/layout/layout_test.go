@@ -26,7 +26,7 @@ var doors = []door{
 	{"github.com/miekg/dns", []string{"dnsproxy", "e2e"}, "only the DNS view speaks DNS messages"},
 	{"k8s.io/client-go", []string{"client/cluster", "gateway", "dnsproxy/kube", "e2e"}, "Kubernetes is reached from few places"},
 	{"sigs.k8s.io/controller-runtime", []string{"client/cluster", "gateway", "dnsproxy/kube", "e2e"}, "Kubernetes is reached from few places"},
-	{"github.com/vishvananda/netlink", []string{"client/router", "client/helper", "e2e"}, "only the privileged half changes the host"},
+	{"github.com/vishvananda/netlink", []string{"client/router", "client/helper", "client/netwatch", "e2e"}, "only the privileged half changes the host; netwatch reads"},
 	{"github.com/godbus/dbus", []string{"client/osdns"}, "the bus is spoken to about DNS only"},
 }
 
@@ -44,6 +44,7 @@ var apart = []struct{ from, to, why string }{
 	{"client/localapi", "k8s.io", "whoever speaks the local API must not link Kubernetes"},
 	{"client/router", "k8s.io", "the privileged half must not link Kubernetes"},
 	{"client/osdns", "k8s.io", "the privileged half must not link Kubernetes"},
+	{"client/netwatch", "k8s.io", "who watches the host must not link Kubernetes"},
 	{"client/helper", "k8s.io", "the privileged half must not link Kubernetes"},
 	{"client/helper", "github.com/miekg/dns", "the privileged half parses no network input"},
 	{"client/helper", "net/http", "the privileged half is no HTTP client"},
