@@ -3,6 +3,7 @@
 package key
 
 import (
+	"crypto/ecdh"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -39,6 +40,21 @@ func ParsePrivate(s string) (Private, error) {
 
 // Public is the key's public half.
 func (k Private) Public() Public { return Public(k.k.PublicKey()) }
+
+// Shared is what X25519 makes of k and p: 32 bytes that only the owners of the
+// two keys know. They are to be hashed, never used as they are. A public key of
+// low order, with which everybody would know the result, is an error (RFC 7748,
+// section 6.1).
+func (k Private) Shared(p Public) ([Size]byte, error) {
+	// Neither constructor refuses 32 bytes.
+	self, _ := ecdh.X25519().NewPrivateKey(k.k[:])
+	peer, _ := ecdh.X25519().NewPublicKey(p[:])
+	secret, err := self.ECDH(peer)
+	if err != nil {
+		return [Size]byte{}, fmt.Errorf("share a secret with key %s: %w", p.Short(), err)
+	}
+	return [Size]byte(secret), nil
+}
 
 // Hex is the key as WireGuard's configuration protocol wants it. Only
 // internal/tunnel has a use for it.

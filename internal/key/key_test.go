@@ -1,6 +1,7 @@
 package key
 
 import (
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -20,6 +21,27 @@ func TestPublicFromPrivate(t *testing.T) {
 	}
 	if got := k.Public().String(); got != alicePublic {
 		t.Errorf("public key = %s, want %s", got, alicePublic)
+	}
+}
+
+// The numbers are RFC 7748 section 6.1's; Bob's public key is the other one there.
+func TestShared(t *testing.T) {
+	alice, err := ParsePrivate(alicePrivate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob, err := ParsePublic("3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := alice.Shared(bob)
+	if want := "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"; err != nil || hex.EncodeToString(secret[:]) != want {
+		t.Errorf("shared secret = %x, %v; want %s", secret, err, want)
+	}
+	for _, low := range []Public{{}, {1}} {
+		if _, err := alice.Shared(low); err == nil {
+			t.Errorf("low-order key %s gives a secret", low)
+		}
 	}
 }
 
