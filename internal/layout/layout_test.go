@@ -51,6 +51,9 @@ var apart = []struct{ from, to, why string }{
 	{"gateway/forward", "k8s.io", "flows know nothing of Kubernetes"},
 	{"internal/netstack", "k8s.io", "the stack knows nothing of Kubernetes"},
 	{"internal/transport", "k8s.io", "paths know nothing of Kubernetes"},
+	{"internal/paths", "net", "the choice of a path is pure"},
+	{"internal/probe", module + "internal/transport", "probes are bytes, whoever carries them"},
+	{"internal/nat", module + "internal/transport", "what servers said is judged apart from asking them"},
 }
 
 type pkg struct {

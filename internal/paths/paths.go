@@ -1,0 +1,141 @@
+// Package paths decides which of several ways to a gateway carries a laptop's
+// datagrams: it says when to ping which path, judges by the pongs which ones
+// work in both directions and for which size of datagram, and picks one. It is
+// pure: no sockets, no clock, no goroutines. internal/transport does what it
+// says and tells it what came of it.
+package paths
+
+import "time"
+
+// Kind is a way for datagrams.
+type Kind string
+
+const (
+	// UDP is one datagram per message.
+	UDP Kind = "udp"
+	// APIServer is a stream through the Kubernetes API. It has to be dialled.
+	APIServer Kind = "apiserver"
+)
+
+// ID names a path; the caller chooses it.
+type ID int
+
+// Config is what a Set is to know from the start.
+type Config struct {
+	// Only, if not empty, is the one kind of path to be used. Those of another
+	// kind are ignored.
+	Only Kind
+}
+
+// SmallestPing is the size in bytes of a ping that only asks for life.
+const SmallestPing = 64
+
+// Traffic counts the bytes that a path has carried since it began.
+type Traffic struct {
+	// Sent counts datagrams, without probes.
+	Sent uint64
+	// Received counts datagrams, without probes; of a stream every byte that was
+	// read, whatever it was.
+	Received uint64
+}
+
+// State is what is known of a path.
+type State struct {
+	// Live says that it has lately proved to work in both directions.
+	Live bool
+	// Suspect says that a live path is silent where it should not be.
+	Suspect bool
+	// RTT is the smoothed round trip; 0: never measured.
+	RTT time.Duration
+	// Datagram is the largest datagram in bytes that was seen to pass in both
+	// directions; 0 for a stream, which has no limit, and for a path that is not
+	// live.
+	Datagram int
+	// Since is when it became live; zero: it is not.
+	Since time.Time
+	// LastHeard is when anything last came by it; zero: never.
+	LastHeard time.Time
+	// Unanswered counts the pings in a row that no pong has answered yet.
+	Unanswered int
+}
+
+// Action is one thing to be done now: a Ping, Use, Drop or Redial.
+type Action interface{ action() }
+
+// Ping asks for a ping on a path. Its pong, of the same size, is to be reported
+// with its Seq.
+type Ping struct {
+	ID   ID
+	Seq  uint32
+	Size int // of the datagram in bytes, SmallestPing or more
+}
+
+// Use moves the datagrams to a path.
+type Use struct {
+	ID  ID
+	Why string // for people
+}
+
+// Drop says that no live path is left: nobody knows a way for the datagrams.
+type Drop struct {
+	Why string // for people: what became of the last one
+}
+
+// Redial asks for a new stream in the place of a dead one.
+type Redial struct {
+	ID  ID
+	Why string // for people
+}
+
+func (Ping) action()   {}
+func (Use) action()    {}
+func (Drop) action()   {}
+func (Redial) action() {}
+
+// Set is the paths to one gateway. It is not safe for concurrent use.
+//
+// The caller drives it: Tick when Next says so, and after every call of another
+// method look at Next again, which may have become now.
+type Set struct {
+	config Config
+}
+
+// New makes an empty Set.
+func New(c Config) *Set { return &Set{config: c} }
+
+// Add adds a path. One of kind UDP is tried at once, a stream only after Up. An
+// ID that is there already, or of a kind that is not wanted, changes nothing.
+func (s *Set) Add(now time.Time, id ID, k Kind) {}
+
+// Remove forgets a path.
+func (s *Set) Remove(now time.Time, id ID) {}
+
+// Up tells that a stream stands (also: that a new one stands in the place of the
+// old one) or that it has ended. UDP paths are always up.
+func (s *Set) Up(now time.Time, id ID, up bool) {}
+
+// Pong tells that the pong of a path's Ping with this Seq has come by that path.
+func (s *Set) Pong(now time.Time, id ID, seq uint32) {}
+
+// Knock tells that the gateway has pinged us by a path: the way from it is open,
+// so a path that is not live is tried at once.
+func (s *Set) Knock(now time.Time, id ID) {}
+
+// Rouse tells that the host's network changed or that it woke up: every path is
+// doubted, and tried at once.
+func (s *Set) Rouse(now time.Time) {}
+
+// Tick says what to do now, in this order. traffic tells a path's counts. A Tick
+// that is more than a second late (the process was stopped, the machine slept)
+// counts as Rouse, and judges nothing by the pongs that could not be read.
+func (s *Set) Tick(now time.Time, traffic func(ID) Traffic) []Action { return nil }
+
+// Next is when Tick is due; zero: not before another method was called. A time
+// in the past means at once.
+func (s *Set) Next(now time.Time) time.Time { return time.Time{} }
+
+// Active is the path that carries the datagrams; false: there is none.
+func (s *Set) Active() (ID, bool) { return 0, false }
+
+// State tells of a path; the zero State of one that is not there.
+func (s *Set) State(id ID) State { return State{} }
