@@ -69,7 +69,7 @@ address and by name, as far as you may. Returns when all of it was tried once.
 			if output == "json" {
 				return printJSON(env.Out, status)
 			}
-			printStatus(env.Out, status)
+			printStatus(env.Out, status, time.Now())
 			return nil
 		},
 	}

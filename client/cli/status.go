@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,24 +18,25 @@ const callTime = 5 * time.Second
 
 func newStatus(env *Env) *cobra.Command {
 	var output string
+	var watching bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say what is connected, and how",
-		Long:  "Say what is connected, and how. The exit status is 3 when nothing is.",
+		Long: `Say what is connected, and how. The exit status is 3 when nothing is.
+
+  podnet status --watch              go on saying it until interrupted: a terminal
+                                     is redrawn, anything else gets a line an event
+  podnet status --watch -o json      each event as a line of JSON`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "" && output != "json" {
 				return usage("output %q: want json", output)
 			}
 			c, _ := client(cmd)
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
-			defer cancel()
-			s, err := c.Status(ctx)
-			switch {
-			case errors.Is(err, localapi.ErrNoDaemon):
-				s = localapi.NewStatus()
-			case errors.Is(err, context.DeadlineExceeded):
-				return silentDaemon()
-			case err != nil:
+			if watching {
+				return watch(cmd.Context(), env, c, output)
+			}
+			s, err := ask(cmd.Context(), c)
+			if err != nil {
 				return err
 			}
 			if output == "json" {
@@ -46,7 +44,7 @@ func newStatus(env *Env) *cobra.Command {
 					return err
 				}
 			} else {
-				printStatus(env.Out, s)
+				printStatus(env.Out, s, time.Now())
 			}
 			if s.State != localapi.Connected && s.State != localapi.Degraded {
 				return exitError(exitNotConnected)
@@ -55,85 +53,26 @@ func newStatus(env *Env) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON, in a form that stays")
+	cmd.Flags().BoolVarP(&watching, "watch", "w", false, "go on until interrupted")
 	return cmd
+}
+
+// ask asks for the status; where there is no daemon, nothing is connected.
+func ask(ctx context.Context, c *localapi.Client) (localapi.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	s, err := c.Status(ctx)
+	switch {
+	case errors.Is(err, localapi.ErrNoDaemon):
+		return localapi.NewStatus(), nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return s, silentDaemon()
+	}
+	return s, err
 }
 
 func silentDaemon() error {
 	return &localapi.Error{Code: localapi.CodeDaemon, Message: fmt.Sprintf("the daemon does not answer within %v", callTime), Hint: "its log may say why: podnet version names it"}
-}
-
-// printStatus is for people; scripts read the JSON.
-func printStatus(w io.Writer, s localapi.Status) {
-	if len(s.Connections) == 0 {
-		fmt.Fprintln(w, "not connected")
-		if e := s.LastError; e != nil {
-			fmt.Fprintf(w, "the last session ended: %s\n", e.Message)
-		}
-		return
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, c := range s.Connections {
-		fmt.Fprintf(t, "%s\t%s as %s\n", strings.ToLower(string(s.State)), c.Name, c.User)
-		row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-		if s.State == localapi.Connecting {
-			row("phase", "%s", c.Phase)
-			continue
-		}
-		if c.AllNamespaces {
-			row("namespaces", "all, short names of %s", c.Namespace)
-		} else {
-			row("namespaces", "%s", strings.Join(c.Namespaces, ", "))
-		}
-		row("gateway", "%s/%s", c.Gateway.Namespace, c.Gateway.Pod)
-		row("path", "%s", describePath(c))
-		row("tunnel", "%s %s, MTU %d, handshake %s ago, received %s, sent %s", c.Tunnel.Interface,
-			strings.TrimSpace(c.Tunnel.Address+" "+c.Tunnel.Address6), c.Tunnel.MTU, c.Tunnel.LastHandshake, size(c.Tunnel.Rx), size(c.Tunnel.Tx))
-		row("routes", "%s", strings.Join(c.Routes, ", "))
-		row("dns", "%s by %s on %s", c.DNS.Zone, c.DNS.Mode, strings.Join(c.DNS.Listen, ", "))
-		if c.Lease.Renewed != nil {
-			row("lease", "%v, renewed %v ago", time.Duration(c.Lease.Seconds)*time.Second, time.Since(*c.Lease.Renewed).Round(time.Second))
-		}
-		if c.Since != nil {
-			row("since", "%s (%v)", c.Since.Local().Format(time.DateTime), time.Since(*c.Since).Round(time.Second))
-		}
-	}
-	for _, warning := range s.Warnings {
-		fmt.Fprintf(t, "warning\t%s\n", warning.Text)
-		if warning.Hint != "" {
-			fmt.Fprintf(t, "\thint: %s\n", warning.Hint)
-		}
-	}
-	_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
-}
-
-func describePath(c localapi.Connection) string {
-	text := c.Path.Kind
-	if c.Path.Remote != "" {
-		text += " " + c.Path.Remote
-	}
-	if c.Tunnel.RTTMs > 0 {
-		text += fmt.Sprintf(", %.1f ms", c.Tunnel.RTTMs)
-	}
-	if c.Path.Reason != "" {
-		text += " (" + c.Path.Reason + ")"
-	}
-	if c.Path.Redials > 0 {
-		text += fmt.Sprintf(", dialled anew %d times", c.Path.Redials)
-	}
-	return text
-}
-
-// size prints a count as people read it, in units of 1024.
-func size(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/1024, 0
-	for f >= 1024 && i < len(units)-1 {
-		f, i = f/1024, i+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[i])
 }
 
 func newDisconnect(env *Env) *cobra.Command {

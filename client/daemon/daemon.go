@@ -184,7 +184,16 @@ func (d *daemon) version(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (d *daemon) status(w http.ResponseWriter, _ *http.Request) {
-	httpjson.Write(w, http.StatusOK, d.sessions.status())
+	httpjson.Write(w, http.StatusOK, d.now())
+}
+
+// now is everything that there is to know. What happens while it is put
+// together comes after its Seq: better heard twice than never.
+func (d *daemon) now() localapi.Status {
+	seq := d.events.newest()
+	s := d.sessions.status()
+	s.Seq = seq
+	return s
 }
 
 // connect streams the progress of the session. Who hangs up before it is ready
@@ -208,7 +217,7 @@ func (d *daemon) connect(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if e.Type == localapi.EventReady {
-			s := d.sessions.status()
+			s := d.now()
 			e.Status = &s
 		}
 		if lines.Send(e) != nil || e.Type == localapi.EventReady || e.Type == localapi.EventError {

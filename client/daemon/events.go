@@ -80,17 +80,16 @@ func (h *events) after(ctx context.Context, since int64) []localapi.Event {
 	}
 }
 
-// serve sends what came after the query's since, and then whatever comes;
-// without a since only the latter.
+// serve sends what came after the query's since, 0 unless given, and then
+// whatever comes.
 func (h *events) serve(w http.ResponseWriter, r *http.Request) {
-	since := h.newest()
+	var since int64
 	if text := r.URL.Query().Get("since"); text != "" {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < 0 {
+		var err error
+		if since, err = strconv.ParseInt(text, 10, 64); err != nil || since < 0 {
 			httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "since is the seq of an event, not " + strconv.Quote(text), Status: http.StatusBadRequest})
 			return
 		}
-		since = n
 	}
 	lines := httpjson.NewLines(w)
 	for {

@@ -42,22 +42,21 @@ func follow(t *testing.T, c *localapi.Client, since int64) *told {
 	t.Helper()
 	l := &told{}
 	ctx, cancel := context.WithCancel(context.Background())
-	began, done := make(chan struct{}), make(chan struct{})
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := c.Events(ctx, since, func() { close(began) }, l.hear); err != nil && !errors.Is(err, context.Canceled) {
+		if err := c.Events(ctx, since, l.hear); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })
-	<-began
 	return l
 }
 
 func TestListenersHearAWholeDay(t *testing.T) {
 	h := &fakeHost{end: make(chan error), later: make(chan localapi.Event)}
 	c, _, _ := start(t, h, nil)
-	live := follow(t, c, -1)
+	live := follow(t, c, 0)
 	for range 2 {
 		if _, err := c.Connect(t.Context(), localapi.ConnectRequest{}, ignore); err != nil {
 			t.Fatal(err)
@@ -73,6 +72,9 @@ func TestListenersHearAWholeDay(t *testing.T) {
 	h.end <- &localapi.Error{Code: localapi.CodeEnded, Message: "the peer was deleted"}
 	const want = "phase ready path disconnected phase ready path disconnected phase ready ended"
 	eventually(t, "the listener heard everything", func() bool { return live.types() == want })
+	if s, err := c.Status(t.Context()); err != nil || s.Seq != 11 {
+		t.Errorf("status is of event %d, want 11 (%v)", s.Seq, err)
+	}
 	late := follow(t, c, 0)
 	eventually(t, "who comes late hears what was", func() bool { return late.types() == want })
 	rest := follow(t, c, 8)
@@ -85,7 +87,7 @@ func TestListenersHearAWholeDay(t *testing.T) {
 	if e := late.all[len(late.all)-1]; e.Error == nil || e.Error.Code != localapi.CodeEnded || e.Text != "the session ended: the peer was deleted" {
 		t.Errorf("the end says %+v", e)
 	}
-	err := c.Events(t.Context(), 99, nil, func(e localapi.Event) error { return errors.New(string(e.Type)) }) // another daemon's number
+	err := c.Events(t.Context(), 99, func(e localapi.Event) error { return errors.New(string(e.Type)) }) // another daemon's number
 	if err == nil || err.Error() != "phase" {
 		t.Errorf("a number from the future: %v", err)
 	}
@@ -93,7 +95,7 @@ func TestListenersHearAWholeDay(t *testing.T) {
 
 func TestEndOfTheDaemonIsHeard(t *testing.T) {
 	c, _, done := start(t, &fakeHost{}, func(o *Options) { o.OnDemand, o.Idle = true, time.Hour })
-	l := follow(t, c, -1)
+	l := follow(t, c, 0)
 	if _, err := c.Connect(t.Context(), localapi.ConnectRequest{}, ignore); err != nil {
 		t.Fatal(err)
 	}

@@ -96,20 +96,12 @@ func (c *Client) Connect(ctx context.Context, req ConnectRequest, event func(Eve
 
 // Events calls event with what happens to the daemon's sessions, until ctx is
 // done, event fails or the daemon ends; the last is no error. It begins with
-// what came after the event number since, as far as the daemon remembers; with
-// a negative since it begins now. began, which may be nil, is called once
-// nothing can be missed any more.
-func (c *Client) Events(ctx context.Context, since int64, began func(), event func(Event) error) error {
-	path := "/v1/events"
-	if since >= 0 {
-		path += "?since=" + strconv.FormatInt(since, 10)
-	}
-	resp, err := c.send(ctx, http.MethodGet, path, nil)
+// what came after the event number since, as far as the daemon remembers: with
+// a Status' Seq, with what happened after that Status.
+func (c *Client) Events(ctx context.Context, since int64, event func(Event) error) error {
+	resp, err := c.send(ctx, http.MethodGet, "/v1/events?since="+strconv.FormatInt(since, 10), nil)
 	if err != nil {
 		return err
-	}
-	if began != nil {
-		began()
 	}
 	return c.lines(ctx, httpjson.ReadLines(resp, event))
 }
@@ -129,7 +121,7 @@ func (c *Client) lines(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return &Error{Code: CodeDaemon, Message: "the daemon went away", Hint: "its log may say why: podnet version names it"}
 	}
 	return err

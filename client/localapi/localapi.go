@@ -129,6 +129,8 @@ type Status struct {
 	Warnings    []Warning    `json:"warnings"`
 	// LastError is why the last session ended by itself.
 	LastError *Error `json:"lastError,omitempty"`
+	// Seq is the newest Event's: what happens from now on comes after it.
+	Seq int64 `json:"seq"`
 }
 
 // NewStatus is a Status of nothing.

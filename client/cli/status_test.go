@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"podnet.dev/client/localapi"
+)
+
+func TestPathInWords(t *testing.T) {
+	for _, c := range []struct {
+		path localapi.Path
+		want string
+	}{
+		{localapi.Path{Kind: "udp", Remote: "203.0.113.7:31820", RTTMs: 11.2, Others: []localapi.OtherPath{{Kind: "apiserver", Remote: "podnet-gateway-0", Live: true}}},
+			"udp 203.0.113.7:31820, 11 ms; apiserver stand-by"},
+		{localapi.Path{Kind: "apiserver", Remote: "podnet-gateway-0", RTTMs: 23, Reason: "apiserver: UDP to node1:31820 not answered", Others: []localapi.OtherPath{{Kind: "udp", Remote: "node1:31820"}}},
+			"apiserver, 23 ms (UDP to node1:31820 not answered)"},
+		{localapi.Path{Kind: "apiserver", RTTMs: 9.96, Redials: 2}, "apiserver, 10.0 ms, dialled anew 2 times"},
+		{localapi.Path{Reason: "no answer for 3 s"}, "none (no answer for 3 s)"},
+		{localapi.Path{Kind: "udp", Remote: "a:1", RTTMs: 1.87, Others: []localapi.OtherPath{{Kind: "udp", Remote: "b:1", Live: true}, {Kind: "udp", Remote: "c:1", Live: true}, {Kind: "udp", Remote: "d:1", Live: true}, {Kind: "apiserver", Live: true}}},
+			"udp a:1, 1.9 ms; udp b:1, udp c:1, 2 more stand-by"},
+	} {
+		if got := describePath(localapi.Connection{Path: c.path}); got != c.want {
+			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+	}
+}
+
+// full is a status with everything in it, at now.
+func full(now time.Time) localapi.Status {
+	at := func(ago time.Duration) *time.Time { t := now.Add(-ago); return &t }
+	s := localapi.NewStatus()
+	s.State = localapi.Degraded
+	s.Connections = append(s.Connections, localapi.Connection{
+		Name: "dev", User: "alice", Namespace: "shop", Namespaces: []string{"shop", "pay"}, Since: at(2 * time.Hour), Reenrolled: 1,
+		Gateway: localapi.Gateway{Namespace: "podnet-system", Pod: "podnet-gateway-1", Others: []string{"podnet-gateway-0"}},
+		Path:    localapi.Path{Kind: "udp", Remote: "203.0.113.7:31820", RTTMs: 11, Others: []localapi.OtherPath{{Kind: "apiserver", Live: true}}},
+		Tunnel:  localapi.Tunnel{Interface: "podnet0", Address: "198.18.0.4/32", MTU: 1420, LastHandshake: "42s", Rx: 5 << 20, Tx: 19544},
+		Lease:   localapi.Lease{Seconds: 300, Renewed: at(95 * time.Second), ExpiresAt: at(-205 * time.Second), Frozen: true},
+		Routes:  []string{"10.244.0.0/16", "10.96.0.0/16"}, DNS: localapi.DNS{Zone: "cluster.local", Mode: "resolved", Listen: []string{"198.18.0.4:53"}},
+	})
+	s.Warnings = append(s.Warnings, localapi.Warning{Code: "lease", Severity: "high", Text: "the lease could not be renewed", Hint: "kubectl cluster-info"})
+	return s
+}
+
+func TestStatusInWords(t *testing.T) {
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.Local)
+	var out bytes.Buffer
+	printStatus(&out, full(now), now)
+	const want = `degraded    dev as alice
+namespaces  shop, pay
+gateway     podnet-system/podnet-gateway-1; podnet-gateway-0 stand-by
+path        udp 203.0.113.7:31820, 11 ms; apiserver stand-by
+tunnel      podnet0 198.18.0.4/32, MTU 1420
+traffic     received 5.0 MiB, sent 19.1 KiB; last handshake 42s ago
+routes      10.244.0.0/16, 10.96.0.0/16
+dns         cluster.local by resolved on 198.18.0.4:53
+lease       5m0s, renewed 1m35s ago, ends at 12:03:25 unless renewed; the API server is away and the gateway keeps us
+since       2026-03-02 10:00:00 (2h0m0s), enrolled again once
+warning     the lease could not be renewed
+            hint: kubectl cluster-info
+`
+	if got := out.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func TestScreenIsDrawnOver(t *testing.T) {
+	now := time.Now()
+	got := string(screen(full(now), []string{"something happened"}, now))
+	if !strings.HasPrefix(got, "\x1b[Hdegraded") || !strings.HasSuffix(got, "something happened\x1b[K\n\x1b[J") {
+		t.Errorf("%q", got)
+	}
+	if n, m := strings.Count(got, "\n"), strings.Count(got, "\x1b[K\n"); n != m {
+		t.Errorf("%d of %d lines leave the rest of what was there", n-m, n)
+	}
+}
+
+// watching runs status --watch until the test has seen what it waits for.
+func (m *machine) watching(args ...string) (next func() string, stop func() int) {
+	m.t.Helper()
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	code := make(chan int, 1)
+	go func() {
+		code <- Run(ctx, Env{In: strings.NewReader(""), Out: w, Err: io.Discard, Environ: []string{"PODNET_SOCKET=" + m.socket}, Kube: newFakeKube()}, append([]string{"status", "--watch"}, args...))
+		w.Close()
+	}()
+	lines := json.NewDecoder(r)
+	buf := make([]byte, 4096)
+	next = func() string {
+		m.t.Helper()
+		if len(args) > 0 {
+			var e localapi.Event
+			if err := lines.Decode(&e); err != nil {
+				m.t.Fatal(err)
+			}
+			return string(e.Type)
+		}
+		n, err := r.Read(buf)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	return next, func() int { cancel(); r.Close(); return <-code }
+}
+
+func TestWatchSeesTheDaemonComeAndGo(t *testing.T) {
+	m := newMachine(t)
+	next, stop := m.watching()
+	if got := next(); !strings.Contains(got, "disconnected  nothing is connected") {
+		t.Errorf("at first: %q", got)
+	}
+	m.podnet("connect").want(t, 0)
+	for _, want := range []string{"  auth          kind: alice at https://api\n", "  ready         kind: connected\n"} {
+		if got := next(); !strings.HasSuffix(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	m.podnet("disconnect").want(t, 0)
+	if got := next(); !strings.HasSuffix(got, "  disconnected  kind: disconnected\n") {
+		t.Errorf("at last: %q", got)
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("an interrupted watch ends with %d", code)
+	}
+}
+
+func TestWatchAsJSON(t *testing.T) {
+	m := newMachine(t)
+	m.podnet("connect").want(t, 0)
+	next, stop := m.watching("-o", "json")
+	got := make(chan string, 1)
+	go func() { got <- next() }()
+	for heard := false; !heard; { // the watch takes a moment to begin
+		m.podnet("disconnect").want(t, 0)
+		m.podnet("connect").want(t, 0)
+		select {
+		case e := <-got:
+			heard = true
+			if e == "" {
+				t.Error("an event without a type")
+			}
+		default:
+		}
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("an interrupted watch ends with %d", code)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 5<<30 + 1<<29: "5.5 GiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}

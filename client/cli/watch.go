@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"podnet.dev/client/localapi"
+)
+
+const (
+	// redrawEvery is how old the numbers on a terminal may get.
+	redrawEvery = time.Second
+	// shownEvents is how many events stand below the status on a terminal.
+	shownEvents = 8
+)
+
+// watch shows what is connected and what happens to it until ctx is done. On a
+// terminal it redraws the status; elsewhere it prints a line for each event, as
+// JSON if asked. A daemon that ends or has not started yet is waited for.
+func watch(ctx context.Context, env *Env, c *localapi.Client, output string) error {
+	s, err := ask(ctx, c)
+	if err != nil {
+		return watched(ctx, err)
+	}
+	terminal := output == "" && isTerminal(env.Out)
+	since := s.Seq
+	if terminal {
+		since = 0 // there is room for what was
+	} else if output == "" {
+		fmt.Fprintln(env.Out, summary(s, time.Now()))
+	}
+	news, ended := make(chan localapi.Event), make(chan error, 1)
+	following, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { ended <- follow(following, c, since, news) })
+	defer wg.Wait()
+	defer stop()
+	if terminal {
+		err = draw(ctx, env.Out, c, news, ended)
+	} else {
+		err = list(env.Out, output, news, ended)
+	}
+	return watched(ctx, err)
+}
+
+// watched takes an interrupt for the end that it is.
+func watched(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// follow sends events, of one daemon after the other.
+func follow(ctx context.Context, c *localapi.Client, since int64, news chan<- localapi.Event) error {
+	for {
+		err := c.Events(ctx, since, func(e localapi.Event) error {
+			select {
+			case news <- e:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		var gone *localapi.Error
+		if err != nil && !errors.Is(err, localapi.ErrNoDaemon) && !(errors.As(err, &gone) && gone.Code == localapi.CodeDaemon) {
+			return err
+		}
+		since = 0 // all that the next daemon says is new
+		select {
+		case <-time.After(redrawEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// list prints a line for each event until there are no more.
+func list(w io.Writer, output string, news <-chan localapi.Event, ended <-chan error) error {
+	for {
+		select {
+		case e := <-news:
+			if output == "json" {
+				if err := json.NewEncoder(w).Encode(e); err != nil {
+					return err
+				}
+			} else if line, ok := describeEvent(e); ok {
+				if _, err := fmt.Fprintln(w, line); err != nil {
+					return err
+				}
+			}
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// draw keeps a terminal up to date.
+func draw(ctx context.Context, w io.Writer, c *localapi.Client, news <-chan localapi.Event, ended <-chan error) error {
+	tick := time.NewTicker(redrawEvery)
+	defer tick.Stop()
+	fmt.Fprint(w, "\x1b[2J")
+	var lines []string
+	for {
+		s, err := ask(ctx, c)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(screen(s, lines, time.Now())); err != nil {
+			return err
+		}
+		select {
+		case e := <-news:
+			if line, ok := describeEvent(e); ok {
+				lines = append(lines, line)
+				lines = lines[max(0, len(lines)-shownEvents):]
+			}
+		case <-tick.C:
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// screen draws over what is there and clears the rest, line by line and at the
+// end, so that nothing flickers.
+func screen(s localapi.Status, lines []string, now time.Time) []byte {
+	var b bytes.Buffer
+	printStatus(&b, s, now)
+	if len(lines) > 0 {
+		fmt.Fprintln(&b)
+	}
+	for _, l := range lines {
+		fmt.Fprintln(&b, l)
+	}
+	return []byte("\x1b[H" + strings.ReplaceAll(b.String(), "\n", "\x1b[K\n") + "\x1b[J")
+}
+
+// summary is a status in one line, in the form of an event.
+func summary(s localapi.Status, now time.Time) string {
+	e := localapi.Event{Time: now, Type: localapi.EventType(strings.ToLower(string(s.State))), Text: "nothing is connected"}
+	for _, c := range s.Connections {
+		e.Connection, e.Text = c.Name, describePath(c)
+	}
+	line, _ := describeEvent(e)
+	return line
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"podnet.dev/client/localapi"
+)
+
+// printStatus is for people; scripts read the JSON.
+func printStatus(w io.Writer, s localapi.Status, now time.Time) {
+	if len(s.Connections) == 0 {
+		fmt.Fprintln(w, "not connected")
+		if e := s.LastError; e != nil {
+			fmt.Fprintf(w, "the last session ended: %s\n", e.Message)
+		}
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range s.Connections {
+		fmt.Fprintf(t, "%s\t%s as %s\n", strings.ToLower(string(s.State)), c.Name, c.User)
+		row := func(name, text string) { fmt.Fprintf(t, "%s\t%s\n", name, text) }
+		if s.State == localapi.Connecting {
+			row("phase", string(c.Phase))
+			continue
+		}
+		row("namespaces", describeNamespaces(c))
+		row("gateway", describeGateway(c.Gateway))
+		row("path", describePath(c))
+		row("tunnel", describeTunnel(c.Tunnel))
+		row("traffic", describeTraffic(c.Tunnel))
+		row("routes", strings.Join(c.Routes, ", "))
+		row("dns", fmt.Sprintf("%s by %s on %s", c.DNS.Zone, c.DNS.Mode, strings.Join(c.DNS.Listen, ", ")))
+		if c.Lease.Renewed != nil {
+			row("lease", describeLease(c.Lease, now))
+		}
+		if c.Since != nil {
+			row("since", describeSince(c, now))
+		}
+	}
+	for _, warning := range s.Warnings {
+		fmt.Fprintf(t, "warning\t%s\n", warning.Text)
+		if warning.Hint != "" {
+			fmt.Fprintf(t, "\thint: %s\n", warning.Hint)
+		}
+	}
+	_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
+}
+
+func describeNamespaces(c localapi.Connection) string {
+	if c.AllNamespaces {
+		return "all, short names of " + c.Namespace
+	}
+	return strings.Join(c.Namespaces, ", ")
+}
+
+func describeGateway(g localapi.Gateway) string {
+	text := g.Namespace + "/" + g.Pod
+	if g.Draining {
+		text += ", about to stop"
+	}
+	if len(g.Others) > 0 {
+		text += "; " + strings.Join(g.Others, ", ") + " stand-by"
+	}
+	return text
+}
+
+// describePath says which path is in use and why, and what stands by:
+// "udp 203.0.113.7:31820, 11 ms; apiserver stand-by".
+func describePath(c localapi.Connection) string {
+	text := pathName(c.Path.Kind, c.Path.Remote)
+	rtt := c.Path.RTTMs
+	if rtt == 0 {
+		rtt = c.Tunnel.RTTMs
+	}
+	if c.Path.Kind == "" {
+		text = "none"
+	} else if rtt > 0 {
+		text += ", " + milliseconds(rtt)
+	}
+	if why := strings.TrimPrefix(c.Path.Reason, c.Path.Kind+": "); why != "" {
+		text += " (" + why + ")"
+	}
+	if c.Path.Redials > 0 {
+		text += ", dialled anew " + times(c.Path.Redials)
+	}
+	var standby []string
+	for _, o := range c.Path.Others {
+		if o.Live {
+			standby = append(standby, pathName(o.Kind, o.Remote))
+		}
+	}
+	if n := len(standby); n > 3 {
+		standby = append(standby[:2], fmt.Sprintf("%d more", n-2))
+	}
+	if len(standby) > 0 {
+		text += "; " + strings.Join(standby, ", ") + " stand-by"
+	}
+	return text
+}
+
+// pathName leaves out where a stream ends: that is the gateway's pod.
+func pathName(kind, remote string) string {
+	if kind == "apiserver" || remote == "" {
+		return kind
+	}
+	return kind + " " + remote
+}
+
+func milliseconds(ms float64) string {
+	if ms < 10 {
+		return fmt.Sprintf("%.1f ms", ms)
+	}
+	return fmt.Sprintf("%.0f ms", ms)
+}
+
+func describeTunnel(t localapi.Tunnel) string {
+	return fmt.Sprintf("%s %s, MTU %d", t.Interface, strings.TrimSpace(t.Address+" "+t.Address6), t.MTU)
+}
+
+func describeTraffic(t localapi.Tunnel) string {
+	text := fmt.Sprintf("received %s, sent %s", size(t.Rx), size(t.Tx))
+	if t.LastHandshake == "" {
+		return text + "; no handshake yet"
+	}
+	return text + "; last handshake " + t.LastHandshake + " ago"
+}
+
+func describeLease(l localapi.Lease, now time.Time) string {
+	text := fmt.Sprintf("%v, renewed %v ago", time.Duration(l.Seconds)*time.Second, now.Sub(*l.Renewed).Round(time.Second))
+	if l.ExpiresAt != nil {
+		text += ", ends at " + l.ExpiresAt.Local().Format(time.TimeOnly) + " unless renewed"
+	}
+	if l.Frozen {
+		text += "; the API server is away and the gateway keeps us"
+	}
+	return text
+}
+
+func describeSince(c localapi.Connection, now time.Time) string {
+	text := fmt.Sprintf("%s (%v)", c.Since.Local().Format(time.DateTime), now.Sub(*c.Since).Round(time.Second))
+	if c.Reenrolled > 0 {
+		text += ", enrolled again " + times(c.Reenrolled)
+	}
+	return text
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// size prints a count as people read it, in units of 1024.
+func size(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/1024, 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[i])
+}
+
+// describeEvent is an event in one line, false for one that says nothing new.
+func describeEvent(e localapi.Event) (string, bool) {
+	word, text := string(e.Type), e.Text
+	switch e.Type {
+	case localapi.EventPhase:
+		return "", false
+	case localapi.EventDone:
+		word = string(e.Phase)
+	case localapi.EventReady:
+		text = "connected"
+	}
+	if e.Connection != "" {
+		text = e.Connection + ": " + text
+	}
+	return fmt.Sprintf("%s  %-12s  %s", e.Time.Local().Format(time.DateTime), word, text), true
+}
