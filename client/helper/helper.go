@@ -34,14 +34,19 @@ type Session interface {
 	// at each call. A *router.ConflictError changes nothing.
 	SetNetwork(want router.Config) error
 	// ListenDNS opens port 53 for UDP and TCP on addresses of the interface.
-	// Those that the host cannot have, IPv6 where it is off, are left out. The
-	// caller closes the sockets.
+	// Those that the host cannot have, IPv6 where it is off, are left out, if
+	// need be all of them. The caller closes the sockets.
 	ListenDNS(ctx context.Context, addrs []netip.Addr) ([]net.PacketConn, []net.Listener, error)
 	// SetDNS points the host's resolver at the proxy; the whole wish at each
 	// call, the zero one undoes it.
 	SetDNS(ctx context.Context, want osdns.Config) error
 	// DNS says which resolvers the host has without us, and how it is set up.
 	DNS() (base []netip.AddrPort, mode string)
+	// ResetFlows ends the TCP flows of this host's programs that are bound to
+	// one of the given addresses, with an error for their owners, and says how
+	// many. It is for flows that can get no answer any more. Where the system
+	// has no means for it, which is everywhere but on Linux, it does nothing.
+	ResetFlows(ctx context.Context, local []netip.Addr) (int, error)
 	// Close takes everything back. It is idempotent and waits.
 	Close() error
 }
@@ -202,9 +207,6 @@ func (s *session) ListenDNS(ctx context.Context, addrs []netip.Addr) (packets []
 		}
 		streams = append(streams, l)
 	}
-	if len(packets) == 0 {
-		return nil, nil, errors.New("no address to answer DNS on")
-	}
 	return packets, streams, nil
 }
 
@@ -229,6 +231,14 @@ func portError(err error) error {
 }
 
 func (s *session) SetDNS(ctx context.Context, want osdns.Config) error { return s.dns.Set(ctx, want) }
+
+func (s *session) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {
+	n, err := resetFlows(local)
+	if errors.Is(err, fs.ErrPermission) {
+		err = &PrivilegeError{err}
+	}
+	return n, err
+}
 
 func (s *session) DNS() ([]netip.AddrPort, string) { return s.dns.Base(), s.dns.Mode() }
 
