@@ -56,6 +56,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	remotes map[netip.Addr]bool
+	conns   map[*tracked]struct{}
 }
 
 // Identity is where and who we are.
@@ -104,12 +105,12 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		c.mu.Lock()
 		c.remotes[a.AddrPort().Addr().Unmap()] = true
-		c.mu.Unlock()
 	}
-	return conn, nil
+	return c.trackLocked(conn), nil
 }
 
 // Remotes are the addresses that calls went to so far.

@@ -304,6 +304,15 @@ func TestRenew(t *testing.T) {
 	if body != `{"spec":{"renew":7}}` || contentType != "application/merge-patch+json" {
 		t.Errorf("sent %s as %s", body, contentType)
 	}
+	if err := c.SetCandidates(t.Context(), "podnet-system", "u1", []string{"192.0.2.7:4500"}); err != nil {
+		t.Error(err)
+	}
+	if want := `{"spec":{"candidates":["192.0.2.7:4500"]}}`; body != want {
+		t.Errorf("body %s, want %s", body, want)
+	}
+	if err := c.SetCandidates(t.Context(), "podnet-system", "other", nil); !errors.Is(err, ErrGone) {
+		t.Errorf("got %v, want ErrGone", err)
+	}
 	if err := c.RenewPeer(t.Context(), "podnet-system", "other", 7); !errors.Is(err, ErrGone) {
 		t.Errorf("got %v, want ErrGone", err)
 	}

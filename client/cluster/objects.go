@@ -170,6 +170,21 @@ func (c *Client) RenewAccess(ctx context.Context, namespace, name string, scope 
 	return c.explain("renew the lease at", err)
 }
 
+// SetCandidates writes at which UDP addresses (ip:port, at most 16) the Peer
+// might be reached, with the errors of RenewPeer.
+func (c *Client) SetCandidates(ctx context.Context, namespace, name string, candidates []string) error {
+	err := c.do(ctx, c.rest.Patch("application/merge-patch+json"), peerPath(namespace, name), mergePatch{"spec": map[string]any{"candidates": candidates}}, nil)
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsNotFound(err):
+		return ErrGone
+	case apierrors.IsForbidden(err):
+		return c.refusedPeer(ctx, namespace, "patch", err)
+	}
+	return c.explain("write our addresses at", err)
+}
+
 // DeletePeer and DeleteAccess end what they name; that it is gone already is
 // no error.
 func (c *Client) DeletePeer(ctx context.Context, namespace, name string) error {
