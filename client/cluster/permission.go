@@ -65,6 +65,11 @@ func (c *Client) subject() string {
 	return "--user=" + shellWord(c.User)
 }
 
+// askUser is how an administrator lets us open a namespace.
+func (c *Client) askUser(namespace string) string {
+	return "kubectl -n " + namespace + " create rolebinding " + c.bindingName() + " --clusterrole=podnet-user " + c.subject()
+}
+
 // bindingName is a fit name for a binding of ours.
 func (c *Client) bindingName() string { return nameOf(c.User) + "-podnet" }
 
