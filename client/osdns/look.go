@@ -1,0 +1,24 @@
+package osdns
+
+import "os"
+
+// Looks is what can be told of a host's resolver without changing anything.
+type Looks struct {
+	// Mode is ModeResolved or ModeDirect.
+	Mode string
+	// Ours says that resolv.conf is as podnet writes it: while nothing is
+	// connected, what a killed podnet has left.
+	Ours bool
+}
+
+// Look looks at the resolver of this host, or of one whose files opts names.
+func Look(opts Options) Looks {
+	opts = opts.withDefaults()
+	conf, _ := os.ReadFile(opts.ResolvConf)
+	nsswitch, _ := os.ReadFile(opts.NSSwitch)
+	l := Looks{Mode: ModeDirect, Ours: isOurs(conf)}
+	if wiredToResolved(conf, nsswitch) {
+		l.Mode = ModeResolved
+	}
+	return l
+}
