@@ -79,7 +79,7 @@ func (r *TCPRequest) Accept(ctx context.Context) (*TCPConn, error) {
 	}
 	r.r.Complete(false)
 	c := newTCPConn(ep, &wq, r.Dst, r.Src)
-	c.keepAlive()
+	r.s.keepAlive(c)
 	return c, nil
 }
 
@@ -129,10 +129,10 @@ func (s *Stack) find(src, dst netip.AddrPort) *tcp.Endpoint {
 
 // keepAlive finds out about peers that vanished: a laptop that was unplugged
 // leaves nothing behind after 60 s + 4 * 15 s.
-func (c *TCPConn) keepAlive() {
-	idle, interval := tcpip.KeepaliveIdleOption(keepIdle), tcpip.KeepaliveIntervalOption(keepInterval)
+func (s *Stack) keepAlive(c *TCPConn) {
+	idle, interval := tcpip.KeepaliveIdleOption(s.keep.Idle), tcpip.KeepaliveIntervalOption(s.keep.Interval)
 	c.ep.SetSockOpt(&idle)
 	c.ep.SetSockOpt(&interval)
-	c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepCount)
+	c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, s.keep.Count)
 	c.ep.SocketOptions().SetKeepAlive(true)
 }

@@ -211,7 +211,7 @@ func (s *Stack) DialTCP(ctx context.Context, a netip.AddrPort) (net.Conn, error)
 	if from, terr := ep.GetLocalAddress(); terr == nil {
 		c.local = addrPort(from.Addr, from.Port)
 	}
-	c.keepAlive()
+	s.keepAlive(c)
 	return c, nil
 }
 
@@ -242,6 +242,7 @@ func (c *TCPConn) connect(ctx context.Context) error {
 // listener accepts connections to one of the stack's own addresses.
 type listener struct {
 	endpoint
+	s    *Stack
 	addr netip.AddrPort
 }
 
@@ -263,7 +264,7 @@ func (s *Stack) ListenTCP(a netip.AddrPort) (net.Listener, error) {
 	if at, terr := ep.GetLocalAddress(); terr == nil {
 		a = netip.AddrPortFrom(a.Addr(), at.Port)
 	}
-	l := &listener{addr: a}
+	l := &listener{s: s, addr: a}
 	l.init(ep, wq)
 	return l, nil
 }
@@ -282,7 +283,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, opError("accept", l.addr, netip.AddrPort{}, err)
 	}
 	c := newTCPConn(ep, wq, l.addr, addrPort(from.Addr, from.Port))
-	c.keepAlive()
+	l.s.keepAlive(c)
 	return c, nil
 }
 
