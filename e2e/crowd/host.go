@@ -1,0 +1,272 @@
+// Package crowd is many laptops in one process. Each is a real client.Session
+// against a real cluster; only its operating system and its wire are played: a
+// network stack of this process stands for the one (Host), a relay that can
+// fail in every way for the other (Wire). So a hundred laptops need neither
+// privilege nor machines, and each can roam by itself.
+package crowd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+
+	"golang.zx2c4.com/wireguard/tun"
+
+	"podnet.dev/client/helper"
+	"podnet.dev/client/osdns"
+	"podnet.dev/client/router"
+	"podnet.dev/internal/netstack"
+)
+
+// Host is the operating system of one laptop: addresses, routes and the
+// programs' connections, all inside this process. A session changes it through
+// helper.Session; programs use it through Dial.
+type Host struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	stack  *netstack.Stack
+	net    router.Config
+	dns    osdns.Config
+	port53 map[place]string // who answers there, on this machine's loopback
+	open   map[*flow]struct{}
+	closed bool
+}
+
+// place is port 53 of an address, for "udp" or "tcp".
+type place struct {
+	network string
+	addr    netip.Addr
+}
+
+var _ helper.Session = (*Host)(nil)
+
+// NewHost makes a host without a network.
+func NewHost(log *slog.Logger) *Host {
+	return &Host{log: log, port53: map[place]string{}, open: map[*flow]struct{}{}}
+}
+
+// TUN makes the stack. Its MTU stays what it is, whatever SetNetwork wishes
+// later: larger packets than a path takes are the transport's to cut.
+func (h *Host) TUN(mtu int) (tun.Device, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stack != nil || h.closed {
+		return nil, errors.New("this host has had its tunnel")
+	}
+	var err error
+	if h.stack, err = netstack.New(netstack.Config{MTU: mtu, Log: h.log}); err != nil {
+		return nil, err
+	}
+	return h.stack.Device(), nil
+}
+
+// SetNetwork gives the stack its addresses, and Dial its routes.
+func (h *Host) SetNetwork(want router.Config) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stack == nil {
+		return fmt.Errorf("there is no interface %s", want.Interface)
+	}
+	for _, a := range want.Addresses {
+		if err := h.stack.AddAddress(a.Addr()); err != nil {
+			return err
+		}
+	}
+	for _, a := range h.net.Addresses {
+		if slices.Contains(want.Addresses, a) {
+			continue
+		}
+		if err := h.stack.RemoveAddress(a.Addr()); err != nil {
+			return err
+		}
+	}
+	h.net = want
+	return nil
+}
+
+// ListenDNS opens sockets that call themselves port 53 of addrs. They are on
+// this machine's loopback, and Dial knows the way.
+func (h *Host) ListenDNS(ctx context.Context, addrs []netip.Addr) (packets []net.PacketConn, streams []net.Listener, err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, p := range packets {
+			_ = p.Close()
+		}
+		for _, l := range streams {
+			_ = l.Close()
+		}
+		packets, streams = nil, nil
+	}()
+	var lc net.ListenConfig
+	for _, a := range addrs {
+		p, err := lc.ListenPacket(ctx, "udp", "127.0.0.1:0")
+		if err != nil {
+			return packets, streams, fmt.Errorf("answer DNS: %w", err)
+		}
+		packets = append(packets, port53{p, a})
+		l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return packets, streams, fmt.Errorf("answer DNS: %w", err)
+		}
+		streams = append(streams, l)
+		h.mu.Lock()
+		h.port53[place{"udp", a}], h.port53[place{"tcp", a}] = p.LocalAddr().String(), l.Addr().String()
+		h.mu.Unlock()
+	}
+	return packets, streams, nil
+}
+
+// port53 is a socket under an assumed address.
+type port53 struct {
+	net.PacketConn
+	addr netip.Addr
+}
+
+func (p port53) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.addr, 53)) }
+
+// SetDNS remembers where names are resolved.
+func (h *Host) SetDNS(_ context.Context, want osdns.Config) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dns = want
+	return nil
+}
+
+// DNS is that this host had no resolver before.
+func (h *Host) DNS() ([]netip.AddrPort, string) { return nil, "crowd" }
+
+// ResetFlows ends the TCP connections from the given addresses, as the kernel's
+// SOCK_DESTROY does.
+func (h *Host) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {
+	n := 0
+	for _, f := range h.flows() {
+		if a, ok := f.LocalAddr().(*net.TCPAddr); ok && slices.Contains(local, a.AddrPort().Addr()) {
+			f.reset()
+			n++
+		}
+	}
+	return n, nil
+}
+
+func (h *Host) flows() []*flow {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*flow, 0, len(h.open))
+	for f := range h.open {
+		all = append(all, f)
+	}
+	return all
+}
+
+// Close resets every connection and takes the stack down.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	stack := h.stack
+	h.stack, h.closed = nil, true
+	h.mu.Unlock()
+	if stack == nil {
+		return nil
+	}
+	for _, f := range h.flows() {
+		f.reset()
+	}
+	return stack.Close()
+}
+
+// Dial connects as a program of the laptop would: names are asked of the
+// session's DNS proxy, addresses without a route are out of reach. network is
+// "tcp" or "udp".
+func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		if to, err = h.lookup(ctx, network, address); err != nil {
+			return nil, err
+		}
+	}
+	h.mu.Lock()
+	stack := h.stack
+	proxy, ours := h.port53[place{network, to.Addr()}]
+	routed := slices.ContainsFunc(h.net.Routes, func(p netip.Prefix) bool { return p.Contains(to.Addr()) })
+	h.mu.Unlock()
+	switch {
+	case ours && to.Port() == 53:
+		var d net.Dialer
+		return d.DialContext(ctx, network, proxy)
+	case stack == nil || !routed:
+		return nil, fmt.Errorf("dial %s: %w", to, syscall.ENETUNREACH)
+	case network == "udp":
+		return stack.DialUDP(to)
+	}
+	c, err := stack.DialTCP(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	f := &flow{c.(*netstack.TCPConn), h}
+	h.mu.Lock()
+	h.open[f] = struct{}{}
+	closed := h.closed
+	h.mu.Unlock()
+	if closed { // in between
+		f.reset()
+		return nil, fmt.Errorf("dial %s: %w", to, net.ErrClosed)
+	}
+	return f, nil
+}
+
+// lookup asks the resolver that the session has put in place.
+func (h *Host) lookup(ctx context.Context, network, address string) (netip.AddrPort, error) {
+	name, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		h.mu.Lock()
+		servers := h.dns.Servers
+		h.mu.Unlock()
+		if len(servers) == 0 {
+			return nil, fmt.Errorf("resolve %s: %w", name, syscall.ENETUNREACH)
+		}
+		return h.Dial(ctx, network, netip.AddrPortFrom(servers[0], 53).String())
+	}}
+	// The dot keeps this machine's own search domains out.
+	all, err := r.LookupNetIP(ctx, "ip4", name+".")
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return netip.AddrPortFrom(all[0].Unmap(), uint16(port)), nil
+}
+
+// flow is a TCP connection that ResetFlows can find.
+type flow struct {
+	*netstack.TCPConn
+	h *Host
+}
+
+func (f *flow) forget() {
+	f.h.mu.Lock()
+	defer f.h.mu.Unlock()
+	delete(f.h.open, f)
+}
+
+func (f *flow) Close() error {
+	f.forget()
+	return f.TCPConn.Close()
+}
+
+func (f *flow) reset() {
+	f.forget()
+	f.Reset()
+}

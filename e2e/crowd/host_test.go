@@ -1,0 +1,63 @@
+package crowd
+
+import (
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"podnet.dev/client"
+	"podnet.dev/client/localapi"
+)
+
+// TestHostIsOneLaptop looks at what the session did to it while it is connected
+// and afterwards.
+func TestHostIsOneLaptop(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	town := newTown(t, log)
+	l := &laptop{rand: rand.New(rand.NewPCG(1, 1)), c: &crowd{Config: Config{
+		Log: log, Shop: shopURL, Echo: echoAddr,
+		Request: func(int) localapi.ConnectRequest {
+			return localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: 60}
+		},
+		Open: func(localapi.Kube) (client.Cluster, error) { return resident{town}, nil },
+	}, report: Report{Deeds: map[string][]time.Duration{}}}}
+	v := l.newVisit(t.Context())
+	if err := v.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.host.Dial(t.Context(), "tcp", "192.0.2.1:80"); !errors.Is(err, syscall.ENETUNREACH) {
+		t.Errorf("an address that is not the cluster's: %v", err)
+	}
+	if _, err := v.host.Dial(t.Context(), "tcp", service.String()+":9"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a closed port: %v", err)
+	}
+
+	own := v.echo.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+	if n, err := v.host.ResetFlows(t.Context(), []netip.Addr{nameServer}); n != 0 || err != nil {
+		t.Errorf("reset %d flows of another address: %v", n, err)
+	}
+	if n, err := v.host.ResetFlows(t.Context(), []netip.Addr{own}); n != 1 || err != nil {
+		t.Errorf("reset %d flows, want 1: %v", n, err)
+	}
+	if err := v.ping(t.Context()); err == nil {
+		t.Error("a connection lives on after its reset")
+	}
+
+	if err := v.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := v.host.Dial(t.Context(), "udp", nameServer.String()+":53"); !errors.Is(err, syscall.ENETUNREACH) {
+		t.Errorf("after leaving: %v", err)
+	}
+	if len(town.peers) > 0 {
+		t.Errorf("left in the town: %v", town.peers)
+	}
+}
