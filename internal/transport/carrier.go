@@ -25,6 +25,9 @@ const (
 	stallAfter = 2 * time.Second
 	// deadAfter is how long it may do so before it is given up.
 	deadAfter = 15 * time.Second
+	// controlQueue is how many bytes of control messages may wait for the
+	// write in progress. More are dropped.
+	controlQueue = 4 << 10
 	// idleAfter is when a writer gives its buffers back.
 	idleAfter = 10 * time.Second
 	// preambleTimeout bounds the exchange that opens a stream.
@@ -40,11 +43,18 @@ type carrier struct {
 	rx *atomic.Uint64
 	tx *atomic.Uint64
 
+	// on has what to do with control messages, by their second byte. It is
+	// complete before run. The functions run where the stream is read, so
+	// they must not wait for anything; the message is theirs until they
+	// return.
+	on map[byte]func(m []byte)
+
 	wake chan struct{} // to the writer: something is pending
 	room chan struct{} // to senders: the writer took what was pending
 
 	mu      sync.Mutex
 	pending []byte
+	control []byte // goes out before pending
 	writing bool
 	moved   time.Time // when the stream last accepted bytes, or got some to accept
 
@@ -57,6 +67,7 @@ func newCarrier(b *Bind, c net.Conn, rx, tx *atomic.Uint64) *carrier {
 	tuneStream(c)
 	return &carrier{
 		b: b, c: c, rx: rx, tx: tx,
+		on:     map[byte]func([]byte){},
 		wake:   make(chan struct{}, 1),
 		room:   make(chan struct{}, 1),
 		closed: make(chan struct{}),
@@ -80,7 +91,9 @@ func (c *carrier) close(why error) {
 	})
 }
 
-// read hands whole frames to the device, a buffer at a time.
+// read hands whole frames to the device, a buffer at a time. Control messages
+// are not the device's: they are acted on here, also those that stand behind
+// data which the device has no time for yet.
 func (c *carrier) read() error {
 	r := frameReader{src: c.c}
 	bt := &batch{from: c.ep, done: make(chan struct{}, 1)}
@@ -90,6 +103,9 @@ func (c *carrier) read() error {
 			return err
 		}
 		c.rx.Add(uint64(len(frames)))
+		if r.controls > 0 && !c.heed(frames) {
+			continue
+		}
 		bt.frames = frames
 		select {
 		case c.b.inbox <- bt:
@@ -106,6 +122,38 @@ func (c *carrier) read() error {
 	}
 }
 
+// heed acts on the control messages among frames and reports whether there is
+// anything else.
+func (c *carrier) heed(frames []byte) (data bool) {
+	for len(frames) > 0 {
+		m, rest, _, _ := nextFrame(frames)
+		frames = rest
+		if m[0] != msgControl {
+			data = true
+		} else if f := c.on[m[1]]; f != nil {
+			f(m)
+		}
+	}
+	return data
+}
+
+// sendControl queues a control message, before all data that is not being
+// written yet. It never waits: when too many do already, or when m is longer
+// than all of them may be, m is dropped.
+func (c *carrier) sendControl(m []byte) {
+	c.mu.Lock()
+	if len(c.control)+headerLen+len(m) > controlQueue {
+		c.mu.Unlock()
+		return
+	}
+	if len(c.pending)+len(c.control) == 0 && !c.writing {
+		c.moved = time.Now()
+	}
+	c.control = appendFrame(c.control, m)
+	c.mu.Unlock()
+	signal(c.wake)
+}
+
 // send queues a batch. While the stream moves it waits for room, until cancel.
 // A stream that has not moved for stallAfter loses the batch instead, and one
 // that has not for deadAfter is closed.
@@ -119,7 +167,7 @@ func (c *carrier) send(bufs [][]byte, cancel <-chan struct{}) {
 	if !c.waitRoom(cancel) {
 		return
 	}
-	if len(c.pending) == 0 && !c.writing {
+	if len(c.pending)+len(c.control) == 0 && !c.writing {
 		c.moved = time.Now() // until now it had nothing to accept
 	}
 	for _, m := range bufs {
@@ -173,18 +221,27 @@ func (c *carrier) waitRoom(cancel <-chan struct{}) bool {
 // write moves what is pending into the stream, all of it in one go, and lets
 // senders fill a second buffer meanwhile.
 func (c *carrier) write() error {
-	var spare []byte
+	var spare, control []byte
 	idle := time.NewTimer(idleAfter)
 	defer idle.Stop()
 	for {
 		c.mu.Lock()
+		control, c.control = c.control, control[:0]
 		out := c.pending
 		if len(out) > 0 {
 			c.pending = spare[:0]
 		}
-		c.writing = len(out) > 0
+		c.writing = len(out)+len(control) > 0
 		c.mu.Unlock()
+		if len(control) > 0 {
+			if err := c.writeOut(control); err != nil {
+				return err
+			}
+		}
 		if len(out) == 0 {
+			if len(control) > 0 {
+				continue
+			}
 			idle.Reset(idleAfter)
 			select {
 			case <-c.wake:
@@ -201,18 +258,26 @@ func (c *carrier) write() error {
 			continue
 		}
 		signal(c.room)
-		for rest := out; len(rest) > 0; {
-			n, err := c.c.Write(rest[:min(len(rest), writeChunk)])
-			if err != nil {
-				return err
-			}
-			rest = rest[n:]
-			c.mu.Lock()
-			c.moved = time.Now()
-			c.mu.Unlock()
+		if err := c.writeOut(out); err != nil {
+			return err
 		}
 		spare = out
 	}
+}
+
+// writeOut moves b into the stream, a chunk at a time.
+func (c *carrier) writeOut(b []byte) error {
+	for len(b) > 0 {
+		n, err := c.c.Write(b[:min(len(b), writeChunk)])
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+		c.mu.Lock()
+		c.moved = time.Now()
+		c.mu.Unlock()
+	}
+	return nil
 }
 
 // signal wakes the one who waits for ch, now or next time.

@@ -69,7 +69,7 @@ const (
 	msgResponse    = 2
 	msgCookie      = 3
 	msgTransport   = 4
-	msgControl     = 'p' // podnet's own, for later versions; version 1 skips them
+	msgControl     = 'p' // podnet's own; the second byte says which
 	initiationSize = 148
 	responseSize   = 92
 	cookieSize     = 64
@@ -114,8 +114,8 @@ func nextFrame(b []byte) (m, rest []byte, need int, ok bool) {
 	return b[headerLen:need], b[need:], need, true
 }
 
-// checkFrame refuses what no podnet sends. Later versions may say more with
-// messages of kind msgControl, which pass.
+// checkFrame refuses what no podnet sends. Messages of kind msgControl pass,
+// whatever they are: later versions may say more with them.
 func checkFrame(m []byte) error {
 	if isWireGuard(m) || len(m) >= minFrame && m[0] == msgControl {
 		return nil
@@ -142,6 +142,9 @@ type frameReader struct {
 	large *[largeBuffer]byte // borrowed; nil: none
 	r, w  int                // unread bytes are buf[r:w]
 	full  bool               // the last read left no room: there is bulk
+	// controls is how many of the frames that next has returned are of kind
+	// msgControl.
+	controls int
 }
 
 // next blocks for at least one whole frame and returns all whole frames at hand,
@@ -174,7 +177,7 @@ func (f *frameReader) next() ([]byte, error) {
 // scan finds the end of the last whole frame, and how many bytes the one behind
 // it takes.
 func (f *frameReader) scan() (end, need int, err error) {
-	end = f.r
+	end, f.controls = f.r, 0
 	for {
 		m, _, n, ok := nextFrame(f.buf[end:f.w])
 		if !ok {
@@ -182,6 +185,9 @@ func (f *frameReader) scan() (end, need int, err error) {
 		}
 		if err := checkFrame(m); err != nil {
 			return end, 0, err
+		}
+		if m[0] == msgControl {
+			f.controls++
 		}
 		end += n
 	}
