@@ -26,11 +26,15 @@ type tap struct {
 }
 
 func newTap(t *testing.T, p forward.Policy) *tap {
-	s, err := netstack.New(netstack.Config{MTU: 16384})
+	return newTapWith(t, p, netstack.Config{MTU: 16384}, forward.Options{})
+}
+
+func newTapWith(t *testing.T, p forward.Policy, c netstack.Config, o forward.Options) *tap {
+	s, err := netstack.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := forward.New(s, p, forward.Options{})
+	f := forward.New(s, p, o)
 	f.Rewrite(func(a netip.AddrPort) netip.AddrPort {
 		switch a.Addr() {
 		case pod4:
