@@ -110,7 +110,7 @@ func printError(w io.Writer, e *localapi.Error) {
 	}
 	hint := e.Hint
 	if hint == "" {
-		hint = "podnet status and the daemon's log, which podnet version names, may say more"
+		hint = "podnet doctor and the daemon's log, which podnet version names, may say more"
 	}
 	fmt.Fprintf(w, "hint: %s\n", hint)
 }
@@ -172,6 +172,7 @@ const long = `podnet puts this machine on the pod network of a Kubernetes cluste
   podnet connect -n shop      then: curl http://web.shop
   podnet status
   podnet disconnect
+  podnet doctor               if any of it does not work
 
 Every connection flag of kubectl works. Every flag can be given by the
 environment, --path as PODNET_PATH.
@@ -197,7 +198,7 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newStatus(env), newDisconnect(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newStatus(env), newDisconnect(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments

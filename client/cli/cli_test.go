@@ -103,6 +103,9 @@ type machine struct {
 	started int
 	cleaned int
 	last    localapi.ConnectRequest
+
+	findings []localapi.Finding
+	examined localapi.DoctorRequest
 }
 
 func newMachine(t *testing.T) *machine {
@@ -140,6 +143,13 @@ func (m *machine) startDaemon(_ context.Context, socket string) error {
 			NewSession: func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 				m.last = req
 				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never}
+			},
+			Doctor: func(_ context.Context, req localapi.DoctorRequest, _ func() localapi.Status, say func(localapi.Finding)) error {
+				m.examined = req
+				for _, f := range m.findings {
+					say(f)
+				}
+				return nil
 			}})
 	}()
 	m.t.Cleanup(func() {
@@ -281,6 +291,8 @@ func TestWrongUsage(t *testing.T) {
 		{"connect shop", "no arguments"},
 		{"connect --nonsense", "--nonsense"},
 		{"status -o xml", "xml"},
+		{"doctor -o yaml", "yaml"},
+		{"doctor -n No_Such!", "No_Such!"},
 		{"install -o yaml", "--dry-run"},
 		{"install --replicas many", "many"},
 	} {

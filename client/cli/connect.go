@@ -95,11 +95,18 @@ func defaultLease(environ []string) time.Duration {
 
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
+func checkNamespace(name string) error {
+	if !namespaceName.MatchString(name) {
+		return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%q is no name for a namespace", name), Hint: "kubectl get namespaces lists them"}
+	}
+	return nil
+}
+
 // checkConnect finds what can be known to be wrong without a cluster.
 func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output string) error {
 	for _, ns := range append(slices.Clone(req.Namespaces), req.GatewayNamespace) {
-		if !namespaceName.MatchString(ns) {
-			return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%q is no name for a namespace", ns), Hint: "kubectl get namespaces lists them"}
+		if err := checkNamespace(ns); err != nil {
+			return err
 		}
 	}
 	if len(req.Namespaces) > 16 {

@@ -37,6 +37,9 @@ type Options struct {
 	// order in which it happens. events does not wait for anybody, but it may ask
 	// for the session's Status.
 	NewSession func(req localapi.ConnectRequest, events func(localapi.Event)) Session
+	// Doctor examines, and says each finding when it is known. status is what
+	// this daemon would answer.
+	Doctor func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error
 	// OnDemand says that the CLI started this daemon: it ends when its last
 	// session does, or after Idle without one.
 	OnDemand bool
@@ -171,6 +174,7 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("GET /v1/events", d.events.serve)
 	mux.HandleFunc("POST /v1/connect", d.connect)
 	mux.HandleFunc("POST /v1/disconnect", d.disconnect)
+	mux.HandleFunc("POST /v1/doctor", d.doctor)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "no such call: " + r.Method + " " + r.URL.Path, Status: http.StatusNotFound})
 	})
@@ -235,5 +239,32 @@ func (d *daemon) disconnect(w http.ResponseWriter, r *http.Request) {
 	httpjson.Write(w, http.StatusOK, localapi.DisconnectResult{Sessions: n, Exits: d.OnDemand, PID: os.Getpid()})
 	if d.OnDemand {
 		d.stop()
+	}
+}
+
+// doctor streams findings. The daemon has something to do meanwhile, and gives
+// it up when it stops.
+func (d *daemon) doctor(w http.ResponseWriter, r *http.Request) {
+	var req localapi.DoctorRequest
+	if err := httpjson.Read(r, &req); err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	done, err := d.sessions.busy(cancel)
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	defer done()
+	lines := httpjson.NewLines(w)
+	err = d.Doctor(ctx, req, d.now, func(f localapi.Finding) {
+		if lines.Send(f) != nil {
+			cancel() // nobody listens any more
+		}
+	})
+	if err != nil {
+		d.Log.Debug("examination given up", "err", err)
 	}
 }

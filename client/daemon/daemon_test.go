@@ -319,6 +319,51 @@ func TestOnDemandDaemonEnds(t *testing.T) {
 	})
 }
 
+func TestDoctor(t *testing.T) {
+	hold := make(chan struct{})
+	var asked localapi.DoctorRequest
+	c, _, done := start(t, &fakeHost{}, func(o *Options) {
+		o.OnDemand, o.Idle = true, 50*time.Millisecond
+		o.Doctor = func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error {
+			asked = req
+			say(localapi.Finding{Check: "host/session", Result: localapi.ResultOK, Text: string(status().State)})
+			select {
+			case <-hold: // longer than the daemon is patient
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			say(localapi.Finding{Check: "host/dns", Result: localapi.ResultProblem, Text: "broken", Fix: "mend it"})
+			return nil
+		}
+	})
+	var got []string
+	time.AfterFunc(200*time.Millisecond, func() { close(hold) })
+	err := c.Doctor(t.Context(), localapi.DoctorRequest{GatewayNamespace: "net"}, func(f localapi.Finding) { got = append(got, f.Check+" "+f.Text) })
+	if want := "host/session Disconnected, host/dns broken"; err != nil || strings.Join(got, ", ") != want || asked.GatewayNamespace != "net" {
+		t.Errorf("got %q, want %q (%v, asked for %+v)", got, want, err, asked)
+	}
+	if err := <-done; err != nil { // and now there is nothing to do
+		t.Error(err)
+	}
+}
+
+func TestInterruptedDoctorIsGivenUp(t *testing.T) {
+	over := make(chan error, 1)
+	c, _, _ := start(t, &fakeHost{}, func(o *Options) {
+		o.Doctor = func(ctx context.Context, _ localapi.DoctorRequest, _ func() localapi.Status, say func(localapi.Finding)) error {
+			say(localapi.Finding{})
+			<-ctx.Done()
+			over <- ctx.Err()
+			return ctx.Err()
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := c.Doctor(ctx, localapi.DoctorRequest{}, func(localapi.Finding) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("err %v", err)
+	}
+	<-over
+}
+
 func TestOneDaemonPerSocket(t *testing.T) {
 	_, socket, _ := start(t, &fakeHost{}, nil)
 	err := Run(t.Context(), Options{Socket: socket, NewSession: (&fakeHost{}).session, Log: slog.New(slog.DiscardHandler)})

@@ -99,6 +99,7 @@ func TestEndOfTheDaemonIsHeard(t *testing.T) {
 	if _, err := c.Connect(t.Context(), localapi.ConnectRequest{}, ignore); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the listener is there", func() bool { return l.types() == "phase ready" })
 	if _, err := c.Disconnect(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ type sessions struct {
 	mu        sync.Mutex
 	current   *attempt
 	lastError *localapi.Error
+	others    int // things to do that are no sessions
 	idleSince time.Time
 }
 
@@ -70,7 +71,7 @@ func (s *sessions) startOrJoin(req localapi.ConnectRequest) (a *attempt, started
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
-		return nil, false, &localapi.Error{Code: localapi.CodeDaemon, Message: "the daemon is stopping", Hint: "try again", Status: http.StatusServiceUnavailable}
+		return nil, false, errStopping()
 	}
 	if a := s.current; a != nil {
 		if !a.req.SameAs(req) {
@@ -110,10 +111,35 @@ func (s *sessions) run(ctx context.Context, a *attempt) {
 func (s *sessions) idle() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current != nil {
+	if s.current != nil || s.others > 0 {
 		return 0
 	}
 	return time.Since(s.idleSince)
+}
+
+// busy keeps the daemon from ending for want of work, until done. When it ends
+// for another reason it calls stop, and waits.
+func (s *sessions) busy(stop func()) (done func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return nil, errStopping()
+	}
+	s.others++
+	s.wg.Add(1)
+	keep := context.AfterFunc(s.ctx, stop)
+	return func() {
+		keep()
+		s.mu.Lock()
+		s.others--
+		s.idleSince = time.Now()
+		s.mu.Unlock()
+		s.wg.Done()
+	}, nil
+}
+
+func errStopping() error {
+	return &localapi.Error{Code: localapi.CodeDaemon, Message: "the daemon is stopping", Hint: "try again", Status: http.StatusServiceUnavailable}
 }
 
 // disconnect ends the session, if there is one, and waits until it is undone.
