@@ -34,7 +34,7 @@ func (s *Session) keep(ctx context.Context) error {
 	defer renew.Stop()
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	w := watch{base: s.baseNow(), redials: s.gateway.Status().Redials}
+	w := watch{base: s.baseNow(), redials: s.gateway.Status().Active.Redials}
 	for {
 		select {
 		case <-ctx.Done():
@@ -198,20 +198,20 @@ func (s *Session) look(ctx context.Context, w *watch) {
 		w.base = base
 		s.split.SetBase(base)
 	}
-	path := s.gateway.Status()
+	path := s.gateway.Status().Active
 	st, ok := s.peerStats()
 	if !ok {
 		return
 	}
 	overdue := time.Since(st.LastHandshake) > staleHandshake
-	if w.doubt.IsZero() && (path.Redials != w.redials || !path.Up || overdue) {
+	if w.doubt.IsZero() && (path.Redials != w.redials || !path.Live || overdue) {
 		w.doubt, w.rx = time.Now(), st.RxBytes
 	}
 	w.redials = path.Redials
 	if w.doubt.IsZero() {
 		return
 	}
-	if path.Up && (st.LastHandshake.After(w.doubt) || !overdue && st.RxBytes > w.rx) {
+	if path.Live && (st.LastHandshake.After(w.doubt) || !overdue && st.RxBytes > w.rx) {
 		w.doubt = time.Time{}
 		s.clearWarning("gateway")
 		return

@@ -104,7 +104,7 @@ func (s *Session) route(context.Context) (string, error) {
 		return "", err
 	}
 	want := router.Config{Interface: s.status.Tunnel.Interface, Routes: n.inside(), MTU: mtuUDP, Avoid: s.cluster.Remotes()}
-	if s.gateway.Status().Kind == transport.APIServer {
+	if s.gateway.Status().Active.Kind == transport.APIServer {
 		want.MTU = mtuStream
 	}
 	for _, a := range n.own {

@@ -58,7 +58,7 @@ func (s *Session) handshake(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	gateway := bind.NewGateway()
+	gateway := bind.NewGateway(transport.GatewayConfig{})
 	s.mu.Lock()
 	s.tunnel, s.gateway = t, gateway
 	s.status.Tunnel.Interface, s.status.Tunnel.MTU = name, mtuUDP
@@ -69,7 +69,7 @@ func (s *Session) handshake(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	st := gateway.Status()
+	st := gateway.Status().Active
 	s.set(func(c *localapi.Connection) { c.Path.Reason = why })
 	text := string(st.Kind) + " " + st.Remote
 	if why != "" {
@@ -140,7 +140,7 @@ func (s *Session) overAPIServer(ctx context.Context, gw v1alpha1.Gateway) error 
 		}
 		return conn, err
 	})
-	for !s.gateway.Status().Up {
+	for !s.gateway.Status().Active.Live {
 		select {
 		case err := <-refused:
 			return err
@@ -149,7 +149,7 @@ func (s *Session) overAPIServer(ctx context.Context, gw v1alpha1.Gateway) error 
 			return s.noStream(ctx)
 		}
 		var version transport.VersionError
-		if err := s.gateway.Status().LastError; errors.As(err, &version) {
+		if err := s.gateway.Status().Active.LastError; errors.As(err, &version) {
 			return &localapi.Error{Code: localapi.CodeTooOld, Message: "the gateway speaks another version of the protocol: " + err.Error(),
 				Hint: "install the same version on both sides: podnet version, podnet install"}
 		}
@@ -166,7 +166,7 @@ func (s *Session) noStream(ctx context.Context) error {
 	}
 	e := &localapi.Error{Code: localapi.CodeTimeout, Message: "no handshake with the gateway through the API server",
 		Hint: "kubectl -n " + s.Request.GatewayNamespace + " get pods; kubectl port-forward must work, too"}
-	if last := s.gateway.Status().LastError; last != nil {
+	if last := s.gateway.Status().Active.LastError; last != nil {
 		e.Message += ": " + last.Error()
 	}
 	return e

@@ -130,7 +130,7 @@ func (s *Session) Run(ctx context.Context) error {
 		return err
 	}
 	s.Events(localapi.Event{Time: time.Now(), Type: localapi.EventReady, Phase: localapi.PhaseReady, ElapsedMs: s.elapsed()})
-	s.Log.Info("session ready", "peer", s.peer, "path", string(s.gateway.Status().Kind), "elapsed", time.Since(s.start))
+	s.Log.Info("session ready", "peer", s.peer, "path", string(s.gateway.Status().Active.Kind), "elapsed", time.Since(s.start))
 	err := s.keep(ctx)
 	if ctx.Err() != nil {
 		return nil
@@ -251,7 +251,7 @@ func (s *Session) Status() (localapi.Connection, []localapi.Warning) {
 // liveLocked fills in what the tunnel and the transport know better.
 func (s *Session) liveLocked(c *localapi.Connection) {
 	if s.gateway != nil {
-		if p := s.gateway.Status(); p.Kind != "" {
+		if p := s.gateway.Status().Active; p.Kind != "" {
 			c.Path.Kind, c.Path.Remote, c.Path.Redials = string(p.Kind), p.Remote, p.Redials
 			if !p.Since.IsZero() {
 				since := p.Since.Round(time.Millisecond)

@@ -122,10 +122,10 @@ func BenchmarkStream(b *testing.B) {
 			done := make(chan struct{})
 			go func() { to.ServeStreams(ctx, ln); close(done) }()
 			defer func() { cancel(); <-done }()
-			g := from.NewGateway()
+			g := from.NewGateway(transport.GatewayConfig{})
 			defer g.Close()
 			g.UseStream(dialTo(ln.Addr()))
-			for !g.Status().Up {
+			for !g.Status().Active.Live {
 				time.Sleep(time.Millisecond)
 			}
 			pump(b, data(44, mtu), 8, &got, func(bufs [][]byte) error { return from.Send(bufs, g) })

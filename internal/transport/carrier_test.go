@@ -223,7 +223,7 @@ func TestBackoff(t *testing.T) {
 func TestDialIsRepeatedUntilItSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBind(Options{})
-		g := b.NewGateway()
+		g := b.NewGateway(GatewayConfig{})
 		boom := errors.New("no such pod")
 		tries := 0
 		g.UseStream(func(ctx context.Context) (net.Conn, error) {
@@ -238,11 +238,11 @@ func TestDialIsRepeatedUntilItSucceeds(t *testing.T) {
 			return near, nil
 		})
 		time.Sleep(500 * time.Millisecond)
-		if s := g.Status(); s.Up || !errors.Is(s.LastError, boom) {
+		if s := g.Status().Active; s.Live || !errors.Is(s.LastError, boom) {
 			t.Errorf("while dialling: %+v", s)
 		}
 		time.Sleep(5 * time.Second)
-		if s := g.Status(); !s.Up || s.Redials != 0 || tries != 5 {
+		if s := g.Status().Active; !s.Live || s.Redials != 0 || tries != 5 {
 			t.Errorf("after %d dials: %+v", tries, s)
 		}
 		g.Close()
@@ -257,7 +257,7 @@ func TestDialIsRepeatedUntilItSucceeds(t *testing.T) {
 func TestDatagramsWaitForTheStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBind(Options{})
-		g := b.NewGateway()
+		g := b.NewGateway(GatewayConfig{})
 		defer g.Close()
 		dialled := make(chan net.Conn)
 		g.UseStream(func(context.Context) (net.Conn, error) { return <-dialled, nil })
@@ -309,7 +309,7 @@ func TestDatagramsWaitForTheStream(t *testing.T) {
 
 func TestEndpointKind(t *testing.T) {
 	b := NewBind(Options{})
-	g := b.NewGateway()
+	g := b.NewGateway(GatewayConfig{})
 	defer g.Close()
 	for s, want := range map[string]Kind{
 		"192.0.2.1:51820":                       UDP,

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+
+	"podnet.dev/internal/probe"
 )
 
 // path is one way to a gateway. It takes datagrams at any time; one that cannot
@@ -20,18 +22,40 @@ type path interface {
 	close() // waits for the path's goroutines
 }
 
-// PathStatus is how a Gateway's active path does.
+// PathStatus is how one path to a gateway does.
 type PathStatus struct {
-	Kind   Kind   // "": no path yet
+	Kind   Kind
 	Remote string // address at the other end, as far as known
-	// Up says that datagrams can be handed over. For UDP that proves nothing;
-	// only a handshake does.
-	Up        bool
-	Since     time.Time // when the path, or its present stream, came up
-	RxBytes   uint64    // ciphertext from the gateway since the path was chosen
+	Live   bool   // it has lately proved to work, in both directions
+	RTT    time.Duration
+	Since  time.Time // since when it is live; zero: it is not
+	// Datagram is the largest datagram, in bytes, that is known to pass; 0: no
+	// limit (a stream), or not known.
+	Datagram  int
+	RxBytes   uint64 // ciphertext from the gateway
 	TxBytes   uint64
-	Redials   int   // streams that had to be dialled anew
-	LastError error // why the last stream ended or a dial failed; nil: never
+	Redials   int    // streams that had to be dialled anew
+	Why       string // why it became the active one; empty: it is not
+	LastError error  // why it is not live, or ended last; nil: never
+}
+
+// GatewayStatus is what a Gateway knows of its paths.
+type GatewayStatus struct {
+	Active   PathStatus   // carries the datagrams; Kind "": none is live
+	Paths    []PathStatus // all, the active one first
+	Draining bool         // the gateway asks to be left for another one
+	// Observed is how the gateway sees our UDP; not valid: it has not said.
+	Observed netip.AddrPort
+}
+
+// GatewayConfig is what a Gateway is made of.
+type GatewayConfig struct {
+	Key  probe.Key // of the two ends' WireGuard keys
+	Only Kind      // the one kind of path to use; "": any
+	// Stream dials the apiserver path; nil: there is none. It is called until
+	// it succeeds, with back-off, and again whenever the stream has ended; it
+	// must honour its context, which ends after 10 s at the latest.
+	Stream func(context.Context) (net.Conn, error)
 }
 
 // Gateway is a remote gateway as seen from a laptop: a single conn.Endpoint to
@@ -42,10 +66,11 @@ type Gateway struct {
 	b   *Bind
 	log *slog.Logger
 
-	mu     sync.Mutex
-	active path
-	closed bool
-	init   initiation
+	mu      sync.Mutex
+	active  path
+	closed  bool
+	changed chan struct{}
+	init    initiation
 }
 
 var _ conn.Endpoint = (*Gateway)(nil)
@@ -61,16 +86,47 @@ type initiation struct {
 // rekeyTimeout is WireGuard's pause between two initiations.
 const rekeyTimeout = 5 * time.Second
 
-// NewGateway makes a Gateway without a path. From the first one on, the Bind
-// takes UDP datagrams from the addresses of its Gateways only.
-func (b *Bind) NewGateway() *Gateway {
+// NewGateway makes a Gateway and begins to look for a path to it. From the first
+// one on, the Bind takes UDP datagrams from the addresses of its Gateways only.
+func (b *Bind) NewGateway(c GatewayConfig) *Gateway {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.nextGate++
-	g := &Gateway{address: address{synthetic(gatewayPrefix, b.nextGate)}, b: b, log: b.opt.Log}
+	g := &Gateway{address: address{synthetic(gatewayPrefix, b.nextGate)}, b: b, log: b.opt.Log, changed: make(chan struct{}, 1)}
 	b.gateways[g.dst] = g
 	b.epoch.Add(1)
+	b.mu.Unlock()
+	if c.Stream != nil && c.Only != UDP {
+		g.UseStream(c.Stream)
+	}
 	return g
+}
+
+// SetUDP tells all UDP addresses at which the gateway may be, at most 32:
+// published endpoints and candidates alike.
+func (g *Gateway) SetUDP(addrs []netip.AddrPort) {
+	if len(addrs) > 0 {
+		g.UseUDP(addrs[0])
+	}
+}
+
+// Rouse tells that the host's network has changed, or that it woke up.
+func (g *Gateway) Rouse() {}
+
+// Changed has something in it when something in Status has changed that a
+// session cares about.
+func (g *Gateway) Changed() <-chan struct{} { return g.changed }
+
+// Wait waits until a path is live. Its error says what was tried and why that
+// failed.
+func (g *Gateway) Wait(ctx context.Context) error {
+	for g.Status().Active.Kind == "" || !g.Status().Active.Live {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // Endpoint is the Gateway's name for tunnel.Peer.Endpoint.
@@ -102,15 +158,16 @@ func (g *Gateway) use(start func() path) {
 	}
 }
 
-// Status tells of the active path.
-func (g *Gateway) Status() PathStatus {
+// Status tells of the paths.
+func (g *Gateway) Status() GatewayStatus {
 	g.mu.Lock()
 	p := g.active
 	g.mu.Unlock()
 	if p == nil {
-		return PathStatus{}
+		return GatewayStatus{}
 	}
-	return p.status()
+	st := p.status()
+	return GatewayStatus{Active: st, Paths: []PathStatus{st}}
 }
 
 // Close ends the path and forgets the Gateway.

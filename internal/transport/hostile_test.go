@@ -207,7 +207,7 @@ func TestManyLaptops(t *testing.T) {
 	setAll(t, gw, laptops)
 	var wait sync.WaitGroup
 	for _, l := range laptops {
-		g := l.bind.NewGateway()
+		g := l.bind.NewGateway(transport.GatewayConfig{})
 		t.Cleanup(func() { g.Close() })
 		p := gws
 		p.Endpoint = g.Endpoint()
@@ -247,7 +247,7 @@ func TestStalledLaptopDoesNotStallOthers(t *testing.T) {
 	setAll(t, gw, []*node{sleeper, awake})
 	stalled := make(chan struct{})
 	for _, l := range []*node{sleeper, awake} {
-		g := l.bind.NewGateway()
+		g := l.bind.NewGateway(transport.GatewayConfig{})
 		t.Cleanup(func() { g.Close() })
 		l.peers(gw.peer(g.Endpoint()))
 		dial := dialTo(a)

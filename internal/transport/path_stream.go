@@ -173,7 +173,7 @@ func (p *streamPath) status() PathStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return PathStatus{
-		Kind: APIServer, Remote: p.remote, Up: p.c != nil, Since: p.since,
+		Kind: APIServer, Remote: p.remote, Live: p.c != nil, Since: p.since,
 		RxBytes: p.rx.Load(), TxBytes: p.tx.Load(),
 		Redials: max(0, p.dials-1), LastError: p.lastErr,
 	}

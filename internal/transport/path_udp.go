@@ -40,7 +40,7 @@ func (p *udpPath) send(bufs [][]byte, _ <-chan struct{}) error {
 
 func (p *udpPath) status() PathStatus {
 	return PathStatus{
-		Kind: UDP, Remote: p.ep.DstToString(), Up: true, Since: p.since,
+		Kind: UDP, Remote: p.ep.DstToString(), Live: true, Since: p.since,
 		RxBytes: p.rx.Load(), TxBytes: p.tx.Load(),
 	}
 }

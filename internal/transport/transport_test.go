@@ -44,7 +44,7 @@ func TestUDPGateway(t *testing.T) {
 	g.UseUDP(gw.udpAddr())
 	gw.echo()
 	newFlow(laptop, gw.addr, 1300).mustExchange(t, 0, 500)
-	s := g.Status()
+	s := g.Status().Active
 	if s.Kind != transport.UDP || s.Remote != gw.udpAddr().String() || s.RxBytes < 500*1300 || s.TxBytes < 500*1300 {
 		t.Errorf("status = %+v", s)
 	}
@@ -70,8 +70,8 @@ func TestStream(t *testing.T) {
 	g.UseStream(dialTo(gw.serve(t)))
 	gw.echo()
 	newFlow(laptop, gw.addr, 16000).mustExchange(t, 0, 500)
-	s := g.Status()
-	if s.Kind != transport.APIServer || !s.Up || s.Redials != 0 || s.RxBytes < 500*16000 || s.TxBytes < 500*16000 {
+	s := g.Status().Active
+	if s.Kind != transport.APIServer || !s.Live || s.Redials != 0 || s.RxBytes < 500*16000 || s.TxBytes < 500*16000 {
 		t.Errorf("status = %+v", s)
 	}
 	wantEndpoint(t, laptop, g.Endpoint())
@@ -90,7 +90,7 @@ func TestStreamOverPipe(t *testing.T) {
 
 func TestFirstHandshakeDoesNotWaitForTheStream(t *testing.T) {
 	laptop, gw := newNode(t, 1420, transport.Options{}), newNode(t, 1420, transport.Options{})
-	g := laptop.bind.NewGateway()
+	g := laptop.bind.NewGateway(transport.GatewayConfig{})
 	t.Cleanup(func() { g.Close() })
 	gw.peers(laptop.peer(""))
 	p := gw.peer(g.Endpoint())
@@ -146,7 +146,7 @@ func TestFlowSurvivesDyingStreams(t *testing.T) {
 		(<-conns).Close()
 	}
 	f.mustExchange(t, 1000, 1200)
-	s := g.Status()
+	s := g.Status().Active
 	if s.Redials != 5 || s.LastError == nil {
 		t.Errorf("status = %+v, want 5 redials and why", s)
 	}
@@ -261,7 +261,7 @@ func TestStrayAddressDoesNotReplaceTheGateway(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	f.mustExchange(t, 10, 20)
 	wantEndpoint(t, laptop, g.Endpoint())
-	if s := g.Status(); s.Kind != transport.APIServer {
+	if s := g.Status().Active; s.Kind != transport.APIServer {
 		t.Errorf("status = %+v", s)
 	}
 }

@@ -196,7 +196,7 @@ func dialTo(a net.Addr) func(context.Context) (net.Conn, error) {
 
 // gateway gives n a Gateway for g and makes g's side know n.
 func (n *node) gateway(t testing.TB, g *node) *transport.Gateway {
-	gw := n.bind.NewGateway()
+	gw := n.bind.NewGateway(transport.GatewayConfig{})
 	t.Cleanup(func() { gw.Close() })
 	g.peers(n.peer(""))
 	n.peers(g.peer(gw.Endpoint()))
