@@ -253,6 +253,7 @@ func TestWireIsAsBadAsSaid(t *testing.T) {
 	if out, err := exec.Command(program, "exec", "laptop", "--", "ping", "-c1", "-W1", "-Mdo", "-s1300", node1).CombinedOutput(); err == nil || strings.Contains(string(out), "Frag") {
 		t.Errorf("a long packet came through, or was not lost without a word:\n%s", out)
 	}
+	on(t, "laptop", "kubectl get --raw /openapi/v2 | wc -c | grep -q ......")
 	if out := on(t, "laptop", "ping -c1 -W1 -q -s1252 "+node1); !strings.Contains(out, " 0% packet loss") {
 		t.Errorf("a packet of 1280 bytes is lost:\n%s", out)
 	}

@@ -165,6 +165,15 @@ func edgeRules(lab topology.Lab, m topology.Machine, s State) string {
 			fmt.Sprintf("\t\tmeta l4proto udp ip6 saddr %s accept", topology.Internet6),
 			"\t\tmeta l4proto udp drop")
 	}
+	if mtu := s.Wires[m.Name].MTU; mtu > 0 {
+		// As a home router does whose own line is the small one: TCP works, and
+		// everything else has to find out.
+		for _, way := range []string{"iifname", "oifname"} {
+			forward = append(forward,
+				fmt.Sprintf("\t\t%s %s meta nfproto ipv4 tcp flags syn tcp option maxseg size set %d", way, outside, mtu-40),
+				fmt.Sprintf("\t\t%s %s meta nfproto ipv6 tcp flags syn tcp option maxseg size set %d", way, outside, mtu-60))
+		}
+	}
 	if kind := s.NAT[m.Name]; kind != "" {
 		inside4, inside6 := site(lab, m)
 		forward = append(forward, "\t\tct state established,related accept")

@@ -34,7 +34,7 @@ func all(lab topology.Lab, s State) string {
 
 // troubles are the states that the goldens show and the kernel must take.
 func troubles() map[string]State {
-	var cut, nat, rebound, udp State
+	var cut, nat, rebound, udp, small State
 	cut.Cut("node1", "laptop")
 	cut.Cut("laptop2", "router")
 	nat.SetNAT("laptop", Symmetric)
@@ -43,7 +43,8 @@ func troubles() map[string]State {
 	rebound.Rebind("laptop")
 	rebound.SetNAT("laptop2", Sequential)
 	udp.SetDropUDP("laptop", true)
-	return map[string]State{"calm": {}, "cut": cut, "nat": nat, "rebound": rebound, "drop-udp": udp}
+	small.SetWire("laptop", &wire.Config{MTU: 1280})
+	return map[string]State{"calm": {}, "cut": cut, "nat": nat, "rebound": rebound, "drop-udp": udp, "small": small}
 }
 
 func TestRules(t *testing.T) {
