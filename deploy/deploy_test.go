@@ -67,7 +67,7 @@ func TestRenderedText(t *testing.T) {
 	golden(t, "everything.yaml", text(t, render(t, Options{
 		Namespace: "tunnels", Image: "example.org/gw@sha256:0000000000000000000000000000000000000000000000000000000000000000",
 		PullPolicy: "Never", ImagePullSecrets: []string{"registry"}, Replicas: 3, NodePort: 31820,
-		PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug", Users: []string{`o'hara "x"`}, Groups: []string{"dev"},
+		PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, STUN: []string{"stun.example.org:3478", "[2001:db8::1]:3478"}, DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug", Users: []string{`o'hara "x"`}, Groups: []string{"dev"},
 	})))
 }
 
@@ -170,6 +170,10 @@ func TestRenderRefuses(t *testing.T) {
 		"IPv6 link-local":          {Image: "x", PodCIDRs: []string{"fe80::/64"}},
 		"multicast":                {Image: "x", PodCIDRs: []string{"239.0.0.0/8"}},
 		"IPv4 in IPv6 form":        {Image: "x", PodCIDRs: []string{"::ffff:10.0.0.0/112"}},
+		"STUN server without port": {Image: "x", STUN: []string{"stun.example.org"}},
+		"STUN server on port 0":    {Image: "x", STUN: []string{"stun.example.org:0"}},
+		"STUN server with a space": {Image: "x", STUN: []string{"a b:3478"}},
+		"five STUN servers":        {Image: "x", STUN: []string{"a:1", "b:1", "c:1", "d:1", "e:1"}},
 		"memory that is too small": {Image: "x", Memory: "1Mi"},
 		"memory that is nonsense":  {Image: "x", Memory: "lots"},
 		"log level":                {Image: "x", LogLevel: "loud"},

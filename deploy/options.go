@@ -3,6 +3,7 @@ package deploy
 import (
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -39,6 +40,10 @@ type Options struct {
 	// nodes declare; for clusters whose CNI does not go by that. Each family
 	// (IPv4, IPv6) that is not among them is found out as ever.
 	PodCIDRs []string
+	// STUN lists servers, host:port, at most MaxSTUN, that gateways and laptops
+	// ask how NATs show them to the world, so that UDP gets through without a
+	// published port. None by default: nobody outside is asked unless told so.
+	STUN []string
 	// DNSDomain is the cluster's zone; "" lets the gateway find out.
 	DNSDomain string
 	// Memory is request and limit of a gateway; 512Mi by default.
@@ -113,6 +118,14 @@ func (o Options) check() error {
 			return fmt.Errorf("pod CIDR %w", err)
 		}
 	}
+	if len(o.STUN) > MaxSTUN {
+		return fmt.Errorf("%d STUN servers: %d are the most", len(o.STUN), MaxSTUN)
+	}
+	for _, s := range o.STUN {
+		if err := CheckSTUN(s); err != nil {
+			return err
+		}
+	}
 	if o.DNSDomain != "" {
 		if problems := validation.IsDNS1123Subdomain(o.DNSDomain); problems != nil {
 			return fmt.Errorf("DNS domain %q: %s", o.DNSDomain, strings.Join(problems, "; "))
@@ -123,6 +136,27 @@ func (o Options) check() error {
 	}
 	if !oneOf(o.LogLevel, "debug", "info", "warn", "error") {
 		return fmt.Errorf("log level %q: want debug, info, warn or error", o.LogLevel)
+	}
+	return nil
+}
+
+// MaxSTUN is how many STUN servers there may be. Two tell a NAT's kind.
+const MaxSTUN = 4
+
+// CheckSTUN tells what is wrong with a STUN server's address, host:port.
+func CheckSTUN(text string) error {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return fmt.Errorf("STUN server %q: want host:port, usually port 3478", text)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("STUN server %q: port %q is not within 1 to 65535", text, port)
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	if problems := validation.IsDNS1123Subdomain(strings.TrimSuffix(host, ".")); problems != nil {
+		return fmt.Errorf("STUN server %q: %s", text, strings.Join(problems, "; "))
 	}
 	return nil
 }
@@ -156,6 +190,9 @@ func (o Options) args() []string {
 	}
 	for _, c := range o.PodCIDRs {
 		args = append(args, "--pod-cidr="+c)
+	}
+	for _, s := range o.STUN {
+		args = append(args, "--stun="+s)
 	}
 	return args
 }

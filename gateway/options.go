@@ -53,6 +53,9 @@ type Options struct {
 	// PodCIDRs are the ranges of pods that laptops are told to route, in place
 	// of what nodes declare, for the families they are of. They open nothing.
 	PodCIDRs []string
+	// STUN lists servers (host:port) that tell how the cluster's NAT shows the
+	// WireGuard port to the world. Laptops are told of them, too.
+	STUN []string
 	// Enrol bounds what the gateway takes on; the zero value is the default.
 	Enrol enrol.Config
 	Log   *slog.Logger
@@ -111,6 +114,11 @@ func (o Options) withDefaults() (Options, error) {
 	for _, text := range o.PodCIDRs {
 		if _, err := deploy.ParseRange(text); err != nil {
 			return o, fmt.Errorf("pod CIDR %w", err)
+		}
+	}
+	for _, s := range o.STUN {
+		if err := deploy.CheckSTUN(s); err != nil {
+			return o, err
 		}
 	}
 	if !o.Enrol.Pool.IsValid() {

@@ -333,6 +333,7 @@ func (w *world) publish() (told bool) {
 		ServiceCIDRs: texts(services),
 		DNSDomain:    w.o.DNSDomain,
 		DNSAddresses: []string{Service4.String(), Service6.String()},
+		STUN:         w.o.STUN,
 	}
 	endpoints := w.udpEndpoints()
 	told = !sameNetwork(network, w.network) || !slices.Equal(endpoints, w.endpoints)
@@ -356,7 +357,7 @@ func (w *world) tellOutside(published []netip.Prefix) {
 
 func sameNetwork(a, b podnet.Network) bool {
 	return a.DNSDomain == b.DNSDomain && slices.Equal(a.DNSAddresses, b.DNSAddresses) &&
-		slices.Equal(a.PodCIDRs, b.PodCIDRs) && slices.Equal(a.ServiceCIDRs, b.ServiceCIDRs)
+		slices.Equal(a.PodCIDRs, b.PodCIDRs) && slices.Equal(a.ServiceCIDRs, b.ServiceCIDRs) && slices.Equal(a.STUN, b.STUN)
 }
 
 // snapshot is what enrolment and status need, taken at one moment.

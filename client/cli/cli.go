@@ -66,6 +66,7 @@ type InstallOptions struct {
 	NodePort         int32
 	Advertise        []string
 	PodCIDRs         []string
+	STUN             []string
 	DNSDomain        string
 	Memory           string
 	LogLevel         string

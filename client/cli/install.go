@@ -69,6 +69,7 @@ Then they run: podnet connect -n NAMESPACE
 	f.Int32Var(&o.NodePort, "node-port", 0, "UDP port on every node; implies --udp-service=NodePort")
 	f.StringSliceVar(&o.Advertise, "advertise", nil, "further UDP endpoint, ip:port, that leads to the gateway, repeatable")
 	f.StringSliceVar(&o.PodCIDRs, "pod-cidr", nil, "range of pods for laptops to route, in place of what nodes declare, repeatable")
+	f.StringSliceVar(&o.STUN, "stun", nil, "STUN server, host:port, by which both sides find a way for UDP through NATs, repeatable")
 	f.StringVar(&o.DNSDomain, "dns-domain", "", "the cluster's zone (default: found out)")
 	f.StringVar(&o.Memory, "memory", "512Mi", "memory of a gateway")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")

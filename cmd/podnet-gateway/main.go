@@ -41,6 +41,11 @@ func run(ctx context.Context, args []string) error {
 		_ = podCIDRs.Set(s)
 	}
 	fs.Var(&podCIDRs, "pod-cidr", "a `RANGE` of pods for laptops to route, in place of what nodes declare; repeatable")
+	var stun list
+	if s := os.Getenv("PODNET_STUN"); s != "" {
+		_ = stun.Set(s)
+	}
+	fs.Var(&stun, "stun", "a STUN `SERVER` (host:port) to ask how the cluster's NAT shows the WireGuard port; repeatable")
 	level := slog.LevelInfo
 	if s := os.Getenv("PODNET_LOG_LEVEL"); s != "" {
 		if err := level.UnmarshalText([]byte(s)); err != nil {
@@ -71,7 +76,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	o.DNSDomain, o.Advertise, o.PodCIDRs, o.Log = *domain, advertise, podCIDRs, log
+	o.DNSDomain, o.Advertise, o.PodCIDRs, o.STUN, o.Log = *domain, advertise, podCIDRs, stun, log
 	gateway.UseLogger(log)
 	return gateway.Run(ctx, o)
 }
