@@ -13,6 +13,7 @@ import (
 	"podnet.dev/client/cli"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/daemon"
+	"podnet.dev/client/doctor"
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
 	"podnet.dev/deploy"
@@ -63,6 +64,12 @@ func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
 				return helper.Open(ctx, helper.Options{StateDir: hostStateDir(), Guard: []string{exe, "guard", hostStateDir()}, Warn: warn, Log: log})
 			},
 		})
+	}
+	opts.Doctor = func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error {
+		return doctor.Run(ctx, doctor.Config{
+			Request: req, Status: status, Log: log,
+			OpenCluster: func(kube localapi.Kube) (doctor.Cluster, error) { return cluster.Open(kube, log) },
+		}, say)
 	}
 	return daemon.Run(ctx, opts)
 }

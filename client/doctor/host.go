@@ -1,0 +1,237 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/client/osdns"
+	"podnet.dev/client/router"
+	"podnet.dev/internal/key"
+)
+
+// ownInterface is how the names of podnet's interfaces begin.
+const ownInterface = "podnet"
+
+// host looks at this machine.
+func (e *examination) host(ctx context.Context) {
+	_, err := os.Stat("/dev/net/tun")
+	e.say(privilegeFinding(runtime.GOOS, os.Geteuid() == 0, err == nil))
+	if runtime.GOOS != "linux" {
+		return
+	}
+	have, err := router.Read()
+	if err != nil {
+		e.say(skipped("host/routes", "cannot read this machine's routes: %v", err))
+	} else {
+		e.say(routeFinding(have, e.prefixes(), e.avoid()))
+		e.say(otherSessionFinding(have, e.anySession()))
+	}
+	e.say(vpnFinding(e.egress()))
+	busy := hasOwn(have)
+	e.say(resolverFinding(osdns.Look(osdns.Options{}), e.anySession() || busy))
+	taken, err := portTaken()
+	e.say(portFinding(taken, err))
+	if e.live != nil {
+		e.say(namesFinding(*e.live, lookUp(ctx, e.live.DNS.Zone)))
+	}
+}
+
+func privilegeFinding(system string, root, tun bool) localapi.Finding {
+	const check = "host/privilege"
+	switch {
+	case system != "linux":
+		return problem(check, "connect from Linux for now", "podnet cannot change the network of %s yet", system)
+	case !tun:
+		return problem(check, "modprobe tun; in a container pass --device /dev/net/tun", "the kernel has no TUN devices: /dev/net/tun is missing")
+	case !root:
+		return warning(check, "sudo -E podnet connect", "this user may not change the machine's network: connect needs root for now")
+	}
+	return ok(check, "this user may change the machine's network")
+}
+
+// prefixes are the cluster's networks, as far as known.
+func (e *examination) prefixes() []netip.Prefix {
+	var texts []string
+	if e.live != nil {
+		texts = e.live.Routes
+	} else if e.admitted != nil && e.admitted.Status.Network != nil {
+		texts = slices.Concat(e.admitted.Status.Network.PodCIDRs, e.admitted.Status.Network.ServiceCIDRs)
+	}
+	var all []netip.Prefix
+	for _, t := range texts {
+		if p, err := netip.ParsePrefix(t); err == nil {
+			all = append(all, p.Masked())
+		}
+	}
+	if len(all) > 0 {
+		all = append(all, key.Prefix6)
+	}
+	return all
+}
+
+func (e *examination) avoid() []netip.Addr {
+	if e.cluster == nil {
+		return nil
+	}
+	return e.cluster.Remotes()
+}
+
+// anySession says whether this daemon has one, to whichever cluster.
+func (e *examination) anySession() bool { return len(e.Status().Connections) > 0 }
+
+// routeFinding asks the plan of connect whether the cluster's networks are
+// taken on this machine. Interfaces of ours do not count: they are a session's.
+func routeFinding(have router.Host, want []netip.Prefix, avoid []netip.Addr) localapi.Finding {
+	const check = "host/routes"
+	if len(want) == 0 {
+		return skipped(check, "the cluster's networks are not known: nothing to compare this machine's routes with")
+	}
+	have.Links = slices.DeleteFunc(slices.Clone(have.Links), func(l router.Link) bool { return strings.HasPrefix(l.Name, ownInterface) })
+	have.Routes = slices.DeleteFunc(slices.Clone(have.Routes), func(r router.Route) bool { return strings.HasPrefix(r.Interface, ownInterface) })
+	if _, err := router.Routes(have, router.Config{Routes: want, Avoid: avoid}); err != nil {
+		return failed(check, err)
+	}
+	return ok(check, "no network of this machine collides with the cluster's %s", strings.Join(router.Strings(want), ", "))
+}
+
+func hasOwn(have router.Host) bool {
+	return slices.ContainsFunc(have.Links, func(l router.Link) bool { return strings.HasPrefix(l.Name, ownInterface) })
+}
+
+// otherSessionFinding looks for a session that this daemon knows nothing of:
+// there is one for a machine.
+func otherSessionFinding(have router.Host, ours bool) localapi.Finding {
+	const check = "host/session"
+	switch {
+	case ours:
+		return ok(check, "the session on this machine is this user's")
+	case hasOwn(have):
+		return warning(check, "podnet status and podnet disconnect as the user who connected; after sudo podnet connect that is root", "another user's podnet session has this machine's network")
+	}
+	return ok(check, "no other podnet session is on this machine")
+}
+
+// egress is how packets leave this machine for one destination.
+type egress struct {
+	to        netip.Addr
+	name      string // of the interface
+	tunnel    bool   // point to point: a VPN's, or a modem's
+	unknown   error
+	mtu       int
+	apiserver bool // to is the API server, or the proxy before it
+}
+
+// internet is an address that no network has (TEST-NET-2, RFC 5737): where a
+// packet to it would leave, packets to the internet leave.
+var internet = netip.MustParseAddr("198.51.100.1")
+
+func (e *examination) egress() []egress {
+	all := []egress{leave(internet)}
+	for _, a := range e.avoid() {
+		out := leave(a)
+		out.apiserver = true
+		all = append(all, out)
+	}
+	return all
+}
+
+// leave asks the kernel, without sending anything, which interface it would
+// use. Rules and tables of somebody's making are followed.
+func leave(to netip.Addr) egress {
+	out := egress{to: to}
+	c, err := net.Dial("udp", netip.AddrPortFrom(to, 9).String())
+	if err != nil {
+		out.unknown = err
+		return out
+	}
+	defer c.Close()
+	local, isUDP := c.LocalAddr().(*net.UDPAddr)
+	interfaces, err := net.Interfaces()
+	if err != nil || !isUDP {
+		out.unknown = errors.Join(err, errors.New("no local address"))
+		return out
+	}
+	for _, i := range interfaces {
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			if n, isNet := a.(*net.IPNet); isNet && n.IP.Equal(local.IP) {
+				out.name, out.mtu, out.tunnel = i.Name, i.MTU, i.Flags&net.FlagPointToPoint != 0
+			}
+		}
+	}
+	return out
+}
+
+// vpnFinding tells of other tunnels that podnet's packets would go through.
+func vpnFinding(all []egress) localapi.Finding {
+	const check = "host/vpn"
+	for _, e := range all {
+		if !e.tunnel || strings.HasPrefix(e.name, ownInterface) {
+			continue
+		}
+		what := "all traffic of this machine goes"
+		if e.apiserver {
+			what = "packets to the API server go"
+		}
+		return warning(check, "nothing has to be done while the paths above work; leave that VPN where they do not, or let it exclude the gateway's addresses",
+			"%s through %s (MTU %d), another tunnel", what, e.name, e.mtu)
+	}
+	for _, e := range all {
+		if e.apiserver && e.unknown == nil {
+			return ok(check, "packets to the API server leave by %s, which is no tunnel", e.name)
+		}
+	}
+	if all[0].unknown == nil {
+		return ok(check, "packets to the internet leave by %s, which is no tunnel", all[0].name)
+	}
+	return skipped(check, "cannot tell by which interface packets leave: %v", all[0].unknown)
+}
+
+func resolverFinding(l osdns.Looks, session bool) localapi.Finding {
+	const check = "host/dns"
+	switch {
+	case l.Ours && !session:
+		return problem(check, "sudo podnet disconnect takes it back", "/etc/resolv.conf points at a podnet that is not there: it was killed, and nobody cleaned up")
+	case l.Mode == osdns.ModeResolved:
+		return ok(check, "names are resolved by systemd-resolved: podnet sets the cluster's domains for its interface only")
+	}
+	return ok(check, "programs read /etc/resolv.conf: podnet puts its own proxy there while connected, and hands on what is not the cluster's")
+}
+
+func portFinding(taken bool, err error) localapi.Finding {
+	const check = "host/port53"
+	switch {
+	case err != nil:
+		return skipped(check, "cannot tell who listens on port 53: %v", err)
+	case taken:
+		return problem(check, "let it listen on its own addresses only (ss -lntup sport = 53 names it)", "a name server on this machine takes port 53 of every address, so that podnet's proxy cannot answer on its own")
+	}
+	return ok(check, "nobody takes port 53 of every address")
+}
+
+// namesFinding judges what became of a question that every cluster answers.
+func namesFinding(c localapi.Connection, err error) localapi.Finding {
+	const check = "host/names"
+	if err != nil {
+		return problem(check, "podnet disconnect, podnet connect; if that does not help, something else answers for this machine: resolvectl status, cat /etc/resolv.conf",
+			"programs of this machine do not get the cluster's names (%s) by %s: %v", c.DNS.Zone, c.DNS.Mode, err)
+	}
+	return ok(check, "programs of this machine get the cluster's names (%s) by %s", c.DNS.Zone, c.DNS.Mode)
+}
+
+// lookUp asks as programs do for a name that the cluster's DNS always has
+// (Kubernetes DNS specification, 2.2).
+func lookUp(ctx context.Context, zone string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	_, err := net.DefaultResolver.LookupTXT(ctx, "dns-version."+zone+".")
+	return err
+}
