@@ -100,17 +100,23 @@ func (s *stage) start(pod string) (*Gateway, func()) {
 }
 
 func get(g *Gateway, path string) error {
+	_, err := fetch(g, path)
+	return err
+}
+
+// fetch is what the gateway says at a path; any status but 200 is an error.
+func fetch(g *Gateway, path string) (string, error) {
 	_, port, _ := net.SplitHostPort(g.HTTPAddr().String())
 	r, err := http.Get("http://127.0.0.1:" + port + path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer r.Body.Close()
-	text, _ := io.ReadAll(r.Body)
+	text, err := io.ReadAll(r.Body)
 	if r.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", path, r.Status, text)
+		return "", fmt.Errorf("%s: %s: %s", path, r.Status, text)
 	}
-	return nil
+	return string(text), err
 }
 
 // testLog writes into the test's own log until the test ends.

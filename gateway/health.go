@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"podnet.dev/deploy"
+	"podnet.dev/gateway/enrol"
 )
 
 // stuckAfter is how long the admitter may not look before the gateway counts
@@ -27,19 +28,19 @@ func (g *Gateway) handler() http.Handler {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{g})
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, g.sick()) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, g.unready()) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, g.sick(), nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, g.unready(), g.notes()) })
 	return mux
 }
 
-func answer(w http.ResponseWriter, problems []string) {
+func answer(w http.ResponseWriter, problems, notes []string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if len(problems) > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = fmt.Fprintln(w, strings.Join(problems, "\n"))
-		return
+	} else {
+		problems = []string{"ok"}
 	}
-	_, _ = fmt.Fprintln(w, "ok")
+	_, _ = fmt.Fprintln(w, strings.Join(append(problems, notes...), "\n"))
 }
 
 // sick lists what only a restart can mend.
@@ -68,6 +69,19 @@ func (g *Gateway) unready() []string {
 		if !c.ok {
 			all = append(all, c.what)
 		}
+	}
+	return all
+}
+
+// notes lists what a reader of /readyz should know though the gateway is ready.
+func (g *Gateway) notes() []string {
+	var all []string
+	if g.guard.away.Load() {
+		all = append(all, fmt.Sprintf("the API server has been silent for %v: leases are frozen, each for at most %v after its last renewal",
+			g.guard.silence().Round(time.Second), enrol.FrozenLimit))
+	}
+	if g.guard.everHeld.Load() && !g.guard.holds.Load() {
+		all = append(all, "the admission policies do not hold: nobody new is admitted, no lease is renewed")
 	}
 	return all
 }

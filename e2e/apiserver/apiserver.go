@@ -41,7 +41,8 @@ const adminToken = "admin"
 
 // Server is a running API server. It ends with the test that started it.
 type Server struct {
-	config *rest.Config
+	config  *rest.Config
+	process *os.Process
 }
 
 // Start runs an API server on loopback until the test ends. Where the lab's
@@ -62,14 +63,14 @@ func Start(t testing.TB) *Server {
 
 	write(t, dir, "tokens.csv", adminToken+`,admin,admin,"system:masters"`+"\n")
 	write(t, dir, "sa.key", serviceAccountKey(t))
-	run(t, kube, "--etcd-servers", etcdURL, "--secure-port", fmt.Sprint(ports[2]), "--bind-address", "127.0.0.1",
+	process := run(t, kube, "--etcd-servers", etcdURL, "--secure-port", fmt.Sprint(ports[2]), "--bind-address", "127.0.0.1",
 		"--cert-dir", filepath.Join(dir, "certs"), "--token-auth-file", filepath.Join(dir, "tokens.csv"),
 		"--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16,fd00:10:96::/112",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", filepath.Join(dir, "sa.key"),
 		"--service-account-signing-key-file", filepath.Join(dir, "sa.key"), "--endpoint-reconciler-type", "none",
 		"--advertise-address", "192.0.2.1")
 
-	s := &Server{config: &rest.Config{
+	s := &Server{process: process, config: &rest.Config{
 		Host:            fmt.Sprintf("https://127.0.0.1:%d", ports[2]),
 		BearerToken:     adminToken,
 		TLSClientConfig: rest.TLSClientConfig{Insecure: true}, // its own, self-signed, on loopback
@@ -206,7 +207,7 @@ func program(t testing.TB, name string) string {
 
 // run starts a program that ends with the test. Its output is shown when the
 // test failed.
-func run(t testing.TB, path string, args ...string) {
+func run(t testing.TB, path string, args ...string) *os.Process {
 	t.Helper()
 	var out tail
 	cmd := exec.Command(path, args...)
@@ -225,6 +226,7 @@ func run(t testing.TB, path string, args ...string) {
 			t.Logf("%s said last:\n%s", filepath.Base(path), out.b)
 		}
 	})
+	return cmd.Process
 }
 
 // tail keeps the last few kilobytes written to it. exec serialises the writes.

@@ -219,15 +219,22 @@ func TestMissingPolicy(t *testing.T) {
 func TestControlPlaneOutage(t *testing.T) {
 	s := begin(t)
 	s.enrol("a", "alice", 1)
+	s.open("shop", "a", "alice")
+	reaches := func(when string) {
+		t.Helper()
+		if a := s.wantIn("a"); !slices.Equal(a.Namespaces, []string{"shop"}) {
+			t.Errorf("%s: %v is open", when, a.Namespaces)
+		}
+	}
 	s.after(200 * time.Second)
-	s.world.Connected = false
+	s.world.Connected, s.world.Leader = false, false // nobody can hold on to the leadership either
 	s.after(30 * time.Minute)
-	s.wantIn("a")
-	s.world.Connected = true
+	reaches("half an hour without an API server")
+	s.world.Connected, s.world.Leader = true, true
 	s.look()
-	s.wantIn("a") // and time to renew
+	reaches("back, with time to renew")
 	s.after(149 * time.Second)
-	s.wantIn("a")
+	reaches("while there is still time")
 	s.after(time.Second)
 	s.wantOut("a", podnet.ReasonExpired)
 
