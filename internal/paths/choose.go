@@ -66,6 +66,9 @@ func (s *Set) fill(now time.Time, todo []Action) []Action {
 	case s.active != nil:
 		todo = append(todo, Drop{s.active.died})
 		s.active = nil
+		for _, p := range s.paths {
+			p.hurry(now)
+		}
 	}
 	return todo
 }

@@ -13,16 +13,19 @@ const (
 	pingQuick   = 150 * time.Millisecond
 	pingStream  = 500 * time.Millisecond // of a stream that has not answered yet
 
-	// A silent path becomes suspect after slack, or two round trips.
-	slack = 300 * time.Millisecond
+	// A silent path becomes suspect after slack, or two round trips, but not
+	// later than slackMax: one late pong must not make us blind for long.
+	slack    = 300 * time.Millisecond
+	slackMax = time.Second
 	// A suspect one is dead when this many pings in a row are unanswered: with
 	// 2 % loss each way that happens by chance once in a few thousand hours.
 	deadPings = 5
-	// And when the first of them is older than this, or four round trips.
-	deadAfter = 800 * time.Millisecond
-	// Where datagrams still arrive, or the kernel repeats what was lost, it is
-	// better to wait a little than to lose what is there.
+	// And when the first of them is older than deadAfter, or four round trips up
+	// to deadAfterMax. Where datagrams still arrive, or the kernel repeats what
+	// was lost, it is better to wait a little than to lose what is there.
+	deadAfter     = 800 * time.Millisecond
 	deadAfterLong = 2 * time.Second
+	deadAfterMax  = 2500 * time.Millisecond
 	// A stream by which no byte came for this long is dialled anew, provided
 	// that something has asked for one for a quarter of it.
 	mute = 4 * time.Second
@@ -48,7 +51,8 @@ const (
 )
 
 // backoff is the pauses between tries of a UDP path that does not answer, give
-// or take a quarter; the last one repeats.
+// or take a quarter; the last one repeats. While no path is alive, the second
+// one does.
 var backoff = [...]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second}
 
 type phase int
@@ -62,19 +66,20 @@ const (
 
 // path is one path's life:
 //
-//	        stands           pong              silent
-//	 down ---------> trying ------> live ---------------> suspect
-//	  ^               ^  ^           ^                     |  |
-//	  |               |  |           '-------- pong -------'  |
-//	  | the stream    |  |                                    |
-//	  | has ended     |  '--------- silent for too long ------'
-//	  |               |
-//	(any)            (live, suspect) --- carries no datagrams of MinDatagram
+//	       stands           pong           silence
+//	down ---------> trying ------> live ------------> suspect
+//	 ^                ^              ^                 |   |
+//	 |                |              '------ pong -----'   |
+//	 |                |                                    |
+//	 |                '------- silence for too long, ------'
+//	 |                         or datagrams of MinDatagram
+//	 |                         do not pass (live ones, too)
+//	 '--- from anywhere: the stream has ended
 //
 // A UDP path always stands. Pings go out in every phase but the first: trying,
-// with growing pauses; live, each second or two; suspect, as fast as is decent.
+// after growing pauses; live, each second or two; suspect, as fast as is decent.
 // Live and suspect paths are alive: they may carry datagrams. Which one does is
-// choose's business.
+// for Set.choose to say.
 type path struct {
 	id    ID
 	kind  Kind
@@ -286,7 +291,7 @@ func (p *path) doubtAt() time.Time {
 	if since.IsZero() {
 		return since
 	}
-	return since.Add(p.patience())
+	return since.Add(min(p.patience(), slackMax))
 }
 
 // deadAt is when a suspect path is dead; zero: too few pings are unanswered.
@@ -299,7 +304,7 @@ func (p *path) deadAt() time.Time {
 	if p.kind == APIServer || p.data.After(first) {
 		after = deadAfterLong
 	}
-	at := first.Add(max(after, 4*p.pace()))
+	at := first.Add(max(after, min(4*p.pace(), deadAfterMax)))
 	// The last one that counts must have had time to come back.
 	if back := p.sent[deadPings-1].at.Add(max(100*time.Millisecond, p.pace()*3/2)); back.After(at) {
 		at = back
@@ -339,8 +344,16 @@ func (p *path) judge(now time.Time, todo []Action) []Action {
 	return todo
 }
 
-// ask sends the pings that are due.
-func (p *path) ask(now time.Time, active bool, jitter func(time.Duration) time.Duration, todo []Action) []Action {
+// hurry is for a path that is suddenly needed.
+func (p *path) hurry(now time.Time) {
+	if p.phase == trying && p.kind == UDP {
+		p.tries, p.due = 1, now
+	}
+}
+
+// ask sends the pings that are due. active is the path that carries the
+// datagrams, if any.
+func (p *path) ask(now time.Time, active *path, jitter func(time.Duration) time.Duration, todo []Action) []Action {
 	if p.alive() && passed(now, p.size.due) {
 		for _, size := range p.size.round(now, p) {
 			todo = p.ping(now, size, todo)
@@ -358,21 +371,25 @@ func (p *path) ask(now time.Time, active bool, jitter func(time.Duration) time.D
 		for _, size := range sizes {
 			todo = p.ping(now, size, todo)
 		}
-		p.due = now.Add(jitter(backoff[min(p.tries, len(backoff)-1)]))
+		longest := len(backoff) - 1
+		if active == nil {
+			longest = 1
+		}
+		p.due = now.Add(jitter(backoff[min(p.tries, longest)]))
 		p.tries++
 		return todo
 	case p.phase == trying:
 		p.due = now.Add(pingStream)
 	case p.phase == suspect || p.streak < proofPongs || now.Sub(p.since) < p.hold:
 		p.due = now.Add(pingQuick)
-	case active:
+	case p == active:
 		p.due = now.Add(pingActive)
 	default:
 		p.due = now.Add(pingStandby)
 	}
 	// The full one goes first: when it is lost, the small one tells that it was
 	// lost for its size.
-	if p.keeps++; p.keeps >= fullEvery && active && p.kind == UDP {
+	if p.keeps++; p.keeps >= fullEvery && p == active && p.kind == UDP {
 		p.keeps = 0
 		todo = p.ping(now, p.size.proved, todo)
 	}

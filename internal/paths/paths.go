@@ -214,7 +214,7 @@ func (s *Set) Tick(now time.Time, traffic func(ID) Traffic) []Action {
 	}
 	todo = s.choose(now, todo)
 	for _, p := range s.paths {
-		todo = p.ask(now, p == s.active, s.jitter, todo)
+		todo = p.ask(now, s.active, s.jitter, todo)
 	}
 	s.soon = false
 	s.planned = s.Next(now)
