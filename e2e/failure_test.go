@@ -97,7 +97,7 @@ func TestGatewayShrugsOffGarbage(t *testing.T) {
 // not start, and leaves nothing.
 func TestUnpullableImage(t *testing.T) {
 	t.Cleanup(func() {
-		if err := install(context.Background()); err != nil {
+		if err := install(context.Background(), usual...); err != nil {
 			say("reinstall: %v", err)
 		}
 	})

@@ -61,17 +61,20 @@ func prepare(ctx context.Context, options ...string) error {
 		_ = m.podnet("disconnect", "--all").run(ctx)
 	}
 	_ = admin.podnet("uninstall").run(ctx)
-	return install(ctx)
+	return install(ctx, usual...)
 }
 
+// usual are the flags that most tests want the gateway installed with.
+var usual = []string{"--node-port", "31820"}
+
 // install puts the gateway into the lab's cluster and lets alice and bob use it.
-func install(ctx context.Context) error {
+func install(ctx context.Context, flags ...string) error {
 	image, err := os.ReadFile(filepath.Join(top, "bin/podnet-gateway.image"))
 	if err != nil {
 		return err
 	}
 	for _, s := range []command{
-		admin.podnet("install", "--image", strings.TrimSpace(string(image)), "--image-pull-policy", "Never", "--node-port", "31820"),
+		admin.podnet(append([]string{"install", "--image", strings.TrimSpace(string(image)), "--image-pull-policy", "Never"}, flags...)...),
 		host("bin/lab", "grant"),
 	} {
 		if err := s.stream(ctx); err != nil {

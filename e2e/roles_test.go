@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
@@ -23,11 +24,21 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"connections": connections,
 	"flows":       flows,
 	"refused":     refused,
+
+	// These go on until they are told to stop, and print what they see.
+	"echo":     echo,
+	"fetch":    fetch,
+	"lookups":  lookups,
+	"bulk":     bulk,
+	"download": download,
+	"watch":    watch,
 }
 
 func play(role string, args []string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
 	run, ok := roles[role]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "no role %q\n", role)

@@ -1,0 +1,123 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// speed is what eight connections of iperf3 from the laptop get together from
+// an address, or bring there, in bits per second.
+func (m machine) speed(t *testing.T, addr, way string) float64 {
+	t.Helper()
+	secs := fmt.Sprint(int(lasting(12*time.Second, 60*time.Second).Seconds()))
+	// CUBIC is what machines have unless somebody chose (Linux, macOS, Windows);
+	// a host of the lab with BBR would say little of them.
+	args := []string{"iperf3", "-c", addr, "-J", "-P", "8", "-O", "2", "-t", secs, "-C", "cubic"}
+	if way == "down" {
+		args = append(args, "-R")
+	}
+	var r struct {
+		End struct {
+			Sum struct {
+				Bits float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		}
+	}
+	if err := json.Unmarshal([]byte(m.cmd(args...).must(t)), &r); err != nil {
+		t.Fatal(err)
+	}
+	return r.End.Sum.Bits
+}
+
+// TestLongLossyLine compares the tunnel with plain TCP over the same line: a
+// round trip of 150 ms that loses 2 % of the packets each way.
+func TestLongLossyLine(t *testing.T) {
+	t.Parallel()
+	calm(t)
+	db := podAddress(t, "app=db")
+	serve(t, "")
+	serve(t, netns(t, db))
+	lab("wire", "laptop", "--delay", "75ms", "--loss", "2%").must(t)
+	node := kubectl("get", "node", "node1", "-o", `jsonpath={.status.addresses[0].address}`).must(t)
+	plain := map[string]float64{}
+	for _, way := range []string{"down", "up"} {
+		plain[way] = alice.speed(t, node, way)
+	}
+	alice.connect(t, "-n", "shop", "--path", "udp")
+	for _, way := range []string{"down", "up"} {
+		got := alice.speed(t, db, way)
+		share := got / plain[way]
+		report(t, fmt.Sprintf("150 ms, 2 %% loss, %s: udp against plain TCP (at least 70 %%)", way),
+			fmt.Sprintf("%.0f %%: %.2f and %.2f Mbit/s", share*100, got/1e6, plain[way]/1e6))
+		if share < 0.7 {
+			t.Errorf("%s: %.2f Mbit/s is %.0f %% of plain TCP", way, got/1e6, share*100)
+		}
+	}
+	if moves := alice.connection(t).Path; moves.Kind != "udp" {
+		t.Errorf("the path is %+v", moves)
+	}
+	alice.podnet("disconnect").must(t)
+
+	alice.connect(t, "-n", "shop", "--path", "apiserver")
+	session := alice.start(t, "echo", db+":5432")
+	report(t, "150 ms, 2 % loss, apiserver: connections",
+		alice.role("connections", "db-0.db.shop.svc.cluster.local:5432", "100", "10").must(t))
+	sum := alice.cmd("curl", "-sS", "--max-time", "60", "http://web.shop/blob?size=1M", "-o", "/dev/null", "-w", "%{size_download} bytes in %{time_total} s").must(t)
+	report(t, "150 ms, 2 % loss, apiserver: 1 MB", sum)
+	session.stop()
+	session.unbroken(t)
+}
+
+// TestLineThatFlapsNot stays on udp for a while although 2 % are lost.
+func TestLossDoesNotMoveThePath(t *testing.T) {
+	calm(t)
+	alice.connect(t, "-n", "shop")
+	paths := alice.start(t, "watch")
+	paths.waitPath(t, "udp", time.Now(), 15*time.Second)
+	lab("wire", "laptop", "--delay", "75ms", "--loss", "2%").must(t)
+	time.Sleep(3 * time.Second)
+	from := time.Now()
+	took := lasting(15*time.Second, 3*time.Minute)
+	time.Sleep(took)
+	moves := 0
+	for _, s := range paths.stop() {
+		if s.What == onPath && s.At.After(from) {
+			moves++
+		}
+	}
+	report(t, fmt.Sprintf("2 %% loss for %v: path moves (0)", took), moves)
+	if moves > 0 {
+		t.Errorf("the path moved %d times", moves)
+	}
+}
+
+// TestNamesBehindADownload asks for names while a download fills the line.
+func TestNamesBehindADownload(t *testing.T) {
+	calm(t)
+	lab("wire", "laptop", "--delay", "10ms", "--rate", "50mbit").must(t)
+	for _, path := range []string{"apiserver", "udp"} {
+		alice.connect(t, "-n", "shop", "--path", path)
+		look := func() sighting {
+			names := alice.start(t, "lookups", "shop.svc.cluster.local")
+			time.Sleep(lasting(4*time.Second, 30*time.Second))
+			names.stop()
+			s, _ := names.last(done)
+			return s
+		}
+		idle := look()
+		load := alice.start(t, "download", "http://web.shop/blob?size=10G")
+		time.Sleep(time.Second)
+		busy := look()
+		load.stop()
+		report(t, "DNS on a quiet line of 50 Mbit/s and 20 ms, "+path, idle.Text)
+		report(t, "DNS behind a download on it, "+path, busy.Text+"; "+text(load))
+		if busy.Text == "" || busy.For > idle.For+300*time.Millisecond {
+			t.Errorf("%s: behind a download 99 %% of the names took up to %v, %v without", path, busy.For, idle.For)
+		}
+		alice.podnet("disconnect").must(t)
+	}
+}

@@ -1,0 +1,84 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestAPIServerAway stops the API server under alice, who is on udp, and under
+// bob, whose office drops UDP.
+func TestAPIServerAway(t *testing.T) {
+	calm(t)
+	away := lasting(60*time.Second, 5*time.Minute)
+	t.Cleanup(func() { lab("start", "apiserver").must(t) })
+	lab("drop-udp", "laptop2").must(t)
+	db, web := podAddress(t, "app=db")+":5432", "http://"+clusterIP(t, "shop", "web")+"/"
+	alice.connect(t, "-n", "shop")
+	bob.connect(t, "-n", "shop")
+	alice.start(t, "watch").waitPath(t, "udp", time.Now(), 15*time.Second)
+	type user struct{ paths, session, news *watcher }
+	users := map[string]user{}
+	for _, m := range []machine{alice, bob} {
+		users[m.user] = user{m.start(t, "watch"), m.start(t, "echo", db), m.start(t, "fetch", web)}
+	}
+	time.Sleep(2 * time.Second)
+
+	began := time.Now()
+	lab("stop", "apiserver").must(t)
+	said := eventually(t, 15*time.Second, "bob is told", func() error {
+		s := bob.status(t)
+		if len(s.Connections) != 1 || s.Connections[0].Path.Kind != "" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	s := bob.status(t)
+	text := s.Connections[0].Path.Reason
+	for _, w := range s.Warnings {
+		text += "; " + w.Text
+	}
+	report(t, "API server away: on apiserver the session says so", fmt.Sprintf("%s after %.1f s: %s", s.State, said.Seconds(), text))
+	if !strings.Contains(strings.ToLower(text), "api server") && !strings.Contains(text, "apiserver") {
+		t.Errorf("it does not say why: %+v", s)
+	}
+	time.Sleep(time.Until(began.Add(away)))
+	if c := alice.connection(t); c.Path.Kind != "udp" {
+		t.Errorf("alice is on %q", c.Path.Kind)
+	}
+	lab("start", "apiserver").must(t) // waits until it answers
+	back := time.Now()
+	onPath := users["bob"].paths.waitPath(t, "apiserver", back, 30*time.Second)
+	eventually(t, 20*time.Second, "bob's new connections", func() error {
+		if s, ok := users["bob"].news.last(works); !ok || s.At.Before(began) {
+			return fmt.Errorf("fail")
+		}
+		return nil
+	})
+	good, _ := users["bob"].news.last(works)
+	report(t, fmt.Sprintf("API server away for %v: on apiserver back after its return (8 s)", away),
+		fmt.Sprintf("path %.2f s, new flows %.2f s", onPath.Seconds(), max(0, good.At.Sub(back)).Seconds()))
+	if late := good.At.Sub(back); late > 8*time.Second {
+		t.Errorf("bob's flows work only %v after the server's return", late)
+	}
+
+	time.Sleep(3 * time.Second)
+	echoed := users["alice"].session.stop()
+	users["alice"].session.unbroken(t)
+	users["alice"].news.stop()
+	failed, _ := gap(users["alice"].news, began)
+	still := longest(echoed, began, time.Now())
+	report(t, fmt.Sprintf("API server away for %v: on udp no flow lost", away), fmt.Sprintf("longest silence %.2f s, new flows failed for %.2f s", still.Seconds(), failed.Seconds()))
+	if still > 3*time.Second || failed > 0 {
+		t.Errorf("on udp: silent for %v, new flows failed for %v", still, failed)
+	}
+	users["bob"].session.stop()
+	if s, ok := users["bob"].session.last(broken); ok {
+		report(t, "and bob's open connection", "ended: "+s.Text)
+	} else {
+		report(t, "and bob's open connection", fmt.Sprintf("went on after %v", longest(users["bob"].session.sightings(), began, time.Now())))
+	}
+}
