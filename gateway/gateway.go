@@ -48,8 +48,9 @@ const retireLimit = 5 * time.Second
 
 // Gateway is one gateway pod.
 type Gateway struct {
-	o   Options
-	key key.Public
+	o       Options
+	private key.Private
+	key     key.Public
 
 	client  client.Client
 	contact *rest.RESTClient
@@ -75,8 +76,8 @@ type Gateway struct {
 	rebuild   atomic.Int64 // how long the last publication took, ns
 }
 
-// Run runs a gateway until ctx ends. Then it takes itself off all Peers, resets
-// its flows and returns nil.
+// Run runs a gateway until ctx ends. Then it sends its peers to other gateways,
+// takes itself off all Peers, resets its flows and returns nil.
 func Run(ctx context.Context, o Options) error {
 	g, err := New(ctx, o)
 	if err != nil {
@@ -118,6 +119,13 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 
 		setPeers: g.tunnel.SetPeers, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
 		mayBegin: func() bool { return g.published.Load() && g.guard.tried.Load() },
+
+		probes: &prober{private: g.private, paths: g.bind, log: o.Log},
+		mapped: &reflector{
+			servers: o.STUN, log: o.Log, lookup: lookupHost, ask: g.bind.STUN, port: g.tunnel.ListenPort(),
+			changed: func() { kick(g.world.peersChanged) },
+		},
+		absent: absences{},
 	}
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Upstream: cluster,
@@ -185,11 +193,11 @@ func (g *Gateway) reach() error {
 
 // openTunnel makes stack, tunnel and listeners.
 func (g *Gateway) openTunnel(ctx context.Context) error {
-	private, err := key.NewPrivate() // in memory only: a new one with each start
-	if err != nil {
+	var err error
+	if g.private, err = key.NewPrivate(); err != nil { // in memory only: a new one with each start
 		return err
 	}
-	g.key = private.Public()
+	g.key = g.private.Public()
 	if g.stack, err = netstack.New(netstack.Config{MTU: MTU, Log: g.o.Log}); err != nil {
 		return fmt.Errorf("make network stack: %w", err)
 	}
@@ -199,7 +207,7 @@ func (g *Gateway) openTunnel(ctx context.Context) error {
 		}
 	}
 	g.bind = transport.NewBind(transport.Options{Log: g.o.Log, RecvBuffer: transport.GatewayRecvBuffer})
-	if g.tunnel, err = tunnel.New(g.stack.Device(), g.bind, tunnel.Config{PrivateKey: private, ListenPort: uint16(g.o.WireGuardPort), Log: g.o.Log}); err != nil {
+	if g.tunnel, err = tunnel.New(g.stack.Device(), g.bind, tunnel.Config{PrivateKey: g.private, ListenPort: uint16(g.o.WireGuardPort), Log: g.o.Log}); err != nil {
 		return fmt.Errorf("start tunnel on UDP port %d: %w", g.o.WireGuardPort, err)
 	}
 	return g.listen(ctx)
@@ -241,14 +249,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	life, stop := context.WithCancel(failed)
 	defer stop()
 	admitting, endAdmission := context.WithCancel(life)
-	defer context.AfterFunc(ctx, func() {
-		g.stopping.Store(true)
-		endAdmission()
-	})()
 	defer endAdmission()
+	leading, resign := context.WithCancel(life)
+	defer resign()
 
 	for _, run := range []func(context.Context) error{
-		g.serveHTTP, g.serveDNS, g.forward.Run, g.watchTunnel, g.publishChanges, g.cache.Start, g.zone.Run, g.leader.run, g.guard.runPolicies,
+		g.serveHTTP, g.serveDNS, g.forward.Run, g.watchTunnel, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.runPolicies, g.admit.mapped.run,
 		func(ctx context.Context) error { return g.guard.runContact(ctx, g.alive) },
 		func(ctx context.Context) error {
 			return g.world.watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); kick(g.world.netChanged) })
@@ -259,6 +265,18 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, l := range g.streams {
 		group.Go(func() error { return g.bind.ServeStreams(life, l) })
 	}
+	group.Go(func() error { return g.leader.run(leading) })
+	group.Go(func() error {
+		select {
+		case <-life.Done():
+		case <-ctx.Done():
+			g.stopping.Store(true)
+			resign() // another one has to allocate addresses from now on
+			g.admit.drain(life)
+			endAdmission()
+		}
+		return nil
+	})
 	group.Go(func() error {
 		defer stop()
 		err := g.admit.run(admitting)

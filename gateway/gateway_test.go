@@ -417,45 +417,6 @@ func TestRoleBindingGone(t *testing.T) {
 	})
 }
 
-// TestTwoGateways: each lists itself, one leads, and the other goes on when it ends.
-func TestTwoGateways(t *testing.T) {
-	t.Parallel()
-	s := setStage(t)
-	first, stopFirst := s.start("podnet-gateway-0")
-	second, _ := s.start("podnet-gateway-1")
-	l := s.enrol("laptop", 300, "shop")
-	pods := func(p *podnet.Peer) []string {
-		var names []string
-		for _, g := range p.Status.Gateways {
-			names = append(names, g.Pod)
-		}
-		slices.Sort(names)
-		return names
-	}
-	l.await("knows both", func(p *podnet.Peer) bool {
-		return slices.Equal(pods(p), []string{"podnet-gateway-0", "podnet-gateway-1"})
-	})
-	if !first.leader.leads.Load() || second.leader.leads.Load() {
-		t.Error("the first gateway should lead, and it alone")
-	}
-	address := l.peer.Status.Address4
-	stopFirst()
-	l.await("knows the second alone", func(p *podnet.Peer) bool { return slices.Equal(pods(p), []string{"podnet-gateway-1"}) })
-	apiserver.Eventually(t, 30*time.Second, "the second leads", func() error {
-		if !second.leader.leads.Load() {
-			return errors.New("not yet")
-		}
-		return nil
-	})
-	if l.await("keeps its address", func(p *podnet.Peer) bool { return p.Status.Address4 == address }); l.peer.Status.Network == nil {
-		t.Error("the status lost its network with the leader")
-	}
-	m := s.enrol("laptop2", 300, "shop")
-	if m.peer.Status.Address4 == address {
-		t.Errorf("both laptops have %s", address)
-	}
-}
-
 // TestMissingPolicyIsNoticed deletes a policy under a running gateway.
 func TestMissingPolicyIsNoticed(t *testing.T) {
 	t.Parallel()

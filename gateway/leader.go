@@ -38,7 +38,9 @@ func (l *leadership) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock: lock, Name: deploy.StatefulSetName,
-			LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
+			// Whoever comes while no gateway leads waits: at most some 10 s after
+			// the leader died. Who loses the lead for nothing loses nothing.
+			LeaseDuration: 8 * time.Second, RenewDeadline: 6 * time.Second, RetryPeriod: 1500 * time.Millisecond,
 			ReleaseOnCancel: true,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(context.Context) { l.set(true) },

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -16,6 +18,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/internal/probe"
 	"podnet.dev/internal/tunnel"
 )
 
@@ -42,6 +45,8 @@ type admitter struct {
 	write  *writer
 	book   *enrol.Book
 	entry  podnet.Gateway // ours; endpoints are the world's
+	probes *prober
+	mapped *reflector
 
 	setPeers  func([]tunnel.Peer) error
 	closePeer func(netip.Addr)
@@ -50,9 +55,13 @@ type admitter struct {
 
 	heartbeat atomic.Int64 // unix seconds of the last look
 	counts    atomic.Pointer[counts]
+	draining  atomic.Bool
+	elsewhere atomic.Bool                // some admitted peer knows another gateway
+	ids       atomic.Pointer[[]probe.ID] // of the admitted
 
 	admitted []enrol.Admitted // what tunnel and policy were last told
 	told     bool             // they were told anything
+	absent   absences
 }
 
 // counts are for metrics: Peers by reason.
@@ -102,11 +111,13 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.count(plan)
 
 	author := author{entry: a.entry, network: s.network, leads: w.Leader, now: now}
-	author.entry.Endpoints = s.endpoints
+	author.entry.Endpoints, author.entry.Draining = s.endpoints, a.draining.Load()
+	a.mapped.describe(&author.entry)
 	in := make(map[string]bool, len(plan.Admitted))
 	for _, p := range plan.Admitted {
 		in[p.UID] = true
 	}
+	a.invite(now, s, author, in)
 	for i, p := range s.peers {
 		entry := author.entryPatch(p.object, in[p.peer.UID])
 		shared := author.sharedPatch(p.object, plan.Peers[i])
@@ -115,7 +126,9 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	for i, o := range s.accesses {
 		a.apply(ctx, "access/"+o.access.UID, nil, author.accessPatch(o.object, plan.Accesses[i]))
 	}
+	next := earlier(plan.Next, a.absent.note(now, s.peers, s.gateways))
 	if w.Leader {
+		a.sweep(ctx, now, s.peers)
 		for _, i := range plan.DeletePeers {
 			a.remove(ctx, s.peers[i].object)
 		}
@@ -123,10 +136,45 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 			a.remove(ctx, s.accesses[i].object)
 		}
 	}
-	if retry := now.Add(time.Second); !a.told && (plan.Next.IsZero() || retry.Before(plan.Next)) {
-		return retry
+	if !a.told {
+		next = earlier(next, now.Add(time.Second))
 	}
-	return plan.Next
+	return next
+}
+
+// earlier is the earlier of two times; zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// invite lets the admitted probe us, and notes what a drain has to know.
+func (a *admitter) invite(now time.Time, s snapshot, own author, in map[string]bool) {
+	var all []invitation
+	elsewhere := false
+	for _, p := range s.peers {
+		if in[p.peer.UID] {
+			all = append(all, invitation{p.peer.Key, p.peer.Renew, p.object.Spec.Candidates})
+			elsewhere = elsewhere || own.elsewhere(p.object)
+		}
+	}
+	a.probes.set(now, all, s.outside)
+	a.elsewhere.Store(elsewhere)
+	ids := a.probes.ids()
+	a.ids.Store(&ids)
+}
+
+// sweep takes gateways that are gone off the Peers.
+func (a *admitter) sweep(ctx context.Context, now time.Time, peers []peerObject) {
+	for _, p := range peers {
+		for _, g := range p.object.Status.Gateways {
+			if g.Pod != a.entry.Pod && a.absent.gone(now, g) {
+				a.applyAs(ctx, "gone/"+g.Pod+"/"+p.peer.UID, patchBy{g.Pod, sweepPatch(p.object)})
+			}
+		}
+	}
 }
 
 // enforce makes tunnel and policy admit exactly these. Whoever is out loses
@@ -200,25 +248,38 @@ func addresses(p enrol.Admitted) []netip.Addr {
 	return all
 }
 
+// patchBy is a patch and the manager in whose name it is applied.
+type patchBy struct {
+	manager string
+	patch   *unstructured.Unstructured
+}
+
 // apply writes an object's status: our own entry first, so that whoever waits
 // for Ready finds a gateway there.
 func (a *admitter) apply(ctx context.Context, key string, entry, shared *unstructured.Unstructured) {
-	if entry == nil && shared == nil {
-		return
+	var patches []patchBy
+	for _, p := range []patchBy{{a.entry.Pod, entry}, {sharedManager, shared}} {
+		if p.patch != nil {
+			patches = append(patches, p)
+		}
 	}
-	what, err := json.Marshal([]any{entry, shared})
-	if err != nil {
-		a.log.Error("could not encode status", "err", err)
-		return
+	if len(patches) > 0 {
+		a.applyAs(ctx, key, patches...)
 	}
-	a.write.submit(ctx, key, string(what), func(ctx context.Context) error {
-		for _, p := range []struct {
-			manager string
-			patch   *unstructured.Unstructured
-		}{{a.entry.Pod, entry}, {sharedManager, shared}} {
-			if p.patch == nil {
-				continue
-			}
+}
+
+func (a *admitter) applyAs(ctx context.Context, key string, patches ...patchBy) {
+	var what bytes.Buffer
+	for _, p := range patches {
+		text, err := json.Marshal(p.patch)
+		if err != nil {
+			a.log.Error("could not encode status", "err", err)
+			return
+		}
+		fmt.Fprintf(&what, "%s %s\n", p.manager, text)
+	}
+	a.write.submit(ctx, key, what.String(), func(ctx context.Context) error {
+		for _, p := range patches {
 			if err := a.client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(p.patch), client.FieldOwner(p.manager), client.ForceOwnership); err != nil {
 				return err
 			}
@@ -238,6 +299,7 @@ func (a *admitter) remove(ctx context.Context, o client.Object) {
 // retire takes this gateway off all Peers: a laptop that is told so need not
 // find out. ctx bounds it.
 func (a *admitter) retire(ctx context.Context) {
+	a.write.idle() // what was wished before must not come after
 	s := a.world.snapshot()
 	own := author{entry: a.entry}
 	for _, p := range s.peers {

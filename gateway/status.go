@@ -36,7 +36,7 @@ type author struct {
 func (a author) entryPatch(p *podnet.Peer, admitted bool) *unstructured.Unstructured {
 	have := slices.IndexFunc(p.Status.Gateways, func(g podnet.Gateway) bool { return g.Pod == a.entry.Pod })
 	switch {
-	case !admitted && have < 0:
+	case have < 0 && (!admitted || a.entry.Draining): // nobody new is sent to a gateway that stops
 		return nil
 	case !admitted:
 		return statusPatch("Peer", p, map[string]any{}) // gives up the entry
@@ -47,7 +47,13 @@ func (a author) entryPatch(p *podnet.Peer, admitted bool) *unstructured.Unstruct
 }
 
 func sameEntry(a, b podnet.Gateway) bool {
-	return a.Pod == b.Pod && a.PodUID == b.PodUID && a.PublicKey == b.PublicKey && a.StreamPort == b.StreamPort && slices.Equal(a.Endpoints, b.Endpoints)
+	return a.Pod == b.Pod && a.PodUID == b.PodUID && a.PublicKey == b.PublicKey && a.StreamPort == b.StreamPort &&
+		a.NAT == b.NAT && a.Draining == b.Draining && slices.Equal(a.Endpoints, b.Endpoints) && slices.Equal(a.Candidates, b.Candidates)
+}
+
+// elsewhere reports whether a Peer knows a gateway to go to when this one stops.
+func (a author) elsewhere(p *podnet.Peer) bool {
+	return slices.ContainsFunc(p.Status.Gateways, func(g podnet.Gateway) bool { return g.Pod != a.entry.Pod && !g.Draining })
 }
 
 // sharedPatch is the apply patch for the rest of a Peer's status, or nil when

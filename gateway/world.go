@@ -45,7 +45,8 @@ type world struct {
 	podCIDRs     []netip.Prefix // by the administrator, in place of the nodes'
 	toldOutside  bool           // that there are pods outside of what is published
 	network      podnet.Network
-	endpoints    []string // UDP, of this gateway
+	ranges       []netip.Prefix // the pods' and Services' that network publishes
+	endpoints    []string       // UDP, of this gateway
 }
 
 type peerObject struct {
@@ -337,8 +338,35 @@ func (w *world) publish() (told bool) {
 	}
 	endpoints := w.udpEndpoints()
 	told = !sameNetwork(network, w.network) || !slices.Equal(endpoints, w.endpoints)
-	w.network, w.endpoints = network, endpoints
+	w.network, w.endpoints, w.ranges = network, endpoints, slices.Concat(pods, services)
 	return told
+}
+
+// outside reports whether an address is nothing of the cluster's, as far as is
+// published.
+func (s snapshot) outside(a netip.Addr) bool {
+	return s.policy.Outside(a) && !slices.ContainsFunc(s.ranges, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// gatewayPods are the gateways that run, by what the headless Service selects:
+// UIDs by names. It is nil while this gateway itself is not among them, for then
+// the list proves nothing. It runs with mu held.
+func (w *world) gatewayPods() map[string]string {
+	pods := map[string]string{}
+	for _, s := range w.ownSlices {
+		if s.Labels[discoveryv1.LabelServiceName] != deploy.StatefulSetName {
+			continue
+		}
+		for _, e := range s.Endpoints {
+			if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
+				pods[e.TargetRef.Name] = string(e.TargetRef.UID)
+			}
+		}
+	}
+	if pods[w.o.Pod] != w.o.PodUID {
+		return nil
+	}
+	return pods
 }
 
 // tellOutside warns, once, of a pod that laptops will not route to.
@@ -365,7 +393,10 @@ type snapshot struct {
 	peers     []peerObject
 	accesses  []accessObject
 	network   podnet.Network
+	ranges    []netip.Prefix
 	endpoints []string
+	gateways  map[string]string // see gatewayPods
+	policy    *policy.Engine
 }
 
 func (w *world) snapshot() snapshot {
@@ -373,7 +404,7 @@ func (w *world) snapshot() snapshot {
 	defer w.mu.Unlock()
 	s := snapshot{
 		peers: make([]peerObject, 0, len(w.peers)), accesses: make([]accessObject, 0, len(w.accesses)),
-		network: w.network, endpoints: w.endpoints,
+		network: w.network, ranges: w.ranges, endpoints: w.endpoints, gateways: w.gatewayPods(), policy: w.policy,
 	}
 	for _, p := range w.peers {
 		s.peers = append(s.peers, p)

@@ -64,6 +64,7 @@ func (w *writer) submit(ctx context.Context, key, what string, do func(context.C
 		case w.places <- struct{}{}:
 			defer func() { <-w.places }()
 		case <-ctx.Done():
+			w.finish(ctx, key, what, ctx.Err())
 			return
 		}
 		started, cancel := context.WithTimeout(ctx, writeTimeout)
@@ -94,6 +95,9 @@ func (w *writer) finish(ctx context.Context, key, what string, err error) {
 	w.mu.Unlock()
 	w.changed()
 }
+
+// idle waits for the writes under way.
+func (w *writer) idle() { w.wait.Wait() }
 
 // close takes no more wishes and waits for the writes under way.
 func (w *writer) close() {

@@ -152,6 +152,17 @@ func (e *Engine) Visible(peer netip.Addr, namespace string) bool {
 	return r != nil && r.has(namespace)
 }
 
+// Outside reports whether an address is nothing of the cluster's, nor one that
+// nobody may have: where a laptop may be.
+func (e *Engine) Outside(a netip.Addr) bool {
+	if a = a.Unmap(); e.never(a) {
+		return false
+	}
+	t := e.table.Load()
+	_, known := t.entries[a]
+	return !known && !t.isPodAddress(a)
+}
+
 func contains(ports []Port, p Port) bool {
 	for _, q := range ports {
 		if p == q {

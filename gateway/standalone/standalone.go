@@ -18,6 +18,7 @@ import (
 
 	"podnet.dev/gateway/forward"
 	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 	"podnet.dev/internal/wgconf"
@@ -105,7 +106,25 @@ func newGateway(ctx context.Context, cfg wgconf.Config, log *slog.Logger) (*gate
 	if err := g.tunnel.SetPeers(peers); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
+	keys, err := probeKeys(cfg)
+	if err != nil {
+		return nil, errors.Join(err, g.close())
+	}
+	bind.Answer(keys)
 	return g, nil
+}
+
+// probeKeys are those of the peers that probe, as podnet's own clients do.
+func probeKeys(cfg wgconf.Config) ([]probe.Key, error) {
+	keys := make([]probe.Key, len(cfg.Peers))
+	for i, p := range cfg.Peers {
+		k, err := probe.NewKey(cfg.PrivateKey, p.PublicKey)
+		if err != nil {
+			return nil, fmt.Errorf("peer %s: %w", p.PublicKey.Short(), err)
+		}
+		keys[i] = k
+	}
+	return keys, nil
 }
 
 // resolve turns peers into those of a tunnel, whose endpoints are addresses.

@@ -1,0 +1,54 @@
+package gateway
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// drainLimit is how long a stopping gateway waits for its laptops to leave
+	// when there is another gateway for them, drainAlone when there is none:
+	// then only the word has to get out. Whatever changes here must fit into the
+	// pod's terminationGracePeriodSeconds, with retireLimit.
+	drainLimit = 8 * time.Second
+	drainAlone = time.Second
+	// quietTime is how long no laptop has probed us when all have left: they
+	// probe the path they use every second.
+	quietTime = 2500 * time.Millisecond
+	drainPoll = 100 * time.Millisecond
+)
+
+// drain asks the peers to go to other gateways, and waits until they have, or
+// until it is time to stop. Peers are admitted and cut meanwhile as ever.
+func (a *admitter) drain(ctx context.Context) {
+	began := time.Now()
+	a.draining.Store(true)
+	a.probes.paths.Drain()
+	kick(a.world.peersChanged)
+	quiet := a.quiet(began)
+	for !quiet && time.Since(began) < a.patience() && sleep(ctx, drainPoll) {
+		quiet = a.quiet(time.Now())
+	}
+	a.log.Info("drained", "elapsed", time.Since(began).Round(time.Millisecond), "quiet", quiet)
+}
+
+func (a *admitter) patience() time.Duration {
+	if a.elsewhere.Load() {
+		return drainLimit
+	}
+	return drainAlone
+}
+
+// quiet reports whether no admitted peer has probed us lately.
+func (a *admitter) quiet(now time.Time) bool {
+	ids := a.ids.Load()
+	if ids == nil {
+		return true
+	}
+	for _, id := range *ids {
+		if at, _ := a.probes.paths.LastProbe(id); now.Sub(at) < quietTime {
+			return false
+		}
+	}
+	return true
+}

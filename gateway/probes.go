@@ -1,0 +1,151 @@
+package gateway
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/probe"
+	"podnet.dev/internal/transport"
+)
+
+// paths is what a gateway can do about paths: the laptop chooses them, the
+// gateway answers.
+type paths interface {
+	// Answer makes the probes made with these keys be answered, and no others.
+	Answer([]probe.Key)
+	// Punch pings the places where a peer may be, so that NATs let it through.
+	Punch(probe.ID, []netip.AddrPort)
+	// LastProbe tells when, and by what, a peer last probed us; zero: never.
+	LastProbe(probe.ID) (time.Time, transport.Kind)
+	// Drain asks all who probe us to go to another gateway.
+	Drain()
+}
+
+// prober tells the paths who may probe, and where peers that hide behind a NAT
+// say that they are.
+type prober struct {
+	private key.Private
+	paths   paths
+	log     *slog.Logger
+
+	known map[key.Public]*caller
+}
+
+// caller is an admitted peer that may probe.
+type caller struct {
+	key        probe.Key
+	sane       bool // it has a key; a hostile public key has none
+	renew      int64
+	candidates []string
+}
+
+// invitation is what an admitted peer says of itself.
+type invitation struct {
+	key        key.Public
+	renew      int64
+	candidates []string
+}
+
+// freshProbe is how old a UDP probe may be to say that no hole needs punching.
+const freshProbe = 10 * time.Second
+
+// set makes exactly these peers' probes be answered, and pings where they can be
+// reached by UDP: when they say something new, and at each renewal for as long
+// as none of their probes comes by UDP. outside tells which addresses may be
+// sent to.
+func (p *prober) set(now time.Time, peers []invitation, outside func(netip.Addr) bool) {
+	if p.known == nil {
+		p.known = map[key.Public]*caller{}
+	}
+	changed := false
+	present := make(map[key.Public]bool, len(peers))
+	for _, in := range peers {
+		present[in.key] = true
+		if p.known[in.key] != nil {
+			continue
+		}
+		k, err := probe.NewKey(p.private, in.key)
+		if err != nil {
+			p.log.Warn("a peer cannot be probed", "key", in.key, "err", err)
+		}
+		p.known[in.key] = &caller{key: k, sane: err == nil}
+		changed = true
+	}
+	for k := range p.known {
+		if !present[k] {
+			delete(p.known, k)
+			changed = true
+		}
+	}
+	if changed {
+		p.paths.Answer(p.keys())
+	}
+	for _, in := range peers {
+		p.invite(now, p.known[in.key], in, outside)
+	}
+}
+
+func (p *prober) invite(now time.Time, c *caller, in invitation, outside func(netip.Addr) bool) {
+	moved := !slices.Equal(c.candidates, in.candidates)
+	if !c.sane || !moved && c.renew == in.renew {
+		return
+	}
+	c.renew, c.candidates = in.renew, in.candidates
+	if at, kind := p.paths.LastProbe(c.key.ID()); !moved && kind == transport.UDP && now.Sub(at) < freshProbe {
+		return
+	}
+	// Nowhere is told as well: it ends what goes on.
+	if to := harmless(in.candidates, outside); moved || len(to) > 0 {
+		p.paths.Punch(c.key.ID(), to)
+	}
+}
+
+func (p *prober) keys() []probe.Key {
+	var all []probe.Key
+	for _, c := range p.known {
+		if c.sane {
+			all = append(all, c.key)
+		}
+	}
+	return all
+}
+
+// ids are the names by which LastProbe knows the peers.
+func (p *prober) ids() []probe.ID {
+	all := make([]probe.ID, 0, len(p.known))
+	for _, c := range p.known {
+		if c.sane {
+			all = append(all, c.key.ID())
+		}
+	}
+	return all
+}
+
+const (
+	// maxCandidates is how many places of a peer are pinged, as many as the
+	// Peer's schema takes.
+	maxCandidates = 16
+	// leastPort keeps pings away from the services of the old internet; a laptop
+	// sends from above.
+	leastPort = 1024
+)
+
+// harmless picks from what a peer says the addresses where a laptop may be and
+// nothing else is that we know of.
+func harmless(candidates []string, outside func(netip.Addr) bool) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, text := range candidates[:min(len(candidates), maxCandidates)] {
+		at, err := netip.ParseAddrPort(text)
+		if err != nil {
+			continue
+		}
+		at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+		if at.Port() >= leastPort && at.Addr().IsGlobalUnicast() && outside(at.Addr()) && !slices.Contains(all, at) {
+			all = append(all, at)
+		}
+	}
+	return all
+}

@@ -1,0 +1,253 @@
+package gateway
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/deploy"
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/probe"
+	"podnet.dev/internal/transport"
+)
+
+// fakePaths remembers what it was told.
+type fakePaths struct {
+	answer  []probe.Key
+	answers int
+	punched [][]netip.AddrPort
+	last    time.Time
+	kind    transport.Kind
+	drained bool
+}
+
+func (f *fakePaths) Answer(keys []probe.Key)                        { f.answer = keys; f.answers++ }
+func (f *fakePaths) Punch(_ probe.ID, to []netip.AddrPort)          { f.punched = append(f.punched, to) }
+func (f *fakePaths) LastProbe(probe.ID) (time.Time, transport.Kind) { return f.last, f.kind }
+func (f *fakePaths) Drain()                                         { f.drained = true }
+
+func privateKey(t *testing.T) key.Private {
+	t.Helper()
+	k, err := key.NewPrivate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func anywhere(netip.Addr) bool { return true }
+
+// Who is admitted may probe, and both ends have the same key for it.
+func TestOnlyTheAdmittedMayProbe(t *testing.T) {
+	f := &fakePaths{}
+	p := &prober{private: privateKey(t), paths: f, log: slog.New(slog.DiscardHandler)}
+	alice, bob := privateKey(t), privateKey(t)
+	may := func(of ...key.Private) {
+		t.Helper()
+		if len(f.answer) != len(of) {
+			t.Errorf("%d keys are answered, want %d", len(f.answer), len(of))
+		}
+		for _, k := range of {
+			want, err := probe.NewKey(k, p.private.Public())
+			if err != nil || !slices.Contains(f.answer, want) {
+				t.Errorf("no answer to a laptop's key, %v", err)
+			}
+		}
+	}
+	in := func(keys ...key.Public) {
+		var all []invitation
+		for _, k := range keys {
+			all = append(all, invitation{key: k, renew: 1})
+		}
+		p.set(then, all, anywhere)
+	}
+	in(alice.Public(), bob.Public())
+	may(alice, bob)
+	in(alice.Public(), bob.Public())
+	if f.answers != 1 {
+		t.Errorf("told %d times, want once", f.answers)
+	}
+	in(bob.Public())
+	may(bob)
+	in(bob.Public(), key.Public{1}) // a point of low order: the secret would be everybody's
+	may(bob)
+	if n := len(p.ids()); n != 1 {
+		t.Errorf("%d peers are waited for", n)
+	}
+}
+
+func TestPunchWhereItHelps(t *testing.T) {
+	f := &fakePaths{}
+	p := &prober{private: privateKey(t), paths: f, log: slog.New(slog.DiscardHandler)}
+	laptop := privateKey(t).Public()
+	now := then
+	punched := func(what string, renew int64, want int, candidates ...string) {
+		t.Helper()
+		f.punched = nil
+		p.set(now, []invitation{{laptop, renew, candidates}}, anywhere)
+		if len(f.punched) != want {
+			t.Errorf("%s: punched %v, want %d times", what, f.punched, want)
+		}
+	}
+	home, train := "203.0.113.9:40001", "198.51.100.4:50002"
+	punched("nothing to go by", 1, 0)
+	punched("it tells where it is", 1, 1, home)
+	punched("nothing new", 1, 0, home)
+	punched("renewed, and UDP does not work", 2, 1, home)
+	f.last, f.kind = now, transport.UDP
+	punched("renewed, and UDP works", 3, 0, home)
+	f.kind = transport.APIServer
+	punched("renewed, and only the API server's path works", 4, 1, home)
+	f.kind, now = transport.UDP, now.Add(freshProbe)
+	punched("renewed, and UDP has stopped", 5, 1, home)
+	f.last = now
+	punched("it has moved, whatever works", 5, 1, train)
+	punched("it takes that back", 5, 1)
+	if len(f.punched) == 1 && len(f.punched[0]) != 0 {
+		t.Errorf("pings still go to %v", f.punched[0])
+	}
+}
+
+// A peer cannot make the gateway send to the cluster, to itself, or to what is
+// nobody's laptop.
+func TestHarmlessCandidates(t *testing.T) {
+	w := testWorld()
+	w.o.PodIPs = []netip.Addr{netip.MustParseAddr("10.244.1.5")}
+	w.podCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	w.event(w.setNode, testNode("node1", true, "172.16.0.10", "203.0.113.2"))
+	w.event(w.setService, testService("shop", "web", "10.96.1.1"))
+	w.event(w.setSlice, testSlice("default", "kubernetes", "172.16.0.99"))
+	w.event(w.setServiceCIDR, serviceCIDR("10.96.0.0/16"))
+	w.publish()
+	s := w.snapshot()
+	for text, want := range map[string]bool{
+		"203.0.113.9:40001":              true,
+		"192.168.1.7:51820":              true, // in the laptop's home, or in the office beside the nodes
+		"10.1.2.3:1024":                  true,
+		"100.64.3.4:51820":               true,
+		"[2001:db8::7]:51820":            true,
+		"[fd12:3456::7]:51820":           true,
+		"[::ffff:192.168.1.8]:51820":     true,
+		"192.168.1.7:53":                 false, // what listens there is no laptop
+		"192.168.1.7:0":                  false,
+		"127.0.0.1:51820":                false,
+		"[::1]:51820":                    false,
+		"0.0.0.0:51820":                  false,
+		"169.254.169.254:51820":          false,
+		"[fe80::1%eth0]:51820":           false,
+		"224.0.0.251:5353":               false,
+		"255.255.255.255:51820":          false,
+		"[ff02::1]:51820":                false,
+		"198.18.0.7:51820":               false, // a peer's tunnel address
+		"[fd70:6f64:6e65:7400::7]:51820": false,
+		"10.244.7.7:51820":               false, // a pod's, or one to be
+		"10.96.1.1:51820":                false,
+		"10.96.200.1:51820":              false,
+		"172.16.0.10:51820":              false, // a node
+		"203.0.113.2:51820":              false,
+		"172.16.0.99:6443":               false, // the API server
+		"example.org:51820":              false,
+		"nonsense":                       false,
+		"":                               false,
+	} {
+		if got := len(harmless([]string{text}, s.outside)) == 1; got != want {
+			t.Errorf("%q: pinged %v, want %v", text, got, want)
+		}
+	}
+	if n := len(harmless([]string{"192.0.2.1:2000", "192.0.2.1:2000"}, s.outside)); n != 1 {
+		t.Errorf("one place is pinged %d times over", n)
+	}
+	if n := len(harmless(slices.Repeat([]string{"x"}, 99), s.outside)); n != 0 {
+		t.Errorf("%d places of nonsense", n)
+	}
+}
+
+func FuzzHarmless(f *testing.F) {
+	f.Add("203.0.113.9:40001")
+	f.Add("[::ffff:127.0.0.1]:51820")
+	f.Add("[fe80::1%eth0]:51820")
+	s := testWorld().snapshot()
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, at := range harmless([]string{text}, s.outside) {
+			if a := at.Addr(); a != a.Unmap() || a.Zone() != "" || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.IsUnspecified() || at.Port() < leastPort {
+				t.Errorf("%q would be pinged at %s", text, at)
+			}
+		}
+	})
+}
+
+func TestAbsentGatewaysAreSwept(t *testing.T) {
+	w := testWorld()
+	w.o.PodUID = "u0"
+	p := newPeer()
+	p.Status.Gateways = gatewaysOf("podnet-gateway-0/u0", "podnet-gateway-1/u1", "podnet-gateway-2/u2")
+	m, now := absences{}, then
+	look := func() (gone []string, next time.Duration) {
+		s := w.snapshot()
+		at := m.note(now, []peerObject{{object: p}}, s.gateways)
+		for _, g := range p.Status.Gateways {
+			if m.gone(now, g) {
+				gone = append(gone, g.Pod)
+			}
+		}
+		if !at.IsZero() {
+			next = at.Sub(now)
+		}
+		return gone, next
+	}
+	running := func(pods ...string) {
+		s := sliceOfPods()
+		s.Labels[discoveryv1.LabelServiceName] = deploy.StatefulSetName
+		for _, g := range gatewaysOf(pods...) {
+			ready := false // it counts that there is a pod
+			e := sliceOfPods(g.Pod).Endpoints[0]
+			e.Conditions.Ready, e.TargetRef.UID = &ready, types.UID(g.PodUID)
+			s.Endpoints = append(s.Endpoints, e)
+		}
+		w.event(w.setSlice, s)
+	}
+	want := func(what string, next time.Duration, gone ...string) {
+		t.Helper()
+		got, at := look()
+		if !slices.Equal(got, gone) || at != next {
+			t.Errorf("%s: %v are gone, next look after %v; want %v, %v", what, got, at, gone, next)
+		}
+	}
+	want("a cluster that tells nothing", 0)
+	running("podnet-gateway-1/u1")
+	want("a list without us proves nothing", 0)
+	running("podnet-gateway-0/u0", "podnet-gateway-1/u1", "podnet-gateway-2/u2")
+	want("all run", 0)
+	running("podnet-gateway-0/u0", "podnet-gateway-1/new")
+	want("one was replaced, one is gone", goneAfter)
+	now = now.Add(goneAfter - time.Second)
+	p.Status.Gateways[1].PodUID = "new" // it has written itself
+	want("one is back", time.Second)
+	now = now.Add(time.Second)
+	want("and one is not", 0, "podnet-gateway-2")
+	running("podnet-gateway-0/u0", "podnet-gateway-1/new", "podnet-gateway-2/u2")
+	want("an old pod that was only cut off", 0)
+}
+
+func serviceCIDR(text string) *networkingv1.ServiceCIDR {
+	return &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{text}}}
+}
+
+// gatewaysOf makes entries of pod/UID.
+func gatewaysOf(pods ...string) []podnet.Gateway {
+	var all []podnet.Gateway
+	for _, text := range pods {
+		pod, uid, _ := strings.Cut(text, "/")
+		all = append(all, podnet.Gateway{Pod: pod, PodUID: uid, PublicKey: "k", StreamPort: StreamPort})
+	}
+	return all
+}
