@@ -16,7 +16,7 @@ const (
 	// may be there.
 	sendQueue = 64 << 10
 	// writeChunk is how much one Write is given: a write that returns is how
-	// a carrier sees that it moves.
+	// a carrier sees that it moves, and control messages go between two.
 	writeChunk = 64 << 10
 	// stallAfter is how long a carrier may accept nothing before its datagrams
 	// are dropped, as a wire would: the device reads its TUN for all peers in
@@ -49,14 +49,18 @@ type carrier struct {
 	// return.
 	on map[byte]func(m []byte)
 
+	flow *flow
 	wake chan struct{} // to the writer: something is pending
 	room chan struct{} // to senders: the writer took what was pending
 
 	mu      sync.Mutex
 	pending []byte
-	control []byte // goes out before pending
+	control []byte        // goes out before pending
+	left    chan struct{} // closed, and made anew, to end all waits for room
 	writing bool
-	moved   time.Time // when the stream last accepted bytes, or got some to accept
+	moved   time.Time // when the stream last moved, or was first asked to
+
+	spareControl []byte // the writer's
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -65,13 +69,16 @@ type carrier struct {
 
 func newCarrier(b *Bind, c net.Conn, rx, tx *atomic.Uint64) *carrier {
 	tuneStream(c)
-	return &carrier{
+	k := &carrier{
 		b: b, c: c, rx: rx, tx: tx,
-		on:     map[byte]func([]byte){},
 		wake:   make(chan struct{}, 1),
 		room:   make(chan struct{}, 1),
 		closed: make(chan struct{}),
+		left:   make(chan struct{}),
 	}
+	k.flow = newFlow(func() { signal(k.wake) })
+	k.on = map[byte]func([]byte){msgAck: k.acknowledged}
+	return k
 }
 
 // run moves datagrams until the stream ends and says why it did.
@@ -80,6 +87,7 @@ func (c *carrier) run() error {
 	w.Go(func() { c.close(c.write()) })
 	c.close(c.read())
 	w.Wait()
+	c.flow.close()
 	return c.err
 }
 
@@ -103,9 +111,14 @@ func (c *carrier) read() error {
 			return err
 		}
 		c.rx.Add(uint64(len(frames)))
-		if r.controls > 0 && !c.heed(frames) {
+		data := len(frames)
+		if r.controls > 0 {
+			data = c.heed(frames)
+		}
+		if data == 0 {
 			continue
 		}
+		c.flow.receive(data)
 		bt.frames = frames
 		select {
 		case c.b.inbox <- bt:
@@ -122,19 +135,29 @@ func (c *carrier) read() error {
 	}
 }
 
-// heed acts on the control messages among frames and reports whether there is
-// anything else.
-func (c *carrier) heed(frames []byte) (data bool) {
+// heed acts on the control messages among frames and returns how many bytes the
+// others have.
+func (c *carrier) heed(frames []byte) (data int) {
 	for len(frames) > 0 {
-		m, rest, _, _ := nextFrame(frames)
+		m, rest, size, _ := nextFrame(frames)
 		frames = rest
 		if m[0] != msgControl {
-			data = true
+			data += size
 		} else if f := c.on[m[1]]; f != nil {
 			f(m)
 		}
 	}
 	return data
+}
+
+// acknowledged is what the other end says of what we sent.
+func (c *carrier) acknowledged(m []byte) {
+	c.mu.Lock()
+	c.moved = time.Now()
+	c.mu.Unlock()
+	if err := c.flow.acknowledged(m); err != nil {
+		c.close(err)
+	}
 }
 
 // sendControl queues a control message, before all data that is not being
@@ -193,7 +216,7 @@ func (c *carrier) waitRoom(cancel <-chan struct{}) bool {
 		if len(c.pending) < sendQueue {
 			return true
 		}
-		still := time.Since(c.moved)
+		still, left := time.Since(c.moved), c.left
 		c.mu.Unlock()
 		if still >= stallAfter {
 			if still >= deadAfter {
@@ -212,72 +235,112 @@ func (c *carrier) waitRoom(cancel <-chan struct{}) bool {
 		case <-timer.C:
 		case <-cancel:
 			return false
+		case <-left:
+			return false
 		case <-c.closed:
 			return false
 		}
 	}
 }
 
+// letGo makes those who wait for room lose their datagrams: there is a better way
+// for those to come.
+func (c *carrier) letGo() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.left)
+	c.left = make(chan struct{})
+}
+
 // write moves what is pending into the stream, all of it in one go, and lets
 // senders fill a second buffer meanwhile.
 func (c *carrier) write() error {
-	var spare, control []byte
+	var spare []byte
 	idle := time.NewTimer(idleAfter)
 	defer idle.Stop()
 	for {
 		c.mu.Lock()
-		control, c.control = c.control, control[:0]
 		out := c.pending
 		if len(out) > 0 {
 			c.pending = spare[:0]
 		}
-		c.writing = len(out)+len(control) > 0
+		c.writing = len(out)+len(c.control) > 0
 		c.mu.Unlock()
-		if len(control) > 0 {
-			if err := c.writeOut(control); err != nil {
+		if len(out) > 0 {
+			signal(c.room)
+			if err := c.writeData(out); err != nil {
 				return err
 			}
+			spare = out
+			continue
 		}
-		if len(out) == 0 {
-			if len(control) > 0 {
-				continue
+		if n, err := c.writeControl(); n > 0 || err != nil {
+			if err != nil {
+				return err
 			}
-			idle.Reset(idleAfter)
+			continue
+		}
+		c.flow.dry()
+		idle.Reset(idleAfter)
+		select {
+		case <-c.wake:
+		case <-idle.C:
+			spare = nil
+			c.mu.Lock()
+			if len(c.pending) == 0 {
+				c.pending = nil
+			}
+			c.mu.Unlock()
+		case <-c.closed:
+			return errDown
+		}
+	}
+}
+
+// writeData moves whole frames into the stream, a chunk at a time and as fast as
+// the other end acknowledges them. Control messages do not wait for that.
+func (c *carrier) writeData(frames []byte) error {
+	for len(frames) > 0 {
+		if _, err := c.writeControl(); err != nil {
+			return err
+		}
+		n := c.flow.cut(frames, writeChunk)
+		if n == 0 {
 			select {
 			case <-c.wake:
-			case <-idle.C:
-				spare = nil
-				c.mu.Lock()
-				if len(c.pending) == 0 {
-					c.pending = nil
-				}
-				c.mu.Unlock()
 			case <-c.closed:
 				return errDown
 			}
 			continue
 		}
-		signal(c.room)
-		if err := c.writeOut(out); err != nil {
+		if err := c.writeOut(frames[:n]); err != nil {
 			return err
 		}
-		spare = out
+		frames = frames[n:]
 	}
+	return nil
 }
 
-// writeOut moves b into the stream, a chunk at a time.
+// writeControl writes what control messages there are and returns their bytes.
+func (c *carrier) writeControl() (int, error) {
+	c.mu.Lock()
+	c.control, c.spareControl = c.spareControl[:0], c.control
+	c.mu.Unlock()
+	c.spareControl = c.flow.appendAck(c.spareControl)
+	if len(c.spareControl) == 0 {
+		return 0, nil
+	}
+	return len(c.spareControl), c.writeOut(c.spareControl)
+}
+
 func (c *carrier) writeOut(b []byte) error {
-	for len(b) > 0 {
-		n, err := c.c.Write(b[:min(len(b), writeChunk)])
-		if err != nil {
-			return err
-		}
-		b = b[n:]
+	_, err := c.c.Write(b)
+	if err == nil {
 		c.mu.Lock()
 		c.moved = time.Now()
 		c.mu.Unlock()
 	}
-	return nil
+	return err
 }
 
 // signal wakes the one who waits for ch, now or next time.
