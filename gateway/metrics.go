@@ -28,12 +28,13 @@ var (
 	failedDesc    = desc("flows_failed_total", "Flows that did not come about, by why.", "reason")
 	bytesDesc     = desc("flow_bytes_total", "Payload of flows; up is from the peers.", "direction")
 	wireBytesDesc = desc("wireguard_bytes", "Encrypted bytes of the peers that are admitted now.", "direction")
+	probingDesc   = desc("peers_probing", "Peers that have probed in the last five seconds, by path.", "path")
 	handshakeDesc = desc("peers_active", "Peers with a handshake in the last three minutes.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{peersDesc, accessesDesc, leaderDesc, policyDesc, frozenDesc, silenceDesc, rebuildDesc, writesDesc,
-		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc} {
+		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc, probingDesc} {
 		ch <- d
 	}
 }
@@ -53,6 +54,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for reason, v := range n.accesses {
 			gauge(accessesDesc, float64(v), reason)
 		}
+	}
+	for kind, n := range g.admit.probing(time.Now()) {
+		gauge(probingDesc, float64(n), string(kind))
 	}
 	gauge(leaderDesc, one(g.leader.leads.Load()))
 	gauge(policyDesc, one(g.guard.holds.Load()))

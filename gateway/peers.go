@@ -19,6 +19,7 @@ import (
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/internal/probe"
+	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 )
 
@@ -318,6 +319,23 @@ func (a *admitter) count(plan enrol.Plan) {
 	}
 	a.counts.Store(c)
 }
+
+// probing counts the peers by the path that their last probe came by.
+func (a *admitter) probing(now time.Time) map[transport.Kind]int {
+	n := map[transport.Kind]int{transport.UDP: 0, transport.APIServer: 0}
+	if ids := a.ids.Load(); ids != nil {
+		for _, id := range *ids {
+			if at, kind := a.probes.paths.LastProbe(id); now.Sub(at) < probingAge {
+				n[kind]++
+			}
+		}
+	}
+	return n
+}
+
+// probingAge is how old the last probe of a peer that probes may be: it sends
+// one a second.
+const probingAge = 5 * time.Second
 
 func reason(v enrol.Verdict) string {
 	if v.Pending {
