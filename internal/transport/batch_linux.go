@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
+
+	"podnet.dev/internal/transport/fragment"
 )
 
 // mmsghdr is the kernel's struct of recvmmsg(2) and sendmmsg(2). The compiler
@@ -50,12 +52,13 @@ type receiver struct {
 	at    int // the one being given out
 	off   int // how far in it
 	seg   int // size of its segments
-	from  origin
-	last  sockaddr // sender of from
-	to    netip.Addr
-	valid bool // last, to and from belong together at epoch
-	epoch uint64
+	last  sockaddr
+	key   originKey // of last, the message's sender
+	from  origin    // of key, if known
+	known bool
+	epoch uint64 // when that was so
 	cache originCache
+	asm   fragment.Assembler
 
 	call  func(fd uintptr) bool
 	errno syscall.Errno
@@ -131,11 +134,21 @@ func (r *receiver) open() {
 	if seg == 0 {
 		r.seg = int(msg.n)
 	}
-	epoch := r.u.b.epoch.Load()
-	if name := &r.names[r.at]; !r.valid || r.last != *name || r.to != to || r.epoch != epoch || r.from.ep == nil || spent(r.from.ep) {
-		r.valid, r.last, r.to, r.epoch = true, *name, to, epoch
-		r.from = r.cache.lookup(r.u.b, originKey{from: name.addrPort(), to: to})
+	if name := &r.names[r.at]; r.last != *name || r.key.to != to || !r.key.from.IsValid() {
+		r.last, r.key, r.known = *name, originKey{from: name.addrPort(), to: to}, false
 	}
+	if r.known && (r.epoch != r.u.b.epoch.Load() || spent(r.from.ep)) {
+		r.known = false
+	}
+}
+
+// sender is the origin of the message. Strangers' garbage never asks for it.
+func (r *receiver) sender() *origin {
+	if !r.known {
+		r.epoch = r.u.b.epoch.Load()
+		r.from, r.known = r.cache.lookup(r.u.b, r.key), true
+	}
+	return &r.from
 }
 
 // spent reports whether the device has disowned the endpoint's source address.
@@ -153,11 +166,8 @@ func (r *receiver) drain(bufs [][]byte, sizes []int, eps []conn.Endpoint) int {
 		end := min(r.off+r.seg, total)
 		m := r.mem[r.at*slotSize:][r.off:end]
 		r.off = end
-		if !r.from.drop && isWireGuard(m) && len(m) <= len(bufs[n]) {
+		if m = r.datagram(m); m != nil && len(m) <= len(bufs[n]) {
 			sizes[n], eps[n] = copy(bufs[n], m), r.from.ep
-			if r.from.rx != nil {
-				r.from.rx.Add(uint64(len(m)))
-			}
 			n++
 		}
 		if r.off >= total {
@@ -166,6 +176,31 @@ func (r *receiver) drain(bufs [][]byte, sizes []int, eps []conn.Endpoint) int {
 		}
 	}
 	return n
+}
+
+// datagram is what the device is to see of m: m itself, the datagram of which m
+// was the last piece, or nil.
+func (r *receiver) datagram(m []byte) []byte {
+	if isWireGuard(m) {
+		from := r.sender()
+		if from.drop {
+			return nil
+		}
+		from.count(len(m))
+		return m
+	}
+	if !r.u.b.heedUDP(r.key, m) {
+		return nil
+	}
+	from := r.sender()
+	if !from.pieces {
+		return nil
+	}
+	from.count(len(m))
+	if m = r.asm.Add(time.Now(), r.key.from, m); !isWireGuard(m) {
+		return nil
+	}
+	return m
 }
 
 // parseControl reads the segment size (0: not coalesced) and the local address
@@ -261,6 +296,7 @@ type sender struct {
 
 	n, sent int // messages built, and taken by the kernel
 	errno   syscall.Errno
+	hasty   bool // errno is EAGAIN rather than that the call waits
 	call    func(fd uintptr) bool
 }
 
@@ -334,7 +370,10 @@ func (s *sender) sendmmsg(fd uintptr) bool {
 			return true
 		case unix.EINTR:
 		case unix.EAGAIN:
-			return false
+			if s.hasty {
+				s.errno = e
+			}
+			return s.hasty
 		default:
 			s.errno = e
 			return true

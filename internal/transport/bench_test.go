@@ -13,6 +13,8 @@ import (
 
 	"golang.zx2c4.com/wireguard/conn"
 
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
 )
 
@@ -122,15 +124,32 @@ func BenchmarkStream(b *testing.B) {
 			done := make(chan struct{})
 			go func() { to.ServeStreams(ctx, ln); close(done) }()
 			defer func() { cancel(); <-done }()
-			g := from.NewGateway(transport.GatewayConfig{})
+			k := probeKey(b)
+			to.Answer([]probe.Key{k})
+			g := from.NewGateway(transport.GatewayConfig{Key: k, Stream: dialTo(ln.Addr())})
 			defer g.Close()
-			g.UseStream(dialTo(ln.Addr()))
-			for !g.Status().Active.Live {
-				time.Sleep(time.Millisecond)
+			if err := g.Wait(ctx); err != nil {
+				b.Fatal(err)
 			}
 			pump(b, data(44, mtu), 8, &got, func(bufs [][]byte) error { return from.Send(bufs, g) })
 		})
 	}
+}
+
+// probeKey is some key.
+func probeKey(t testing.TB) probe.Key {
+	var ks [2]key.Private
+	for i := range ks {
+		var err error
+		if ks[i], err = key.NewPrivate(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, err := probe.NewKey(ks[0], ks[1].Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 // BenchmarkTunnel is two whole devices, crypto and all. Its extra metrics are
@@ -143,11 +162,10 @@ func BenchmarkTunnel(b *testing.B) {
 	}{{"udp", 1420, false}, {"stream", 16384, true}} {
 		b.Run(c.name, func(b *testing.B) {
 			laptop, gw := newNode(b, c.mtu, transport.Options{}), newNode(b, c.mtu, transport.Options{})
-			g := laptop.gateway(b, gw)
 			if c.stream {
-				g.UseStream(dialTo(gw.serve(b)))
+				laptop.gateway(b, gw, dialTo(gw.serve(b)))
 			} else {
-				g.UseUDP(gw.udpAddr())
+				laptop.gateway(b, gw, nil, gw.udpAddr())
 			}
 			var got atomic.Int64
 			gw.onPacket(func(src netip.Addr, p []byte) {
@@ -212,11 +230,10 @@ func BenchmarkRoundTrip(b *testing.B) {
 	for _, stream := range []bool{false, true} {
 		b.Run(map[bool]string{false: "udp", true: "stream"}[stream], func(b *testing.B) {
 			laptop, gw := newNode(b, 1420, transport.Options{}), newNode(b, 1420, transport.Options{})
-			g := laptop.gateway(b, gw)
 			if stream {
-				g.UseStream(dialTo(gw.serve(b)))
+				laptop.gateway(b, gw, dialTo(gw.serve(b)))
 			} else {
-				g.UseUDP(gw.udpAddr())
+				laptop.gateway(b, gw, nil, gw.udpAddr())
 			}
 			gw.echo()
 			f := newFlow(laptop, gw.addr, 64)

@@ -8,7 +8,6 @@
 package transport
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,19 +15,19 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 
+	"podnet.dev/internal/paths"
 	"podnet.dev/internal/probe"
 )
 
 // Kind names a way for datagrams.
-type Kind string
+type Kind = paths.Kind
 
 const (
-	UDP       Kind = "udp"
-	APIServer Kind = "apiserver" // a stream through the Kubernetes API's port-forward
+	UDP       = paths.UDP
+	APIServer = paths.APIServer // a stream through the Kubernetes API's port-forward
 )
 
 // GatewayRecvBuffer is the RecvBuffer for the end that serves many peers. Where
@@ -79,14 +78,20 @@ type Bind struct {
 	carryMu sync.Mutex
 	carry   *batch
 
-	epoch    atomic.Uint64 // counts changes to gateways and udpPaths
+	answers answers // the gateway's side of probing
+	puncher puncher
+	stun    stunWaits
+
+	epoch    atomic.Uint64 // counts changes to what origin tells
 	streamID atomic.Uint64
+	pieceID  atomic.Uint32
 	moved    atomic.Pointer[func()]
 	closed   atomic.Pointer[chan struct{}] // of the present Open; nil: not open
 
 	mu       sync.RWMutex
 	gateways map[netip.AddrPort]*Gateway // by synthetic address
-	udpPaths map[netip.AddrPort]*udpPath // by the gateway's UDP address
+	byKey    map[probe.ID][]*Gateway
+	udpPaths map[netip.AddrPort][]*udpPath // by the gateway's UDP address, the newest Gateway's last
 	nextGate uint64
 }
 
@@ -98,6 +103,9 @@ type udpSockets interface {
 	open(port uint16) (fns []conn.ReceiveFunc, actual uint16, err error)
 	close() error
 	send(bufs [][]byte, ep *udpEndpoint) error
+	// probe sends one datagram that is not WireGuard's. It does not wait, and
+	// asks routers not to fragment it.
+	probe(m []byte, ep *udpEndpoint) error
 	setMark(mark uint32) error
 	batchSize() int
 }
@@ -108,8 +116,11 @@ func NewBind(opt Options) *Bind {
 		opt:      opt.withDefaults(),
 		inbox:    make(chan *batch),
 		gateways: map[netip.AddrPort]*Gateway{},
-		udpPaths: map[netip.AddrPort]*udpPath{},
+		byKey:    map[probe.ID][]*Gateway{},
+		udpPaths: map[netip.AddrPort][]*udpPath{},
 	}
+	b.answers = answers{b: b, udp: map[netip.AddrPort]*udpWay{}}
+	b.puncher = puncher{b: b, wishes: map[probe.ID]*wish{}}
 	b.udp = newUDP(b)
 	return b
 }
@@ -128,6 +139,7 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	fns = append(fns, func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 		return b.receiveStreams(closed, bufs, sizes, eps)
 	})
+	b.puncher.start()
 	return fns, actual, nil
 }
 
@@ -138,6 +150,7 @@ func (b *Bind) Close() error {
 		return nil
 	}
 	close(*closed)
+	b.puncher.wait.Wait()
 	return b.udp.close()
 }
 
@@ -180,6 +193,11 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	}
 	switch ep := ep.(type) {
 	case *udpEndpoint:
+		if n := longest(bufs); n > paths.MinDatagram {
+			if limit, ok := b.answers.limit(ep.dst); ok && n > limit {
+				return b.cut(bufs, ep, limit)
+			}
+		}
 		return b.udp.send(bufs, ep)
 	case *streamEndpoint:
 		ep.c.send(bufs, *closed)
@@ -214,13 +232,15 @@ func (b *Bind) notifyMoved() {
 func (b *Bind) origin(k originKey) origin {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if p := b.udpPaths[k.from]; p != nil {
-		return origin{ep: p.g, rx: &p.rx}
+	if ps := b.udpPaths[k.from]; len(ps) > 0 {
+		p := ps[len(ps)-1]
+		return origin{ep: p.g, rx: &p.rx, pieces: true}
 	}
 	if len(b.gateways) > 0 {
 		return origin{drop: true}
 	}
-	return origin{ep: b.newUDPEndpoint(k.from, k.to)}
+	_, probes := b.answers.limit(k.from)
+	return origin{ep: b.newUDPEndpoint(k.from, k.to), pieces: probes}
 }
 
 // batch is a run of whole frames on its way from a stream to the device. The
@@ -266,26 +286,3 @@ func (b *Bind) receiveStreams(closed <-chan struct{}, bufs [][]byte, sizes []int
 
 // errDown ends waits of a Bind that closes.
 var errDown = errors.New("transport: closed")
-
-// Answer makes the Bind answer the probes made with these keys and no others.
-func (b *Bind) Answer(keys []probe.Key) {}
-
-// Drain makes the Bind ask those who probe it to go to another gateway, now and
-// with each answer.
-func (b *Bind) Drain() {}
-
-// Punch sends pings to addresses at which the owner of a key may be, so that
-// NATs on the way let his through: 5 a second for 5 s to each, at most 16, and
-// again when they change. That the addresses are harmless is for the caller to
-// see to.
-func (b *Bind) Punch(id probe.ID, to []netip.AddrPort) {}
-
-// LastProbe tells when, and by which kind of path, the owner of a key last
-// probed this Bind; zero: never.
-func (b *Bind) LastProbe(id probe.ID) (at time.Time, kind Kind) { return time.Time{}, "" }
-
-// STUN asks a server for the address at which it sees this Bind's UDP socket. It
-// tries three times, 300 ms apart.
-func (b *Bind) STUN(ctx context.Context, server netip.AddrPort) (netip.AddrPort, error) {
-	return netip.AddrPort{}, errors.ErrUnsupported
-}

@@ -90,9 +90,16 @@ type streamEndpoint struct {
 
 // origin is what the Bind makes of the sender of a UDP datagram.
 type origin struct {
-	ep   conn.Endpoint
-	rx   *atomic.Uint64 // counts bytes of the gateway's path; nil: nobody does
-	drop bool
+	ep     conn.Endpoint
+	rx     *atomic.Uint64 // counts bytes of the gateway's path; nil: nobody does
+	pieces bool           // it has proved who it is, and may send pieces of datagrams
+	drop   bool
+}
+
+func (o *origin) count(n int) {
+	if o.rx != nil {
+		o.rx.Add(uint64(n))
+	}
 }
 
 type originKey struct {

@@ -3,49 +3,49 @@ package transport
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 
+	"podnet.dev/internal/paths"
 	"podnet.dev/internal/probe"
 )
 
-// path is one way to a gateway. It takes datagrams at any time; one that cannot
-// carry them just now keeps or drops them, as it sees fit, and never blocks for
-// longer than a moving stream makes it.
+const (
+	// maxUDP is how many UDP addresses of a gateway are tried.
+	maxUDP = 32
+	// maxFound is how many more may be learned from the gateway's own pings.
+	maxFound = 8
+	// foundFor is how long one of these is kept that does not work.
+	foundFor = 30 * time.Second
+	// heldMax is how many datagrams wait for a path, and heldFor how long.
+	// What TCP sends first is what it wants answered first, so the first are
+	// kept.
+	heldMax = 64
+	heldFor = 2 * time.Second
+	// rekeyTimeout is WireGuard's pause between two initiations.
+	rekeyTimeout = 5 * time.Second
+)
+
+// path is one way to a gateway.
 type path interface {
+	// send carries datagrams. It waits no longer than a moving stream makes
+	// it, and returns errNotUp when there is nothing to carry them.
 	send(bufs [][]byte, cancel <-chan struct{}) error
+	// probe carries a control message, or fails, without waiting.
+	probe(m []byte) error
+	// leave tells that the datagrams go another way now.
+	leave()
+	// is reports whether what came by w came by this path.
+	is(w way) bool
+	traffic() paths.Traffic
 	status() PathStatus
-	close() // waits for the path's goroutines
-}
-
-// PathStatus is how one path to a gateway does.
-type PathStatus struct {
-	Kind   Kind
-	Remote string // address at the other end, as far as known
-	Live   bool   // it has lately proved to work, in both directions
-	RTT    time.Duration
-	Since  time.Time // since when it is live; zero: it is not
-	// Datagram is the largest datagram, in bytes, that is known to pass; 0: no
-	// limit (a stream), or not known.
-	Datagram  int
-	RxBytes   uint64 // ciphertext from the gateway
-	TxBytes   uint64
-	Redials   int    // streams that had to be dialled anew
-	Why       string // why it became the active one; empty: it is not
-	LastError error  // why it is not live, or ended last; nil: never
-}
-
-// GatewayStatus is what a Gateway knows of its paths.
-type GatewayStatus struct {
-	Active   PathStatus   // carries the datagrams; Kind "": none is live
-	Paths    []PathStatus // all, the active one first
-	Draining bool         // the gateway asks to be left for another one
-	// Observed is how the gateway sees our UDP; not valid: it has not said.
-	Observed netip.AddrPort
 }
 
 // GatewayConfig is what a Gateway is made of.
@@ -59,21 +59,52 @@ type GatewayConfig struct {
 }
 
 // Gateway is a remote gateway as seen from a laptop: a single conn.Endpoint to
-// WireGuard, which sends on its active path and owns what arrives on any.
+// WireGuard, which sends by its active path and owns what arrives by any.
+// Which path is active follows from probes (internal/paths); one goroutine does
+// what the paths.Set says.
 type Gateway struct {
 	address
 	sourceless
-	b   *Bind
-	log *slog.Logger
+	b      *Bind
+	log    *slog.Logger
+	number uint64 // the newest has the highest
+	key    probe.Key
+	only   Kind
+	salt   uint64 // of TxIDs, so that no pong fits another Gateway's ping
 
-	mu      sync.Mutex
-	active  path
-	closed  bool
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	wait    sync.WaitGroup
+	once    sync.Once
+	wake    chan struct{} // to run: look at the Set
 	changed chan struct{}
-	init    initiation
+
+	active atomic.Pointer[activePath] // nil: none is live
+
+	mu       sync.Mutex
+	closed   bool
+	set      *paths.Set
+	paths    map[paths.ID]path
+	nextID   paths.ID
+	stream   *streamPath // nil: none
+	udp      map[netip.AddrPort]*udpPath
+	why      string
+	draining bool
+	observed netip.AddrPort
+	moves    chan struct{} // closed, and made anew, when active changes
+	told     told
+	init     initiation
+	held     [][]byte
+	heldAt   time.Time // since when
 }
 
 var _ conn.Endpoint = (*Gateway)(nil)
+
+// activePath is an active path.
+type activePath struct {
+	path
+	id paths.ID
+}
 
 // initiation is the last handshake initiation that was sent. WireGuard sends the
 // next one 5 s later at the earliest, which is too long to wait when the path
@@ -83,142 +114,392 @@ type initiation struct {
 	sent time.Time
 }
 
-// rekeyTimeout is WireGuard's pause between two initiations.
-const rekeyTimeout = 5 * time.Second
-
 // NewGateway makes a Gateway and begins to look for a path to it. From the first
 // one on, the Bind takes UDP datagrams from the addresses of its Gateways only.
+// Where two Gateways name the same address, datagrams that come from there are
+// taken for the newer one's.
 func (b *Bind) NewGateway(c GatewayConfig) *Gateway {
 	b.mu.Lock()
 	b.nextGate++
-	g := &Gateway{address: address{synthetic(gatewayPrefix, b.nextGate)}, b: b, log: b.opt.Log, changed: make(chan struct{}, 1)}
+	g := &Gateway{
+		address: address{synthetic(gatewayPrefix, b.nextGate)}, b: b, log: b.opt.Log, number: b.nextGate,
+		key: c.Key, only: c.Only, salt: rand.Uint64(),
+		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), moves: make(chan struct{}),
+		set: paths.New(paths.Config{Only: c.Only}), paths: map[paths.ID]path{}, udp: map[netip.AddrPort]*udpPath{},
+	}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
 	b.gateways[g.dst] = g
+	b.byKey[g.key.ID()] = append(slices.Clone(b.byKey[g.key.ID()]), g)
 	b.epoch.Add(1)
 	b.mu.Unlock()
 	if c.Stream != nil && c.Only != UDP {
-		g.UseStream(c.Stream)
+		g.mu.Lock()
+		g.stream = newStreamPath(g, g.addLocked(APIServer), c.Stream)
+		g.paths[g.stream.id] = g.stream
+		g.mu.Unlock()
+		g.wait.Go(func() { g.stream.run(g.ctx) })
 	}
+	g.wait.Go(g.run)
 	return g
 }
 
-// SetUDP tells all UDP addresses at which the gateway may be, at most 32:
-// published endpoints and candidates alike.
-func (g *Gateway) SetUDP(addrs []netip.AddrPort) {
-	if len(addrs) > 0 {
-		g.UseUDP(addrs[0])
-	}
-}
-
-// Rouse tells that the host's network has changed, or that it woke up.
-func (g *Gateway) Rouse() {}
-
-// Changed has something in it when something in Status has changed that a
-// session cares about.
-func (g *Gateway) Changed() <-chan struct{} { return g.changed }
-
-// Wait waits until a path is live. Its error says what was tried and why that
-// failed.
-func (g *Gateway) Wait(ctx context.Context) error {
-	for g.Status().Active.Kind == "" || !g.Status().Active.Live {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	return nil
+// addLocked makes a path known to the Set.
+func (g *Gateway) addLocked(k Kind) paths.ID {
+	g.nextID++
+	g.set.Add(time.Now(), g.nextID, k)
+	return g.nextID
 }
 
 // Endpoint is the Gateway's name for tunnel.Peer.Endpoint.
 func (g *Gateway) Endpoint() string { return g.DstToString() }
 
-// UseUDP makes UDP to addr the active path.
-func (g *Gateway) UseUDP(addr netip.AddrPort) {
-	g.use(func() path { return newUDPPath(g, addr) })
-}
-
-// UseStream makes a stream the active path. dial is called until it succeeds,
-// with back-off, and again whenever the stream has ended; it must honour its
-// context, which ends after 10 s at the latest.
-func (g *Gateway) UseStream(dial func(context.Context) (net.Conn, error)) {
-	g.use(func() path { return newStreamPath(g, dial) })
-}
-
-func (g *Gateway) use(start func() path) {
+// SetUDP tells all UDP addresses at which the gateway may be: published
+// endpoints and candidates alike, the first 32 of them. Paths to addresses that
+// were told before go on as they are.
+func (g *Gateway) SetUDP(addrs []netip.AddrPort) {
 	g.mu.Lock()
-	if g.closed {
-		g.mu.Unlock()
+	defer g.mu.Unlock()
+	if g.closed || g.only == APIServer {
 		return
 	}
-	old := g.active
-	g.active = start()
-	g.mu.Unlock()
-	if old != nil {
-		old.close()
-	}
-}
-
-// Status tells of the paths.
-func (g *Gateway) Status() GatewayStatus {
-	g.mu.Lock()
-	p := g.active
-	g.mu.Unlock()
-	if p == nil {
-		return GatewayStatus{}
-	}
-	st := p.status()
-	return GatewayStatus{Active: st, Paths: []PathStatus{st}}
-}
-
-// Close ends the path and forgets the Gateway.
-func (g *Gateway) Close() error {
-	g.mu.Lock()
-	g.closed = true
-	old := g.active
-	g.active = nil
-	g.mu.Unlock()
-	if old != nil {
-		old.close()
-	}
-	g.b.mu.Lock()
-	defer g.b.mu.Unlock()
-	delete(g.b.gateways, g.dst)
-	for a, p := range g.b.udpPaths {
-		if p.g == g {
-			delete(g.b.udpPaths, a)
+	want := make(map[netip.AddrPort]bool, len(addrs))
+	for _, a := range addrs {
+		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+		if a.Addr().IsValid() && !a.Addr().IsUnspecified() && a.Port() != 0 && len(want) < maxUDP {
+			want[a] = true
 		}
 	}
-	g.b.epoch.Add(1)
+	for a, p := range g.udp {
+		if !want[a] && !p.found {
+			g.removeLocked(a, p)
+		}
+	}
+	for a := range want {
+		if p := g.udp[a]; p != nil {
+			p.found = false
+		} else {
+			g.udpLocked(a)
+		}
+	}
+	signal(g.wake)
+}
+
+// udpLocked adds a path by UDP.
+func (g *Gateway) udpLocked(a netip.AddrPort) *udpPath {
+	p := &udpPath{g: g, id: g.addLocked(UDP), ep: g.b.newUDPEndpoint(a, netip.Addr{})}
+	g.udp[a], g.paths[p.id] = p, p
+	g.b.addUDP(p)
+	return p
+}
+
+func (g *Gateway) removeLocked(a netip.AddrPort, p *udpPath) {
+	delete(g.udp, a)
+	delete(g.paths, p.id)
+	g.set.Remove(time.Now(), p.id)
+	g.b.removeUDP(p)
+}
+
+// addUDP makes what comes from p's address p's.
+func (b *Bind) addUDP(p *udpPath) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ps := append(slices.Clone(b.udpPaths[p.ep.dst]), p)
+	slices.SortStableFunc(ps, func(x, y *udpPath) int { return int(x.g.number) - int(y.g.number) })
+	b.udpPaths[p.ep.dst] = ps
+	b.epoch.Add(1)
+}
+
+func (b *Bind) removeUDP(p *udpPath) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ps := slices.DeleteFunc(slices.Clone(b.udpPaths[p.ep.dst]), func(q *udpPath) bool { return q == p })
+	if b.udpPaths[p.ep.dst] = ps; len(ps) == 0 {
+		delete(b.udpPaths, p.ep.dst)
+	}
+	b.epoch.Add(1)
+}
+
+// Rouse tells that the host's network has changed, or that it woke up: all
+// paths are tried at once.
+func (g *Gateway) Rouse() {
+	g.mu.Lock()
+	g.set.Rouse(time.Now())
+	s := g.stream
+	g.mu.Unlock()
+	if s != nil {
+		signal(s.doubt)
+	}
+	signal(g.wake)
+}
+
+// Close ends the paths and forgets the Gateway.
+func (g *Gateway) Close() error {
+	g.once.Do(func() {
+		g.mu.Lock()
+		g.closed = true
+		for a, p := range g.udp {
+			g.removeLocked(a, p)
+		}
+		g.held = nil
+		g.mu.Unlock()
+		g.active.Store(nil)
+		g.cancel()
+	})
+	g.wait.Wait()
+	b := g.b
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.gateways, g.dst)
+	id := g.key.ID()
+	b.byKey[id] = slices.DeleteFunc(slices.Clone(b.byKey[id]), func(o *Gateway) bool { return o == g })
+	if len(b.byKey[id]) == 0 {
+		delete(b.byKey, id)
+	}
+	b.epoch.Add(1)
 	return nil
+}
+
+// run does what the Set says.
+func (g *Gateway) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		g.mu.Lock()
+		now := time.Now()
+		todo := g.set.Tick(now, func(id paths.ID) paths.Traffic {
+			if p := g.paths[id]; p != nil {
+				return p.traffic()
+			}
+			return paths.Traffic{}
+		})
+		g.mu.Unlock()
+		for _, a := range todo {
+			g.do(a)
+		}
+		g.mu.Lock()
+		g.tidyLocked(now)
+		next := g.set.Next(now)
+		g.mu.Unlock()
+
+		if next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case <-timer.C:
+		case <-g.wake:
+		case <-g.ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *Gateway) do(a paths.Action) {
+	switch a := a.(type) {
+	case paths.Ping:
+		g.ping(a)
+	case paths.Use:
+		g.mu.Lock()
+		p := g.paths[a.ID]
+		g.mu.Unlock()
+		if p != nil {
+			g.use(&activePath{p, a.ID}, a.Why)
+		}
+	case paths.Drop:
+		g.use(nil, a.Why)
+	case paths.Redial:
+		g.mu.Lock()
+		s := g.stream
+		g.mu.Unlock()
+		if s != nil && s.id == a.ID {
+			s.redial(a.Why)
+		}
+	}
+}
+
+func (g *Gateway) ping(a paths.Ping) {
+	g.mu.Lock()
+	p, limit := g.paths[a.ID], g.set.State(a.ID).Datagram
+	g.mu.Unlock()
+	if p == nil {
+		return
+	}
+	// A ping that cannot be sent is one that is not answered.
+	p.probe(g.key.Append(nil, probe.Message{
+		Kind: probe.Ping, TxID: g.txID(a.ID, a.Seq), Limit: limit, Size: a.Size,
+	}))
+}
+
+// txID is a number that no other ping with this key has.
+func (g *Gateway) txID(id paths.ID, seq uint32) uint64 {
+	return g.salt ^ (uint64(id)<<32 | uint64(seq))
+}
+
+// use makes p, nil for none, the active path.
+func (g *Gateway) use(p *activePath, why string) {
+	old := g.active.Swap(p)
+	g.mu.Lock()
+	closed := g.closed
+	if closed {
+		g.active.Store(nil)
+	}
+	g.why = why
+	close(g.moves)
+	g.moves = make(chan struct{})
+	g.mu.Unlock()
+	if old != nil {
+		old.leave()
+	}
+	if closed {
+		return
+	}
+	if p == nil {
+		g.log.Debug("no path", "err", why)
+		return
+	}
+	st := p.status()
+	g.log.Debug("path", "path", st.Kind, "addr", st.Remote, "reason", why)
+	g.moved(p.path)
+}
+
+// moved is for when datagrams go a way on which they have not gone before. It
+// sends what has waited, repeats a handshake initiation that may have been lost
+// with the path before, and has the tunnel show itself to the gateway.
+func (g *Gateway) moved(p path) {
+	g.mu.Lock()
+	var first [][]byte
+	if time.Since(g.heldAt) < heldFor {
+		first = g.held
+	}
+	g.held = nil
+	if g.init.msg != nil && time.Since(g.init.sent) < rekeyTimeout {
+		first = append(first, slices.Clone(g.init.msg))
+	}
+	g.mu.Unlock()
+	// The path may be slow to take it, and probing must go on meanwhile.
+	g.wait.Go(func() {
+		if len(first) > 0 {
+			p.send(first, g.ctx.Done())
+		}
+		g.b.notifyMoved()
+	})
 }
 
 // send is the Bind's Send to this endpoint.
 func (g *Gateway) send(bufs [][]byte, cancel <-chan struct{}) error {
-	g.mu.Lock()
 	if len(bufs) == 1 && len(bufs[0]) == initiationSize && bufs[0][0] == msgInitiation {
+		g.mu.Lock()
 		g.init.msg = append(g.init.msg[:0], bufs[0]...)
 		g.init.sent = time.Now()
+		g.mu.Unlock()
 	}
-	p := g.active
-	g.mu.Unlock()
-	if p == nil {
-		return nil
+	if p := g.active.Load(); p != nil {
+		if err := p.send(bufs, cancel); err != errNotUp {
+			return err
+		}
 	}
-	return p.send(bufs, cancel)
+	g.hold(bufs)
+	return nil
 }
 
-// pathUp is called by a path that has begun to carry datagrams. It repeats a
-// handshake initiation that may have been lost with the path before, and has
-// the tunnel show itself to the gateway on the new path.
-func (g *Gateway) pathUp(p path) {
+// hold keeps bufs for the path to come. Initiations are left out: the last one is
+// repeated anyhow.
+func (g *Gateway) hold(bufs [][]byte) {
 	g.mu.Lock()
-	var again []byte
-	if time.Since(g.init.sent) < rekeyTimeout {
-		again = append(again, g.init.msg...)
+	defer g.mu.Unlock()
+	if g.closed {
+		return
 	}
+	if len(g.held) == 0 || time.Since(g.heldAt) > heldFor {
+		g.held, g.heldAt = nil, time.Now()
+	}
+	for _, m := range bufs {
+		if len(g.held) < heldMax && len(m) > 0 && m[0] != msgInitiation {
+			g.held = append(g.held, slices.Clone(m))
+		}
+	}
+}
+
+// heard acts on an authentic probe of the gateway. It runs where datagrams are
+// received.
+func (g *Gateway) heard(w way, m probe.Message) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return
+	}
+	now := time.Now()
+	switch m.Kind {
+	case probe.Pong:
+		tx := m.TxID ^ g.salt
+		id := paths.ID(tx >> 32)
+		p := g.paths[id]
+		if p == nil || !p.is(w) {
+			return
+		}
+		g.set.Pong(now, id, uint32(tx))
+		if w.c == nil && m.Observed.IsValid() {
+			g.observed = m.Observed
+		}
+	case probe.Ping:
+		if w.c == nil {
+			g.knockedLocked(now, w.from)
+		}
+		g.b.tell(w, g.key.Append(nil, probe.Message{Kind: probe.Pong, TxID: m.TxID, Size: m.Size}))
+	}
+	g.draining = g.draining || m.Draining
+	signal(g.wake)
+}
+
+// knockedLocked is for a ping of the gateway from address a, which it may have
+// sent before we have heard of a.
+func (g *Gateway) knockedLocked(now time.Time, a netip.AddrPort) {
+	if g.only == APIServer {
+		return
+	}
+	p := g.udp[a]
+	if p == nil {
+		found := 0
+		for _, q := range g.udp {
+			if q.found {
+				found++
+			}
+		}
+		if found == maxFound {
+			return
+		}
+		p = g.udpLocked(a)
+		p.found = true
+	}
+	p.knocked = now
+	g.set.Knock(now, p.id)
+}
+
+// streamChanged tells the Set whether a stream stands; fresh says that it is a
+// new one, to which the datagrams under way, and the gateway, have to be moved.
+func (g *Gateway) streamChanged(p *streamPath, fresh bool) {
+	g.mu.Lock()
+	// Whoever ends may tell later than whoever took its place.
+	g.set.Up(time.Now(), p.id, p.current() != nil)
 	g.mu.Unlock()
-	if again != nil {
-		p.send([][]byte{again}, nil)
+	if a := g.active.Load(); fresh && a != nil && a.id == p.id {
+		g.moved(p)
 	}
-	g.b.notifyMoved()
+	signal(g.wake)
+}
+
+// tidyLocked passes on what the Set has learned.
+func (g *Gateway) tidyLocked(now time.Time) {
+	for a, p := range g.udp {
+		st := g.set.State(p.id)
+		p.limit.Store(int32(st.Datagram))
+		if p.found && !st.Live && now.Sub(p.knocked) > foundFor {
+			g.removeLocked(a, p)
+		}
+	}
+	if next := g.tellLocked(); !next.equal(g.told) {
+		g.told = next
+		signal(g.changed)
+	}
 }

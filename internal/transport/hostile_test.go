@@ -34,6 +34,9 @@ func visit(t testing.TB, a net.Addr) net.Conn {
 	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, hello) {
 		t.Fatalf("greeted with %q, %v", got, err)
 	}
+	if _, err := io.ReadFull(c, make([]byte, 14)); err != nil { // an acknowledgement of nothing
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -180,8 +183,7 @@ func TestTwoHundredStreams(t *testing.T) {
 			}
 		})
 	}
-	g := laptop.gateway(t, gw)
-	g.UseStream(dialTo(a))
+	laptop.gateway(t, gw, dialTo(a))
 	gw.echo()
 	f := newFlow(laptop, gw.addr, 1000)
 	for start, seq := time.Now(), uint32(0); time.Since(start) < 2*time.Second; seq++ {
@@ -200,19 +202,13 @@ func TestManyLaptops(t *testing.T) {
 	gw.echo()
 	const n = 20
 	laptops := make([]*node, n)
-	gws := gw.peer("")
 	for i := range laptops {
 		laptops[i] = newNode(t, 1420, transport.Options{})
 	}
 	setAll(t, gw, laptops)
 	var wait sync.WaitGroup
 	for _, l := range laptops {
-		g := l.bind.NewGateway(transport.GatewayConfig{})
-		t.Cleanup(func() { g.Close() })
-		p := gws
-		p.Endpoint = g.Endpoint()
-		l.peers(p)
-		g.UseStream(dialTo(a))
+		l.reach(t, gw, dialTo(a))
 		wait.Go(func() {
 			f := newFlow(l, gw.addr, 500)
 			for seq := range uint32(50) {
@@ -247,9 +243,6 @@ func TestStalledLaptopDoesNotStallOthers(t *testing.T) {
 	setAll(t, gw, []*node{sleeper, awake})
 	stalled := make(chan struct{})
 	for _, l := range []*node{sleeper, awake} {
-		g := l.bind.NewGateway(transport.GatewayConfig{})
-		t.Cleanup(func() { g.Close() })
-		l.peers(gw.peer(g.Endpoint()))
 		dial := dialTo(a)
 		if l == sleeper {
 			dial = func(ctx context.Context) (net.Conn, error) {
@@ -257,7 +250,7 @@ func TestStalledLaptopDoesNotStallOthers(t *testing.T) {
 				return &sleepyConn{Conn: c, asleep: stalled, closed: make(chan struct{})}, err
 			}
 		}
-		g.UseStream(dial)
+		l.reach(t, gw, dial)
 	}
 	gw.echo()
 	newFlow(sleeper, gw.addr, 100).mustExchange(t, 0, 1)
@@ -310,8 +303,7 @@ func (c *sleepyConn) Close() error {
 // The gateway says nothing to who has no key: not by UDP either.
 func TestGarbageDatagramsAreNotAnswered(t *testing.T) {
 	laptop, gw := newNode(t, 1420, transport.Options{}), newNode(t, 1420, transport.Options{})
-	g := laptop.gateway(t, gw)
-	g.UseUDP(gw.udpAddr())
+	g := laptop.gateway(t, gw, nil, gw.udpAddr())
 	gw.echo()
 	f := newFlow(laptop, gw.addr, 1000)
 	f.mustExchange(t, 0, 10)

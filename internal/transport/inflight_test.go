@@ -1,7 +1,9 @@
 package transport
 
 import (
+	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -10,39 +12,38 @@ import (
 // chain is a stream in simulated time: a sender with an inflight, a hop with a
 // rate and all the buffer in the world, a receiver with an acker.
 type chain struct {
-	f    inflight
-	a    acker
-	now  time.Time
-	rate float64 // bytes per second
-	way  time.Duration
+	f     inflight
+	a     acker
+	now   time.Time
+	rate  float64       // bytes per second
+	way   time.Duration // one way
+	limit float64       // bytes per second that the program sends; 0: all it can
 
-	free    time.Time // when the hop has sent all it holds
-	arrive  []event   // at the receiver
-	acks    []event   // at the sender
-	limit   float64   // bytes per second the program sends; 0: all it can
-	offered float64
-	delays  []time.Duration // each chunk's, sender to receiver
-	got     int
+	free     time.Time // when the hop has sent all it holds
+	arriving []event
+	acks     []event
+	offered  float64
+
+	// What measure looks at.
+	got    int
+	queued []time.Duration // how long each chunk waited
 }
 
 type event struct {
-	at    time.Time
-	bytes uint64
-	held  time.Duration
-	sent  time.Time
+	at, sent time.Time
+	bytes    uint64
+	held     time.Duration
 }
 
 func newChain(mbit float64, rtt time.Duration) *chain {
 	c := &chain{now: time.Unix(1e9, 0), rate: mbit * 1e6 / 8, way: rtt / 2}
-	c.free = c.now
 	c.f.ack(c.now, 0, 0) // the other end says that it acknowledges
 	return c
 }
 
-// run lets d pass in steps of 100 us.
+// run lets d pass.
 func (c *chain) run(d time.Duration) {
-	const step = 100 * time.Microsecond
-	const chunk = 16 << 10
+	const step, chunk = 100 * time.Microsecond, 16 << 10
 	for end := c.now.Add(d); c.now.Before(end); c.now = c.now.Add(step) {
 		for len(c.acks) > 0 && !c.acks[0].at.After(c.now) {
 			if err := c.f.ack(c.now, c.acks[0].bytes, c.acks[0].held); err != nil {
@@ -53,22 +54,22 @@ func (c *chain) run(d time.Duration) {
 		c.offered += c.limit * step.Seconds()
 		for c.f.room() > 0 && (c.limit == 0 || c.offered >= chunk) {
 			c.offered -= chunk
-			n := min(chunk, c.f.room())
-			c.f.send(c.now, n)
+			c.f.send(c.now, chunk)
 			if c.free.Before(c.now) {
 				c.free = c.now
 			}
-			c.free = c.free.Add(time.Duration(float64(n) / c.rate * 1e9))
-			c.arrive = append(c.arrive, event{at: c.free.Add(c.way), bytes: uint64(n), sent: c.now})
+			c.free = c.free.Add(time.Duration(chunk / c.rate * 1e9))
+			c.arriving = append(c.arriving, event{at: c.free.Add(c.way), sent: c.now, bytes: chunk})
 		}
 		if c.f.room() > 0 {
 			c.f.dry()
 		}
-		for len(c.arrive) > 0 && !c.arrive[0].at.After(c.now) {
-			c.a.receive(c.now, int(c.arrive[0].bytes))
-			c.got += int(c.arrive[0].bytes)
-			c.delays = append(c.delays, c.now.Sub(c.arrive[0].sent))
-			c.arrive = c.arrive[1:]
+		for len(c.arriving) > 0 && !c.arriving[0].at.After(c.now) {
+			e := c.arriving[0]
+			c.arriving = c.arriving[1:]
+			c.a.receive(c.now, int(e.bytes))
+			c.got += int(e.bytes)
+			c.queued = append(c.queued, c.now.Sub(e.sent)-c.way)
 		}
 		if at, ok := c.a.due(); ok && !at.After(c.now) {
 			bytes, held := c.a.take(c.now)
@@ -78,25 +79,179 @@ func (c *chain) run(d time.Duration) {
 }
 
 // measure runs for d and returns the share of the hop's rate that was used and
-// the median and the longest queueing delay.
+// the median and the longest queue.
 func (c *chain) measure(d time.Duration) (used float64, median, longest time.Duration) {
-	c.delays, c.got = c.delays[:0], 0
+	c.queued, c.got = c.queued[:0], 0
 	c.run(d)
-	slices.Sort(c.delays)
-	if len(c.delays) == 0 {
+	if len(c.queued) == 0 {
 		return 0, 0, 0
 	}
-	return float64(c.got) / d.Seconds() / c.rate, c.delays[len(c.delays)/2] - c.way, c.delays[len(c.delays)-1] - c.way
+	slices.Sort(c.queued)
+	return float64(c.got) / d.Seconds() / c.rate, c.queued[len(c.queued)/2], c.queued[len(c.queued)-1]
 }
 
-func TestSim(t *testing.T) {
-	for _, mbit := range []float64{1, 5, 20, 50, 200, 1000, 4000} {
-		for _, rtt := range []time.Duration{200 * time.Microsecond, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond, 300 * time.Millisecond} {
-			c := newChain(mbit, rtt)
-			u0, m0, l0 := c.measure(2 * time.Second)
-			u, m, l := c.measure(28 * time.Second)
-			fmt.Printf("%6.0f Mbit/s %6v: first 2s %3.0f%% %5v %5v; then %3.0f%% median %v longest %v window %d KiB marks %d\n", mbit, rtt,
-				u0*100, m0.Round(time.Millisecond), l0.Round(time.Millisecond), u*100, m.Round(time.Millisecond), l.Round(time.Millisecond), c.f.window>>10, len(c.f.marks))
+func TestWindowFillsTheWireAndLittleMore(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		mbit            float64
+		rtt             time.Duration
+		used            float64 // at least, after 3 s
+		median, longest time.Duration
+	}{
+		// A slow wire takes its time for the smallest window.
+		{5, 20 * ms, 0.98, 130 * ms, 200 * ms},
+		{5, 150 * ms, 0.94, 100 * ms, 250 * ms},
+		{50, ms, 0.98, 35 * ms, 60 * ms},
+		{50, 20 * ms, 0.98, 35 * ms, 60 * ms},
+		{50, 150 * ms, 0.95, 35 * ms, 150 * ms},
+		{500, 20 * ms, 0.98, 30 * ms, 60 * ms},
+		{500, 150 * ms, 0.95, 30 * ms, 150 * ms},
+		// Loopback, where nothing but the computer limits.
+		{1000, ms / 10, 0.99, 30 * ms, 60 * ms},
+		{8000, ms / 10, 0.99, 30 * ms, 60 * ms},
+	} {
+		t.Run(fmt.Sprintf("%v Mbit/s, %v", c.mbit, c.rtt), func(t *testing.T) {
+			s := newChain(c.mbit, c.rtt)
+			used, median, longest := s.measure(3 * time.Second)
+			t.Logf("first 3 s: %3.0f %% used, queue %v, at most %v", used*100, median, longest)
+			used, median, longest = s.measure(20 * time.Second)
+			t.Logf("from then: %3.0f %% used, queue %v, at most %v, window %d KiB", used*100, median, longest, s.f.window>>10)
+			if used < c.used || median > c.median || longest > c.longest {
+				t.Errorf("want %.0f %%, queue %v, at most %v", c.used*100, c.median, c.longest)
+			}
+		})
+	}
+}
+
+func TestWindowFollowsTheWire(t *testing.T) {
+	s := newChain(50, 20*time.Millisecond)
+	s.run(5 * time.Second)
+	want := func(what string, used float64, queue time.Duration) {
+		t.Helper()
+		s.run(3 * time.Second)
+		if u, q, _ := s.measure(2 * time.Second); u < used || q > queue {
+			t.Errorf("%s: %.0f %% used, queue %v; want %.0f %%, %v", what, u*100, q, used*100, queue)
 		}
 	}
+	s.rate /= 10
+	want("the wire is ten times slower", 0.97, 130*time.Millisecond)
+	s.rate *= 10
+	want("and as before", 0.97, 40*time.Millisecond)
+	s.way = 60 * time.Millisecond
+	s.run(10 * time.Second)
+	want("the way is longer", 0.95, 40*time.Millisecond)
+	s.way = 5 * time.Millisecond
+	want("and shorter", 0.97, 40*time.Millisecond)
+}
+
+// Silence says nothing about the wire.
+func TestWindowOutlastsLightUse(t *testing.T) {
+	s := newChain(50, 60*time.Millisecond)
+	s.run(5 * time.Second)
+	before := s.f.window
+	s.limit = 1e6 / 8
+	s.run(20 * time.Second)
+	if w := s.f.window; w < before*3/4 || w > 2*before {
+		t.Errorf("a window of %d bytes became %d", before, w)
+	}
+	s.limit = 0
+	s.run(time.Second)
+	if used, median, _ := s.measure(2 * time.Second); used < 0.95 || median > 40*time.Millisecond {
+		t.Errorf("%.0f %% used, queue %v", used*100, median)
+	}
+}
+
+func TestWithoutAcknowledgementsThereIsNoLimit(t *testing.T) {
+	var f inflight
+	now := time.Unix(1e9, 0)
+	f.send(now, 100<<20)
+	if r := f.room(); r != math.MaxInt {
+		t.Errorf("room for %d", r)
+	}
+	if err := f.ack(now, 1000, 0); err != nil { // the first says that it can
+		t.Error(err)
+	}
+	if r := f.room(); r != 0 {
+		t.Errorf("room for %d with 100 MiB on the way", r)
+	}
+	if err := f.ack(now, 100<<20, 0); err != nil {
+		t.Error(err)
+	}
+	if r := f.room(); r != windowStart {
+		t.Errorf("room for %d, want %d", r, windowStart)
+	}
+}
+
+func TestFalseAcknowledgementsAreRefused(t *testing.T) {
+	var f inflight
+	now := time.Unix(1e9, 0)
+	f.send(now, 1000)
+	for _, c := range []struct {
+		bytes uint64
+		ok    bool
+	}{{0, true}, {500, true}, {500, true}, {499, false}, {1001, false}, {math.MaxUint64, false}, {1000, true}} {
+		if err := f.ack(now, c.bytes, 0); (err == nil) != c.ok {
+			t.Errorf("%d of 1000 acknowledged: %v", c.bytes, err)
+		}
+	}
+}
+
+// Whatever the other end says, the window stays within its bounds.
+func FuzzInflight(f *testing.F) {
+	f.Add([]byte{9, 200, 0, 0, 40, 255, 9, 9, 3, 128, 128, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var f inflight
+		now := time.Unix(1e9, 0)
+		for ; len(b) >= 4; b = b[4:] {
+			now = now.Add(time.Duration(b[0]) * time.Duration(b[0]) * 100 * time.Microsecond)
+			if b[1] > 0 {
+				f.send(now, int(b[1])<<9)
+			} else {
+				f.dry()
+			}
+			f.ack(now, f.acked+uint64(b[2])<<9, time.Duration(b[3])*ackUnit*16)
+			if f.window < 0 || f.window > windowCeil || f.window > 0 && f.window < windowFloor {
+				t.Fatalf("a window of %d", f.window)
+			}
+			if len(f.marks) > int(f.sent-f.acked) {
+				t.Fatalf("%d marks of %d bytes", len(f.marks), f.sent-f.acked)
+			}
+		}
+	})
+}
+
+func TestAckerTells(t *testing.T) {
+	var a acker
+	start := time.Unix(1e9, 0)
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	want := func(d time.Duration, due bool) {
+		t.Helper()
+		if got, ok := a.due(); ok != due || ok && !got.Equal(at(d)) {
+			t.Errorf("due %v after %v; want %v, %v", ok, got.Sub(start), due, d)
+		}
+	}
+	want(0, false)
+	a.receive(at(0), 100)
+	a.receive(at(5*time.Millisecond), 100)
+	want(ackDelay, true)
+	if bytes, held := a.take(at(ackDelay)); bytes != 200 || held != 15*time.Millisecond {
+		t.Errorf("told of %d, held %v", bytes, held)
+	}
+	want(0, false)
+	a.receive(at(ackDelay), ackEvery)
+	want(ackDelay+ackPause, true)
+}
+
+func FuzzAck(f *testing.F) {
+	f.Add(appendAck(nil, 1<<40, 20*time.Millisecond))
+	f.Add([]byte("pa"))
+	f.Fuzz(func(t *testing.T, m []byte) {
+		n, held, ok := parseAck(m)
+		if !ok {
+			return
+		}
+		if again := appendAck(nil, n, held); !bytes.Equal(again, m[:ackLen]) {
+			t.Errorf("%x became %x", m[:ackLen], again)
+		}
+	})
 }

@@ -1,48 +1,62 @@
 package transport
 
 import (
-	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"podnet.dev/internal/paths"
 )
 
 // udpPath sends by the Bind's own sockets to one address.
 type udpPath struct {
 	g      *Gateway
+	id     paths.ID
 	ep     *udpEndpoint
-	since  time.Time
 	rx, tx atomic.Uint64
-	wait   sync.WaitGroup
+	limit  atomic.Int32 // the longest datagram that passes, in bytes; 0: not known
+	failed atomic.Pointer[error]
+
+	// Under Gateway.mu.
+	found   bool      // the gateway has pinged from there, nobody has told us
+	knocked time.Time // when it last did
 }
 
-// newUDPPath registers the address as g's. It stays g's until g is closed:
-// datagrams on their way when the path changes are still worth reading.
-func newUDPPath(g *Gateway, addr netip.AddrPort) *udpPath {
-	p := &udpPath{g: g, ep: g.b.newUDPEndpoint(addr, netip.Addr{}), since: time.Now()}
-	g.b.mu.Lock()
-	g.b.udpPaths[p.ep.dst] = p
-	g.b.mu.Unlock()
-	g.b.epoch.Add(1)
-	p.wait.Go(func() { g.pathUp(p) })
-	return p
+func (p *udpPath) send(bufs [][]byte, _ <-chan struct{}) (err error) {
+	// A path that is in use has carried MinDatagram.
+	if limit := max(int(p.limit.Load()), paths.MinDatagram); longest(bufs) > limit {
+		err = p.g.b.cut(bufs, p.ep, limit)
+	} else {
+		err = p.g.b.udp.send(bufs, p.ep)
+	}
+	if err != nil {
+		return err
+	}
+	for _, m := range bufs {
+		p.tx.Add(uint64(len(m)))
+	}
+	return nil
 }
 
-func (p *udpPath) send(bufs [][]byte, _ <-chan struct{}) error {
-	err := p.g.b.udp.send(bufs, p.ep)
-	if err == nil {
-		for _, m := range bufs {
-			p.tx.Add(uint64(len(m)))
-		}
+func (p *udpPath) probe(m []byte) error {
+	err := p.g.b.tell(way{from: p.ep.dst}, m)
+	if len(m) <= paths.MinDatagram { // longer ones are meant to fail
+		p.failed.Store(&err)
 	}
 	return err
 }
 
-func (p *udpPath) status() PathStatus {
-	return PathStatus{
-		Kind: UDP, Remote: p.ep.DstToString(), Live: true, Since: p.since,
-		RxBytes: p.rx.Load(), TxBytes: p.tx.Load(),
-	}
+func (p *udpPath) leave() {}
+
+func (p *udpPath) is(w way) bool { return w.c == nil && w.from == p.ep.dst }
+
+func (p *udpPath) traffic() paths.Traffic {
+	return paths.Traffic{Sent: p.tx.Load(), Received: p.rx.Load()}
 }
 
-func (p *udpPath) close() { p.wait.Wait() }
+func (p *udpPath) status() PathStatus {
+	st := PathStatus{Kind: UDP, Remote: p.ep.DstToString(), RxBytes: p.rx.Load(), TxBytes: p.tx.Load()}
+	if err := p.failed.Load(); err != nil {
+		st.LastError = *err
+	}
+	return st
+}

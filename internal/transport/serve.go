@@ -78,6 +78,8 @@ func (b *Bind) serveStream(ctx context.Context, conn net.Conn) error {
 	var rx, tx atomic.Uint64
 	c := newCarrier(b, conn, &rx, &tx)
 	c.ep = &streamEndpoint{address: address{synthetic(streamPrefix, b.streamID.Add(1))}, c: c}
+	b.heedStream(c)
+	defer b.answers.forget(c)
 	stopCarrier := context.AfterFunc(ctx, func() { c.close(context.Cause(ctx)) })
 	defer stopCarrier()
 	return c.run()

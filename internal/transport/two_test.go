@@ -15,6 +15,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 )
@@ -194,13 +195,62 @@ func dialTo(a net.Addr) func(context.Context) (net.Conn, error) {
 	}
 }
 
-// gateway gives n a Gateway for g and makes g's side know n.
-func (n *node) gateway(t testing.TB, g *node) *transport.Gateway {
-	gw := n.bind.NewGateway(transport.GatewayConfig{})
+// probeKey is the key of n's and g's probes.
+func (n *node) probeKey(g *node) probe.Key {
+	n.t.Helper()
+	k, err := probe.NewKey(n.key, g.public())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return k
+}
+
+// answer makes g answer the probes of laptops, and of no others.
+func (g *node) answer(laptops ...*node) {
+	var keys []probe.Key
+	for _, l := range laptops {
+		keys = append(keys, g.probeKey(l))
+	}
+	g.bind.Answer(keys)
+}
+
+// dialer opens the stream of the apiserver path.
+type dialer = func(context.Context) (net.Conn, error)
+
+// reach gives n a Gateway that leads to g, and to which g's side still has to be
+// told of n.
+func (n *node) reach(t testing.TB, g *node, stream dialer, udp ...netip.AddrPort) *transport.Gateway {
+	gw := n.bind.NewGateway(transport.GatewayConfig{Key: n.probeKey(g), Stream: stream})
 	t.Cleanup(func() { gw.Close() })
-	g.peers(n.peer(""))
+	gw.SetUDP(udp)
 	n.peers(g.peer(gw.Endpoint()))
 	return gw
+}
+
+// gateway gives n a Gateway that leads to g, and makes n g's only laptop.
+func (n *node) gateway(t testing.TB, g *node, stream dialer, udp ...netip.AddrPort) *transport.Gateway {
+	g.answer(n)
+	g.peers(n.peer(""))
+	return n.reach(t, g, stream, udp...)
+}
+
+// wantKind waits until the active path of g is of kind k.
+func wantKind(t testing.TB, g *transport.Gateway, k transport.Kind, limit time.Duration) transport.PathStatus {
+	t.Helper()
+	for start := time.Now(); ; {
+		st := g.Status()
+		if st.Active.Kind == k {
+			return st.Active
+		}
+		left := limit - time.Since(start)
+		if left <= 0 {
+			t.Fatalf("the path is %q, not %q, after %v: %+v", st.Active.Kind, k, limit, st.Paths)
+		}
+		select {
+		case <-g.Changed():
+		case <-time.After(min(left, 50*time.Millisecond)):
+		}
+	}
 }
 
 // flow is a conversation inside the tunnel that numbers its messages, repeats
@@ -274,6 +324,7 @@ func mustHandshake(t testing.TB, n *node, with key.Public) {
 // setAll makes the laptops n's peers.
 func setAll(t testing.TB, n *node, laptops []*node) {
 	t.Helper()
+	n.answer(laptops...)
 	var ps []tunnel.Peer
 	for _, l := range laptops {
 		ps = append(ps, l.peer(""))

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
+
+	"podnet.dev/internal/paths"
 )
 
 // udpRoute is what the sockets have learned about the way to an endpoint.
@@ -98,16 +100,29 @@ func (s *linuxSockets) close() error {
 }
 
 func (s *linuxSockets) send(bufs [][]byte, ep *udpEndpoint) error {
-	s.mu.RLock()
-	u := s.v6
-	if ep.dst.Addr().Is4() {
-		u = s.v4
-	}
-	s.mu.RUnlock()
+	u := s.socket(ep)
 	if u == nil {
 		return unix.EAFNOSUPPORT
 	}
 	return u.send(bufs, ep)
+}
+
+func (s *linuxSockets) probe(m []byte, ep *udpEndpoint) error {
+	u := s.socket(ep)
+	if u == nil {
+		return unix.EAFNOSUPPORT
+	}
+	return u.probe(m, ep)
+}
+
+// socket is the one that reaches ep; nil: there is none.
+func (s *linuxSockets) socket(ep *udpEndpoint) *udpSocket {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if ep.dst.Addr().Is4() {
+		return s.v4
+	}
+	return s.v6
 }
 
 func (s *linuxSockets) setMark(mark uint32) error {
@@ -133,17 +148,20 @@ type udpSocket struct {
 	c    *net.UDPConn
 	rc   syscall.RawConn
 	port uint16
+	v6   bool
 	gso  atomic.Bool // the kernel segments what we send
+
+	dontFragment sync.Mutex // held while what is sent must not be fragmented
 
 	rxMu sync.Mutex // held by a receive, so that close can free rx
 	rx   *receiver  // nil: closed
 }
 
 func newUDPSocket(b *Bind, network string, port uint16) (*udpSocket, error) {
-	u := &udpSocket{b: b}
-	lc := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
+	u := &udpSocket{b: b, v6: network == "udp6"}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
-		cerr := c.Control(func(fd uintptr) { err = u.configure(int(fd), network == "udp6") })
+		cerr := c.Control(func(fd uintptr) { err = u.configure(int(fd)) })
 		return errors.Join(cerr, err)
 	}}
 	pc, err := lc.ListenPacket(context.Background(), network, ":"+strconv.Itoa(int(port)))
@@ -164,7 +182,7 @@ func newUDPSocket(b *Bind, network string, port uint16) (*udpSocket, error) {
 
 // configure sets what must be there before the first datagram. Only the lack of
 // what is needed to answer from the right address is an error.
-func (u *udpSocket) configure(fd int, v6 bool) error {
+func (u *udpSocket) configure(fd int) error {
 	opt := u.b.opt
 	// Up to net.core.{r,w}mem_max for all, beyond with CAP_NET_ADMIN.
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, opt.RecvBuffer)
@@ -174,7 +192,7 @@ func (u *udpSocket) configure(fd int, v6 bool) error {
 	unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 	_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 	u.gso.Store(err == nil)
-	if v6 {
+	if u.v6 {
 		return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1),
 			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
 	}
@@ -264,6 +282,52 @@ func (u *udpSocket) send(bufs [][]byte, ep *udpEndpoint) error {
 		}
 	}
 	return nil
+}
+
+// probe sends m to ep, or fails, without waiting. A long one goes out whole or
+// not at all, whatever the kernel has heard about the path: it is to find out.
+func (u *udpSocket) probe(m []byte, ep *udpEndpoint) error {
+	st := senders.Get().(*sender)
+	defer senders.Put(st)
+	defer st.forget()
+	st.hasty = true
+	defer func() { st.hasty = false }()
+	for range 2 {
+		st.build([][]byte{m}, ep, false)
+		if len(m) > paths.MinDatagram {
+			u.dontFragment.Lock()
+			u.discover(unix.IP_PMTUDISC_PROBE)
+		}
+		_, errno, err := st.flush(u.rc)
+		if len(m) > paths.MinDatagram {
+			u.discover(unix.IP_PMTUDISC_WANT) // the kernel's default
+			u.dontFragment.Unlock()
+		}
+		switch {
+		case err != nil:
+			return err
+		case errno == 0:
+			return nil
+		case ep.SrcIP().IsValid() && isBadSource(errno):
+			ep.ClearSrc()
+		default:
+			return errno
+		}
+	}
+	return unix.EADDRNOTAVAIL
+}
+
+// discover sets how the socket deals with paths' MTUs. What others send in the
+// same microsecond is treated likewise: at worst, a datagram that needs
+// fragments is lost.
+func (u *udpSocket) discover(how int) {
+	u.rc.Control(func(fd uintptr) {
+		if u.v6 {
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, how)
+		} else {
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how)
+		}
+	})
 }
 
 // zoneIndex is the interface of a link-local address's zone.

@@ -1,0 +1,195 @@
+package transport
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"podnet.dev/internal/paths"
+	"podnet.dev/internal/probe"
+)
+
+const (
+	// A laptop pings its paths every 2 s, and dead ones every 8 s or so. What
+	// it has not pinged for wayFor is no way to it any more.
+	wayFor = time.Minute
+	// recent is for what a notice should reach.
+	recent = 10 * time.Second
+	// maxWays is how many UDP addresses and streams are remembered of each
+	// laptop. It uses one or two.
+	maxWays = 8
+)
+
+// answers is the gateway's side of probing. It knows whom to answer, answers by
+// the way the question came, and remembers what questions tell of the ways back.
+type answers struct {
+	b        *Bind
+	draining atomic.Bool
+	known    atomic.Pointer[map[probe.ID]*prober]
+
+	mu  sync.RWMutex
+	udp map[netip.AddrPort]*udpWay
+}
+
+// prober is a laptop that may ask.
+type prober struct {
+	key probe.Key
+
+	// Under answers.mu.
+	at      time.Time // of the last ping
+	kind    Kind      // that it came by
+	udpAt   time.Time // of the last one by UDP
+	udp     []netip.AddrPort
+	streams []*carrier
+}
+
+// udpWay is a UDP address from which an authentic ping has come.
+type udpWay struct {
+	p     *prober
+	to    netip.Addr // ours
+	at    time.Time
+	limit int // the longest datagram that passes, in bytes
+}
+
+func (a *answers) prober(id probe.ID) *prober {
+	if known := a.known.Load(); known != nil {
+		return (*known)[id]
+	}
+	return nil
+}
+
+// Answer makes the Bind answer the probes made with these keys and no others.
+func (b *Bind) Answer(keys []probe.Key) {
+	a := &b.answers
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := make(map[probe.ID]*prober, len(keys))
+	for _, k := range keys {
+		if p := a.prober(k.ID()); p != nil && p.key == k {
+			next[k.ID()] = p
+		} else {
+			next[k.ID()] = &prober{key: k}
+		}
+	}
+	a.known.Store(&next)
+	for addr, w := range a.udp {
+		if next[w.p.key.ID()] != w.p {
+			delete(a.udp, addr)
+		}
+	}
+	b.epoch.Add(1)
+}
+
+// heard acts on an authentic probe of a laptop.
+func (a *answers) heard(p *prober, w way, m probe.Message) {
+	if m.Kind != probe.Ping {
+		return // the pong to a ping that has already done its work in NATs
+	}
+	a.remember(p, w, m.Limit, time.Now())
+	a.b.tell(w, p.key.Append(nil, probe.Message{
+		Kind: probe.Pong, FromGateway: true, Draining: a.draining.Load(),
+		TxID: m.TxID, Observed: w.from, Size: m.Size,
+	}))
+}
+
+func (a *answers) remember(p *prober, w way, limit int, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p.at, p.kind = now, w.kind()
+	if w.c != nil {
+		if !slices.Contains(p.streams, w.c) {
+			p.streams = append(p.streams[max(0, len(p.streams)-maxWays+1):], w.c)
+		}
+		return
+	}
+	p.udpAt = now
+	// A path is not used before it has carried MinDatagram.
+	limit = max(limit, paths.MinDatagram)
+	if old := a.udp[w.from]; old != nil && old.p == p {
+		old.at, old.to, old.limit = now, w.to, limit
+		return
+	}
+	p.udp = slices.DeleteFunc(p.udp, func(addr netip.AddrPort) bool {
+		old := a.udp[addr]
+		gone := old == nil || old.p != p
+		if !gone && now.Sub(old.at) > wayFor {
+			delete(a.udp, addr)
+			gone = true
+		}
+		return gone
+	})
+	if len(p.udp) == maxWays {
+		slices.SortFunc(p.udp, func(x, y netip.AddrPort) int { return a.udp[x].at.Compare(a.udp[y].at) })
+		delete(a.udp, p.udp[0])
+		p.udp = p.udp[1:]
+	}
+	p.udp = append(p.udp, w.from)
+	a.udp[w.from] = &udpWay{p: p, to: w.to, at: now, limit: limit}
+	a.b.epoch.Add(1) // pieces are welcome from there now
+}
+
+// forget ends what is known of a stream.
+func (a *answers) forget(c *carrier) {
+	known := a.known.Load()
+	if known == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range *known {
+		p.streams = slices.DeleteFunc(p.streams, func(s *carrier) bool { return s == c })
+	}
+}
+
+// limit is the longest datagram that reaches a laptop at addr, in bytes; false:
+// none of those that probe is there.
+func (a *answers) limit(addr netip.AddrPort) (int, bool) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if w := a.udp[addr]; w != nil {
+		return w.limit, true
+	}
+	return 0, false
+}
+
+// LastProbe tells when, and by which kind of path, the owner of a key last
+// probed this Bind; zero: never.
+func (b *Bind) LastProbe(id probe.ID) (at time.Time, kind Kind) {
+	p := b.answers.prober(id)
+	if p == nil {
+		return time.Time{}, ""
+	}
+	b.answers.mu.RLock()
+	defer b.answers.mu.RUnlock()
+	return p.at, p.kind
+}
+
+// Drain makes the Bind ask those who probe it to go to another gateway, now and
+// with each answer.
+func (b *Bind) Drain() {
+	a := &b.answers
+	a.draining.Store(true)
+	known := a.known.Load()
+	if known == nil {
+		return
+	}
+	for _, p := range *known {
+		var ways []way
+		a.mu.RLock()
+		for _, addr := range p.udp {
+			if w := a.udp[addr]; w != nil && w.p == p && time.Since(w.at) < recent {
+				ways = append(ways, way{from: addr, to: w.to})
+			}
+		}
+		for _, c := range p.streams {
+			ways = append(ways, way{c: c})
+		}
+		a.mu.RUnlock()
+		notice := p.key.Append(nil, probe.Message{Kind: probe.Notice, FromGateway: true, Draining: true})
+		for _, w := range ways {
+			b.tell(w, notice)
+		}
+	}
+}
