@@ -29,26 +29,22 @@ type Config struct {
 
 // Tunnel is a running device.
 type Tunnel struct {
-	self key.Public
 	port uint16
 	dev  *device.Device
 	bind conn.Bind
 	send *window
+	show *shower
 
 	closeOnce sync.Once
 
 	mu   sync.Mutex
+	self key.Public
 	have peerSet // what the device was told last
 }
 
-// mover is a Bind whose gateways change paths. Transport's Bind is one.
-type mover interface{ OnMove(func()) }
-
 // New starts a device on dev and bind and owns both from then on, also when it
 // fails. A Bind that can tell when a gateway's path has changed makes the
-// tunnel send a keepalive then: WireGuard's responder answers to where the
-// last authentic packet came from, so a side that only listens has to speak
-// once after each move.
+// tunnel send keepalives then, see showAfter.
 func New(dev tun.Device, bind conn.Bind, cfg Config) (*Tunnel, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -62,6 +58,7 @@ func New(dev tun.Device, bind conn.Bind, cfg Config) (*Tunnel, error) {
 		send: send,
 		have: peerSet{},
 	}
+	t.show = newShower(t.dev.SendKeepalivesToPeersWithCurrentKeypair)
 	err := t.dev.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\n", cfg.PrivateKey.Hex(), cfg.ListenPort))
 	if err == nil {
 		err = t.dev.Up()
@@ -73,13 +70,40 @@ func New(dev tun.Device, bind conn.Bind, cfg Config) (*Tunnel, error) {
 		return nil, errors.Join(fmt.Errorf("start tunnel on UDP port %d: %w", cfg.ListenPort, err), t.Close())
 	}
 	if m, ok := bind.(mover); ok {
-		m.OnMove(t.dev.SendKeepalivesToPeersWithCurrentKeypair)
+		m.OnMove(t.show.move)
 	}
 	return t, nil
 }
 
 // PublicKey is the tunnel's own.
-func (t *Tunnel) PublicKey() key.Public { return t.self }
+func (t *Tunnel) PublicKey() key.Public {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.self
+}
+
+// SetPrivateKey gives the tunnel another identity. Its peers stay, but begin
+// anew: without sessions, handshakes and counters, at the endpoints that were
+// wished for them. An identity that is one of the peers' changes nothing.
+func (t *Tunnel) SetPrivateKey(k key.Private) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	self := k.Public()
+	if self == t.self {
+		return nil
+	}
+	if _, peer := t.have[self]; peer {
+		return fmt.Errorf("set private key: %s is a peer of this tunnel", self.Short())
+	}
+	// The device wants its own key first. What is left of the peers' sessions
+	// goes with the peers.
+	text := fmt.Sprintf("private_key=%s\n", k.Hex()) + plan(t.have, peerSet{}) + plan(peerSet{}, t.have)
+	if err := t.applyLocked("set private key", text, t.have); err != nil {
+		return err
+	}
+	t.self = self
+	return nil
+}
 
 // ListenPort is the UDP port the Bind got.
 func (t *Tunnel) ListenPort() uint16 { return t.port }
@@ -88,6 +112,8 @@ func (t *Tunnel) ListenPort() uint16 { return t.port }
 // the same values keep their sessions and counters. A wish that contradicts
 // itself (the same key or the same allowed IPs twice) changes nothing.
 func (t *Tunnel) SetPeers(want []Peer) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	set, err := newPeerSet(t.self, want)
 	if err != nil {
 		return err
@@ -100,9 +126,11 @@ func (t *Tunnel) SetPeers(want []Peer) error {
 			return fmt.Errorf("set peers: endpoint of peer %s: %w", p.PublicKey.Short(), err)
 		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	text := plan(t.have, set)
+	return t.applyLocked("set peers", plan(t.have, set), set)
+}
+
+// applyLocked tells the device text, after which it has the peers of set.
+func (t *Tunnel) applyLocked(attempt, text string, set peerSet) error {
 	if text == "" {
 		return nil
 	}
@@ -111,7 +139,7 @@ func (t *Tunnel) SetPeers(want []Peer) error {
 		// shake hands again, which beats guessing.
 		t.dev.RemoveAllPeers()
 		t.have = peerSet{}
-		return fmt.Errorf("set peers: %w", err)
+		return fmt.Errorf("%s: %w", attempt, err)
 	}
 	t.have = set
 	if len(set) > 1 {
@@ -184,6 +212,7 @@ func (t *Tunnel) Close() error {
 		if m, ok := t.bind.(mover); ok {
 			m.OnMove(nil)
 		}
+		t.show.close()
 		// The device takes its network lock to close the Bind, and a Send
 		// that is held back by a slow path holds that lock for reading.
 		// Closing the Bind first sets it free.

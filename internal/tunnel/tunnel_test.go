@@ -128,6 +128,51 @@ func TestRemovedPeerIsCutOff(t *testing.T) {
 	}
 }
 
+// A session that had to enrol again keeps its device.
+func TestTunnelTakesAnotherIdentity(t *testing.T) {
+	a, b := pair(t, nil)
+	ping(t, a, b)
+	old := a.peer("")
+	k, err := key.NewPrivate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.SetPrivateKey(k); err != nil {
+		t.Fatal(err)
+	}
+	a.key = k
+	if a.PublicKey() != k.Public() {
+		t.Error("the tunnel has its old public key")
+	}
+	if !lastHandshake(t, a).IsZero() {
+		t.Error("a handshake of the old identity counts for the new one")
+	}
+	a.tun.Outbound <- tuntest.Ping(b.addr, a.addr)
+	select {
+	case <-b.tun.Inbound:
+		t.Error("a packet of an unknown identity arrived")
+	case <-time.After(100 * time.Millisecond):
+	}
+	set(t, b, a.peer("127.0.0.1:2"))
+	set(t, a, b.peer("127.0.0.1:1"))
+	ping(t, b, a) // b shakes hands; a would only try again after 5 s
+	for range 2 {
+		select {
+		case <-b.tun.Inbound: // what a has kept
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	ping(t, a, b)
+
+	if err := a.SetPrivateKey(b.key); err == nil {
+		t.Error("a tunnel became its own peer")
+	}
+	if err := a.SetPeers([]tunnel.Peer{{PublicKey: a.PublicKey()}}); err == nil {
+		t.Error("the new identity was taken for a peer's")
+	}
+	set(t, a, old, b.peer("127.0.0.1:1")) // the old one is a stranger now
+}
+
 func TestWaitHandshake(t *testing.T) {
 	a, b := pair(t, nil)
 	short, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
