@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"podnet.dev/internal/transport"
 )
 
 // collector reads the gateway's counters when somebody scrapes.
@@ -28,13 +30,13 @@ var (
 	failedDesc    = desc("flows_failed_total", "Flows that did not come about, by why.", "reason")
 	bytesDesc     = desc("flow_bytes_total", "Payload of flows; up is from the peers.", "direction")
 	wireBytesDesc = desc("wireguard_bytes", "Encrypted bytes of the peers that are admitted now.", "direction")
-	probingDesc   = desc("peers_probing", "Peers that have probed in the last five seconds, by path.", "path")
+	pathsDesc     = desc("peers_by_path", "Peers with a handshake in the last three minutes, by the path they use.", "path")
 	handshakeDesc = desc("peers_active", "Peers with a handshake in the last three minutes.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{peersDesc, accessesDesc, leaderDesc, policyDesc, frozenDesc, silenceDesc, rebuildDesc, writesDesc,
-		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc, probingDesc} {
+		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc, pathsDesc} {
 		ch <- d
 	}
 }
@@ -54,9 +56,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for reason, v := range n.accesses {
 			gauge(accessesDesc, float64(v), reason)
 		}
-	}
-	for kind, n := range g.admit.probing(time.Now()) {
-		gauge(probingDesc, float64(n), string(kind))
 	}
 	gauge(leaderDesc, one(g.leader.leads.Load()))
 	gauge(policyDesc, one(g.guard.holds.Load()))
@@ -85,17 +84,21 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		return // the tunnel is closing
 	}
 	var up, down uint64
-	active := 0
+	active, byPath := 0, map[transport.Kind]int{transport.UDP: 0, transport.APIServer: 0}
 	for _, p := range peers {
 		up, down = up+p.RxBytes, down+p.TxBytes
 		if time.Since(p.LastHandshake) < 3*time.Minute {
 			active++
+			byPath[transport.EndpointKind(p.Endpoint)]++
 		}
 	}
 	// Peers that are gone take their bytes along, so these are no counters.
 	gauge(wireBytesDesc, float64(up), "up")
 	gauge(wireBytesDesc, float64(down), "down")
 	gauge(handshakeDesc, float64(active))
+	for kind, n := range byPath {
+		gauge(pathsDesc, float64(n), string(kind))
+	}
 }
 
 func one(b bool) float64 {

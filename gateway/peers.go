@@ -19,7 +19,6 @@ import (
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/internal/probe"
-	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 )
 
@@ -118,7 +117,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	for _, p := range plan.Admitted {
 		in[p.UID] = true
 	}
-	a.invite(now, s, author, in)
+	a.invite(s, author, in)
 	for i, p := range s.peers {
 		entry := author.entryPatch(p.object, in[p.peer.UID])
 		shared := author.sharedPatch(p.object, plan.Peers[i])
@@ -152,16 +151,16 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // invite lets the admitted probe us, and notes what a drain has to know.
-func (a *admitter) invite(now time.Time, s snapshot, own author, in map[string]bool) {
+func (a *admitter) invite(s snapshot, own author, in map[string]bool) {
 	var all []invitation
 	elsewhere := false
 	for _, p := range s.peers {
 		if in[p.peer.UID] {
-			all = append(all, invitation{p.peer.Key, p.peer.Renew, p.object.Spec.Candidates})
+			all = append(all, invitation{p.peer.Key, p.object.Spec.Candidates})
 			elsewhere = elsewhere || own.elsewhere(p.object)
 		}
 	}
-	a.probes.set(now, all, s.outside)
+	a.probes.set(all, s.outside)
 	a.elsewhere.Store(elsewhere)
 	ids := a.probes.ids()
 	a.ids.Store(&ids)
@@ -319,23 +318,6 @@ func (a *admitter) count(plan enrol.Plan) {
 	}
 	a.counts.Store(c)
 }
-
-// probing counts the peers by the path that their last probe came by.
-func (a *admitter) probing(now time.Time) map[transport.Kind]int {
-	n := map[transport.Kind]int{transport.UDP: 0, transport.APIServer: 0}
-	if ids := a.ids.Load(); ids != nil {
-		for _, id := range *ids {
-			if at, kind := a.probes.paths.LastProbe(id); now.Sub(at) < probingAge {
-				n[kind]++
-			}
-		}
-	}
-	return n
-}
-
-// probingAge is how old the last probe of a peer that probes may be: it sends
-// one a second.
-const probingAge = 5 * time.Second
 
 func reason(v enrol.Verdict) string {
 	if v.Pending {

@@ -16,7 +16,8 @@ import (
 type paths interface {
 	// Answer makes the probes made with these keys be answered, and no others.
 	Answer([]probe.Key)
-	// Punch pings the places where a peer may be, so that NATs let it through.
+	// Punch pings the places where a peer may be, so that NATs let it through,
+	// until UDP works; none ends it.
 	Punch(probe.ID, []netip.AddrPort)
 	// LastProbe tells when, and by what, a peer last probed us; zero: never.
 	LastProbe(probe.ID) (time.Time, transport.Kind)
@@ -38,25 +39,18 @@ type prober struct {
 type caller struct {
 	key        probe.Key
 	sane       bool // it has a key; a hostile public key has none
-	renew      int64
 	candidates []string
 }
 
 // invitation is what an admitted peer says of itself.
 type invitation struct {
 	key        key.Public
-	renew      int64
 	candidates []string
 }
 
-// freshProbe is how old a UDP probe may be to say that no hole needs punching.
-const freshProbe = 10 * time.Second
-
-// set makes exactly these peers' probes be answered, and pings where they can be
-// reached by UDP: when they say something new, and at each renewal for as long
-// as none of their probes comes by UDP. outside tells which addresses may be
-// sent to.
-func (p *prober) set(now time.Time, peers []invitation, outside func(netip.Addr) bool) {
+// set makes exactly these peers' probes be answered, and those places pinged
+// where they may be by UDP. outside tells which addresses may be sent to.
+func (p *prober) set(peers []invitation, outside func(netip.Addr) bool) {
 	if p.known == nil {
 		p.known = map[key.Public]*caller{}
 	}
@@ -74,8 +68,9 @@ func (p *prober) set(now time.Time, peers []invitation, outside func(netip.Addr)
 		p.known[in.key] = &caller{key: k, sane: err == nil}
 		changed = true
 	}
-	for k := range p.known {
+	for k, c := range p.known {
 		if !present[k] {
+			p.invite(c, nil, outside)
 			delete(p.known, k)
 			changed = true
 		}
@@ -84,22 +79,16 @@ func (p *prober) set(now time.Time, peers []invitation, outside func(netip.Addr)
 		p.paths.Answer(p.keys())
 	}
 	for _, in := range peers {
-		p.invite(now, p.known[in.key], in, outside)
+		p.invite(p.known[in.key], in.candidates, outside)
 	}
 }
 
-func (p *prober) invite(now time.Time, c *caller, in invitation, outside func(netip.Addr) bool) {
-	moved := !slices.Equal(c.candidates, in.candidates)
-	if !c.sane || !moved && c.renew == in.renew {
-		return
-	}
-	c.renew, c.candidates = in.renew, in.candidates
-	if at, kind := p.paths.LastProbe(c.key.ID()); !moved && kind == transport.UDP && now.Sub(at) < freshProbe {
-		return
-	}
-	// Nowhere is told as well: it ends what goes on.
-	if to := harmless(in.candidates, outside); moved || len(to) > 0 {
-		p.paths.Punch(c.key.ID(), to)
+// invite pings a peer where it says it is, which takes a word only when it says
+// something new.
+func (p *prober) invite(c *caller, candidates []string, outside func(netip.Addr) bool) {
+	if c.sane && !slices.Equal(c.candidates, candidates) {
+		c.candidates = candidates
+		p.paths.Punch(c.key.ID(), harmless(candidates, outside))
 	}
 }
 

@@ -66,9 +66,9 @@ func TestOnlyTheAdmittedMayProbe(t *testing.T) {
 	in := func(keys ...key.Public) {
 		var all []invitation
 		for _, k := range keys {
-			all = append(all, invitation{key: k, renew: 1})
+			all = append(all, invitation{key: k})
 		}
-		p.set(then, all, anywhere)
+		p.set(all, anywhere)
 	}
 	in(alice.Public(), bob.Public())
 	may(alice, bob)
@@ -85,35 +85,38 @@ func TestOnlyTheAdmittedMayProbe(t *testing.T) {
 	}
 }
 
-func TestPunchWhereItHelps(t *testing.T) {
+func TestPunchWherePeersSayTheyAre(t *testing.T) {
 	f := &fakePaths{}
 	p := &prober{private: privateKey(t), paths: f, log: slog.New(slog.DiscardHandler)}
 	laptop := privateKey(t).Public()
-	now := then
-	punched := func(what string, renew int64, want int, candidates ...string) {
-		t.Helper()
-		f.punched = nil
-		p.set(now, []invitation{{laptop, renew, candidates}}, anywhere)
-		if len(f.punched) != want {
-			t.Errorf("%s: punched %v, want %d times", what, f.punched, want)
-		}
-	}
+	says := func(candidates ...string) []invitation { return []invitation{{laptop, candidates}} }
 	home, train := "203.0.113.9:40001", "198.51.100.4:50002"
-	punched("nothing to go by", 1, 0)
-	punched("it tells where it is", 1, 1, home)
-	punched("nothing new", 1, 0, home)
-	punched("renewed, and UDP does not work", 2, 1, home)
-	f.last, f.kind = now, transport.UDP
-	punched("renewed, and UDP works", 3, 0, home)
-	f.kind = transport.APIServer
-	punched("renewed, and only the API server's path works", 4, 1, home)
-	f.kind, now = transport.UDP, now.Add(freshProbe)
-	punched("renewed, and UDP has stopped", 5, 1, home)
-	f.last = now
-	punched("it has moved, whatever works", 5, 1, train)
-	punched("it takes that back", 5, 1)
-	if len(f.punched) == 1 && len(f.punched[0]) != 0 {
-		t.Errorf("pings still go to %v", f.punched[0])
+	for _, step := range []struct {
+		what string
+		in   []invitation
+		want []string // nil: not told again
+	}{
+		{"nothing to go by", says(), nil},
+		{"it tells where it is", says(home), []string{home}},
+		{"nothing new", says(home), nil},
+		{"it has moved", says(train, "127.0.0.1:4000"), []string{train}},
+		{"it takes that back", says(), []string{}},
+		{"it is home again", says(home), []string{home}},
+		{"it is cut", nil, []string{}},
+		{"it comes back", says(home), []string{home}},
+	} {
+		f.punched = nil
+		p.set(step.in, func(a netip.Addr) bool { return !a.IsLoopback() })
+		var got []string
+		for _, to := range f.punched {
+			got = []string{}
+			for _, at := range to {
+				got = append(got, at.String())
+			}
+		}
+		if !slices.Equal(got, step.want) || (got == nil) != (step.want == nil) || len(f.punched) > 1 {
+			t.Errorf("%s: pings to %v, want %v", step.what, got, step.want)
+		}
 	}
 }
 
