@@ -79,6 +79,9 @@ func (p *streamPath) run(ctx context.Context) {
 			if p.stay(ctx, c) {
 				continue // and c goes on
 			}
+			if ctx.Err() != nil {
+				return // c is being ended, and does not know why yet
+			}
 			err, c = c.err, nil
 			if time.Since(began) >= goodStream {
 				failures = 0
