@@ -7,59 +7,139 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
+	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/netwatch"
 	"podnet.dev/internal/transport"
-	"podnet.dev/internal/tunnel"
 )
 
 const (
-	// watchEvery is how often a ready session looks after itself.
+	// watchEvery is how often a ready session looks after itself without having
+	// been told to.
 	watchEvery = 2 * time.Second
-	// retryRenew is how soon a renewal is tried again that did not get through.
-	retryRenew = 10 * time.Second
-	// staleHandshake is when a session is overdue: WireGuard renews a session
-	// in use every 120 s and gives it up after 180 s.
-	staleHandshake = 150 * time.Second
+	// retryEvery is how soon the API server is asked again that did not answer.
+	retryEvery = 5 * time.Second
+	// staleHandshake is when a WireGuard session is over: REJECT_AFTER_TIME. One
+	// in use is renewed every 120 s, and the keepalive uses it every 25 s.
+	staleHandshake = 180 * time.Second
+	// longSleep is from when on WireGuard's timers, which stand still while the
+	// machine sleeps, are not to be relied on.
+	longSleep = time.Minute
+	// seekEvery is how often a session that could be by UDP and is not looks for
+	// a way; the pause between two tries to be knocked at doubles to seekMax.
+	seekEvery = 30 * time.Second
+	seekMax   = 10 * time.Minute
+	// frozenMax is how long gateways keep peers while the API server is away
+	// (gateway/enrol.FrozenLimit).
+	frozenMax = 60 * time.Minute
+	// enrolMin and enrolMax are the pauses between attempts to enrol again.
+	enrolMin = 5 * time.Second
+	enrolMax = time.Minute
 )
 
-// keep renews the lease and looks after the path until the session ends.
-func (s *Session) keep(ctx context.Context) error {
-	lease := time.Duration(s.Request.LeaseSeconds) * time.Second
-	renewed := time.Now()
-	renewal := int64(1)
-	renew := time.NewTimer(jitter(lease / 3))
-	defer renew.Stop()
+// keeper looks after a session that is ready. Two things can be wrong with it,
+// each without the other:
+//
+//	the way to the gateway                 the lease
+//
+//	     fine                                   held <------------------+
+//	      | no path is live, or                  | renewing fails        |
+//	      | the gateway drains, or               v                       |
+//	      | it knows an old key of ours         overdue --renewed--------+
+//	      v                                      | the Peer is gone, and |
+//	     doubt: ask the API which gateways       | the lease was over    |
+//	      | there are, try the others            v                       |
+//	      | of them                             over: enrol again -------+
+//	      |                                      with a new key
+//	      +-- a path is live again: fine
+//	      +-- another gateway answers: move there, reset the flows: fine
+//
+// What ends a session: a lost permission, a Peer that somebody deletes while its
+// lease runs, a part of the host that breaks, and whoever asked for it. What
+// does not: a path, a gateway, the API server, a network, a night. Routes stay
+// meanwhile, so that nothing leaks to where it does not belong.
+//
+// All of its state belongs to the goroutine of run. What may take a while is
+// done by jobs: renew and refresh ask about the Peer, find tries gateways, greet
+// makes a handshake, enrol enrols, look finds out where we may be reached.
+type keeper struct {
+	*Session
+	renewal int64         // the last that was tried
+	tried   time.Duration // when, on the clock of uptime
+	failing time.Time     // since when renewing does; zero: it does not
+	why     error         // and why
+	enrol   enrolment
+
+	path     string         // the one in use, as told
+	observed netip.AddrPort // how the gateway sees us
+	doubt    *doubt         // nil: the way is fine
+	// stale says that WireGuard needs a new handshake.
+	stale bool
+	// seek is when to look for a way by UDP again, and knock when to be knocked
+	// at with which pause; zero: UDP is in use, or out of the question.
+	seek, knock time.Time
+	knockPause  time.Duration
+
+	// renew and refresh are when to ask the API server next.
+	renew, refresh *time.Timer
+}
+
+// doubt is a time without a settled gateway.
+type doubt struct {
+	since time.Time
+	asked int    // how often the API was
+	tries string // the gateways that are being tried
+}
+
+func newKeeper(s *Session) *keeper {
+	k := &keeper{Session: s, renewal: 1, tried: s.renewed, path: pathName(s.link.remote().Status().Active)}
+	k.renew, k.refresh = time.NewTimer(jitter(s.leaseTime()/3)), time.NewTimer(0)
+	k.refresh.Stop()
+	return k
+}
+
+// run keeps the session until ctx is done or something ends it.
+func (k *keeper) run(ctx context.Context) error {
+	defer k.renew.Stop()
+	defer k.refresh.Stop()
+	watching, stop := context.WithCancel(ctx)
+	news := k.Watch(watching)
+	defer func(ended <-chan netwatch.Event) {
+		stop()
+		for range ended {
+		}
+	}(news)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	w := watch{base: s.baseNow(), redials: s.gateway.Status().Active.Redials}
 	for {
+		k.look()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-s.broken:
+		case err := <-k.broken:
 			return err
-		case <-s.tunnel.Done():
+		case <-k.link.tunnel.Done():
 			return errors.New("the tunnel's device is gone")
-		case <-renew.C:
-			renewal++
-			err := s.renewAll(ctx, renewal)
-			switch {
-			case err == nil:
-				renewed = time.Now()
-				s.set(func(c *localapi.Connection) { c.Lease.Renewed, c.Lease.Error = &renewed, "" })
-				s.clearWarning("lease")
-				renew.Reset(jitter(lease / 3))
-			case ended(err):
-				return err
-			default:
-				s.leaseTrouble(err, time.Since(renewed), lease)
-				renew.Reset(min(retryRenew, lease/6))
+		case e, ok := <-news:
+			if !ok {
+				news = nil
+				continue
 			}
+			k.moved(e)
+		case <-k.link.remote().Changed():
 		case <-tick.C:
-			s.look(ctx, &w)
+		case <-k.renew.C:
+			k.startRenew()
+		case <-k.refresh.C:
+			k.startRefresh()
+		case t := <-k.jobs.done:
+			if err := k.jobs.finish(t); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -69,194 +149,258 @@ func jitter(d time.Duration) time.Duration {
 	return d*9/10 + rand.N(d/5+1)
 }
 
-// EndedError says why a session was over before anybody asked for that.
-type EndedError struct {
-	What string
-	Err  error
+// moved is for another network, or after a sleep: everything is doubted, and
+// nothing waits for a time-out.
+func (k *keeper) moved(e netwatch.Event) {
+	text := "the network changed: " + e.Text
+	if e.Kind == netwatch.Woke {
+		text = e.Text
+	}
+	k.tell(localapi.Event{Type: localapi.EventNetwork, Text: text})
+	k.link.remote().Rouse()
+	k.cluster.Redial()
+	k.stale = k.stale || e.Away >= longSleep
+	k.knockPause = 0
+	k.rewire()
+	k.lookAround(false)
+	if since := k.uptime() - k.tried; since >= retryEvery {
+		k.renew.Reset(0)
+	} else {
+		k.renew.Reset(retryEvery - since)
+	}
 }
 
-func (e *EndedError) Error() string { return e.What + ": " + e.Err.Error() }
-func (e *EndedError) Unwrap() error { return e.Err }
-func (e *EndedError) Code() string  { return localapi.CodeEnded }
-func (e *EndedError) Hint() string {
-	var forbidden *cluster.ForbiddenError
-	if errors.As(e.Err, &forbidden) {
-		return forbidden.Hint()
+// rewire sets the host up again as it should be, should somebody have taken a
+// part of it away, and notes what is new about it.
+func (k *keeper) rewire() {
+	k.resolver.look()
+	k.resolver.lookNear()
+	if err := k.setNetwork(k.hosted); err != nil {
+		k.warn(localapi.Warning{Code: "routes", Severity: "high", Text: "the routes to the cluster: " + err.Error(), Hint: hint(err)})
+		return
 	}
-	return "podnet connect begins a new session"
+	k.clear("routes", "the routes to the cluster are well again")
 }
 
-func ended(err error) bool {
-	var e *EndedError
-	return errors.As(err, &e)
+// hint is what an error advises, if anything.
+func hint(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
 }
 
-// renewAll rewrites our objects with live credentials, which is what makes the
-// API server ask again whether we may. An Access that is refused ends its
-// namespace; the Peer, or the last Access, ends the session.
-func (s *Session) renewAll(ctx context.Context, renewal int64) error {
-	err := s.cluster.RenewPeer(ctx, s.Request.GatewayNamespace, s.peer, renewal)
-	if isOver(err) {
-		return &EndedError{"the session was ended", err}
+// look does what the state of the paths asks for.
+func (k *keeper) look() {
+	k.resolver.look()
+	r := k.link.remote()
+	st := r.Status()
+	k.tellPath(st)
+	if k.fit(st) {
+		k.rewire()
 	}
-	if err != nil {
-		return err
+	if st.Observed.IsValid() && st.Observed != k.observed {
+		k.observed = st.Observed
+		k.lookAround(false)
 	}
-	var failed error
-	for _, ns := range slices.Clone(s.accesses) {
-		err := s.cluster.RenewAccess(ctx, ns, s.peer, s.scope(), renewal)
-		switch {
-		case isOver(err):
-			s.accesses = slices.DeleteFunc(s.accesses, func(o string) bool { return o == ns })
-			if len(s.accesses) == 0 {
-				return &EndedError{"access to " + s.opened(ns) + " ended", err}
-			}
-			s.lost(ctx, ns, err)
-		case err != nil:
-			failed = err
+	k.seekUDP(st)
+	k.tellTrouble(st)
+	k.judge(r, st)
+}
+
+// tellPath says so when another path is in use.
+func (k *keeper) tellPath(st transport.GatewayStatus) {
+	name := pathName(st.Active)
+	if name == k.path {
+		return
+	}
+	fell := k.path != "" && st.Active.Kind == transport.APIServer
+	k.path = name
+	k.mu.Lock()
+	p := describe(st, k.outlook)
+	k.mu.Unlock()
+	text := name
+	if p.RTTMs > 0 {
+		text += fmt.Sprintf(", %.3g ms", p.RTTMs)
+	}
+	why := st.Active.Why
+	switch st.Active.Kind {
+	case "":
+		text, why = "no path", failures(st)
+	case transport.APIServer:
+		if reason := strings.TrimPrefix(p.Reason, p.Kind+": "); reason != "" {
+			why = reason
 		}
 	}
-	return failed
+	if why != "" {
+		text += ": " + why
+	}
+	p.Others = []localapi.OtherPath{}
+	k.tell(localapi.Event{Type: localapi.EventPath, Text: text, Path: &p})
+	if fell { // from UDP: perhaps our outside address is another one
+		k.knockPause = 0
+		k.knock = time.Time{}
+	}
 }
 
-func (s *Session) opened(ns string) string {
-	if s.Request.AllNamespaces {
+// seekUDP looks for a way by UDP where there might be one.
+func (k *keeper) seekUDP(st transport.GatewayStatus) {
+	k.mu.Lock()
+	may := k.outlook.mayUDP(st)
+	k.mu.Unlock()
+	if !may || st.Active.Kind != transport.APIServer {
+		k.seek, k.knock = time.Time{}, time.Time{}
+		return
+	}
+	now := time.Now()
+	if k.seek.IsZero() {
+		k.seek = now.Add(seekEvery)
+	}
+	if k.knock.IsZero() {
+		k.knockPause = min(max(2*k.knockPause, seekEvery), seekMax)
+		k.knock = now.Add(k.knockPause)
+	}
+	if !now.Before(k.seek) {
+		k.seek = time.Time{}
+		k.refresh.Reset(0)
+	}
+	if !now.Before(k.knock) {
+		k.knock = time.Time{}
+		k.lookAround(true)
+	}
+}
+
+// isOurs says that the gateway knows us by the key that we have now.
+func (k *keeper) isOurs(r *remote) bool { return r.self == k.member.private.Public() }
+
+// leaseOver says whether the gateway may have forgotten us, by our own clock.
+func (k *keeper) leaseOver() bool { return k.uptime()-k.renewed >= k.leaseTime() }
+
+// startRenew renews the lease, or goes on with enrolling again.
+func (k *keeper) startRenew() {
+	if k.enrol.why != "" {
+		k.startEnrol()
+		return
+	}
+	k.renewal++
+	m, g, n := k.member, k.member.grant, k.renewal
+	begun, over := k.uptime(), k.leaseOver()
+	k.tried = begun
+	k.jobs.start("renew", func(ctx context.Context) outcome {
+		lost, err := k.objects.renew(ctx, g, n)
+		var p *v1alpha1.Peer
+		if err == nil {
+			p, _ = k.cluster.Peer(ctx, g.Namespace, g.Peer) // else the next time
+		}
+		return outcome{apply: func() error {
+			if m != k.member {
+				return nil
+			}
+			return k.answered(begun, over, lost, p, err)
+		}}
+	})
+}
+
+// answered is what a renewal that began at a time came to. over says that the
+// lease was over by then.
+func (k *keeper) answered(begun time.Duration, over bool, lost map[string]error, p *v1alpha1.Peer, err error) error {
+	gone := errors.Is(err, cluster.ErrGone)
+	for _, why := range lost {
+		gone = gone || errors.Is(why, cluster.ErrGone)
+	}
+	switch {
+	case gone && over:
+		k.again("the lease is over")
+		return nil
+	case err != nil && isOver(err):
+		return &EndedError{"the session was ended", err}
+	}
+	for _, ns := range slices.Clone(k.member.Accesses) {
+		if why := lost[ns]; why != nil {
+			k.member.Accesses = slices.DeleteFunc(slices.Clone(k.member.Accesses), func(o string) bool { return o == ns })
+			if len(k.member.Accesses) == 0 {
+				return &EndedError{"access to " + k.opened(ns) + " ended", why}
+			}
+			k.lost(ns, why)
+		}
+	}
+	if err != nil {
+		k.trouble(err)
+		return nil
+	}
+	k.renewed, k.failing = begun, time.Time{}
+	k.leaseHeld(time.Now())
+	k.clear("lease", "the lease is renewed again")
+	k.renew.Reset(jitter(k.leaseTime() / 3))
+	if p != nil {
+		k.fresh(p)
+	}
+	return nil
+}
+
+func (k *keeper) opened(ns string) string {
+	if k.Request.AllNamespaces {
 		return "the cluster"
 	}
 	return "namespace " + ns
 }
 
-// isOver tells a no from a failure to ask.
-func isOver(err error) bool {
-	var forbidden *cluster.ForbiddenError
-	var refused *localapi.Error
-	return errors.Is(err, cluster.ErrGone) || errors.As(err, &forbidden) || errors.As(err, &refused) && refused.Code == localapi.CodeForbidden
-}
-
 // lost takes a namespace out of the session.
-func (s *Session) lost(ctx context.Context, ns string, why error) {
-	s.set(func(c *localapi.Connection) {
+func (k *keeper) lost(ns string, why error) {
+	k.set(func(c *localapi.Connection) {
 		c.Namespaces = slices.DeleteFunc(slices.Clone(c.Namespaces), func(o string) bool { return o == ns })
 		if c.Namespace == ns && len(c.Namespaces) > 0 {
 			c.Namespace = c.Namespaces[0]
 		}
+		k.names.current, k.names.namespaces = c.Namespace, slices.Clone(c.Namespaces)
 	})
-	s.warn(localapi.Warning{Code: "access-" + ns, Severity: "high", Text: "access to namespace " + ns + " ended: " + why.Error()})
-	n, err := parseNetwork(s.granted)
-	if err != nil {
+	k.warn(localapi.Warning{Code: "access-" + ns, Severity: "high", Text: "access to namespace " + ns + " ended: " + why.Error()})
+	if err := k.setNames(k.jobs.ctx, k.hosted); err != nil {
+		k.warnDNS("the host's resolver keeps names of namespace " + ns + ": " + err.Error())
+	}
+}
+
+// trouble notes that the lease could not be renewed.
+func (k *keeper) trouble(err error) {
+	if k.failing.IsZero() {
+		k.failing = time.Now()
+	}
+	k.why = err
+	var away *cluster.UnreachableError
+	if errors.As(err, &away) {
+		k.cluster.Redial()
+	}
+	k.renew.Reset(jitter(retryEvery))
+	k.tellTrouble(k.link.remote().Status())
+}
+
+// tellTrouble says what follows from a lease that cannot be renewed.
+func (k *keeper) tellTrouble(st transport.GatewayStatus) {
+	if k.failing.IsZero() || k.enrol.why != "" {
 		return
 	}
-	current, all := s.namespaces(ctx)
-	s.split.SetNamespaces(current, all)
-	if err := s.host.SetDNS(ctx, s.dnsWish(n, s.listening(), current, all)); err != nil {
-		s.warnDNS("the host's resolver keeps names of namespace " + ns + ": " + err.Error())
+	held := time.Now().Add(k.renewed - k.uptime()) // when it was renewed, by today's clock
+	end, last, since := held.Add(k.leaseTime()), held.Add(frozenMax), clockTime(k.failing)
+	live, over := st.Active.Kind != "", k.leaseOver()
+	w := localapi.Warning{Code: "lease", Severity: "medium", Text: "the lease could not be renewed: " + k.why.Error(), Hint: hint(k.why)}
+	var away *cluster.UnreachableError
+	unreachable := errors.As(k.why, &away)
+	frozen := unreachable && live && over // a gateway that did not keep us would not answer
+	switch {
+	case frozen:
+		end = last
+		w.Text = fmt.Sprintf("%v, since %s: the gateway keeps the session until %s at the latest", k.why, since, clockTime(last))
+	case unreachable:
+		w.Text = fmt.Sprintf("%v, since %s: the session goes on until %s, or until %s if the gateway cannot reach it either", k.why, since, clockTime(end), clockTime(last))
 	}
-}
-
-func (s *Session) listening() []netip.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []netip.Addr
-	for _, l := range s.status.DNS.Listen {
-		if ap, err := netip.ParseAddrPort(l); err == nil {
-			all = append(all, ap.Addr())
-		}
-	}
-	return all
-}
-
-func (s *Session) leaseTrouble(err error, since, lease time.Duration) {
-	s.set(func(c *localapi.Connection) { c.Lease.Error = err.Error() })
-	w := localapi.Warning{Code: "lease", Severity: "medium", Text: "the lease could not be renewed: " + err.Error()}
-	if since > lease*2/3 {
+	if !live || over && !frozen {
 		w.Severity = "high"
 	}
-	if since > lease {
-		w.Text = fmt.Sprintf("the lease ended %v ago: %v", (since - lease).Round(time.Second), err)
-	}
-	s.warn(w)
+	k.warn(w)
+	k.set(func(c *localapi.Connection) {
+		c.Lease.Error, c.Lease.ExpiresAt, c.Lease.Frozen = k.why.Error(), &end, frozen
+	})
 }
 
-// watch is what look remembers from one round to the next.
-type watch struct {
-	base    []netip.AddrPort
-	redials int
-	// doubt is since when the gateway may be another one.
-	doubt time.Time
-	rx    uint64
-}
-
-func (s *Session) baseNow() []netip.AddrPort {
-	base, _ := s.host.DNS()
-	return base
-}
-
-// look follows the host to other name servers, and the gateway's pod to a new
-// one with a new key.
-func (s *Session) look(ctx context.Context, w *watch) {
-	if base := s.baseNow(); !slices.Equal(base, w.base) {
-		w.base = base
-		s.split.SetBase(base)
-	}
-	path := s.gateway.Status().Active
-	st, ok := s.peerStats()
-	if !ok {
-		return
-	}
-	overdue := time.Since(st.LastHandshake) > staleHandshake
-	if w.doubt.IsZero() && (path.Redials != w.redials || !path.Live || overdue) {
-		w.doubt, w.rx = time.Now(), st.RxBytes
-	}
-	w.redials = path.Redials
-	if w.doubt.IsZero() {
-		return
-	}
-	if path.Live && (st.LastHandshake.After(w.doubt) || !overdue && st.RxBytes > w.rx) {
-		w.doubt = time.Time{}
-		s.clearWarning("gateway")
-		return
-	}
-	s.doubt(ctx, path, time.Since(w.doubt))
-}
-
-// doubt asks the API whether the gateway has a new key, and says so when it
-// stays silent.
-func (s *Session) doubt(ctx context.Context, path transport.PathStatus, since time.Duration) {
-	if since > 3*watchEvery {
-		text := "the gateway does not answer"
-		if path.LastError != nil {
-			text += ": " + path.LastError.Error()
-		}
-		s.warn(localapi.Warning{Code: "gateway", Severity: "high", Text: text, Hint: "kubectl -n " + s.Request.GatewayNamespace + " get pods"})
-	}
-	ctx, cancel := context.WithTimeout(ctx, watchEvery)
-	defer cancel()
-	p, err := s.cluster.Peer(ctx, s.Request.GatewayNamespace, s.peer)
-	if errors.Is(err, cluster.ErrGone) {
-		s.breaks(&EndedError{"the session was ended", err})
-		return
-	}
-	if err != nil || len(p.Status.Gateways) == 0 {
-		return
-	}
-	fresh, known := p.Status.Gateways[0], s.granted.Status.Gateways[0]
-	if fresh.PublicKey == known.PublicKey && slices.Equal(fresh.Endpoints, known.Endpoints) {
-		return
-	}
-	s.granted.Status.Gateways = p.Status.Gateways
-	s.Log.Info("gateway changed", "pod", fresh.Pod, "peer", fresh.PublicKey)
-	if path.Kind == transport.UDP {
-		if all := udpEndpoints(fresh); len(all) > 0 {
-			s.gateway.UseUDP(all[0])
-		}
-	}
-	peer, err := s.gatewayPeer(fresh)
-	if err == nil {
-		err = s.tunnel.SetPeers([]tunnel.Peer{peer})
-	}
-	if err != nil {
-		s.Log.Warn("cannot follow the gateway", "err", err)
-		return
-	}
-	s.set(func(c *localapi.Connection) { c.Gateway.Pod, c.Gateway.PublicKey = fresh.Pod, fresh.PublicKey })
-}
+func clockTime(t time.Time) string { return t.Format("15:04:05") }

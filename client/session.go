@@ -6,25 +6,21 @@ package client
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/netwatch"
 	"podnet.dev/dnsproxy"
 	"podnet.dev/internal/httpjson"
-	"podnet.dev/internal/key"
-	"podnet.dev/internal/transport"
-	"podnet.dev/internal/tunnel"
 )
 
 // Cluster is what a session needs of a cluster; *cluster.Client is one.
@@ -38,6 +34,7 @@ type Cluster interface {
 
 	CreatePeer(ctx context.Context, namespace, name string, spec v1alpha1.PeerSpec) error
 	RenewPeer(ctx context.Context, namespace, name string, renew int64) error
+	SetCandidates(ctx context.Context, namespace, name string, candidates []string) error
 	DeletePeer(ctx context.Context, namespace, name string) error
 	Peer(ctx context.Context, namespace, name string) (*v1alpha1.Peer, error)
 	CreateAccess(ctx context.Context, namespace, peer string, scope v1alpha1.AccessScope) error
@@ -45,6 +42,8 @@ type Cluster interface {
 	DeleteAccess(ctx context.Context, namespace, peer string) error
 	Await(ctx context.Context, namespace, name string, accesses []string) (*v1alpha1.Peer, error)
 	DialPod(ctx context.Context, namespace, pod string, port uint16) (net.Conn, error)
+	// Redial leaves connections that may be dead, but for the streams.
+	Redial()
 }
 
 // Config of a Session.
@@ -59,6 +58,9 @@ type Config struct {
 	// up; the session itself asks the cluster's DNS by it. nil: the kernel's
 	// network. A host whose network is a stack in this process says its own.
 	Dial dnsproxy.Dial
+	// Watch tells of changes of this host's network until its context is done,
+	// and then closes its channel. nil: netwatch.Watch.
+	Watch func(context.Context) <-chan netwatch.Event
 	// StateDir is where a session notes the objects it has in the cluster, for
 	// the next one to delete when this one is killed. Empty: nowhere.
 	StateDir string
@@ -73,50 +75,55 @@ type Config struct {
 //	    |             |                |           |           |          |
 //	    +-------------+----------------+-----------+-----------+----------+
 //	                                   |
-//	           stopped, refused, expired or broken at any point
+//	           stopped, refused or broken at any point
 //	                                   v
 //	             everything that was done is undone, in reverse
+//
+// A session that is ready looks after itself; see keeper. Its parts have one job
+// each: membership the objects in the cluster, link the WireGuard device and its
+// gateway, resolver the names.
 type Session struct {
 	Config
-	cluster Cluster
-	id      cluster.Identity
-	start   time.Time
-	undo    undo
+	start time.Time
+	undo  undo
+	// uptime is a clock that does not stand still while the machine sleeps.
+	uptime func() time.Duration
 
-	peer     string // the Peer's name
-	peerSpec v1alpha1.PeerSpec
-	accesses []string // namespaces of our Accesses
-	granted  *v1alpha1.Peer
-
-	host    helper.Session
-	private key.Private
-	tunnel  *tunnel.Tunnel
-	gateway *transport.Gateway
-	split   *dnsproxy.Split
-	forward *dnsproxy.Forwarder
+	cluster  Cluster
+	objects  *membership
+	member   *member
+	renewed  time.Duration // on the clock of uptime
+	host     helper.Session
+	link     *link
+	resolver *resolver
+	jobs     *jobs
+	// hosted is the network that the host was set up for, mtu the interface's.
+	hosted network
+	mtu    int
+	names  scope
+	// ready is true once connecting is over.
+	ready atomic.Bool
 	// broken gets the error of a part that ended by itself.
 	broken chan error
 
 	mu       sync.Mutex
 	status   localapi.Connection
 	warnings map[string]localapi.Warning
+	outlook  outlook
+	said     said
+	live     *link // link, for Status
 }
-
-// Limits of the steps, so that a connect that cannot succeed says so in time.
-const (
-	// admitTime is for the gateway to see our objects and answer.
-	admitTime = 9 * time.Second
-	// undoTime is for each step of the undoing.
-	undoTime = 5 * time.Second
-)
 
 // New prepares a session; Run starts it.
 func New(c Config) *Session {
 	if c.Dial == nil {
 		c.Dial = new(net.Dialer).DialContext
 	}
-	s := &Session{Config: c, broken: make(chan error, 4), warnings: map[string]localapi.Warning{}}
-	s.status.Routes, s.status.Namespaces, s.status.DNS.Listen = []string{}, []string{}, []string{}
+	if c.Watch == nil {
+		c.Watch = func(ctx context.Context) <-chan netwatch.Event { return netwatch.Watch(ctx, c.Log) }
+	}
+	s := &Session{Config: c, uptime: netwatch.Uptime, mtu: mtuUDP, broken: make(chan error, 4), warnings: map[string]localapi.Warning{}}
+	s.status.Routes, s.status.Namespaces, s.status.DNS.Listen, s.status.Path.Others = []string{}, []string{}, []string{}, []localapi.OtherPath{}
 	return s
 }
 
@@ -126,12 +133,14 @@ func New(c Config) *Session {
 func (s *Session) Run(ctx context.Context) error {
 	s.start = time.Now()
 	defer s.undo.run(context.WithoutCancel(ctx), s.Log)
+	s.jobs = newJobs(ctx)
+	defer s.jobs.close()
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
-	s.Events(localapi.Event{Time: time.Now(), Type: localapi.EventReady, Phase: localapi.PhaseReady, ElapsedMs: s.elapsed()})
-	s.Log.Info("session ready", "peer", s.peer, "path", string(s.gateway.Status().Active.Kind), "elapsed", time.Since(s.start))
-	err := s.keep(ctx)
+	s.tell(localapi.Event{Type: localapi.EventReady, Phase: localapi.PhaseReady})
+	s.ready.Store(true)
+	err := newKeeper(s).run(ctx)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -139,6 +148,15 @@ func (s *Session) Run(ctx context.Context) error {
 }
 
 func (s *Session) elapsed() int64 { return time.Since(s.start).Milliseconds() }
+
+// tell publishes an event.
+func (s *Session) tell(e localapi.Event) {
+	e.Time = time.Now()
+	if !s.ready.Load() {
+		e.ElapsedMs = s.elapsed()
+	}
+	s.Events(e)
+}
 
 // connect goes through the phases.
 func (s *Session) connect(ctx context.Context) error {
@@ -154,7 +172,7 @@ func (s *Session) connect(ctx context.Context) error {
 		{localapi.PhaseReady, s.probe},
 	} {
 		s.set(func(c *localapi.Connection) { c.Phase = step.phase })
-		s.Events(localapi.Event{Time: time.Now(), Type: localapi.EventPhase, Phase: step.phase, ElapsedMs: s.elapsed()})
+		s.tell(localapi.Event{Type: localapi.EventPhase, Phase: step.phase})
 		text, err := step.do(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -164,7 +182,7 @@ func (s *Session) connect(ctx context.Context) error {
 			e.Phase = string(step.phase)
 			return e
 		}
-		s.Events(localapi.Event{Time: time.Now(), Type: localapi.EventDone, Phase: step.phase, ElapsedMs: s.elapsed(), Text: text})
+		s.tell(localapi.Event{Type: localapi.EventDone, Phase: step.phase, Text: text})
 	}
 	return nil
 }
@@ -178,15 +196,16 @@ func (s *Session) auth(ctx context.Context) (string, error) {
 	if err := s.cluster.Check(ctx); err != nil {
 		return "", err
 	}
-	s.id = s.cluster.Whoami()
+	id := s.cluster.Whoami()
 	r := &s.Request
 	if len(r.Namespaces) == 0 {
-		r.Namespaces = []string{s.id.Namespace}
+		r.Namespaces = []string{id.Namespace}
 	}
+	s.objects = &membership{cluster: s.cluster, id: id, request: *r, stateDir: s.StateDir, log: s.Log}
 	s.set(func(c *localapi.Connection) {
-		c.Name, c.Context, c.Server, c.User = s.id.Context, s.id.Context, s.id.Server, s.id.User
+		c.Name, c.Context, c.Server, c.User = id.Context, id.Context, id.Server, id.User
 		if c.Name == "" {
-			c.Name = s.id.Server
+			c.Name = id.Server
 		}
 		c.Namespace, c.AllNamespaces = r.Namespaces[0], r.AllNamespaces
 		if !r.AllNamespaces {
@@ -195,37 +214,58 @@ func (s *Session) auth(ctx context.Context) (string, error) {
 		c.Gateway.Namespace = r.GatewayNamespace
 		c.Lease.Seconds = r.LeaseSeconds
 	})
-	return s.id.User + " at " + s.id.Server, nil
+	return id.User + " at " + id.Server, nil
 }
 
 // enrol writes our objects and waits until the gateway has acted on them.
 func (s *Session) enrol(ctx context.Context) (string, error) {
-	// The host is looked at meanwhile: a privilege that we lack is known before
+	// The host is looked at first: a privilege that we lack is known before
 	// anything is asked of the cluster, and a guard takes a moment to start.
 	var err error
 	if s.host, err = s.OpenHelper(ctx, s.warnDNS); err != nil {
 		return "", err
 	}
 	s.undo.add("the host's changes", func(context.Context) error { return s.host.Close() })
-	if s.private, err = key.NewPrivate(); err != nil {
-		return "", err
-	}
+	s.undo.add("the objects in the cluster", s.objects.leaveAll)
 	ctx, cancel := context.WithTimeout(ctx, admitTime)
 	defer cancel()
-	s.deleteLeftovers(ctx)
-	if err := s.writeObjects(ctx); err != nil {
+	s.objects.sweep(ctx)
+	begun := s.uptime()
+	m, refused, err := s.objects.apply(ctx, s.objects.accesses())
+	if err != nil {
 		return "", err
 	}
-	if s.granted, err = s.cluster.Await(ctx, s.Request.GatewayNamespace, s.peer, s.accesses); err != nil {
+	for _, ns := range s.objects.accesses() {
+		if refused[ns] != nil {
+			return "", refused[ns]
+		}
+	}
+	if err := s.objects.await(ctx, m); err != nil {
 		return "", err
 	}
-	now := time.Now()
-	g := s.granted.Status.Gateways[0]
+	s.joined(m, begun)
+	return m.Namespace + "/" + rank(m.Peer, m.granted.Status.Gateways)[0].Pod, nil
+}
+
+// joined makes m what the session is to the cluster. The lease counts from
+// begun.
+func (s *Session) joined(m *member, begun time.Duration) {
+	s.member, s.renewed = m, begun
+	s.set(func(c *localapi.Connection) { c.Peer = m.Peer })
+	s.leaseHeld(time.Now())
+	s.learn(m.granted)
+}
+
+// leaseHeld notes that the lease was renewed at a time.
+func (s *Session) leaseHeld(at time.Time) {
+	end := at.Add(s.leaseTime())
 	s.set(func(c *localapi.Connection) {
-		c.Peer, c.Lease.Renewed = s.peer, &now
-		c.Gateway.Pod, c.Gateway.PublicKey = g.Pod, g.PublicKey
+		c.Lease.Renewed, c.Lease.ExpiresAt, c.Lease.Frozen, c.Lease.Error = &at, &end, false, ""
 	})
-	return s.Request.GatewayNamespace + "/" + g.Pod, nil
+}
+
+func (s *Session) leaseTime() time.Duration {
+	return time.Duration(s.Request.LeaseSeconds) * time.Second
 }
 
 // Status is how the session does.
@@ -250,31 +290,19 @@ func (s *Session) Status() (localapi.Connection, []localapi.Warning) {
 
 // liveLocked fills in what the tunnel and the transport know better.
 func (s *Session) liveLocked(c *localapi.Connection) {
-	if s.gateway != nil {
-		if p := s.gateway.Status().Active; p.Kind != "" {
-			c.Path.Kind, c.Path.Remote, c.Path.Redials = string(p.Kind), p.Remote, p.Redials
-			if !p.Since.IsZero() {
-				since := p.Since.Round(time.Millisecond)
-				c.Path.Since = &since
-			}
-		}
+	if s.live == nil {
+		return
 	}
-	if s.tunnel != nil {
-		if st, ok := s.peerStats(); ok {
-			c.Tunnel.Rx, c.Tunnel.Tx = int64(st.RxBytes), int64(st.TxBytes)
-			if !st.LastHandshake.IsZero() {
-				c.Tunnel.LastHandshake = time.Since(st.LastHandshake).Round(time.Second).String()
-			}
-		}
+	rx, tx, handshake := s.live.counted()
+	c.Tunnel.Rx, c.Tunnel.Tx = int64(rx), int64(tx)
+	if !handshake.IsZero() {
+		c.Tunnel.LastHandshake = time.Since(handshake).Round(time.Second).String()
 	}
-}
-
-func (s *Session) peerStats() (tunnel.PeerStats, bool) {
-	all, err := s.tunnel.Stats()
-	if err != nil || len(all) == 0 {
-		return tunnel.PeerStats{}, false
+	if r := s.live.remote(); r != nil {
+		st := r.Status()
+		c.Path = describe(st, s.outlook)
+		c.Gateway.Draining = c.Gateway.Draining || st.Draining
 	}
-	return all[0], true
 }
 
 func (s *Session) set(f func(*localapi.Connection)) {
@@ -283,22 +311,26 @@ func (s *Session) set(f func(*localapi.Connection)) {
 	f(&s.status)
 }
 
-// warn adds a warning, or replaces the one with the same code and text.
+// warn adds a warning, or replaces the one with the same code.
 func (s *Session) warn(w localapi.Warning) {
 	s.mu.Lock()
 	_, known := s.warnings[w.Code]
 	s.warnings[w.Code] = w
 	s.mu.Unlock()
 	if !known {
-		s.Log.Warn("session warning", "code", w.Code, "text", w.Text)
-		s.Events(localapi.Event{Time: time.Now(), Type: localapi.EventWarning, ElapsedMs: s.elapsed(), Text: w.Text})
+		s.tell(localapi.Event{Type: localapi.EventWarning, Code: w.Code, Text: w.Text})
 	}
 }
 
-func (s *Session) clearWarning(code string) {
+// clear takes a warning back; text says what is well again.
+func (s *Session) clear(code, text string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	_, known := s.warnings[code]
 	delete(s.warnings, code)
+	s.mu.Unlock()
+	if known {
+		s.tell(localapi.Event{Type: localapi.EventCleared, Code: code, Text: text})
+	}
 }
 
 func (s *Session) warnDNS(text string) {
@@ -310,50 +342,5 @@ func (s *Session) breaks(err error) {
 	select {
 	case s.broken <- err:
 	default:
-	}
-}
-
-// device names this machine in the Peer, for the reader of a list.
-func device() string {
-	name, err := os.Hostname()
-	if err != nil || name == "" {
-		return "unknown"
-	}
-	if len(name) > 63 {
-		name = name[:63]
-	}
-	return name
-}
-
-// undo is the list of what to take back.
-type undo struct {
-	mu    sync.Mutex
-	steps []undoStep
-}
-
-type undoStep struct {
-	what string
-	do   func(context.Context) error
-}
-
-func (u *undo) add(what string, do func(context.Context) error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.steps = append(u.steps, undoStep{what, do})
-}
-
-// run takes everything back, the last first. A step that fails does not keep
-// the others from being tried.
-func (u *undo) run(ctx context.Context, log *slog.Logger) {
-	u.mu.Lock()
-	steps := u.steps
-	u.steps = nil
-	u.mu.Unlock()
-	for _, s := range slices.Backward(steps) {
-		ctx, cancel := context.WithTimeout(ctx, undoTime)
-		if err := s.do(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
-			log.Warn("undoing failed", "what", s.what, "err", fmt.Errorf("undo %s: %w", s.what, err))
-		}
-		cancel()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -77,6 +78,8 @@ func (f *fakeCluster) CreatePeer(_ context.Context, ns, name string, _ v1alpha1.
 func (f *fakeCluster) RenewPeer(_ context.Context, ns, name string, renew int64) error {
 	return f.write("peer "+ns+"/"+name, ns, renew, false)
 }
+func (f *fakeCluster) SetCandidates(context.Context, string, string, []string) error { return nil }
+func (f *fakeCluster) Redial()                                                       {}
 func (f *fakeCluster) DeletePeer(_ context.Context, ns, name string) error {
 	return f.remove("peer " + ns + "/" + name)
 }
@@ -143,7 +146,7 @@ func TestFailureUndoesEverything(t *testing.T) {
 			if len(f.objects) != 0 || h.closed != c.opened {
 				t.Errorf("left %v, host closed %d times", f.objects, h.closed)
 			}
-			if _, err := os.Stat(s.noteFile()); !os.IsNotExist(err) {
+			if _, err := os.Stat(filepath.Join(s.StateDir, "objects.json")); !os.IsNotExist(err) {
 				t.Errorf("a note stays: %v", err)
 			}
 			if last := (*events)[len(*events)-1]; last.Type != localapi.EventPhase || string(last.Phase) != c.phase {
@@ -153,40 +156,64 @@ func TestFailureUndoesEverything(t *testing.T) {
 	}
 }
 
+// newMembership is alice's in the fake cluster, in namespace shop.
+func newMembership(t *testing.T, f *fakeCluster) *membership {
+	return &membership{cluster: f, id: f.Whoami(), stateDir: t.TempDir(), log: slog.New(slog.DiscardHandler),
+		request: localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: 300}}
+}
+
 // TestKilledSessionsObjectsAreDeleted: the next one finds the note.
 func TestKilledSessionsObjectsAreDeleted(t *testing.T) {
 	f := newFakeCluster()
-	s, _ := newTestSession(t, f, &closer{}, "shop")
-	s.cluster, s.id = f, f.Whoami()
-	if err := s.writeObjects(t.Context()); err != nil || len(f.objects) != 2 {
+	m := newMembership(t, f)
+	if _, _, err := m.apply(t.Context(), m.accesses()); err != nil || len(f.objects) != 2 {
 		t.Fatalf("%v, %v", err, f.objects)
 	}
 	// Killed here. A session elsewhere leaves them alone, one here does not.
-	s.id.Server = "https://other"
-	s.deleteLeftovers(t.Context())
+	m.id.Server = "https://other"
+	m.sweep(t.Context())
 	if len(f.objects) != 2 {
 		t.Errorf("another cluster's session deleted them")
 	}
-	s.id.Server = "https://api"
-	s.deleteLeftovers(t.Context())
-	if len(f.objects) != 0 || len(s.noted()) != 0 {
-		t.Errorf("left %v, noted %v", f.objects, s.noted())
+	m.id.Server = "https://api"
+	m.sweep(t.Context())
+	if len(f.objects) != 0 || len(m.noted()) != 0 {
+		t.Errorf("left %v, noted %v", f.objects, m.noted())
 	}
-	if err := os.WriteFile(s.noteFile(), []byte("{garbage"), 0o600); err != nil {
+	if err := os.WriteFile(m.noteFile(), []byte("{garbage"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.deleteLeftovers(t.Context()) // and no harm done
+	m.sweep(t.Context()) // and no harm done
+}
+
+// TestRefusedNamespaces: one of two is an answer, both are an error.
+func TestRefusedNamespaces(t *testing.T) {
+	f := newFakeCluster()
+	m := newMembership(t, f)
+	f.denied["pay"] = true
+	to, refused, err := m.apply(t.Context(), []string{"shop", "pay"})
+	if err != nil || len(refused) != 1 || refused["pay"] == nil || !slices.Equal(to.Accesses, []string{"shop"}) {
+		t.Errorf("%v, %v, %v", to, refused, err)
+	}
+	f.denied["shop"] = true
+	if _, _, err := m.apply(t.Context(), []string{"shop", "pay"}); !isOver(err) {
+		t.Errorf("got %v, want a refusal", err)
+	}
+	f.denied = map[string]bool{}
+	if err := m.leaveAll(t.Context()); err != nil || len(f.objects) != 0 || len(m.noted()) != 0 {
+		t.Errorf("%v, left %v, noted %v", err, f.objects, m.noted())
+	}
 }
 
 func TestRenewalAsksAgain(t *testing.T) {
 	f := newFakeCluster()
-	s, _ := newTestSession(t, f, &closer{}, "shop")
-	s.cluster, s.id = f, f.Whoami()
-	if err := s.writeObjects(t.Context()); err != nil {
+	m := newMembership(t, f)
+	to, _, err := m.apply(t.Context(), m.accesses())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.renewAll(t.Context(), 2); err != nil {
-		t.Fatal(err)
+	if over, err := m.renew(t.Context(), to.grant, 2); err != nil || over != nil {
+		t.Fatal(over, err)
 	}
 	for key, renew := range f.objects {
 		if renew != 2 {
@@ -194,19 +221,18 @@ func TestRenewalAsksAgain(t *testing.T) {
 		}
 	}
 	f.away = errors.New("connection refused")
-	if err := s.renewAll(t.Context(), 3); err == nil || ended(err) {
-		t.Errorf("an API server that is away: %v, want an error that does not end the session", err)
+	if over, err := m.renew(t.Context(), to.grant, 3); err == nil || isOver(err) || over != nil {
+		t.Errorf("an API server that is away: %v, %v, want an error that is no answer", over, err)
 	}
 	f.away = nil
 	f.denied["shop"] = true
-	err := s.renewAll(t.Context(), 3)
-	if e := httpjson.FromError(err); !ended(err) || e.Code != localapi.CodeEnded || !strings.Contains(e.Message, "access to namespace shop ended: alice may not") {
-		t.Errorf("permission gone: %v", err)
+	if over, err := m.renew(t.Context(), to.grant, 3); err != nil || !strings.Contains(fmt.Sprint(over["shop"]), "alice may not") {
+		t.Errorf("permission gone: %v, %v", over, err)
 	}
-	if err := f.DeletePeer(t.Context(), "podnet-system", s.peer); err != nil {
+	if err := f.DeletePeer(t.Context(), "podnet-system", to.Peer); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.renewAll(t.Context(), 4); !ended(err) || !errors.Is(err, cluster.ErrGone) {
+	if _, err := m.renew(t.Context(), to.grant, 4); !errors.Is(err, cluster.ErrGone) {
 		t.Errorf("deleted by an admin: %v", err)
 	}
 }
@@ -262,13 +288,14 @@ func TestOnLinkAddressesAreNoClusterAnswers(t *testing.T) {
 	if err != nil || len(addrs) == 0 {
 		t.Skip("this machine has no addresses")
 	}
-	forbid := onLink(network{})
+	var r resolver
+	r.lookNear()
 	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !forbid(p.Addr()) {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !r.onLink(p.Addr()) {
 			t.Errorf("%s may be an answer", p)
 		}
 	}
-	if forbid(netip.MustParseAddr("203.0.113.99")) {
+	if r.onLink(netip.MustParseAddr("203.0.113.99")) {
 		t.Error("an address that is nowhere near is forbidden")
 	}
 }

@@ -1,0 +1,180 @@
+package client
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"podnet.dev/internal/nat"
+	"podnet.dev/internal/transport"
+)
+
+const (
+	// stunTime is for resolving one STUN server's name and asking it.
+	stunTime = 2 * time.Second
+	// maxCandidates is what a Peer may hold.
+	maxCandidates = 16
+)
+
+// reach is where this machine may be reached by UDP, as far as it can know.
+type reach struct {
+	finding    nat.Finding
+	candidates []string
+	asked      bool // there were STUN servers to ask
+}
+
+// asker asks a STUN server from the WireGuard socket; transport.Bind is one.
+type asker interface {
+	STUN(ctx context.Context, server netip.AddrPort) (netip.AddrPort, error)
+}
+
+// lookAround finds out where our WireGuard socket may be reached: by asking the
+// STUN servers, and by what the gateway sees. Servers are asked one after the
+// other: how a NAT counts its ports up shows in the order only.
+func lookAround(ctx context.Context, bind asker, port uint16, servers []string, observed netip.AddrPort, own []netip.Addr, log *slog.Logger) reach {
+	r := reach{asked: len(servers) > 0}
+	var answers []nat.Answer
+	for _, s := range servers {
+		ctx, cancel := context.WithTimeout(ctx, stunTime)
+		addrs, err := resolve(ctx, s)
+		for _, a := range addrs {
+			var mapped netip.AddrPort
+			if mapped, err = bind.STUN(ctx, a); err == nil {
+				answers = append(answers, nat.Answer{Server: a, Mapped: mapped})
+			}
+		}
+		if err != nil {
+			log.Debug("no answer of a STUN server", "addr", s, "err", err)
+		}
+		cancel()
+	}
+	r.finding = nat.Look(port, answers)
+	var seen []netip.AddrPort
+	if observed.IsValid() {
+		seen = []netip.AddrPort{observed}
+	}
+	r.candidates = nat.Candidates(hostAddresses(port, own), r.finding, seen, maxCandidates)
+	return r
+}
+
+// resolve turns "host:port" into at most one address of each family.
+func resolve(ctx context.Context, server string) ([]netip.AddrPort, error) {
+	if a, err := netip.ParseAddrPort(server); err == nil {
+		return []netip.AddrPort{a}, nil
+	}
+	host, portText, err := net.SplitHostPort(server)
+	if err != nil {
+		return nil, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", portText)
+	if err != nil {
+		return nil, err
+	}
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	var out []netip.AddrPort
+	for _, six := range []bool{false, true} {
+		if i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Unmap().Is6() == six }); i >= 0 {
+			out = append(out, netip.AddrPortFrom(all[i].Unmap(), uint16(port)))
+		}
+	}
+	return out, err
+}
+
+// hostAddresses are those of this machine's interfaces, but for our own tunnel's.
+func hostAddresses(port uint16, own []netip.Addr) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, p := range hostPrefixes() {
+		if !slices.Contains(own, p.Addr()) {
+			all = append(all, netip.AddrPortFrom(p.Addr(), port))
+		}
+	}
+	return all
+}
+
+// hostPrefixes are the addresses of this machine with their networks.
+func hostPrefixes() []netip.Prefix {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var all []netip.Prefix
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(n.IP)
+		ones, _ := n.Mask.Size()
+		if addr = addr.Unmap(); addr.IsValid() {
+			all = append(all, netip.PrefixFrom(addr, ones))
+		}
+	}
+	return all
+}
+
+// lookAround finds out where we may be reached, and tells the gateway by our
+// Peer. knock asks it to knock there even when nothing is new.
+func (s *Session) lookAround(knock bool) {
+	if s.link.only == transport.APIServer {
+		return
+	}
+	m, own := s.member, s.hosted.own
+	var servers []string
+	if w := m.granted.Status.Network; w != nil {
+		servers = w.STUN
+	}
+	var observed netip.AddrPort
+	if r := s.link.remote(); r != nil {
+		observed = r.Status().Observed
+	}
+	s.jobs.start("look", func(ctx context.Context) outcome {
+		r := lookAround(ctx, s.link.bind, s.link.tunnel.ListenPort(), servers, observed, own, s.Log)
+		list, last := r.candidates, s.candidates(m)
+		if knock && slices.Equal(list, last) {
+			list = turned(list)
+		}
+		var err error
+		if !slices.Equal(list, last) {
+			err = s.cluster.SetCandidates(ctx, m.Namespace, m.Peer, list)
+		}
+		if ctx.Err() != nil {
+			return outcome{}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err == nil {
+			s.said = said{m, list}
+		}
+		s.outlook.ours, s.outlook.asked, s.outlook.refused = r.finding, r.asked, err
+		s.status.NAT = string(r.finding.Kind)
+		return outcome{}
+	})
+}
+
+// said is what the gateway was told last of where a member may be reached.
+type said struct {
+	of         *member
+	candidates []string
+}
+
+func (s *Session) candidates(m *member) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.said.of != m {
+		return nil
+	}
+	return s.said.candidates
+}
+
+// turned is candidates in another order. The gateway knocks at a Peer's
+// candidates when they change, for some seconds only; this is how a laptop asks
+// it to knock again.
+func turned(candidates []string) []string {
+	if len(candidates) < 2 {
+		return candidates
+	}
+	return append(slices.Clone(candidates[1:]), candidates[0])
+}

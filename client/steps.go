@@ -1,0 +1,257 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"podnet.dev/api/v1alpha1"
+	"podnet.dev/client/localapi"
+	"podnet.dev/client/router"
+	"podnet.dev/internal/nat"
+	"podnet.dev/internal/transport"
+)
+
+// The steps of connecting, behind auth and enrol. What a step does to the host
+// is a whole wish, so that the keeper can repeat it for another network.
+
+// handshake makes the TUN and the tunnel and finds a path that answers.
+func (s *Session) handshake(ctx context.Context) (string, error) {
+	dev, err := s.host.TUN(mtuUDP)
+	if err != nil {
+		return "", err
+	}
+	only := map[string]transport.Kind{PathUDP: transport.UDP, PathAPIServer: transport.APIServer}[s.Request.Path]
+	l, err := newLink(dev, s.member.private, only, s.Log)
+	if err != nil {
+		return "", err
+	}
+	l.dial = func(ctx context.Context, pod string, port uint16) (net.Conn, error) {
+		return s.cluster.DialPod(ctx, s.Request.GatewayNamespace, pod, port)
+	}
+	s.undo.add("the tunnel", func(context.Context) error { return l.Close() })
+	s.link = l
+	s.mu.Lock()
+	s.live, s.outlook.only = l, only
+	s.status.Tunnel.Interface, s.status.Tunnel.MTU = l.name, s.mtu
+	s.mu.Unlock()
+	s.lookAround(false)
+
+	r, err := l.find(ctx, s.member, rank(s.member.Peer, s.member.granted.Status.Gateways))
+	if err != nil {
+		return "", err
+	}
+	if err := l.adopt(s.member, r); err != nil {
+		return "", errors.Join(err, r.Close())
+	}
+	if err := l.greet(ctx, s.member, r, true); err != nil {
+		return "", &localapi.Error{Code: localapi.CodeTimeout, Message: "no handshake with the gateway by " + pathName(r.Status().Active) + ": " + err.Error(),
+			Hint: "kubectl -n " + s.Request.GatewayNamespace + " get pods", Status: http.StatusGatewayTimeout}
+	}
+	s.using(r)
+	st := r.Status()
+	s.mu.Lock()
+	why := reason(st, s.outlook)
+	s.mu.Unlock()
+	text := string(st.Active.Kind) + " " + st.Active.Remote
+	if why = strings.TrimPrefix(why, string(st.Active.Kind)+": "); why != "" {
+		text += " (" + why + ")"
+	}
+	return text, nil
+}
+
+// using notes which gateway the session uses.
+func (s *Session) using(r *remote) {
+	s.set(func(c *localapi.Connection) {
+		c.Gateway.Pod, c.Gateway.PublicKey, c.Gateway.Draining = r.entry.Pod, r.entry.PublicKey, r.entry.Draining
+		c.Gateway.Others = slices.DeleteFunc(pods(s.member.granted.Status.Gateways), func(pod string) bool { return pod == r.entry.Pod })
+	})
+	s.mu.Lock()
+	s.outlook.published, s.outlook.theirs = len(r.entry.Endpoints), nat.Kind(r.entry.NAT)
+	s.mu.Unlock()
+}
+
+func pods(all []v1alpha1.Gateway) []string {
+	var names []string
+	for _, g := range all {
+		names = append(names, g.Pod)
+	}
+	return names
+}
+
+// learn takes over what a Peer's status says.
+func (s *Session) learn(p *v1alpha1.Peer) {
+	s.member.granted = p
+	s.mu.Lock()
+	s.outlook.stun = p.Status.Network != nil && len(p.Status.Network.STUN) > 0
+	s.mu.Unlock()
+}
+
+// route gives the interface its addresses and routes.
+func (s *Session) route(context.Context) (string, error) {
+	s.fit(s.link.remote().Status())
+	if err := s.setNetwork(s.member.network); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s to %s", joined(s.member.network.prefixes), s.link.name), nil
+}
+
+// fit chooses the MTU for how the paths are now and says whether it is another
+// one.
+func (s *Session) fit(st transport.GatewayStatus) bool {
+	s.mu.Lock()
+	s.outlook.hope = s.outlook.hope || s.outlook.mayUDP(st)
+	want := mtu(s.outlook.hope, st.Active, s.mtu)
+	s.mu.Unlock()
+	changed := want != s.mtu
+	s.mtu = want
+	return changed
+}
+
+// setNetwork makes the host match n. also are addresses that stay for now.
+func (s *Session) setNetwork(n network, also ...netip.Addr) error {
+	want := router.Config{Interface: s.link.name, Routes: n.inside(), MTU: s.mtu, Avoid: s.cluster.Remotes()}
+	for _, a := range slices.Concat(n.own, also) {
+		if p := netip.PrefixFrom(a, a.BitLen()); !slices.Contains(want.Addresses, p) {
+			want.Addresses = append(want.Addresses, p)
+		}
+	}
+	for _, g := range s.member.granted.Status.Gateways {
+		for _, e := range g.Endpoints {
+			if a, err := netip.ParseAddrPort(e); err == nil {
+				want.Avoid = append(want.Avoid, a.Addr().Unmap())
+			}
+		}
+	}
+	base, _ := s.host.DNS()
+	for _, b := range base {
+		want.Avoid = append(want.Avoid, b.Addr())
+	}
+	if err := s.host.SetNetwork(want); err != nil {
+		return err
+	}
+	s.hosted = n
+	s.set(func(c *localapi.Connection) {
+		c.Tunnel.MTU = want.MTU
+		c.Routes = router.Strings(n.prefixes)
+		c.Tunnel.Address, c.Tunnel.Address6 = "", ""
+		for _, a := range n.own {
+			if a.Is4() {
+				c.Tunnel.Address = netip.PrefixFrom(a, 32).String()
+			} else {
+				c.Tunnel.Address6 = netip.PrefixFrom(a, 128).String()
+			}
+		}
+	})
+	return nil
+}
+
+// resolve starts the DNS proxy and points the host at it.
+func (s *Session) resolve(ctx context.Context) (string, error) {
+	n := s.member.network
+	s.names = s.scope(ctx)
+	s.resolver = &resolver{host: s.host, dial: s.Dial, log: s.Log, broken: s.breaks}
+	s.resolver.start(n, s.names)
+	s.undo.add("the DNS of the cluster", s.resolver.Close)
+	if err := s.setNames(ctx, n); err != nil {
+		return "", err
+	}
+	_, mode := s.host.DNS()
+	s.set(func(c *localapi.Connection) { c.DNS.Mode, c.DNS.Zone = mode, n.domain })
+	return n.domain + " by " + mode, nil
+}
+
+// setNames makes the host resolve n's names.
+func (s *Session) setNames(ctx context.Context, n network) error {
+	if err := s.resolver.set(ctx, n, s.names); err != nil {
+		return err
+	}
+	listen := []string{}
+	for _, a := range s.resolver.listening() {
+		listen = append(listen, netip.AddrPortFrom(a, 53).String())
+	}
+	s.set(func(c *localapi.Connection) { c.DNS.Listen = listen })
+	return nil
+}
+
+// scope is which namespaces' names are the session's. Who may reach everything
+// can nearly always list it, too. Who cannot has the full names.
+func (s *Session) scope(ctx context.Context) scope {
+	s.mu.Lock()
+	sc := scope{link: s.link.name, current: s.status.Namespace, namespaces: slices.Clone(s.status.Namespaces)}
+	s.mu.Unlock()
+	if s.Request.AllNamespaces {
+		sc.namespaces = []string{sc.current}
+		if listed, err := s.cluster.Namespaces(ctx); err == nil {
+			sc.namespaces = listed
+		}
+	}
+	return sc
+}
+
+// probe tries once what the user is going to do: a question to the cluster's
+// DNS through the tunnel, and where the kernel would send a packet.
+func (s *Session) probe(ctx context.Context) (string, error) {
+	n := s.member.network
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := s.checkRoute(ctx, n); err != nil {
+		return "", err
+	}
+	began := time.Now()
+	if err := s.ask(ctx, netip.AddrPortFrom(n.dns[0], 53), n.domain+"."); err != nil {
+		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the gateway's DNS does not answer through the tunnel: " + err.Error(),
+			Hint: "podnet connect --path apiserver shows whether the path is to blame", Status: http.StatusGatewayTimeout}
+	}
+	rtt := time.Since(began)
+	if err := s.ask(ctx, netip.AddrPortFrom(s.resolver.listening()[0], 53), "kubernetes.default.svc."+n.domain+"."); err != nil {
+		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the DNS proxy on this machine does not answer: " + err.Error(),
+			Hint: "a firewall of this machine may block port 53 on its own addresses", Status: http.StatusGatewayTimeout}
+	}
+	s.set(func(c *localapi.Connection) {
+		c.DNS.Probe = "ok"
+		c.Tunnel.RTTMs = float64(rtt.Microseconds()) / 1000
+	})
+	return fmt.Sprintf("DNS answered in %.1f ms", float64(rtt.Microseconds())/1000), nil
+}
+
+// ask puts one question to a name server. Any answer will do, that there is no
+// such name included.
+func (s *Session) ask(ctx context.Context, server netip.AddrPort, name string) error {
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return s.Dial(ctx, network, server.String())
+	}}
+	_, err := r.LookupNS(ctx, name)
+	var answer *net.DNSError
+	if errors.As(err, &answer) && answer.IsNotFound {
+		return nil
+	}
+	return err
+}
+
+// checkRoute asks the kernel, without sending anything, whether it would use
+// our address to reach the cluster.
+func (s *Session) checkRoute(ctx context.Context, n network) error {
+	for _, a := range n.dns {
+		c, err := s.Dial(ctx, "udp", netip.AddrPortFrom(a, 53).String())
+		if err != nil {
+			if a.Is6() {
+				continue // IPv6 is off here
+			}
+			return fmt.Errorf("no route to the cluster's %s: %w", a, err)
+		}
+		local, ok := c.LocalAddr().(*net.UDPAddr)
+		_ = c.Close()
+		if from := local.AddrPort().Addr().Unmap(); ok && !slices.Contains(n.own, from) {
+			return &localapi.Error{Code: localapi.CodeConflict, Message: fmt.Sprintf("packets to the cluster's %s would leave from %s, not through the tunnel", a, from),
+				Hint: "a VPN or a rule of this machine takes them (ip rule; ip route get " + a.String() + ")"}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package client_test
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"podnet.dev/client"
+	"podnet.dev/client/cluster"
+	"podnet.dev/client/localapi"
+	"podnet.dev/client/netwatch"
+)
+
+// What happens to a session in a day, each told as a story. The gateways, the
+// tunnel, the paths and the session are real; the API server, the wire and the
+// laptop's operating system are played.
+
+// TestUDPIsCutAndComesBack: a flow lives through both.
+func TestUDPIsCutAndComesBack(t *testing.T) {
+	t.Parallel()
+	l := newTown(t, "podnet-gateway-0").connect(client.PathAuto)
+	l.within(5*time.Second, "by udp", func() bool { return l.status().Path.Kind == "udp" })
+	flow, err := l.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flow.Close()
+	l.wire.Block(true)
+	if err := echo(flow, 5*time.Second); err != nil {
+		t.Errorf("the flow did not survive the cut: %v", err)
+	}
+	if p := l.status().Path; p.Kind != "apiserver" || p.Reason == "" {
+		t.Errorf("path %+v", p)
+	}
+	l.wire.Block(false)
+	l.within(15*time.Second, "by udp again", func() bool { return l.status().Path.Kind == "udp" })
+	if err := echo(flow, 5*time.Second); err != nil {
+		t.Errorf("the flow did not survive the return: %v", err)
+	}
+	if !l.told(localapi.EventPath, "apiserver") || !l.told(localapi.EventPath, "udp 127.0.0.1") {
+		t.Error("nobody was told of the moves")
+	}
+}
+
+// TestGatewayIsKilledBesideAnother: new flows go to the other replica, old ones
+// end rather than hang.
+func TestGatewayIsKilledBesideAnother(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{client.PathAuto, client.PathAPIServer} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			w := newTown(t, "podnet-gateway-0", "podnet-gateway-1")
+			l := w.connect(path)
+			flow, err := l.open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer flow.Close()
+			first := l.status().Gateway
+			if len(first.Others) != 1 {
+				t.Errorf("others %v", first.Others)
+			}
+			w.kill(first.Pod)
+			l.within(10*time.Second, "at work again", l.works)
+			if now := l.status().Gateway; now.Pod == first.Pod {
+				t.Errorf("still with %s", now.Pod)
+			}
+			if err := echo(flow, 5*time.Second); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the old flow got %v, want its end", err)
+			}
+			if !l.told(localapi.EventGateway, "the old one fell silent") {
+				t.Error("nobody was told")
+			}
+		})
+	}
+}
+
+// TestOnlyGatewayStartsAnew with another key and other ports.
+func TestOnlyGatewayStartsAnew(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	l := w.connect(client.PathAuto)
+	before := l.status()
+	w.kill("podnet-gateway-0")
+	l.within(8*time.Second, "in doubt", func() bool { return l.status().Path.Kind == "" })
+	w.start("podnet-gateway-0")
+	l.within(5*time.Second, "at work again", l.works)
+	now := l.status()
+	if now.Gateway.PublicKey == before.Gateway.PublicKey || now.Tunnel.Address != before.Tunnel.Address {
+		t.Errorf("key %s, address %s before and %s now", now.Gateway.PublicKey, before.Tunnel.Address, now.Tunnel.Address)
+	}
+	if !l.told(localapi.EventGateway, "it has started anew") {
+		t.Error("nobody was told")
+	}
+}
+
+// TestGatewayDrains: the session leaves at once for the other.
+func TestGatewayDrains(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0", "podnet-gateway-1")
+	l := w.connect(client.PathAuto)
+	first := l.status().Gateway.Pod
+	w.gateways[first].bind.Drain()
+	l.within(3*time.Second, "with the other", func() bool { return l.status().Gateway.Pod != first })
+	l.within(time.Second, "at work", l.works)
+}
+
+// TestLeaseEndsWhileNobodyCanRenew: the session enrols again by itself, with a
+// new key and address, and says so.
+func TestLeaseEndsWhileNobodyCanRenew(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	l := w.connect(client.PathAuto)
+	before := l.status()
+	w.change(func() { w.away = true })
+	l.within(5*time.Second, "warned", func() bool {
+		return l.told(localapi.EventWarning, "cannot reach the API server https://town: connection refused, since")
+	})
+	l.within(5*time.Second, "frozen", func() bool { return l.status().Lease.Frozen })
+	if !l.works() {
+		t.Error("a session by UDP does not work without the API server")
+	}
+	w.forget() // the gateway, after an hour
+	w.change(func() { w.away = false })
+	l.within(10*time.Second, "enrolled again", func() bool { return l.status().Reenrolled == 1 })
+	l.within(5*time.Second, "at work again", l.works)
+	now := l.status()
+	if now.Tunnel.Address == before.Tunnel.Address || now.Peer == before.Peer || now.Lease.Frozen {
+		t.Errorf("before %+v, now %+v", before, now)
+	}
+	if !l.told(localapi.EventReenrolled, "the lease is over") || !l.told(localapi.EventCleared, "") {
+		t.Error("nobody was told")
+	}
+	if _, warnings := l.session.Status(); len(warnings) > 0 {
+		t.Errorf("warnings %v", warnings)
+	}
+	l.leave()
+	if len(w.peers) > 0 {
+		t.Errorf("left behind: %v", w.peers)
+	}
+}
+
+// TestPermissionIsGoneAfterANight: enrolling again is refused, and the session
+// says that it is over.
+func TestPermissionIsGoneAfterANight(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	l := w.connect(client.PathAuto)
+	w.change(func() { w.away = true })
+	l.within(10*time.Second, "frozen", func() bool { return l.status().Lease.Frozen })
+	w.forget()
+	w.change(func() { w.away, w.forbidden = false, true })
+	l.endsWith(10*time.Second, func(err error) bool {
+		var ended *client.EndedError
+		var forbidden *cluster.ForbiddenError
+		return errors.As(err, &ended) && errors.As(err, &forbidden)
+	})
+}
+
+// TestAdministratorDeletesThePeer while its lease runs: that is meant.
+func TestAdministratorDeletesThePeer(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	l := w.connect(client.PathAuto)
+	w.forget()
+	l.endsWith(5*time.Second, func(err error) bool { return errors.Is(err, cluster.ErrGone) })
+}
+
+// endsWith waits until the session has ended by itself.
+func (l *laptop) endsWith(limit time.Duration, as func(error) bool) {
+	l.t.Helper()
+	select {
+	case err := <-l.ended:
+		l.ended <- nil // for leave
+		if !as(err) {
+			l.t.Errorf("the session ended with %v", err)
+		}
+	case <-time.After(limit):
+		l.t.Errorf("the session goes on")
+	}
+}
+
+// TestClockWasSetBack: gateways refuse a handshake that is older than one they
+// have seen. After a sleep WireGuard needs a new one, so a new key it is.
+func TestClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	l := w.connect(client.PathAuto)
+	w.change(func() { w.deaf = true })
+	l.news <- netwatch.Event{Kind: netwatch.Woke, Away: time.Hour, Text: "the machine slept for 1h0m0s"}
+	l.within(8*time.Second, "enrolling again", func() bool { return l.told(localapi.EventLease, "makes no handshake") })
+	w.change(func() { w.deaf = false })
+	l.within(5*time.Second, "at work again", l.works)
+	if !l.told(localapi.EventNetwork, "the machine slept") || l.status().Reenrolled != 1 {
+		t.Errorf("enrolled again %d times", l.status().Reenrolled)
+	}
+}
