@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -14,6 +17,10 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
+	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/probe"
+	"podnet.dev/internal/transport"
+	"podnet.dev/internal/tunnel"
 )
 
 // admits reports an error unless a gateway's tunnel has n peers.
@@ -101,4 +108,70 @@ func TestDeadGatewayIsSwept(t *testing.T) {
 	if took := time.Since(began); took < goneAfter-time.Second {
 		t.Errorf("swept after %v: too early", took)
 	}
+}
+
+// TestDrain: a laptop that probes is told to leave before the gateway goes, the
+// Peer says so as well, and the gateway waits until the laptop has left.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	s := setStage(t)
+	first, stopFirst := s.start("podnet-gateway-0")
+	s.start("podnet-gateway-1")
+	l := s.enrol("laptop", 300, "shop")
+	l.await("knows both", func(p *podnet.Peer) bool { return len(p.Status.Gateways) == 2 })
+
+	bind := transport.NewBind(transport.Options{})
+	stack, err := netstack.New(netstack.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tun, err := tunnel.New(stack.Device(), bind, tunnel.Config{PrivateKey: l.secret, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tun.Close(); _ = stack.Close() })
+	k, err := probe.NewKey(l.secret, first.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := bind.NewGateway(transport.GatewayConfig{Key: k})
+	t.Cleanup(func() { _ = path.Close() })
+	path.SetUDP([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), first.tunnel.ListenPort())})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := path.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if path.Status().Draining {
+		t.Error("it is to leave a gateway that stays")
+	}
+
+	began := time.Now()
+	stopped := make(chan struct{})
+	go func() { stopFirst(); close(stopped) }()
+	apiserver.Eventually(t, 5*time.Second, "the laptop hears of it", func() error {
+		if !path.Status().Draining {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	t.Logf("the laptop hears of it after %v", time.Since(began))
+	l.await("says so", func(p *podnet.Peer) bool {
+		return slices.ContainsFunc(p.Status.Gateways, func(g podnet.Gateway) bool { return g.Pod == "podnet-gateway-0" && g.Draining })
+	})
+	if err := get(first, "/readyz"); err == nil {
+		t.Error("a gateway that stops is ready")
+	}
+	if err := admits(first, 1); err != nil {
+		t.Errorf("it does not wait: %v", err)
+	}
+	_ = path.Close() // it has moved
+	left := time.Now()
+	<-stopped
+	if took := time.Since(left); took > quietTime+2*time.Second {
+		t.Errorf("the gateway stopped %v after its last laptop had left", took)
+	}
+	l.await("knows the second alone", func(p *podnet.Peer) bool {
+		return len(p.Status.Gateways) == 1 && p.Status.Gateways[0].Pod == "podnet-gateway-1"
+	})
 }
