@@ -1,14 +1,21 @@
 package standalone
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"podnet.dev/gateway/forward"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/probe"
+	"podnet.dev/internal/transport"
+	"podnet.dev/internal/tunnel"
 	"podnet.dev/internal/wgconf"
 )
 
@@ -62,4 +69,53 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 func privateText(t *testing.T) string {
 	t.Helper()
 	return "4GgaQCy68nzNsyO3mLcaRUcPzlvpLWVCUz1vyS9lkkA="
+}
+
+// podnet's own clients prove a path before they use it, here as well.
+func TestProbesOfPeersAreAnswered(t *testing.T) {
+	private := func() key.Private {
+		k, err := key.NewPrivate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	gateway, friend, stranger := private(), private(), private()
+	g, err := newGateway(t.Context(), wgconf.Config{PrivateKey: gateway, Peers: []wgconf.Peer{
+		{PublicKey: friend.Public(), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.99.0.2/32")}},
+	}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = g.close() })
+	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), g.tunnel.ListenPort())
+	reach := func(who key.Private, limit time.Duration) error {
+		bind := transport.NewBind(transport.Options{})
+		stack, err := netstack.New(netstack.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stack.Close()
+		tun, err := tunnel.New(stack.Device(), bind, tunnel.Config{PrivateKey: who})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tun.Close()
+		k, err := probe.NewKey(who, gateway.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := bind.NewGateway(transport.GatewayConfig{Key: k})
+		defer path.Close()
+		path.SetUDP([]netip.AddrPort{at})
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		return path.Wait(ctx)
+	}
+	if err := reach(friend, 5*time.Second); err != nil {
+		t.Errorf("a peer: %v", err)
+	}
+	if err := reach(stranger, 500*time.Millisecond); err == nil {
+		t.Error("a stranger is answered")
+	}
 }
