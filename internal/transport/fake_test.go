@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -44,11 +45,12 @@ func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); 
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
 // nat forwards the datagrams of one client to a server from a port of its own,
-// which rebind changes.
+// which rebind changes. Some of them it may lose.
 type nat struct {
 	t      testing.TB
 	inside *net.UDPConn
 	to     netip.AddrPort
+	loses  atomic.Pointer[func(toServer bool, size int) bool]
 
 	mu      sync.Mutex
 	client  netip.AddrPort
@@ -68,7 +70,9 @@ func newNAT(t testing.TB, to netip.AddrPort) *nat {
 			}
 			n.mu.Lock()
 			n.client = from
-			n.outside.WriteToUDPAddrPort(b[:m], n.to)
+			if !n.lost(true, m) {
+				n.outside.WriteToUDPAddrPort(b[:m], n.to)
+			}
 			n.mu.Unlock()
 		}
 	})
@@ -80,6 +84,28 @@ func newNAT(t testing.TB, to netip.AddrPort) *nat {
 		n.wait.Wait()
 	})
 	return n
+}
+
+// lose decides from now on what is lost: nothing, if f is nil. Several
+// goroutines call f.
+func (n *nat) lose(f func(toServer bool, size int) bool) {
+	if f == nil {
+		n.loses.Store(nil)
+		return
+	}
+	n.loses.Store(&f)
+}
+
+func (n *nat) lost(toServer bool, size int) bool {
+	f := n.loses.Load()
+	return f != nil && (*f)(toServer, size)
+}
+
+// aim sends to another server from now on.
+func (n *nat) aim(to netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.to = to
 }
 
 func listenLoopback(t testing.TB) *net.UDPConn {
@@ -110,7 +136,9 @@ func (n *nat) rebind() {
 			n.mu.Lock()
 			client := n.client
 			n.mu.Unlock()
-			n.inside.WriteToUDPAddrPort(b[:m], client)
+			if !n.lost(false, m) {
+				n.inside.WriteToUDPAddrPort(b[:m], client)
+			}
 		}
 	})
 }
