@@ -62,7 +62,15 @@ func (a *answers) prober(id probe.ID) *prober {
 
 // Answer makes the Bind answer the probes made with these keys and no others.
 func (b *Bind) Answer(keys []probe.Key) {
-	a := &b.answers
+	gone := b.answers.set(keys)
+	b.epoch.Add(1)
+	for _, id := range gone {
+		b.Punch(id, nil)
+	}
+}
+
+// set returns whose probes are not answered any more.
+func (a *answers) set(keys []probe.Key) (gone []probe.ID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	next := make(map[probe.ID]*prober, len(keys))
@@ -73,13 +81,19 @@ func (b *Bind) Answer(keys []probe.Key) {
 			next[k.ID()] = &prober{key: k}
 		}
 	}
-	a.known.Store(&next)
+	if known := a.known.Swap(&next); known != nil {
+		for id, p := range *known {
+			if next[id] != p {
+				gone = append(gone, id)
+			}
+		}
+	}
 	for addr, w := range a.udp {
 		if next[w.p.key.ID()] != w.p {
 			delete(a.udp, addr)
 		}
 	}
-	b.epoch.Add(1)
+	return gone
 }
 
 // heard acts on an authentic probe of a laptop.
