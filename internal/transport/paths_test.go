@@ -23,10 +23,14 @@ type town struct {
 	conns []net.Conn
 }
 
-func newTown(t testing.TB, mtu int) *town {
+func newTown(t testing.TB, mtu int) *town { return newBadTown(t, mtu, nil) }
+
+// newBadTown has a NAT that loses datagrams from the start.
+func newBadTown(t testing.TB, mtu int, lose func(toServer bool, size int) bool) *town {
 	t.Helper()
 	w := &town{laptop: newNode(t, mtu, transport.Options{}), gw: newNode(t, mtu, transport.Options{})}
 	w.nat = newNAT(t, w.gw.udpAddr())
+	w.nat.lose(lose)
 	dial := dialTo(w.gw.serve(t))
 	w.g = w.laptop.gateway(t, w.gw, func(ctx context.Context) (net.Conn, error) {
 		c, err := dial(ctx)
@@ -85,7 +89,7 @@ func TestUDPDiesAndComesBack(t *testing.T) {
 			t.Parallel()
 			w := newTown(t, 1280)
 			stall := w.during(t, func() {
-				wantKind(t, w.g, transport.UDP, 5*time.Second)
+				wantKind(t, w.g, transport.UDP, 10*time.Second)
 				time.Sleep(time.Second)
 				start := time.Now()
 				w.nat.lose(lose)
@@ -110,7 +114,7 @@ func TestUDPDiesAndComesBack(t *testing.T) {
 func TestStreamStandsByWhileUDPCarries(t *testing.T) {
 	w := newTown(t, 1280)
 	stall := w.during(t, func() {
-		wantKind(t, w.g, transport.UDP, 5*time.Second)
+		wantKind(t, w.g, transport.UDP, 10*time.Second)
 		w.cutStreams()
 		time.Sleep(500 * time.Millisecond)
 		st := w.g.Status()
@@ -126,7 +130,7 @@ func TestStreamStandsByWhileUDPCarries(t *testing.T) {
 func TestNATRebinds(t *testing.T) {
 	w := newTown(t, 1280)
 	stall := w.during(t, func() {
-		wantKind(t, w.g, transport.UDP, 5*time.Second)
+		wantKind(t, w.g, transport.UDP, 10*time.Second)
 		for range 3 {
 			w.nat.rebind()
 			time.Sleep(300 * time.Millisecond)
@@ -147,9 +151,8 @@ func above(limit int) func(bool, int) bool {
 // The path takes 1280 bytes, UDP and IP headers included, and no router says so.
 // What WireGuard makes of an inner packet of 1280 is longer than that.
 func TestPathOf1280(t *testing.T) {
-	w := newTown(t, 1280)
-	w.nat.lose(above(1232))
-	st := wantKind(t, w.g, transport.UDP, 5*time.Second)
+	w := newBadTown(t, 1280, above(1232))
+	st := wantKind(t, w.g, transport.UDP, 10*time.Second)
 	if st.Datagram != paths.MinDatagram {
 		t.Errorf("datagrams of %d bytes, want %d", st.Datagram, paths.MinDatagram)
 	}
@@ -211,7 +214,7 @@ func TestTwoGatewaysAtOneAddress(t *testing.T) {
 
 func TestDrainingIsToldAtOnce(t *testing.T) {
 	w := newTown(t, 1280)
-	wantKind(t, w.g, transport.UDP, 5*time.Second)
+	wantKind(t, w.g, transport.UDP, 10*time.Second)
 	time.Sleep(time.Second) // all is quiet
 	w.gw.bind.Drain()
 	for start := time.Now(); !w.g.Status().Draining; {
@@ -254,7 +257,7 @@ func TestPunchedPathIsFound(t *testing.T) {
 // A peer that is not admitted any more gets no answers, and finds out.
 func TestForgottenProberFindsOut(t *testing.T) {
 	w := newTown(t, 1280)
-	wantKind(t, w.g, transport.UDP, 5*time.Second)
+	wantKind(t, w.g, transport.UDP, 10*time.Second)
 	w.gw.answer()
 	wantKind(t, w.g, "", 5*time.Second)
 	if at, _ := w.gw.bind.LastProbe(w.laptop.probeKey(w.gw).ID()); !at.IsZero() {
@@ -332,7 +335,7 @@ func (c *stuckConn) Close() error {
 // Loss is no death. (internal/paths simulates hours of it.)
 func TestLossDoesNotMove(t *testing.T) {
 	w := newTown(t, 1280)
-	wantKind(t, w.g, transport.UDP, 5*time.Second)
+	wantKind(t, w.g, transport.UDP, 10*time.Second)
 	time.Sleep(time.Second)
 	since := w.g.Status().Active.Since
 	var n atomic.Uint32
@@ -350,7 +353,7 @@ func TestLossDoesNotMove(t *testing.T) {
 // Close does not wait for what the network may never do.
 func TestCloseWithEverythingDead(t *testing.T) {
 	w := newTown(t, 1280)
-	wantKind(t, w.g, transport.UDP, 5*time.Second)
+	wantKind(t, w.g, transport.UDP, 10*time.Second)
 	w.nat.lose(everything)
 	w.cutStreams()
 	start := time.Now()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,19 +52,19 @@ func mapped(q *stun.Message, a netip.AddrPort) []byte {
 func TestSTUN(t *testing.T) {
 	b := NewBind(Options{})
 	port, got := open(t, b)
-	tries := 0
+	var tries atomic.Int32
 	server := stunServer(t, func(q *stun.Message, from netip.AddrPort) []byte {
 		if from.Port() != port {
 			t.Errorf("asked from port %d, WireGuard's is %d", from.Port(), port)
 		}
-		if tries++; tries == 1 {
+		if tries.Add(1) == 1 {
 			return nil // lost
 		}
 		return mapped(q, netip.MustParseAddrPort("203.0.113.7:4444"))
 	})
 	a, err := b.STUN(t.Context(), server)
-	if err != nil || a != netip.MustParseAddrPort("203.0.113.7:4444") || tries != 2 {
-		t.Errorf("%v, %v after %d tries", a, err, tries)
+	if err != nil || a != netip.MustParseAddrPort("203.0.113.7:4444") || tries.Load() != 2 {
+		t.Errorf("%v, %v after %d tries", a, err, tries.Load())
 	}
 	six := stunServer(t, func(q *stun.Message, _ netip.AddrPort) []byte {
 		return mapped(q, netip.MustParseAddrPort("[2001:db8::7]:5"))
