@@ -121,7 +121,10 @@ func New(c Config) (*Stack, error) {
 
 func (s *Stack) configure() error {
 	sack := tcpip.TCPSACKEnabled(true)
-	cc := tcpip.CongestionControlOption("cubic")
+	// gVisor's cubic cuts its window down to whole segments at each
+	// acknowledgement, so a small window hardly grows: at 150 ms and 2 % loss it
+	// has 60 % of what Linux has on the same wire, reno as much as Linux.
+	cc := tcpip.CongestionControlOption("reno")
 	// Not RACK: with it gVisor, once it has run into a retransmission timeout,
 	// counts what it sent before as still on its way and sends two segments per
 	// timeout, 13 KB/s, until all of a lost window is through. Classic SACK
