@@ -26,6 +26,7 @@ var doors = []door{
 	{"github.com/miekg/dns", []string{"dnsproxy", "e2e"}, "only the DNS view speaks DNS messages"},
 	{"k8s.io/client-go", []string{"client/cluster", "gateway", "dnsproxy/kube", "e2e"}, "Kubernetes is reached from few places"},
 	{"sigs.k8s.io/controller-runtime", []string{"client/cluster", "gateway", "dnsproxy/kube", "e2e"}, "Kubernetes is reached from few places"},
+	{"github.com/pion/stun", []string{"internal/transport", "e2e"}, "STUN is asked from WireGuard's own socket"},
 	{"github.com/vishvananda/netlink", []string{"client/router", "client/helper", "client/netwatch", "e2e"}, "only the privileged half changes the host; netwatch reads"},
 	{"github.com/godbus/dbus", []string{"client/osdns"}, "the bus is spoken to about DNS only"},
 }
