@@ -43,6 +43,8 @@ type prober struct {
 	udpAt   time.Time // of the last one by UDP
 	udp     []netip.AddrPort
 	streams []*carrier
+	second  time.Time // since when addresses are counted that were not known,
+	fresh   int       // and how many there were
 }
 
 // udpWay is a UDP address from which an authentic ping has come.
@@ -123,6 +125,14 @@ func (a *answers) remember(p *prober, w way, limit int, now time.Time) {
 	limit = max(limit, paths.MinDatagram)
 	if old := a.udp[w.from]; old != nil && old.p == p {
 		old.at, old.to, old.limit = now, w.to, limit
+		return
+	}
+	// Each new one makes the receivers look at all their senders again, which
+	// a laptop must not have them do all the time.
+	if now.Sub(p.second) >= time.Second {
+		p.second, p.fresh = now, 0
+	}
+	if p.fresh++; p.fresh > maxWays {
 		return
 	}
 	p.udp = slices.DeleteFunc(p.udp, func(addr netip.AddrPort) bool {

@@ -183,7 +183,7 @@ func TestWaysAreBounded(t *testing.T) {
 	p := b.answers.prober(k.ID())
 	now := time.Unix(1000, 0)
 	for i := range uint16(1000) {
-		now = now.Add(time.Millisecond)
+		now = now.Add(200 * time.Millisecond)
 		b.answers.remember(p, way{from: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), 1000+i)}, 1452, now)
 	}
 	if len(b.answers.udp) != maxWays || len(p.udp) != maxWays {
@@ -191,6 +191,14 @@ func TestWaysAreBounded(t *testing.T) {
 	}
 	if _, known := b.answers.limit(netip.MustParseAddrPort("192.0.2.1:1999")); !known {
 		t.Error("the last one is forgotten")
+	}
+	now = now.Add(time.Minute)
+	epoch := b.epoch.Load()
+	for i := range uint16(1000) { // all at once
+		b.answers.remember(p, way{from: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), 1000+i)}, 1452, now)
+	}
+	if n := b.epoch.Load() - epoch; n > maxWays {
+		t.Errorf("the receivers were disturbed %d times", n)
 	}
 	for range 100 {
 		b.answers.remember(p, way{c: &carrier{}}, 0, now)
@@ -201,9 +209,9 @@ func TestWaysAreBounded(t *testing.T) {
 	// An address may be another laptop's the next day.
 	other := newProbeKey(t)
 	b.Answer([]probe.Key{k, other})
-	b.answers.remember(b.answers.prober(other.ID()), way{from: netip.MustParseAddrPort("192.0.2.1:1999")}, 1332, now)
+	b.answers.remember(b.answers.prober(other.ID()), way{from: netip.MustParseAddrPort("192.0.2.2:1007")}, 1332, now)
 	b.Answer([]probe.Key{other})
-	if limit, known := b.answers.limit(netip.MustParseAddrPort("192.0.2.1:1999")); !known || limit != 1332 || len(b.answers.udp) != 1 {
+	if limit, known := b.answers.limit(netip.MustParseAddrPort("192.0.2.2:1007")); !known || limit != 1332 || len(b.answers.udp) != 1 {
 		t.Errorf("limit %d, %v; %d addresses", limit, known, len(b.answers.udp))
 	}
 }

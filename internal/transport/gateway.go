@@ -263,9 +263,13 @@ func (g *Gateway) Close() error {
 func (g *Gateway) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var next time.Time
 	for {
 		g.mu.Lock()
 		now := time.Now()
+		if s := g.stream; s != nil && !next.IsZero() && now.Sub(next) > time.Second {
+			signal(s.doubt) // we have slept
+		}
 		todo := g.set.Tick(now, func(id paths.ID) paths.Traffic {
 			if p := g.paths[id]; p != nil {
 				return p.traffic()
@@ -278,7 +282,7 @@ func (g *Gateway) run() {
 		}
 		g.mu.Lock()
 		g.tidyLocked(now)
-		next := g.set.Next(now)
+		next = g.set.Next(now)
 		g.mu.Unlock()
 
 		if next.IsZero() {
