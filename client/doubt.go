@@ -164,7 +164,7 @@ func (k *keeper) startRefresh() {
 	if k.enrol.why != "" {
 		return // there is none
 	}
-	m, g, over := k.member, k.member.grant, k.leaseOver()
+	m, g, over, begun := k.member, k.member.grant, k.leaseOver(), k.uptime()
 	k.jobs.start("refresh", func(ctx context.Context) outcome {
 		ctx, cancel := context.WithTimeout(ctx, retryEvery)
 		defer cancel()
@@ -183,7 +183,7 @@ func (k *keeper) startRefresh() {
 			case errors.Is(err, cluster.ErrGone):
 				return &EndedError{"the session was ended", err}
 			case errors.As(err, &away):
-				k.trouble(err) // and renew as soon as it answers
+				k.trouble(err, begun) // and renew as soon as it answers
 			case err != nil:
 				k.Log.Debug("cannot read our peer", "peer", g.Peer, "err", err)
 			default:

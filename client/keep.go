@@ -29,8 +29,10 @@ const (
 	// longSleep is from when on WireGuard's timers, which stand still while the
 	// machine sleeps, are not to be relied on.
 	longSleep = time.Minute
-	// seekEvery is how often a session that could be by UDP and is not looks for
-	// a way; the pause between two tries to be knocked at doubles to seekMax.
+	// seekEvery is how often a session that could be by UDP and is not asks where
+	// the gateway is, for the first time after seekFirst. The pause between two
+	// tries to be knocked at begins with it too and doubles to seekMax.
+	seekFirst = 3 * time.Second
 	seekEvery = 30 * time.Second
 	seekMax   = 10 * time.Minute
 	// frozenMax is how long gateways keep peers while the API server is away
@@ -70,6 +72,7 @@ type keeper struct {
 	*Session
 	renewal int64         // the last that was tried
 	tried   time.Duration // when, on the clock of uptime
+	roamed  time.Duration // when the network was last another one
 	failing time.Time     // since when renewing does; zero: it does not
 	why     error         // and why
 	enrol   enrolment
@@ -157,17 +160,27 @@ func (k *keeper) moved(e netwatch.Event) {
 		text = e.Text
 	}
 	k.tell(localapi.Event{Type: localapi.EventNetwork, Text: text})
+	k.roamed = k.uptime()
 	k.link.remote().Rouse()
 	k.cluster.Redial()
 	k.stale = k.stale || e.Away >= longSleep
 	k.knockPause = 0
 	k.rewire()
-	k.lookAround(false)
+	k.lookAround(k.link.remote().Status().Active.Kind != transport.UDP)
 	if since := k.uptime() - k.tried; since >= retryEvery {
 		k.renew.Reset(0)
 	} else {
 		k.renew.Reset(retryEvery - since)
 	}
+}
+
+// retry is when to try again what was begun at a time and failed. What failed
+// because the network became another one meanwhile is tried again at once.
+func (k *keeper) retry(begun, pause time.Duration) {
+	if k.roamed > begun {
+		pause = 0
+	}
+	k.renew.Reset(jitter(pause))
 }
 
 // rewire sets the host up again as it should be, should somebody have taken a
@@ -215,7 +228,7 @@ func (k *keeper) tellPath(st transport.GatewayStatus) {
 	if name == k.path {
 		return
 	}
-	fell := k.path != "" && st.Active.Kind == transport.APIServer
+	fell := strings.HasPrefix(k.path, string(transport.UDP)) && st.Active.Kind != transport.UDP
 	k.path = name
 	k.mu.Lock()
 	p := describe(st, k.outlook)
@@ -238,9 +251,8 @@ func (k *keeper) tellPath(st transport.GatewayStatus) {
 	}
 	p.Others = []localapi.OtherPath{}
 	k.tell(localapi.Event{Type: localapi.EventPath, Text: text, Path: &p})
-	if fell { // from UDP: perhaps our outside address is another one
-		k.knockPause = 0
-		k.knock = time.Time{}
+	if fell { // perhaps our outside address is another one, or the gateway's
+		k.seek, k.knock, k.knockPause = time.Now(), time.Now(), 0
 	}
 }
 
@@ -249,24 +261,21 @@ func (k *keeper) seekUDP(st transport.GatewayStatus) {
 	k.mu.Lock()
 	may := k.outlook.mayUDP(st)
 	k.mu.Unlock()
-	if !may || st.Active.Kind != transport.APIServer {
+	if !may || st.Active.Kind == transport.UDP {
 		k.seek, k.knock = time.Time{}, time.Time{}
 		return
 	}
 	now := time.Now()
 	if k.seek.IsZero() {
-		k.seek = now.Add(seekEvery)
-	}
-	if k.knock.IsZero() {
-		k.knockPause = min(max(2*k.knockPause, seekEvery), seekMax)
-		k.knock = now.Add(k.knockPause)
+		k.seek, k.knock, k.knockPause = now.Add(seekFirst), now.Add(seekEvery), seekEvery
 	}
 	if !now.Before(k.seek) {
-		k.seek = time.Time{}
+		k.seek = now.Add(seekEvery)
 		k.refresh.Reset(0)
 	}
 	if !now.Before(k.knock) {
-		k.knock = time.Time{}
+		k.knockPause = min(max(2*k.knockPause, seekEvery), seekMax)
+		k.knock = now.Add(k.knockPause)
 		k.lookAround(true)
 	}
 }
@@ -326,13 +335,17 @@ func (k *keeper) answered(begun time.Duration, over bool, lost map[string]error,
 		}
 	}
 	if err != nil {
-		k.trouble(err)
+		k.trouble(err, begun)
 		return nil
 	}
 	k.renewed, k.failing = begun, time.Time{}
 	k.leaseHeld(time.Now())
 	k.clear("lease", "the lease is renewed again")
 	k.renew.Reset(jitter(k.leaseTime() / 3))
+	if over { // the gateway had cut us: no path and no handshake is good any more
+		k.stale = true
+		k.link.remote().Rouse()
+	}
 	if p != nil {
 		k.fresh(p)
 	}
@@ -361,8 +374,8 @@ func (k *keeper) lost(ns string, why error) {
 	}
 }
 
-// trouble notes that the lease could not be renewed.
-func (k *keeper) trouble(err error) {
+// trouble notes that the lease could not be renewed when that was begun.
+func (k *keeper) trouble(err error, begun time.Duration) {
 	if k.failing.IsZero() {
 		k.failing = time.Now()
 	}
@@ -371,7 +384,7 @@ func (k *keeper) trouble(err error) {
 	if errors.As(err, &away) {
 		k.cluster.Redial()
 	}
-	k.renew.Reset(jitter(retryEvery))
+	k.retry(begun, retryEvery)
 	k.tellTrouble(k.link.remote().Status())
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"podnet.dev/client/localapi"
 	"podnet.dev/internal/nat"
 	"podnet.dev/internal/transport"
 )
@@ -116,9 +117,14 @@ func hostPrefixes() []netip.Prefix {
 }
 
 // lookAround finds out where we may be reached, and tells the gateway by our
-// Peer. knock asks it to knock there even when nothing is new.
+// Peer. knock asks it to knock there even when nothing is new. While one look is
+// under way the next one waits.
 func (s *Session) lookAround(knock bool) {
 	if s.link.only == transport.APIServer {
+		return
+	}
+	if s.jobs.running["look"] != nil {
+		s.lookAgain = &knock
 		return
 	}
 	m, own := s.member, s.hosted.own
@@ -130,9 +136,13 @@ func (s *Session) lookAround(knock bool) {
 	if r := s.link.remote(); r != nil {
 		observed = r.Status().Observed
 	}
+	var last []string
+	if s.said.of == m {
+		last = s.said.candidates
+	}
 	s.jobs.start("look", func(ctx context.Context) outcome {
 		r := lookAround(ctx, s.link.bind, s.link.tunnel.ListenPort(), servers, observed, own, s.Log)
-		list, last := r.candidates, s.candidates(m)
+		list := r.candidates
 		if knock && slices.Equal(list, last) {
 			list = turned(list)
 		}
@@ -140,17 +150,20 @@ func (s *Session) lookAround(knock bool) {
 		if !slices.Equal(list, last) {
 			err = s.cluster.SetCandidates(ctx, m.Namespace, m.Peer, list)
 		}
-		if ctx.Err() != nil {
-			return outcome{}
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if err == nil {
-			s.said = said{m, list}
-		}
-		s.outlook.ours, s.outlook.asked, s.outlook.refused = r.finding, r.asked, err
-		s.status.NAT = string(r.finding.Kind)
-		return outcome{}
+		return outcome{apply: func() error {
+			if err == nil {
+				s.said = said{m, list}
+			}
+			s.set(func(c *localapi.Connection) {
+				c.NAT = string(r.finding.Kind)
+				s.outlook.ours, s.outlook.asked, s.outlook.refused = r.finding, r.asked, err
+			})
+			if next := s.lookAgain; next != nil {
+				s.lookAgain = nil
+				s.lookAround(*next)
+			}
+			return nil
+		}}
 	})
 }
 
@@ -158,15 +171,6 @@ func (s *Session) lookAround(knock bool) {
 type said struct {
 	of         *member
 	candidates []string
-}
-
-func (s *Session) candidates(m *member) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.said.of != m {
-		return nil
-	}
-	return s.said.candidates
 }
 
 // turned is candidates in another order. The gateway knocks at a Peer's

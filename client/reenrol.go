@@ -44,15 +44,10 @@ func (k *keeper) startEnrol() {
 		if err == nil {
 			err = k.objects.await(ctx, m)
 		}
-		leave := func() {
-			if m != nil {
-				_ = k.objects.leave(context.WithoutCancel(ctx), m.grant) // else the undoing does
-			}
+		if err != nil && m != nil && !errors.Is(ctx.Err(), context.Canceled) {
+			_ = k.objects.leave(context.WithoutCancel(ctx), m.grant) // else the undoing does
 		}
-		if err != nil {
-			leave()
-		}
-		return outcome{apply: func() error { return k.enrolled(m, begun, refused, err) }, drop: leave}
+		return outcome{apply: func() error { return k.enrolled(m, begun, refused, err) }}
 	})
 }
 
@@ -69,7 +64,7 @@ func (k *keeper) enrolled(m *member, begun time.Duration, refused map[string]err
 		}
 		k.set(func(c *localapi.Connection) { c.Lease.Error = err.Error() })
 		k.warn(localapi.Warning{Code: "lease", Severity: "high", Text: fmt.Sprintf("%s, and enrolling again failed: %v", k.enrol.why, err), Hint: hint(err)})
-		k.renew.Reset(jitter(k.enrol.pause))
+		k.retry(begun, k.enrol.pause)
 		k.enrol.pause = min(2*k.enrol.pause, enrolMax)
 		return nil
 	}

@@ -101,6 +101,10 @@ type Session struct {
 	hosted network
 	mtu    int
 	names  scope
+	// said is what the gateway knows of where we are. lookAgain is not nil when
+	// that is to be found out once more.
+	said      said
+	lookAgain *bool
 	// ready is true once connecting is over.
 	ready atomic.Bool
 	// broken gets the error of a part that ended by itself.
@@ -110,7 +114,6 @@ type Session struct {
 	status   localapi.Connection
 	warnings map[string]localapi.Warning
 	outlook  outlook
-	said     said
 	live     *link // link, for Status
 }
 

@@ -20,7 +20,7 @@ import (
 func TestUDPIsCutAndComesBack(t *testing.T) {
 	t.Parallel()
 	l := newTown(t, "podnet-gateway-0").connect(client.PathAuto)
-	l.within(5*time.Second, "by udp", func() bool { return l.status().Path.Kind == "udp" })
+	l.within(20*time.Second, "by udp", func() bool { return l.status().Path.Kind == "udp" })
 	flow, err := l.open()
 	if err != nil {
 		t.Fatal(err)
@@ -34,13 +34,12 @@ func TestUDPIsCutAndComesBack(t *testing.T) {
 		t.Errorf("path %+v", p)
 	}
 	l.wire.Block(false)
-	l.within(15*time.Second, "by udp again", func() bool { return l.status().Path.Kind == "udp" })
+	l.within(20*time.Second, "by udp again", func() bool { return l.status().Path.Kind == "udp" })
 	if err := echo(flow, 5*time.Second); err != nil {
 		t.Errorf("the flow did not survive the return: %v", err)
 	}
-	if !l.told(localapi.EventPath, "apiserver") || !l.told(localapi.EventPath, "udp 127.0.0.1") {
-		t.Error("nobody was told of the moves")
-	}
+	l.hears(localapi.EventPath, "apiserver")
+	l.hears(localapi.EventPath, "udp 127.0.0.1")
 }
 
 // TestGatewayIsKilledBesideAnother: new flows go to the other replica, old ones
@@ -69,9 +68,7 @@ func TestGatewayIsKilledBesideAnother(t *testing.T) {
 			if err := echo(flow, 5*time.Second); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("the old flow got %v, want its end", err)
 			}
-			if !l.told(localapi.EventGateway, "the old one fell silent") {
-				t.Error("nobody was told")
-			}
+			l.hears(localapi.EventGateway, "the old one fell silent")
 		})
 	}
 }
@@ -90,9 +87,7 @@ func TestOnlyGatewayStartsAnew(t *testing.T) {
 	if now.Gateway.PublicKey == before.Gateway.PublicKey || now.Tunnel.Address != before.Tunnel.Address {
 		t.Errorf("key %s, address %s before and %s now", now.Gateway.PublicKey, before.Tunnel.Address, now.Tunnel.Address)
 	}
-	if !l.told(localapi.EventGateway, "it has started anew") {
-		t.Error("nobody was told")
-	}
+	l.hears(localapi.EventGateway, "it has started anew")
 }
 
 // TestGatewayDrains: the session leaves at once for the other.
@@ -129,9 +124,8 @@ func TestLeaseEndsWhileNobodyCanRenew(t *testing.T) {
 	if now.Tunnel.Address == before.Tunnel.Address || now.Peer == before.Peer || now.Lease.Frozen {
 		t.Errorf("before %+v, now %+v", before, now)
 	}
-	if !l.told(localapi.EventReenrolled, "the lease is over") || !l.told(localapi.EventCleared, "") {
-		t.Error("nobody was told")
-	}
+	l.hears(localapi.EventReenrolled, "the lease is over")
+	l.hears(localapi.EventCleared, "")
 	if _, warnings := l.session.Status(); len(warnings) > 0 {
 		t.Errorf("warnings %v", warnings)
 	}
@@ -192,7 +186,46 @@ func TestClockWasSetBack(t *testing.T) {
 	l.within(8*time.Second, "enrolling again", func() bool { return l.told(localapi.EventLease, "makes no handshake") })
 	w.change(func() { w.deaf = false })
 	l.within(5*time.Second, "at work again", l.works)
-	if !l.told(localapi.EventNetwork, "the machine slept") || l.status().Reenrolled != 1 {
-		t.Errorf("enrolled again %d times", l.status().Reenrolled)
+	l.hears(localapi.EventNetwork, "the machine slept")
+	if n := l.status().Reenrolled; n != 1 {
+		t.Errorf("enrolled again %d times", n)
+	}
+}
+
+// TestLaptopMovesToAnotherNetwork: nothing waits for the next renewal, which is
+// minutes away.
+func TestLaptopMovesToAnotherNetwork(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	w.lease = 300
+	l := w.connect(client.PathAuto)
+	flow, err := l.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flow.Close()
+	l.wire.Rebind()
+	l.news <- netwatch.Event{Kind: netwatch.Changed, Text: "new: wlan0 192.0.2.7/24"}
+	if err := echo(flow, 5*time.Second); err != nil {
+		t.Errorf("the flow did not survive: %v", err)
+	}
+	l.within(7*time.Second, "renewed", func() bool { return w.only().Spec.Renew > 1 })
+	l.hears(localapi.EventNetwork, "the network changed: new: wlan0 192.0.2.7/24")
+}
+
+// TestGatewayCutUsAndTakesUsBack: the lease was over, the Peer is still there,
+// and a late renewal brings it back. The session goes on with its key.
+func TestGatewayCutUsAndTakesUsBack(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	l := w.connect(client.PathAuto)
+	before := l.status()
+	w.change(func() { w.away, w.cut = true, true })
+	l.within(8*time.Second, "cut", func() bool { return l.status().Path.Kind == "" })
+	l.within(5*time.Second, "over", func() bool { return time.Now().After(*l.status().Lease.ExpiresAt) })
+	w.change(func() { w.away, w.cut = false, false })
+	l.within(10*time.Second, "at work again", l.works)
+	if now := l.status(); now.Peer != before.Peer || now.Reenrolled != 0 {
+		t.Errorf("enrolled again without need: %+v", now)
 	}
 }

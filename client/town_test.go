@@ -51,10 +51,12 @@ type town struct {
 	away      bool       // the API server
 	forbidden bool       // to write anything
 	deaf      bool       // gateways answer probes, but no handshake
+	cut       bool       // gateways admit nobody
+	lease     int32      // in seconds
 }
 
 func newTown(t *testing.T, pods ...string) *town {
-	w := &town{t: t, log: slog.New(slog.DiscardHandler), gateways: map[string]*gateway{}, peers: map[string]*v1alpha1.Peer{}, last: nameServer}
+	w := &town{t: t, log: slog.New(slog.DiscardHandler), gateways: map[string]*gateway{}, peers: map[string]*v1alpha1.Peer{}, last: nameServer, lease: 2}
 	for _, pod := range pods {
 		w.start(pod)
 	}
@@ -174,8 +176,11 @@ func (w *town) admitLocked() {
 			all := slices.DeleteFunc(slices.Clone(p.Status.Gateways), func(o v1alpha1.Gateway) bool { return o.Pod == pod })
 			p.Status.Gateways = append(all, entry)
 		}
-		if w.deaf {
+		if w.deaf || w.cut {
 			peers = nil
+		}
+		if w.cut {
+			keys = nil
 		}
 		w.must(g.tunnel.SetPeers(peers))
 		g.bind.Answer(keys)
@@ -189,6 +194,16 @@ func (w *town) forget() {
 	defer w.mu.Unlock()
 	w.peers = map[string]*v1alpha1.Peer{}
 	w.admitLocked()
+}
+
+// only is the one Peer there is.
+func (w *town) only() *v1alpha1.Peer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.peers {
+		return p.DeepCopy()
+	}
+	return &v1alpha1.Peer{}
 }
 
 func (w *town) change(f func()) {
@@ -327,13 +342,14 @@ type laptop struct {
 	events []localapi.Event
 }
 
-// connect returns when the session is ready. The lease is as short as it can be.
+// connect returns when the session is ready. The lease is short unless a test
+// says otherwise.
 func (w *town) connect(path string) *laptop {
 	w.t.Helper()
 	l := &laptop{t: w.t, host: crowd.NewHost(w.log), wire: crowd.NewWire(), news: make(chan netwatch.Event), ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.session = client.New(client.Config{
-		Request: localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: 2, Path: path},
+		Request: localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path},
 		Events: func(e localapi.Event) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -378,6 +394,12 @@ func (l *laptop) told(kind localapi.EventType, words string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(l.events, func(e localapi.Event) bool { return e.Type == kind && strings.Contains(e.Text, words) })
+}
+
+// hears waits for an event with these words.
+func (l *laptop) hears(kind localapi.EventType, words string) {
+	l.t.Helper()
+	l.within(2*time.Second, "told of "+words, func() bool { return l.told(kind, words) })
 }
 
 func (l *laptop) status() localapi.Connection {

@@ -126,7 +126,7 @@ func (c *Client) CreateAccess(ctx context.Context, namespace, peer string, scope
 
 func (c *Client) refusedAccess(ctx context.Context, namespace string, scope v1alpha1.AccessScope, verb string, err error) error {
 	opened := namespace
-	ask := fmt.Sprintf("kubectl -n %s create rolebinding %s --clusterrole=podnet-user %s", namespace, c.bindingName(), c.subject())
+	ask := c.askUser(namespace)
 	if scope == v1alpha1.ScopeCluster {
 		opened = ""
 		ask = fmt.Sprintf("kubectl create clusterrolebinding %s --clusterrole=podnet-user %s", c.bindingName(), c.subject())
