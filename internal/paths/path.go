@@ -36,7 +36,9 @@ const (
 	proof      = 600 * time.Millisecond
 	proofMax   = 2400 * time.Millisecond
 	proofPongs = 3
-	young      = time.Minute
+	// settledPongs in a row have shown what the round trip is.
+	settledPongs = 8
+	young        = time.Minute
 
 	// Counts are looked at this often until nothing has gone out for a pause.
 	glance = 100 * time.Millisecond
@@ -277,7 +279,13 @@ func (p *path) roundTrip(d time.Duration, quiet bool) {
 		return
 	}
 	p.rtt += (d - p.rtt) / 8
-	if quiet {
+	switch {
+	case !quiet:
+	case d < p.base && p.streak < settledPongs:
+		// A first ping that waited for a busy machine, or for a radio to wake
+		// up, must not keep a session away from UDP for half a minute.
+		p.base = d
+	default:
 		p.base += (d - p.base) / 8
 	}
 }

@@ -70,6 +70,16 @@ func TestUDPOvertakesTheStream(t *testing.T) {
 	}
 }
 
+// A machine that is busy while it connects answers late. That says nothing about
+// the path.
+func TestSlowStart(t *testing.T) {
+	w := newWorld(t, 25)
+	w.add(stream, &link{kind: APIServer, delay: 10 * msec})
+	u := w.add(udp, &link{kind: UDP, delay: 200 * msec})
+	w.after(time.Second, func() { u.delay = 5 * msec })
+	w.within(10*time.Second, "UDP carries the datagrams", w.uses(udp))
+}
+
 // Whenever the cut comes, the stream carries the datagrams within two seconds,
 // and within little more than one when somebody talks.
 func TestCutIsFound(t *testing.T) {
