@@ -24,6 +24,7 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"connections": connections,
 	"flows":       flows,
 	"refused":     refused,
+	"crowd":       crowdRole, // see crowd_test.go
 
 	// These go on until they are told to stop, and print what they see.
 	"echo":     echo,

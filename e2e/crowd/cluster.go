@@ -29,8 +29,10 @@ func (c *wired) Await(ctx context.Context, namespace, name string, accesses []st
 	return c.rewrite(p, err)
 }
 
-// rewrite leads UDP over the wire. Candidates are left out: they would be ways
-// around it.
+// SetCandidates keeps them from the gateway: they would be a way around the wire.
+func (c *wired) SetCandidates(context.Context, string, string, []string) error { return nil }
+
+// rewrite leads UDP over the wire, and leaves out the gateway's candidates.
 func (c *wired) rewrite(p *v1alpha1.Peer, err error) (*v1alpha1.Peer, error) {
 	if err != nil {
 		return nil, err

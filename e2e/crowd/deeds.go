@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"podnet.dev/client"
+	"podnet.dev/client/netwatch"
 	"podnet.dev/internal/transport"
 )
 
@@ -22,18 +23,19 @@ type deed struct {
 	name string
 	// often is its weight among the others.
 	often int
-	// limit is when a laptop that still is at it counts as stuck: what the
-	// path's own rules allow (see docs/protocol.md), and three times that for
-	// fifty laptops and a Kubernetes on two cores.
+	// limit is when a laptop that still is at it counts as stuck.
 	limit time.Duration
 	on    string // the values of --path with which it makes sense
 	do    func(*visit, context.Context) error
 }
 
+// The limits are several times what docs/protocol.md promises: fifty laptops
+// and a Kubernetes may share two cores. They tell the slow from the stuck.
 const (
-	calm  = 15 * time.Second // one answer
-	rough = 20 * time.Second // one answer after something broke
-	full  = 60 * time.Second // down, up again and back on the better path
+	calm   = 15 * time.Second  // one answer
+	rough  = 20 * time.Second  // one answer after something broke
+	choice = 60 * time.Second  // on the better path, once round trips have settled
+	full   = 150 * time.Second // there, away from it and back
 )
 
 // The values of --path, in words.
@@ -50,6 +52,8 @@ var deeds = []deed{
 	{"echo across a NAT's rebinding", 8, rough, withUDP, func(v *visit, ctx context.Context) error { return v.across(v.wire.Rebind)(ctx) }},
 	{"echo across a cut stream", 8, rough, streams, func(v *visit, ctx context.Context) error { return v.across(v.wire.Cut)(ctx) }},
 	{"echo across a lost stream", 4, rough, streams, func(v *visit, ctx context.Context) error { return v.across(v.wire.Lose)(ctx) }},
+	{"echo from another network", 6, rough, anyPath, func(v *visit, ctx context.Context) error { return v.across(v.move)(ctx) }},
+	{"echo after a sleep", 4, rough, anyPath, func(v *visit, ctx context.Context) error { return v.across(v.sleep)(ctx) }},
 	{"UDP cut, and back", 6, full, client.PathAuto, (*visit).outage},
 }
 
@@ -163,11 +167,27 @@ func (v *visit) across(breaks func()) func(context.Context) error {
 	}
 }
 
+// move takes the laptop to another network: nothing from before works there,
+// and the operating system says so.
+func (v *visit) move() {
+	v.wire.Rebind()
+	v.wire.Lose()
+	v.tell(netwatch.Event{Kind: netwatch.Changed, Text: "new: wlan0 192.0.2.7/24"})
+}
+
+// sleep is a lid that was closed for a moment.
+func (v *visit) sleep() {
+	v.wire.Rebind()
+	v.wire.Cut()
+	v.tell(netwatch.Event{Kind: netwatch.Woke, Text: "the machine slept", Away: 10 * time.Second})
+}
+
 // outage takes UDP away and gives it back. The session goes over to the API
 // server, and comes back by itself.
 func (v *visit) outage(ctx context.Context) error {
-	if err := v.until(ctx, transport.UDP); err != nil {
-		return fmt.Errorf("before: %w", err)
+	onUDP := func(ctx context.Context) error { return v.until(ctx, transport.UDP) }
+	if err := v.timed(ctx, "  on udp before", choice, onUDP); err != nil {
+		return err
 	}
 	defer v.wire.Block(false)
 	if err := v.timed(ctx, "  echo across the cut", rough, v.across(func() { v.wire.Block(true) })); err != nil {
@@ -177,7 +197,7 @@ func (v *visit) outage(ctx context.Context) error {
 		return err
 	}
 	v.wire.Block(false)
-	if err := v.timed(ctx, "  on udp again", rough, func(ctx context.Context) error { return v.until(ctx, transport.UDP) }); err != nil {
+	if err := v.timed(ctx, "  on udp again", choice, onUDP); err != nil {
 		return err
 	}
 	return v.ping(ctx)

@@ -14,6 +14,7 @@ import (
 	"podnet.dev/client"
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/netwatch"
 )
 
 // laptop is one of the crowd. It visits the cluster again and again:
@@ -24,6 +25,7 @@ import (
 type laptop struct {
 	c      *crowd
 	number int
+	visits int // begun so far
 	rand   *rand.Rand
 }
 
@@ -35,8 +37,9 @@ type visit struct {
 	wire    *Wire
 	cluster *wired
 	session *client.Session
-	ready   chan struct{} // closed when the session is
-	ended   chan struct{} // closed when Run has returned err
+	news    chan netwatch.Event // of this laptop's network
+	ready   chan struct{}       // closed when the session is
+	ended   chan struct{}       // closed when Run has returned err
 	err     error
 	leave   context.CancelFunc
 	http    *http.Client
@@ -94,13 +97,15 @@ func (l *laptop) pause(ctx context.Context) bool {
 
 // newVisit starts a session. Most laptops leave the choice of the path to it.
 func (l *laptop) newVisit(ctx context.Context) *visit {
-	v := &visit{laptop: l, path: client.PathAuto, wire: NewWire(), ready: make(chan struct{}), ended: make(chan struct{})}
-	switch l.rand.IntN(6) {
+	v := &visit{laptop: l, path: client.PathAuto, wire: NewWire(),
+		news: make(chan netwatch.Event, 1), ready: make(chan struct{}), ended: make(chan struct{})}
+	switch (l.number + l.visits) % 6 {
 	case 0:
 		v.path = client.PathAPIServer
 	case 1:
 		v.path = client.PathUDP
 	}
+	l.visits++
 	log := l.c.Log.With("laptop", l.number)
 	v.host = NewHost(log)
 	v.http = &http.Client{Transport: &http.Transport{DialContext: v.host.Dial, DisableKeepAlives: true}}
@@ -121,6 +126,7 @@ func (l *laptop) newVisit(ctx context.Context) *visit {
 		},
 		OpenHelper: func(context.Context, func(string)) (helper.Session, error) { return v.host, nil },
 		Dial:       v.host.Dial,
+		Watch:      v.watch,
 		Log:        log,
 	})
 	ctx, v.leave = context.WithCancel(ctx)
@@ -129,6 +135,36 @@ func (l *laptop) newVisit(ctx context.Context) *visit {
 		v.err = v.session.Run(ctx)
 	}()
 	return v
+}
+
+// tell makes the session hear of a change; one that it has not heard of yet
+// stands for this one, too.
+func (v *visit) tell(e netwatch.Event) {
+	select {
+	case v.news <- e:
+	default:
+	}
+}
+
+// watch is the session's view of the network: what the deeds say.
+func (v *visit) watch(ctx context.Context) <-chan netwatch.Event {
+	out := make(chan netwatch.Event)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case e := <-v.news:
+				select {
+				case out <- e:
+				case <-ctx.Done():
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
 }
 
 // connect waits for the session to be ready.

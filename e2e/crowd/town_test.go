@@ -24,6 +24,7 @@ import (
 	"podnet.dev/dnsproxy"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 )
@@ -145,14 +146,21 @@ func serveEcho(l net.Listener) {
 // admitLocked makes the tunnel's peers those that have an object; mu is held.
 func (c *town) admitLocked() error {
 	var peers []tunnel.Peer
+	var probes []probe.Key
 	for _, p := range c.peers {
 		public, err := key.ParsePublic(p.Spec.PublicKey)
 		if err != nil {
 			return err
 		}
+		k, err := probe.NewKey(c.private, public)
+		if err != nil {
+			return err
+		}
+		probes = append(probes, k)
 		own := netip.MustParseAddr(p.Status.Address4)
 		peers = append(peers, tunnel.Peer{PublicKey: public, AllowedIPs: []netip.Prefix{netip.PrefixFrom(own, own.BitLen())}})
 	}
+	c.bind.Answer(probes)
 	return c.tunnel.SetPeers(peers)
 }
 
@@ -165,6 +173,7 @@ func (r resident) Whoami() cluster.Identity {
 }
 func (r resident) Remotes() []netip.Addr                        { return nil }
 func (r resident) Namespaces(context.Context) ([]string, error) { return []string{"shop"}, nil }
+func (r resident) Redial()                                      {}
 
 func (r resident) CreatePeer(_ context.Context, _, name string, spec v1alpha1.PeerSpec) error {
 	r.mu.Lock()
@@ -184,6 +193,8 @@ func (r resident) RenewPeer(_ context.Context, _, name string, _ int64) error {
 	_, err := r.Peer(context.Background(), "", name)
 	return err
 }
+
+func (r resident) SetCandidates(context.Context, string, string, []string) error { return nil }
 
 func (r resident) DeletePeer(_ context.Context, _, name string) error {
 	r.mu.Lock()

@@ -1,0 +1,146 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"podnet.dev/client"
+	"podnet.dev/client/cluster"
+	"podnet.dev/client/localapi"
+	"podnet.dev/e2e/crowd"
+)
+
+// crowdGroup may do what a developer of the shop may.
+const crowdGroup = "crowd"
+
+// TestFiftyLaptops lets fifty laptops of fifty users come, work, roam and leave
+// at once. None gets stuck, and the gateway ends up as it was.
+func TestFiftyLaptops(t *testing.T) {
+	const laptops = 50
+	kubectl("create", "rolebinding", "lab-crowd", "-n", "shop", "--clusterrole=lab-developer", "--group="+crowdGroup).must(t)
+	t.Cleanup(func() { kubectl("delete", "rolebinding", "lab-crowd", "-n", "shop").must(t) })
+
+	// A program that has served nobody yet is smaller than it ever will be
+	// again: its heap, its tables and its threads have a working size. What
+	// must not happen is that they grow from one crowd to the next.
+	fresh := gatewayGauges(t)
+	gather(t, laptops, 15*time.Second, false)
+	before := deserted(t, "the gateway is alone after the first crowd", func(gauges) error { return nil })
+
+	gather(t, laptops, lasting(60*time.Second, 10*time.Minute), long)
+	busy := gatewayGauges(t)
+	start := time.Now()
+	after := deserted(t, "the gateway is back to the start", func(now gauges) error {
+		if now.goroutines > before.goroutines+20 || now.memory > before.memory*1.1 || now.files > before.files+20 {
+			return fmt.Errorf("%v, and %v before", now, before)
+		}
+		return nil
+	})
+	for name, g := range map[string]gauges{"fresh": fresh, "after 15 s of a crowd": before, "as the last one leaves": busy, "at the end": after} {
+		report(t, "gateway, "+name, g)
+	}
+	report(t, "gateway back to the start (goroutines +20, memory +10 %)", time.Since(start).Round(time.Second))
+	if n := kubectl("get", "pod", "-n", "podnet-system", "podnet-gateway-0", "-o", "jsonpath={.status.containerStatuses[0].restartCount}").must(t); n != "0" {
+		t.Errorf("the gateway restarted %s times", n)
+	}
+}
+
+// gather has a crowd on the laptop's side and prints what it did.
+func gather(t *testing.T, laptops int, lasts time.Duration, vanish bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), lasts+3*time.Minute)
+	defer cancel()
+	cmd := admin.role("crowd", fmt.Sprint(laptops), lasts.String(), fmt.Sprint(vanish)).exec(ctx)
+	var said strings.Builder
+	cmd.Stdout, cmd.Stderr = &said, os.Stderr
+	err := cmd.Run()
+	for line := range strings.Lines(said.String()) {
+		report(t, "crowd", strings.TrimRight(line, "\n"))
+	}
+	if err != nil {
+		t.Fatalf("the crowd: %v", err)
+	}
+}
+
+// crowdRole COUNT DURATION VANISH is a crowd on the machine that it runs on.
+func crowdRole(ctx context.Context, args []string) error {
+	lasts, err := time.ParseDuration(args[1])
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.DiscardHandler)
+	if os.Getenv("PODNET_DEBUG") != "" {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	r := crowd.Run(ctx, crowd.Config{
+		Laptops: number(args[0]), For: lasts, Vanish: args[2] == "true", Pace: time.Second, Seed: uint64(time.Now().UnixNano()), Log: log,
+		Shop: "http://web.shop.svc.cluster.local", Echo: "db-0.db.shop.svc.cluster.local:5432",
+		Open: func(kube localapi.Kube) (client.Cluster, error) { return cluster.Open(kube, log) },
+		Request: func(i int) localapi.ConnectRequest {
+			return localapi.ConnectRequest{
+				Kube: localapi.Kube{Env: os.Environ(), Flags: map[string][]string{
+					"as": {fmt.Sprintf("crowd-%02d", i)}, "as-group": {"dev", crowdGroup},
+				}},
+				Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: 60,
+			}
+		},
+	})
+	fmt.Print(r)
+	if len(r.Stuck) > 0 {
+		return fmt.Errorf("%d were stuck", len(r.Stuck))
+	}
+	return nil
+}
+
+// gauges are what a gateway that forgets nothing would let grow.
+type gauges struct{ goroutines, memory, heap, files float64 }
+
+func (g gauges) String() string {
+	return fmt.Sprintf("%.0f goroutines, %.1f MiB resident, %.1f MiB of heap in use, %.0f files", g.goroutines, g.memory/(1<<20), g.heap/(1<<20), g.files)
+}
+
+func gatewayGauges(t testing.TB) (g gauges) {
+	t.Helper()
+	want := map[string]*float64{
+		"go_goroutines": &g.goroutines, "process_resident_memory_bytes": &g.memory, "go_memstats_heap_inuse_bytes": &g.heap, "process_open_fds": &g.files,
+	}
+	text := kubectl("get", "--raw", "/api/v1/namespaces/podnet-system/pods/podnet-gateway-0:8081/proxy/metrics").must(t)
+	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if at := want[name]; at != nil {
+			var err error
+			if *at, err = strconv.ParseFloat(value, 64); err != nil {
+				t.Fatalf("metric %s: %v", name, err)
+			}
+			delete(want, name)
+		}
+	}
+	if len(want) > 0 {
+		t.Fatalf("the gateway does not tell %v", want)
+	}
+	return g
+}
+
+// deserted waits until the gateway has no peer left and holds is nil. The
+// leases of those who vanished take a minute; the runtime gives memory back
+// over some collections, which the asking itself brings about.
+func deserted(t testing.TB, what string, holds func(gauges) error) (g gauges) {
+	t.Helper()
+	eventually(t, 4*time.Minute, what, func() error {
+		if left := kubectl("get", "peers,accesses", "-A", "-o", "name").must(t); left != "" {
+			return fmt.Errorf("%d objects are left", len(strings.Fields(left)))
+		}
+		g = gatewayGauges(t)
+		return holds(g)
+	})
+	return g
+}
