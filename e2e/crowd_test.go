@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -81,6 +82,7 @@ func crowdRole(ctx context.Context, args []string) error {
 	if os.Getenv("PODNET_DEBUG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	before := runtime.NumGoroutine()
 	r := crowd.Run(ctx, crowd.Config{
 		Laptops: number(args[0]), For: lasts, Vanish: args[2] == "true", Pace: time.Second, Seed: uint64(time.Now().UnixNano()), Log: log,
 		Shop: "http://web.shop.svc.cluster.local", Echo: "db-0.db.shop.svc.cluster.local:5432",
@@ -94,7 +96,7 @@ func crowdRole(ctx context.Context, args []string) error {
 			}
 		},
 	})
-	fmt.Print(r)
+	fmt.Printf("%v%d goroutines are left of them, most for idle connections to the API server\n", r, runtime.NumGoroutine()-before)
 	if len(r.Stuck) > 0 {
 		return fmt.Errorf("%d were stuck", len(r.Stuck))
 	}
