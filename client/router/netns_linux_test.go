@@ -106,3 +106,40 @@ func TestKernelAgrees(t *testing.T) {
 		t.Errorf("after:\n%s\nbefore:\n%s", got, before)
 	}
 }
+
+// TestAddressesMove: a session that enrols again has new addresses, and both for
+// a moment. The routes stay throughout.
+func TestAddressesMove(t *testing.T) {
+	inNetns(t)
+	dev, err := tun.CreateTUN("podnet0", 1420)
+	if err != nil {
+		t.Skipf("no TUN device: %v", err)
+	}
+	defer dev.Close()
+	r, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, fresh := "198.18.0.5/32 fd70:6f64:6e65:7400::5/128", "198.18.0.6/32 fd70:6f64:6e65:7400::6/128"
+	for _, step := range []struct{ addresses, from string }{{old, "198.18.0.5"}, {old + " " + fresh, ""}, {fresh, "198.18.0.6"}} {
+		if err := r.Set(Config{Interface: "podnet0", Addresses: prefixes(step.addresses), Routes: prefixes("10.96.0.0/16 fd70:6f64:6e65:7400::/64")}); err != nil {
+			t.Fatal(err)
+		}
+		for _, dst := range []string{"10.96.0.1", "fd70:6f64:6e65:7400::1"} {
+			if got := ip(t, "route", "get", dst); !strings.Contains(got, "dev podnet0") {
+				t.Errorf("with %s, %s goes by %s", step.addresses, dst, got)
+			}
+		}
+		if got := ip(t, "route", "get", "10.96.0.1"); !strings.Contains(got, "src "+step.from) {
+			t.Errorf("with %s, packets are %s", step.addresses, got)
+		}
+	}
+	// Somebody flushes what is ours; the same wish brings it back.
+	ip(t, "route", "flush", "dev", "podnet0")
+	if err := r.Set(Config{Interface: "podnet0", Addresses: prefixes(fresh), Routes: prefixes("10.96.0.0/16 fd70:6f64:6e65:7400::/64")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := ip(t, "route", "get", "10.96.0.1"); !strings.Contains(got, "dev podnet0") {
+		t.Errorf("after a flush: %s", got)
+	}
+}
