@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,12 +76,33 @@ func TestGap(t *testing.T) {
 
 // world is a host that a test changes.
 type world struct {
-	facts   facts
-	err     error
-	slept   time.Duration
 	begin   time.Time
 	signals chan struct{}
 	out     chan Event
+
+	mu    sync.Mutex
+	facts facts
+	err   error
+	slept time.Duration
+}
+
+func (w *world) set(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+func (w *world) look() (facts, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.facts, w.err
+}
+
+func (w *world) clocks() reading {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	awake := time.Since(w.begin)
+	return reading{awake: awake, all: awake + w.slept}
 }
 
 func watch(t *testing.T) *world {
@@ -89,14 +111,7 @@ func watch(t *testing.T) *world {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		(&watcher{
-			look: func() (facts, error) { return w.facts, w.err },
-			clocks: func() reading {
-				awake := time.Since(w.begin)
-				return reading{awake: awake, all: awake + w.slept}
-			},
-			log: slog.New(slog.DiscardHandler),
-		}).run(ctx, w.signals, w.out)
+		(&watcher{look: w.look, clocks: w.clocks, log: slog.New(slog.DiscardHandler)}).run(ctx, w.signals, w.out)
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
 	synctest.Wait()
@@ -121,7 +136,7 @@ func TestABurstIsOneEvent(t *testing.T) {
 			w.signals <- struct{}{}
 			time.Sleep(10 * time.Millisecond)
 		}
-		w.facts = facts{"wlan0 192.0.2.7/24"}
+		w.set(func() { w.facts = facts{"wlan0 192.0.2.7/24"} })
 		if e := <-w.out; e.Kind != Changed || e.Text != "new: wlan0 192.0.2.7/24; gone: eth0 10.0.0.5/24" {
 			t.Errorf("%+v", e)
 		}
@@ -130,7 +145,7 @@ func TestABurstIsOneEvent(t *testing.T) {
 		}
 		w.signals <- struct{}{} // a container came and went
 		w.silent(t, time.Minute)
-		w.err = errors.New("no")
+		w.set(func() { w.err = errors.New("no") })
 		w.signals <- struct{}{}
 		w.silent(t, time.Minute)
 	})
@@ -141,13 +156,13 @@ func TestNobodyListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watch(t)
 		for _, f := range []string{"a", "b", "c"} {
-			w.facts = facts{f}
+			w.set(func() { w.facts = facts{f} })
 			w.signals <- struct{}{}
 			time.Sleep(time.Second)
 		}
-		w.slept = time.Hour
+		w.set(func() { w.slept = time.Hour })
 		time.Sleep(3 * time.Second)
-		w.slept = 3 * time.Hour
+		w.set(func() { w.slept = 3 * time.Hour })
 		time.Sleep(3 * time.Second)
 		first, second := <-w.out, <-w.out
 		if first.Kind != Changed || !strings.Contains(first.Text, "new: c") {
