@@ -106,7 +106,26 @@ func (t *Tunnel) SetPrivateKey(k key.Private) error {
 }
 
 // ListenPort is the UDP port the Bind got.
-func (t *Tunnel) ListenPort() uint16 { return t.port }
+func (t *Tunnel) ListenPort() uint16 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.port
+}
+
+// Rebind moves to another UDP port, a free one. NATs and firewalls that hold
+// something wrong about the old one know nothing of the new. Sessions go on.
+func (t *Tunnel) Rebind() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.dev.IpcSet("listen_port=0\n")
+	if err == nil {
+		t.port, _, err = t.state()
+	}
+	if err != nil {
+		return fmt.Errorf("take another UDP port: %w", err)
+	}
+	return nil
+}
 
 // SetPeers makes want the tunnel's peers. Peers that were wished before with
 // the same values keep their sessions and counters. A wish that contradicts
