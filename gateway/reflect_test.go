@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,7 +20,9 @@ type internet struct {
 	names  map[string][]string
 	mapped map[string]string // by server
 	down   atomic.Bool
-	asked  []string
+
+	mu    sync.Mutex
+	asked []string
 }
 
 func (n *internet) lookup(_ context.Context, host string) ([]netip.Addr, error) {
@@ -34,7 +37,9 @@ func (n *internet) lookup(_ context.Context, host string) ([]netip.Addr, error) 
 }
 
 func (n *internet) ask(_ context.Context, server netip.AddrPort) (netip.AddrPort, error) {
+	n.mu.Lock()
 	n.asked = append(n.asked, server.String())
+	n.mu.Unlock()
 	if at, ok := n.mapped[server.String()]; ok && !n.down.Load() {
 		return netip.MustParseAddrPort(at), nil
 	}
@@ -62,9 +67,11 @@ func TestReflectionComesAndGoes(t *testing.T) {
 		entry := func() (e podnet.Gateway) { r.describe(&e); return e }
 
 		synctest.Wait()
+		n.mu.Lock()
 		if want := []string{"198.51.100.9:3478", "198.51.100.10:3478", "192.0.2.1:3479"}; !slices.Equal(n.asked, want) {
 			t.Errorf("asked %v, want %v", n.asked, want)
 		}
+		n.mu.Unlock()
 		if e := entry(); !slices.Equal(e.Candidates, []string{"203.0.113.1:31820"}) || e.NAT != "endpoint-independent" || changes.Load() != 1 {
 			t.Errorf("entry %+v after %d changes", e, changes.Load())
 		}
