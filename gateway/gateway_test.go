@@ -167,6 +167,18 @@ func (s *stage) enrol(name string, lease int32, namespaces ...string) *laptop {
 	l.await("is ready", func(p *podnet.Peer) bool {
 		return meta.IsStatusConditionTrue(p.Status.Conditions, podnet.ConditionReady)
 	})
+	for _, ns := range namespaces {
+		apiserver.Eventually(s.T, 30*time.Second, ns+" is open", func() error {
+			var a podnet.Access
+			if err := s.alice.Get(s.Context(), types.NamespacedName{Namespace: ns, Name: name}, &a); err != nil {
+				return err
+			}
+			if !meta.IsStatusConditionTrue(a.Status.Conditions, podnet.ConditionReady) {
+				return fmt.Errorf("status %+v", a.Status)
+			}
+			return nil
+		})
+	}
 	return l
 }
 

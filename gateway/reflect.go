@@ -21,8 +21,9 @@ const (
 	reflectEvery = 20 * time.Second
 	// reflectRetry is how soon they are asked again while none has answered.
 	reflectRetry = 2 * time.Second
-	// staleAfter is how many rounds without an answer make what was found stale.
-	staleAfter = 3
+	// staleAfter is how long after the last answer what was found is not true any
+	// more.
+	staleAfter = time.Minute
 	// serverAddresses bounds the addresses of one family that are asked of one
 	// server: two tell the NAT's kind.
 	serverAddresses = 2
@@ -67,13 +68,16 @@ func (r *reflector) run(ctx context.Context) error {
 	if len(r.servers) == 0 {
 		return nil
 	}
-	for misses := 0; ; {
+	misses, answered := 0, time.Now()
+	for {
 		wait := reflectEvery
 		if r.once(ctx) {
-			misses = 0
+			misses, answered = 0, time.Now()
 		} else if ctx.Err() == nil {
-			if misses++; misses == staleAfter {
+			if misses++; misses == 3 {
 				r.log.Warn("no STUN server answers", "servers", r.servers)
+			}
+			if time.Since(answered) >= staleAfter {
 				r.note(&reflection{})
 			}
 			wait = min(reflectRetry*time.Duration(misses), reflectEvery)
