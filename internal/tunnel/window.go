@@ -56,6 +56,14 @@ func padded(size, mtu int) int {
 	return size - last + min((last+unit-1)/unit*unit, mtu)
 }
 
+// A Send that takes longer than slowSend was held back by a stream: it is the
+// wire that is slow, not this computer, and what waits in the device gains
+// nothing. Then the window is narrow, one batch: at 5 Mbit/s that is 100 ms.
+const (
+	slowSend = 5 * time.Millisecond
+	narrow   = 64 << 10
+)
+
 // window counts what is under way.
 type window struct {
 	limit int // units
@@ -65,6 +73,7 @@ type window struct {
 	mu       sync.Mutex
 	patience time.Duration
 	sum      int
+	slow     bool      // what is under way is held back
 	moved    time.Time // when something last arrived, or began to be under way
 }
 
@@ -84,7 +93,7 @@ func (w *window) wait() {
 	var timer *time.Timer
 	for {
 		w.mu.Lock()
-		if w.sum < w.limit {
+		if w.roomLocked() {
 			w.mu.Unlock()
 			w.signal() // the next who waits, while this one reads
 			return
@@ -132,11 +141,26 @@ func (w *window) remove(n int) {
 	w.mu.Lock()
 	w.sum = max(0, w.sum-n)
 	w.moved = time.Now()
-	room := w.sum < w.limit
+	room := w.roomLocked()
 	w.mu.Unlock()
 	if room {
 		w.signal()
 	}
+}
+
+func (w *window) roomLocked() bool {
+	// With several peers, one that is slow must not narrow the others' way.
+	if w.slow && w.patience == sendPatienceAlone {
+		return w.sum < narrow/unit
+	}
+	return w.sum < w.limit
+}
+
+// took notes how long something that arrives was held back.
+func (w *window) took(d time.Duration) {
+	w.mu.Lock()
+	w.slow = d > slowSend
+	w.mu.Unlock()
 }
 
 func (w *window) signal() {
@@ -237,7 +261,11 @@ func (b *windowBind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	for _, m := range bufs {
 		sum += dataUnits(m)
 	}
+	began := time.Now()
 	err := b.Bind.Send(bufs, ep)
+	if sum > 0 {
+		b.send.took(time.Since(began))
+	}
 	b.send.remove(sum)
 	return err
 }

@@ -45,6 +45,30 @@ func TestOnlyDataCounts(t *testing.T) {
 	}
 }
 
+// A slow stream needs no more than a batch in the device, where no other peer
+// needs more.
+func TestWindowIsNarrowInFrontOfASlowStream(t *testing.T) {
+	w := newWindow(sendPatienceAlone)
+	w.add(narrow / unit)
+	for _, c := range []struct {
+		took, patience time.Duration
+		room           bool
+	}{
+		{slowSend / 2, sendPatienceAlone, true},
+		{2 * slowSend, sendPatienceAlone, false},
+		{2 * slowSend, sendPatience, true},
+		{slowSend / 2, sendPatienceAlone, true},
+	} {
+		w.setPatience(c.patience)
+		w.took(c.took)
+		w.mu.Lock()
+		if got := w.roomLocked(); got != c.room {
+			t.Errorf("after a send of %v, with patience %v, room is %v", c.took, c.patience, got)
+		}
+		w.mu.Unlock()
+	}
+}
+
 func TestWindowHoldsBackAndLetsGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWindow(time.Second)
