@@ -13,7 +13,7 @@ import (
 const (
 	// sendQueue is how many bytes may wait behind the write in progress before
 	// send holds its caller back. A batch is taken whole, so one batch more
-	// may be there.
+	// may be there. On a slow stream it is less, see flow.queue.
 	sendQueue = 64 << 10
 	// writeChunk is how much one Write is given: a write that returns is how
 	// a carrier sees that it moves, and control messages go between two.
@@ -53,12 +53,13 @@ type carrier struct {
 	wake chan struct{} // to the writer: something is pending
 	room chan struct{} // to senders: the writer took what was pending
 
-	mu      sync.Mutex
-	pending []byte
-	control []byte        // goes out before pending
-	left    chan struct{} // closed, and made anew, to end all waits for room
-	writing bool
-	moved   time.Time // when the stream last moved, or was first asked to
+	mu        sync.Mutex
+	pending   []byte
+	unwritten int           // bytes that were pending and are being written
+	control   []byte        // goes out before pending
+	left      chan struct{} // closed, and made anew, to end all waits for room
+	writing   bool
+	moved     time.Time // when the stream last moved, or was first asked to
 
 	spareControl []byte // the writer's
 
@@ -198,7 +199,7 @@ func (c *carrier) send(bufs [][]byte, cancel <-chan struct{}) {
 			c.pending = appendFrame(c.pending, m)
 		}
 	}
-	roomLeft := len(c.pending) < sendQueue
+	roomLeft := c.roomLocked()
 	c.mu.Unlock()
 	c.tx.Add(uint64(n))
 	signal(c.wake)
@@ -207,13 +208,20 @@ func (c *carrier) send(bufs [][]byte, cancel <-chan struct{}) {
 	}
 }
 
+func (c *carrier) roomLocked() bool {
+	if limit, slow := c.flow.queue(); slow {
+		return len(c.pending)+c.unwritten < limit
+	}
+	return len(c.pending) < sendQueue
+}
+
 // waitRoom returns with c.mu held when there is room, and without when the batch
 // is to be dropped.
 func (c *carrier) waitRoom(cancel <-chan struct{}) bool {
 	var timer *time.Timer
 	for {
 		c.mu.Lock()
-		if len(c.pending) < sendQueue {
+		if c.roomLocked() {
 			return true
 		}
 		still, left := time.Since(c.moved), c.left
@@ -264,6 +272,7 @@ func (c *carrier) write() error {
 		if len(out) > 0 {
 			c.pending = spare[:0]
 		}
+		c.unwritten = len(out)
 		c.writing = len(out)+len(c.control) > 0
 		c.mu.Unlock()
 		if len(out) > 0 {
@@ -317,6 +326,10 @@ func (c *carrier) writeData(frames []byte) error {
 			return err
 		}
 		frames = frames[n:]
+		c.mu.Lock()
+		c.unwritten = len(frames)
+		c.mu.Unlock()
+		signal(c.room)
 	}
 	return nil
 }

@@ -43,6 +43,15 @@ func (f *flow) cut(b []byte, limit int) int {
 	return n
 }
 
+// queue is how many bytes may wait to be cut, if the stream is known to be so slow
+// that sendQueue takes it longer than queueTarget/4; ok is then true.
+func (f *flow) queue() (bytes int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	bytes = int(f.out.rate() * (queueTarget / 4).Seconds())
+	return bytes, bytes > 0 && bytes < sendQueue
+}
+
 // dry notes that there is nothing to send.
 func (f *flow) dry() {
 	f.mu.Lock()
