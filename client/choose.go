@@ -41,24 +41,26 @@ func rank(peer string, all []v1alpha1.Gateway) []v1alpha1.Gateway {
 // maxAddresses is how many UDP addresses of one gateway are tried.
 const maxAddresses = 32
 
-// addresses are where a gateway may be reached by UDP: its endpoints and its
+// addresses are where a gateway may be reached by UDP: its endpoints, and its
 // candidates. Candidates inside the cluster's own networks are left out: once
 // the routes are set, what is sent there goes into the tunnel itself.
-func addresses(gw v1alpha1.Gateway, inside []netip.Prefix) []netip.AddrPort {
+func addresses(gw v1alpha1.Gateway, inside []netip.Prefix) (endpoints, candidates []netip.AddrPort) {
 	var all []netip.AddrPort
-	add := func(texts []string, within func(netip.Addr) bool) {
+	add := func(texts []string, within func(netip.Addr) bool) []netip.AddrPort {
+		first := len(all)
 		for _, e := range texts {
 			a, err := netip.ParseAddrPort(e)
 			if a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()); err == nil && !slices.Contains(all, a) && !within(a.Addr()) && len(all) < maxAddresses {
 				all = append(all, a)
 			}
 		}
+		return slices.Clone(all[first:])
 	}
-	add(gw.Endpoints, func(netip.Addr) bool { return false })
-	add(gw.Candidates, func(a netip.Addr) bool {
+	endpoints = add(gw.Endpoints, func(netip.Addr) bool { return false })
+	candidates = add(gw.Candidates, func(a netip.Addr) bool {
 		return slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(a) })
 	})
-	return all
+	return endpoints, candidates
 }
 
 // MTUs of the TUN, in bytes (ADR 0007). WireGuard adds 32 to a packet. A stream
@@ -133,7 +135,7 @@ func noUDP(st transport.GatewayStatus, o outlook) string {
 		}
 		if silent == "" {
 			silent = "UDP to " + p.Remote + " not answered"
-			if p.LastError != nil {
+			if p.LastError != nil && !errors.Is(p.LastError, transport.ErrNotAnswered) {
 				silent = "UDP to " + p.Remote + ": " + p.LastError.Error()
 			}
 		}

@@ -57,15 +57,15 @@ func TestLaptopsSpreadOverReplicas(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	gw := v1alpha1.Gateway{Endpoints: []string{"203.0.113.7:31820", "10.244.0.9:31820", "garbage"},
 		Candidates: []string{"203.0.113.7:31820", "10.244.0.9:51820", "[::ffff:198.51.100.1]:4500"}}
-	got := fmt.Sprint(addresses(gw, []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}))
-	if want := "[203.0.113.7:31820 10.244.0.9:31820 198.51.100.1:4500]"; got != want {
+	got := fmt.Sprintln(addresses(gw, []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}))
+	if want := "[203.0.113.7:31820 10.244.0.9:31820] [198.51.100.1:4500]\n"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	for i := range 100 {
 		gw.Candidates = append(gw.Candidates, fmt.Sprintf("203.0.113.8:%d", 1000+i))
 	}
-	if n := len(addresses(gw, nil)); n != maxAddresses {
-		t.Errorf("%d addresses", n)
+	if endpoints, candidates := addresses(gw, nil); len(endpoints)+len(candidates) != maxAddresses {
+		t.Errorf("%d and %d addresses", len(endpoints), len(candidates))
 	}
 }
 
@@ -111,7 +111,9 @@ func paths(all ...transport.PathStatus) transport.GatewayStatus {
 
 func TestReason(t *testing.T) {
 	failed := func(p transport.PathStatus, why string) transport.PathStatus {
-		p.LastError = errors.New(why)
+		if p.LastError = errors.New(why); why == "" {
+			p.LastError = transport.ErrNotAnswered
+		}
 		return p
 	}
 	mapped := nat.Finding{Kind: nat.Independent, Mapped: []netip.AddrPort{netip.MustParseAddrPort("198.51.100.9:4500")}}
@@ -122,19 +124,20 @@ func TestReason(t *testing.T) {
 		o    outlook
 		want string
 	}{
-		"by UDP":             {paths(udp(true, 1452), stream(true)), outlook{published: 1}, ""},
-		"as asked":           {paths(stream(true)), outlook{only: transport.APIServer, published: 1}, ""},
-		"a closed port":      {paths(stream(true), udp(false, 0)), outlook{published: 1}, "apiserver: UDP to 203.0.113.7:31820 not answered"},
-		"no route":           {paths(stream(true), failed(udp(false, 0), "network is unreachable")), outlook{published: 1}, "apiserver: UDP to 203.0.113.7:31820: network is unreachable"},
-		"slow UDP":           {paths(stream(true), udp(true, 1452)), outlook{published: 1}, "apiserver: faster than UDP to 203.0.113.7:31820"},
-		"nothing to try":     {paths(stream(true)), outlook{}, "apiserver: no UDP endpoint is published and no STUN server is configured"},
-		"STUN is silent":     {paths(stream(true)), outlook{stun: true, asked: true}, "apiserver: no STUN server answers"},
-		"we are symmetric":   {paths(stream(true), udp(false, 0)), outlook{stun: true, asked: true, ours: symmetric}, "apiserver: the NAT in front of this machine gives every destination another port (symmetric); UDP to 203.0.113.7:31820 not answered"},
-		"they are symmetric": {paths(stream(true)), outlook{stun: true, asked: true, ours: mapped, theirs: nat.Dependent}, "apiserver: the NAT in front of the gateway gives every destination another port (symmetric)"},
-		"not written":        {paths(stream(true)), outlook{stun: true, asked: true, ours: mapped, refused: errors.New("no")}, "apiserver: our addresses could not be written for the gateway: no"},
-		"too early":          {paths(stream(true)), outlook{stun: true}, "apiserver: the gateway has no UDP address yet"},
-		"no path at all":     {paths(failed(stream(false), "connection refused"), udp(false, 0)), outlook{published: 1}, "no path answers: apiserver: connection refused; udp 203.0.113.7:31820 does not answer"},
-		"not even a wish":    {paths(), outlook{}, "no path answers: the gateway has no address"},
+		"by UDP":               {paths(udp(true, 1452), stream(true)), outlook{published: 1}, ""},
+		"as asked":             {paths(stream(true)), outlook{only: transport.APIServer, published: 1}, ""},
+		"a closed port":        {paths(stream(true), udp(false, 0)), outlook{published: 1}, "apiserver: UDP to 203.0.113.7:31820 not answered"},
+		"a closed port, asked": {paths(stream(true), failed(udp(false, 0), "")), outlook{published: 1}, "apiserver: UDP to 203.0.113.7:31820 not answered"},
+		"no route":             {paths(stream(true), failed(udp(false, 0), "network is unreachable")), outlook{published: 1}, "apiserver: UDP to 203.0.113.7:31820: network is unreachable"},
+		"slow UDP":             {paths(stream(true), udp(true, 1452)), outlook{published: 1}, "apiserver: faster than UDP to 203.0.113.7:31820"},
+		"nothing to try":       {paths(stream(true)), outlook{}, "apiserver: no UDP endpoint is published and no STUN server is configured"},
+		"STUN is silent":       {paths(stream(true)), outlook{stun: true, asked: true}, "apiserver: no STUN server answers"},
+		"we are symmetric":     {paths(stream(true), udp(false, 0)), outlook{stun: true, asked: true, ours: symmetric}, "apiserver: the NAT in front of this machine gives every destination another port (symmetric); UDP to 203.0.113.7:31820 not answered"},
+		"they are symmetric":   {paths(stream(true)), outlook{stun: true, asked: true, ours: mapped, theirs: nat.Dependent}, "apiserver: the NAT in front of the gateway gives every destination another port (symmetric)"},
+		"not written":          {paths(stream(true)), outlook{stun: true, asked: true, ours: mapped, refused: errors.New("no")}, "apiserver: our addresses could not be written for the gateway: no"},
+		"too early":            {paths(stream(true)), outlook{stun: true}, "apiserver: the gateway has no UDP address yet"},
+		"no path at all":       {paths(failed(stream(false), "connection refused"), udp(false, 0)), outlook{published: 1}, "no path answers: apiserver: connection refused; udp 203.0.113.7:31820 does not answer"},
+		"not even a wish":      {paths(), outlook{}, "no path answers: the gateway has no address"},
 	} {
 		if got := reason(c.st, c.o); got != c.want {
 			t.Errorf("%s:\n got %q\nwant %q", name, got, c.want)

@@ -216,7 +216,7 @@ func (k *keeper) fresh(p *v1alpha1.Peer) {
 	}
 	for _, g := range p.Status.Gateways {
 		if g.PublicKey == r.entry.PublicKey && k.isOurs(r) {
-			r.aim(k.member, g)
+			r.aim(g)
 			k.using(r)
 		}
 	}

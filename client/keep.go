@@ -31,7 +31,7 @@ const (
 	longSleep = time.Minute
 	// seekEvery is how often a session that could be by UDP and is not asks where
 	// the gateway is, for the first time after seekFirst. The pause between two
-	// tries to be knocked at begins with it too and doubles to seekMax.
+	// tries from another port begins with it too and doubles to seekMax.
 	seekFirst = 3 * time.Second
 	seekEvery = 30 * time.Second
 	seekMax   = 10 * time.Minute
@@ -82,8 +82,8 @@ type keeper struct {
 	doubt    *doubt         // nil: the way is fine
 	// stale says that WireGuard needs a new handshake.
 	stale bool
-	// seek is when to look for a way by UDP again, and knock when to be knocked
-	// at with which pause; zero: UDP is in use, or out of the question.
+	// seek is when to ask where the gateway is by UDP, and knock when to try from
+	// another port, with which pause; zero: UDP is in use, or out of the question.
 	seek, knock time.Time
 	knockPause  time.Duration
 
@@ -166,7 +166,7 @@ func (k *keeper) moved(e netwatch.Event) {
 	k.stale = k.stale || e.Away >= longSleep
 	k.knockPause = 0
 	k.rewire()
-	k.lookAround(k.link.remote().Status().Active.Kind != transport.UDP)
+	k.lookAround(true)
 	if since := k.uptime() - k.tried; since >= retryEvery {
 		k.renew.Reset(0)
 	} else {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +62,10 @@ type link struct {
 
 	mu      sync.Mutex
 	current *remote // nil: none yet
+	opened  map[*remote]bool
+	// invited is the member that the gateways have been told to knock at; nil:
+	// none. See invite.
+	invited *member
 	// rx and tx count what went to peers of the device that are no more.
 	rx, tx uint64
 }
@@ -67,10 +73,15 @@ type link struct {
 // remote is one gateway process as reached with one key of ours.
 type remote struct {
 	*transport.Gateway
+	l      *link
+	of     *member
 	entry  v1alpha1.Gateway
 	public key.Public
 	self   key.Public
 	only   transport.Kind
+
+	// endpoints and candidates are where it may be; l.mu guards them.
+	endpoints, candidates []netip.AddrPort
 }
 
 // newLink starts the device. It owns dev, also when it fails.
@@ -84,7 +95,7 @@ func newLink(dev tun.Device, private key.Private, only transport.Kind, log *slog
 	if err != nil {
 		return nil, err
 	}
-	return &link{log: log, name: name, only: only, bind: bind, tunnel: t}, nil
+	return &link{log: log, name: name, only: only, bind: bind, tunnel: t, opened: map[*remote]bool{}}, nil
 }
 
 // open begins to look for paths to a gateway. The device knows nothing of it.
@@ -101,16 +112,53 @@ func (l *link) open(m *member, gw v1alpha1.Gateway) (*remote, error) {
 	if l.only != transport.UDP {
 		c.Stream = func(ctx context.Context) (net.Conn, error) { return l.dial(ctx, gw.Pod, uint16(gw.StreamPort)) }
 	}
-	r := &remote{Gateway: l.bind.NewGateway(c), entry: gw, public: public, self: m.private.Public(), only: l.only}
-	r.aim(m, gw)
+	r := &remote{Gateway: l.bind.NewGateway(c), l: l, of: m, public: public, self: m.private.Public(), only: l.only}
+	l.mu.Lock()
+	l.opened[r] = true
+	l.mu.Unlock()
+	r.aim(gw)
 	return r, nil
 }
 
+// Close forgets the gateway.
+func (r *remote) Close() error {
+	r.l.mu.Lock()
+	delete(r.l.opened, r)
+	r.l.mu.Unlock()
+	return r.Gateway.Close()
+}
+
 // aim tells where the gateway may be reached by UDP.
-func (r *remote) aim(m *member, gw v1alpha1.Gateway) {
+func (r *remote) aim(gw v1alpha1.Gateway) {
 	r.entry = gw
-	if r.only != transport.APIServer {
-		r.SetUDP(addresses(gw, m.network.prefixes))
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
+	r.endpoints, r.candidates = addresses(gw, r.of.network.prefixes)
+	r.pointLocked()
+}
+
+func (r *remote) pointLocked() {
+	if r.only == transport.APIServer {
+		return
+	}
+	all := r.endpoints
+	if r.l.invited == r.of {
+		all = slices.Concat(r.endpoints, r.candidates)
+	}
+	r.SetUDP(all)
+}
+
+// invite lets pings go to the gateways' candidates, which have begun to knock at
+// m's; with nil they end. The order matters where NATs are. A ping that reaches
+// the gateway's NAT before the gateway has sent anything takes the very mapping
+// that the gateway's own would have got; and one that leaves our NAT before the
+// STUN servers were asked takes the port that would have been predicted.
+func (l *link) invite(m *member) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.invited = m
+	for r := range l.opened {
+		r.pointLocked()
 	}
 }
 

@@ -16,6 +16,9 @@ import (
 const (
 	// stunTime is for resolving one STUN server's name and asking it.
 	stunTime = 2 * time.Second
+	// knockTime is how long the gateway takes to see our candidates and knock at
+	// them.
+	knockTime = 300 * time.Millisecond
 	// maxCandidates is what a Peer may hold.
 	maxCandidates = 16
 )
@@ -117,14 +120,15 @@ func hostPrefixes() []netip.Prefix {
 }
 
 // lookAround finds out where we may be reached, and tells the gateway by our
-// Peer. knock asks it to knock there even when nothing is new. While one look is
-// under way the next one waits.
-func (s *Session) lookAround(knock bool) {
+// Peer. anew does so from another port, for when there is no way by UDP from
+// this one: whatever NATs on the way hold about it is in the past then. While
+// UDP is in use the port stays. While one look is under way the next one waits.
+func (s *Session) lookAround(anew bool) {
 	if s.link.only == transport.APIServer {
 		return
 	}
 	if s.jobs.running["look"] != nil {
-		s.lookAgain = &knock
+		s.lookAgain = &anew
 		return
 	}
 	m, own := s.member, s.hosted.own
@@ -134,25 +138,32 @@ func (s *Session) lookAround(knock bool) {
 	}
 	var observed netip.AddrPort
 	if r := s.link.remote(); r != nil {
-		observed = r.Status().Observed
+		st := r.Status()
+		if anew = anew && st.Active.Kind != transport.UDP; !anew {
+			observed = st.Observed
+		}
 	}
 	var last []string
 	if s.said.of == m {
 		last = s.said.candidates
 	}
 	s.jobs.start("look", func(ctx context.Context) outcome {
+		if anew {
+			s.link.invite(nil)
+			if err := s.link.tunnel.Rebind(); err != nil {
+				s.Log.Warn("cannot try another port", "err", err)
+			}
+		}
 		r := lookAround(ctx, s.link.bind, s.link.tunnel.ListenPort(), servers, observed, own, s.Log)
-		list := r.candidates
-		if knock && slices.Equal(list, last) {
-			list = turned(list)
-		}
 		var err error
-		if !slices.Equal(list, last) {
-			err = s.cluster.SetCandidates(ctx, m.Namespace, m.Peer, list)
+		if !slices.Equal(r.candidates, last) {
+			err = s.cluster.SetCandidates(ctx, m.Namespace, m.Peer, r.candidates)
+			sleep(ctx, knockTime)
 		}
+		s.link.invite(m) // also when the API is away: then there is nothing to lose
 		return outcome{apply: func() error {
 			if err == nil {
-				s.said = said{m, list}
+				s.said = said{m, r.candidates}
 			}
 			s.set(func(c *localapi.Connection) {
 				c.NAT = string(r.finding.Kind)
@@ -167,18 +178,17 @@ func (s *Session) lookAround(knock bool) {
 	})
 }
 
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
 // said is what the gateway was told last of where a member may be reached.
 type said struct {
 	of         *member
 	candidates []string
-}
-
-// turned is candidates in another order. The gateway knocks at a Peer's
-// candidates when they change, for some seconds only; this is how a laptop asks
-// it to knock again.
-func turned(candidates []string) []string {
-	if len(candidates) < 2 {
-		return candidates
-	}
-	return append(slices.Clone(candidates[1:]), candidates[0])
 }

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -36,7 +37,8 @@ var (
 	service    = netip.MustParseAddr("10.96.0.10")
 )
 
-const echoAddr = "echo.shop.svc.cluster.local:5432"
+// echoName is resolved by the session, as programs would have it.
+const echoName = "echo.shop.svc.cluster.local."
 
 // town is a cluster in this process: an API with our objects in it, and gateways
 // that a test starts and kills. One laptop lives there.
@@ -425,15 +427,50 @@ func (l *laptop) within(limit time.Duration, what string, holds func() bool) {
 	l.t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond))
 }
 
-// open makes a new flow and tries it.
+// open looks a name up, makes a new flow and tries it. It asks by itself: Go's
+// resolver goes on for 5 s after everybody has given up on it, and would still
+// do so when the test is over.
 func (l *laptop) open() (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	c, err := l.host.Dial(ctx, "tcp", echoAddr)
+	to, err := l.lookup(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := l.host.Dial(ctx, "tcp", netip.AddrPortFrom(to, 5432).String())
 	if err != nil {
 		return nil, err
 	}
 	return c, echo(c, time.Second)
+}
+
+func (l *laptop) lookup(ctx context.Context) (netip.Addr, error) {
+	listen := l.status().DNS.Listen
+	if len(listen) == 0 {
+		return netip.Addr{}, errors.New("nobody answers DNS")
+	}
+	c, err := l.host.Dial(ctx, "udp", listen[0])
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	_ = c.SetDeadline(deadline)
+	d := dns.Conn{Conn: c}
+	if err := d.WriteMsg(new(dns.Msg).SetQuestion(echoName, dns.TypeA)); err != nil {
+		return netip.Addr{}, err
+	}
+	m, err := d.ReadMsg()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, rr := range m.Answer {
+		if a, ok := rr.(*dns.A); ok {
+			addr, _ := netip.AddrFromSlice(a.A.To4())
+			return addr, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no address: %v", m)
 }
 
 func (l *laptop) works() bool {

@@ -13,10 +13,10 @@ import (
 	"podnet.dev/internal/paths"
 )
 
-var (
-	errNotAnswered = errors.New("not answered")
-	errNotUp       = errors.New("no stream")
-)
+// ErrNotAnswered is the LastError of a path on which nothing has ever come back.
+var ErrNotAnswered = errors.New("not answered")
+
+var errNotUp = errors.New("no stream")
 
 // PathStatus is how one path to a gateway does.
 type PathStatus struct {
@@ -60,7 +60,7 @@ func (g *Gateway) Status() GatewayStatus {
 		one := p.status()
 		one.Live, one.RTT, one.Since, one.Datagram = s.Live, s.RTT, s.Since, s.Datagram
 		if one.LastError == nil && !s.Live && s.Unanswered > 0 {
-			one.LastError = errNotAnswered
+			one.LastError = ErrNotAnswered
 		}
 		if active != nil && active.id == id {
 			one.Why = g.why
@@ -141,7 +141,7 @@ func (e *NoPathError) Error() string {
 			tried = append(tried, fmt.Sprintf("%d more", len(e.Paths)-i))
 			break
 		}
-		why := errNotAnswered
+		why := ErrNotAnswered
 		if p.LastError != nil {
 			why = p.LastError
 		}

@@ -74,7 +74,7 @@ func (b *Bind) askSTUN(ctx context.Context, server netip.AddrPort) (netip.AddrPo
 	if failed != nil {
 		return netip.AddrPort{}, failed
 	}
-	return netip.AddrPort{}, errNotAnswered
+	return netip.AddrPort{}, ErrNotAnswered
 }
 
 func (s *stunWaits) add(id [stun.TransactionIDSize]byte, w stunWait) {

@@ -115,7 +115,7 @@ func TestSTUNAnswersThatAreNone(t *testing.T) {
 		server := stunServer(t, func(q *stun.Message, _ netip.AddrPort) []byte { return answer(q) })
 		start := time.Now()
 		a, err := b.STUN(t.Context(), server)
-		if !errors.Is(err, errNotAnswered) || !strings.Contains(err.Error(), server.String()) {
+		if !errors.Is(err, ErrNotAnswered) || !strings.Contains(err.Error(), server.String()) {
 			t.Errorf("%s: %v, %v", name, a, err)
 		}
 		if d := time.Since(start); d < stunTries*stunPause || d > 2*stunTries*stunPause {
