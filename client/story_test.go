@@ -229,3 +229,20 @@ func TestGatewayCutUsAndTakesUsBack(t *testing.T) {
 		t.Errorf("enrolled again without need: %+v", now)
 	}
 }
+
+// TestGatewayHasCandidatesOnly: it is told where we are before we knock, and the
+// packets become smaller when UDP turns out to be possible.
+func TestGatewayHasCandidatesOnly(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	w.hidden = true
+	l := w.connect(client.PathAuto)
+	if kind := l.status().Path.Kind; kind != "apiserver" {
+		t.Errorf("connected by %s before the gateway knew of us", kind)
+	}
+	l.within(20*time.Second, "by udp", func() bool { return l.status().Path.Kind == "udp" })
+	if len(w.only().Spec.Candidates) == 0 {
+		t.Log("this machine has no address that others could reach")
+	}
+	l.within(2*time.Second, "of the size for UDP", func() bool { return l.status().Tunnel.MTU == 1420 })
+}

@@ -54,6 +54,7 @@ type town struct {
 	forbidden bool       // to write anything
 	deaf      bool       // gateways answer probes, but no handshake
 	cut       bool       // gateways admit nobody
+	hidden    bool       // gateways have candidates, and no endpoints
 	lease     int32      // in seconds
 }
 
@@ -294,6 +295,9 @@ func (r resident) Peer(_ context.Context, _, name string) (copied *v1alpha1.Peer
 			via, err := r.wire.Via(netip.MustParseAddrPort(g.Endpoints[0]))
 			if err == nil {
 				g.Endpoints = []string{via.String()}
+			}
+			if r.hidden {
+				g.Endpoints, g.Candidates = nil, g.Endpoints
 			}
 		}
 	})
