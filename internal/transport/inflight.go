@@ -214,6 +214,7 @@ func (f *inflight) finish(arrived, sent time.Time, rtt time.Duration) {
 		copy(f.rates[1:], f.rates[:])
 		f.rates[0] = rate
 	}
+	// What has arrived and is not acknowledged yet counts as on its way.
 	window := f.rate()*(f.shortest()+queueTarget).Seconds() + ackEvery
 	switch {
 	case queue > queueTarget/2:
@@ -243,9 +244,8 @@ func clampWindow(bytes float64) int {
 }
 
 const (
-	// ackEvery bytes are acknowledged, or what has come, ackDelay after it
-	// came. Half a ceiling of 20 ms at 26 Mbit/s; slower streams live by the
-	// delay.
+	// ackEvery bytes are acknowledged, or what has come ackDelay after it
+	// came. Below 13 Mbit/s the delay comes first.
 	ackEvery = 32 << 10
 	ackDelay = 20 * time.Millisecond
 	// ackPause is between two acknowledgements: a fast stream needs no more.
