@@ -13,6 +13,7 @@ import (
 // TestNamespaceWithoutPermission follows alice as she may not, may, and no
 // longer may reach the namespace pay.
 func TestNamespaceWithoutPermission(t *testing.T) {
+	alice.parallel(t)
 	till := clusterIP(t, "pay", "till")
 	tillPod := kubectl("get", "pods", "-n", "pay", "-l", "app=till", "-o", "jsonpath={.items[0].status.podIP}").must(t)
 

@@ -13,30 +13,31 @@ import (
 // laptop and node each behind a box that lets in answers only.
 func TestHolesArePunched(t *testing.T) {
 	calm(t)
+	lab("nat", "node1").must(t)
 	installed(t, "--stun", "198.51.100.78:3478", "--stun", "stun2.example.test:3478")
+	// In this order the gateway, which asks every 20 s, learns the least often
+	// that its node's NAT is another one.
 	for _, c := range []struct {
 		name         string
 		laptop, node []string // how "lab nat" is called; nil: no NAT
-		path         string   // that must be in use within 5 s; empty: either is fine
+		path         string   // that must be in use within 5 s
 		says         string   // what the reason for another path must have
 	}{
 		{"homes on both sides", []string{}, []string{}, "udp", ""},
-		{"home laptop, node's masquerade only", []string{}, nil, "udp", ""},
 		{"open laptop, node behind a NAT", nil, []string{}, "udp", ""},
 		{"sequential laptop: ports are guessed", []string{"--sequential"}, []string{}, "udp", ""},
 		{"symmetric laptop", []string{"--symmetric"}, []string{}, "apiserver", "symmetric"},
-		{"symmetric node", []string{}, []string{"--symmetric"}, "apiserver", "symmetric"},
+		{"home laptop, node's masquerade only", []string{}, nil, "udp", ""},
 		{"UDP dropped", nil, nil, "apiserver", "STUN"},
+		{"symmetric node", []string{}, []string{"--symmetric"}, "apiserver", "symmetric"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			calm(t)
-			behind := func(m string, how []string) {
+			for m, how := range map[string][]string{"laptop": c.laptop, "node1": c.node} {
 				if how != nil {
 					lab(append([]string{"nat", m}, how...)...).must(t)
 				}
 			}
-			behind("laptop", c.laptop)
-			behind("node1", c.node)
 			if c.says == "STUN" {
 				lab("drop-udp", "laptop").must(t)
 			}
@@ -97,12 +98,13 @@ func awaitCandidates(t *testing.T, nat []string) {
 	bob.podnet("disconnect").must(t)
 }
 
-// TestPunchedHoleMoves has the laptop's NAT forget the hole in mid-session.
+// TestPunchedHoleMoves has the laptop's NAT forget the hole in mid-session, and
+// the connection to the API server with it: for a while nothing works at all.
 func TestPunchedHoleMoves(t *testing.T) {
 	calm(t)
-	installed(t, "--stun", "198.51.100.78:3478", "--stun", "198.51.100.79:3478")
 	lab("nat", "laptop").must(t)
 	lab("nat", "node1").must(t)
+	installed(t, "--stun", "198.51.100.78:3478", "--stun", "198.51.100.79:3478")
 	awaitCandidates(t, []string{})
 	alice.connect(t, "-n", "shop")
 	paths := alice.start(t, "watch")
@@ -114,14 +116,14 @@ func TestPunchedHoleMoves(t *testing.T) {
 	lab("nat", "laptop", "--rebind").must(t)
 	time.Sleep(100 * time.Millisecond)
 	first := paths.waitPath(t, "apiserver", began, 15*time.Second)
-	back := paths.waitPath(t, "udp", began, 30*time.Second)
+	back := paths.waitPath(t, "udp", began, 60*time.Second)
 	time.Sleep(2 * time.Second)
 	echoed := session.stop()
 	session.unbroken(t)
 	still := longest(echoed, began, time.Now())
-	report(t, "hole forgotten by the NAT: longest silence (at most 3 s)", fmt.Sprintf("%.2f s; on apiserver after %.2f s, on udp after %.2f s (at most 15 s)",
+	report(t, "hole forgotten by the NAT: longest silence (at most 5 s)", fmt.Sprintf("%.2f s; on apiserver after %.2f s, on udp after %.2f s (at most 15 s)",
 		still.Seconds(), first.Seconds(), back.Seconds()))
-	if still > 3*time.Second || back > 15*time.Second {
+	if still > 5*time.Second || back > 15*time.Second {
 		t.Errorf("silent for %v, udp after %v", still, back)
 	}
 }

@@ -34,7 +34,7 @@ func gatewayDies(t *testing.T, kill func(pod string)) (began time.Time, news *wa
 	end, _ := session.last(broken)
 	eventually(t, 40*time.Second, "new connections", func() error {
 		if s, ok := news.last(works); !ok || s.At.Before(began) {
-			if _, failed := news.since(began, fails); failed || time.Since(began) < 8*time.Second {
+			if _, failed := news.since(began, fails); failed || time.Since(began) < 5*time.Second {
 				return errors.New("none yet")
 			}
 		}
@@ -113,6 +113,23 @@ func TestOneOfTwoGatewaysGoes(t *testing.T) {
 		}
 	})
 	kubectl("rollout", "status", "-n", "podnet-system", "statefulset/podnet-gateway", "--timeout=60s").must(t)
+	t.Run("frozen", func(t *testing.T) {
+		// Nobody says goodbye, and nothing refuses: only silence tells.
+		var frozen string
+		node := machine{name: "node1"}
+		t.Cleanup(func() { node.sh("kill -KILL " + frozen).try(t) })
+		began, news, hung := gatewayDies(t, func(pod string) {
+			ip := kubectl("get", "pod", "-n", "podnet-system", pod, "-o", "jsonpath={.status.podIP}").must(t)
+			frozen = node.sh("for p in $(ip netns pids " + netns(t, ip) + "); do grep -q gateway /proc/$p/comm && echo $p; done").must(t)
+			node.sh("kill -STOP " + frozen).must(t)
+		})
+		failed, _ := gap(news, began)
+		report(t, "one of two gateways frozen: new flows failed for (10 s)", fmt.Sprintf("%.2f s; the open flow ended after %.2f s", failed.Seconds(), hung.Seconds()))
+		if failed > 10*time.Second {
+			t.Errorf("new flows failed for %v", failed)
+		}
+	})
+	kubectl("rollout", "status", "-n", "podnet-system", "statefulset/podnet-gateway", "--timeout=60s").must(t)
 	t.Run("drained", func(t *testing.T) {
 		began, news, hung := gatewayDies(t, func(pod string) {
 			kubectl("delete", "pod", "-n", "podnet-system", pod, "--wait=false").must(t)
@@ -128,7 +145,7 @@ func TestOneOfTwoGatewaysGoes(t *testing.T) {
 // TestSleepingLaptop freezes the daemon for longer than its lease. A freeze is
 // how a sleep looks from inside, the clock's jump included.
 func TestSleepingLaptop(t *testing.T) {
-	t.Parallel()
+	bob.parallel(t)
 	sleep := lasting(70*time.Second, 10*time.Minute)
 	bob.connect(t, "-n", "shop", "--lease", "60s")
 	before := bob.connection(t)

@@ -33,6 +33,17 @@ func lasting(short, full time.Duration) time.Duration {
 // lab changes what happens between the machines.
 func lab(args ...string) command { return host(append([]string{"bin/lab"}, args...)...) }
 
+// parallel lets a test that mostly waits do so while others run that use
+// another laptop. Tests that change what all share are not for it.
+func (m machine) parallel(t *testing.T) {
+	t.Helper()
+	t.Parallel()
+	owners[m.name].Lock()
+	t.Cleanup(owners[m.name].Unlock) // after every other Cleanup of the test
+}
+
+var owners = map[string]*sync.Mutex{laptop1.name: new(sync.Mutex), laptop2.name: new(sync.Mutex)}
+
 // calm undoes every trouble now, and again when the test ends.
 func calm(t testing.TB) {
 	t.Helper()

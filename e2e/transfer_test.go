@@ -42,8 +42,9 @@ func rate(bytes int, took time.Duration) string {
 // TestLongIdleConnection stays silent for longer than any keep-alive and talks
 // again.
 func TestLongIdleConnection(t *testing.T) {
-	alice.connect(t, "-n", "shop")
-	got := alice.sh(`{ echo before; sleep 80; echo after; } | socat -t 5 - TCP:db-0.db.shop:5432`).must(t)
+	bob.parallel(t)
+	bob.connect(t, "-n", "shop")
+	got := bob.sh(`{ echo before; sleep 80; echo after; } | socat -t 5 - TCP:db-0.db.shop:5432`).must(t)
 	if got != "before\nafter" {
 		t.Errorf("the echo said %q", got)
 	}

@@ -225,10 +225,17 @@ func openTUN(ctx context.Context, ns, name string) (*os.File, error) {
 	return f, netns.Batch(ctx, ns, []string{"link set " + name + " mtu 1500 txqueuelen 1000 up"})
 }
 
-// Stop ends a component, and Start runs it again as it was.
-func (l *Lab) Stop(ctx context.Context, name string) error {
-	if _, err := l.component(name); err != nil {
+// Stop ends a component, as a crash does where it is told to kill. Start runs
+// it again as it was.
+func (l *Lab) Stop(ctx context.Context, name string, kill bool) error {
+	p, err := l.component(name)
+	if err != nil {
 		return err
+	}
+	if kill && p.Alive() {
+		if err := p.Signal(syscall.SIGKILL); err != nil {
+			return err
+		}
 	}
 	return l.State.Procs().Stop(ctx, name, 3*time.Second)
 }

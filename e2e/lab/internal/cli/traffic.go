@@ -211,12 +211,18 @@ func (a *app) move() *cobra.Command {
 }
 
 func (a *app) stop() *cobra.Command {
-	return &cobra.Command{
+	var kill bool
+	cmd := &cobra.Command{
 		Use: "stop COMPONENT", Short: "Stop a component, such as apiserver or kubelet-node1", Args: cobra.ExactArgs(1),
+		Long: `Stop a component. An API server that has time to say goodbye takes itself off
+the Service "kubernetes", and nodes notice its return late; one that is killed
+is back at once.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.onLab(func(l *boot.Lab) error { return l.Stop(cmd.Context(), args[0]) })
+			return a.onLab(func(l *boot.Lab) error { return l.Stop(cmd.Context(), args[0], kill) })
 		},
 	}
+	cmd.Flags().BoolVar(&kill, "kill", false, "give it no time, as a crash does")
+	return cmd
 }
 
 func (a *app) start() *cobra.Command {
