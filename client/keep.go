@@ -294,9 +294,14 @@ func (k *keeper) startRenew() {
 	}
 	k.renewal++
 	m, g, n := k.member, k.member.grant, k.renewal
-	begun, over := k.uptime(), k.leaseOver()
+	begun, over, doubt := k.uptime(), k.leaseOver(), k.doubt != nil
 	k.tried = begun
 	k.jobs.start("renew", func(ctx context.Context) outcome {
+		was := false
+		if over || doubt { // frozen, or cut? The gateway knows
+			before, err := k.cluster.Peer(ctx, g.Namespace, g.Peer)
+			was = err == nil && expired(before)
+		}
 		lost, err := k.objects.renew(ctx, g, n)
 		var p *v1alpha1.Peer
 		if err == nil {
@@ -306,27 +311,35 @@ func (k *keeper) startRenew() {
 			if m != k.member {
 				return nil
 			}
-			return k.answered(begun, over, lost, p, err)
+			return k.answered(renewal{begun, over, was, lost, p}, err)
 		}}
 	})
 }
 
-// answered is what a renewal that began at a time came to. over says that the
-// lease was over by then.
-func (k *keeper) answered(begun time.Duration, over bool, lost map[string]error, p *v1alpha1.Peer, err error) error {
+// renewal is what came of an attempt to renew.
+type renewal struct {
+	begun   time.Duration
+	over    bool // the lease was, by our clock
+	expired bool // and the gateway had cut us
+	lost    map[string]error
+	peer    *v1alpha1.Peer // nil: it could not be read
+}
+
+// answered takes over what came of a renewal.
+func (k *keeper) answered(r renewal, err error) error {
 	gone := errors.Is(err, cluster.ErrGone)
-	for _, why := range lost {
+	for _, why := range r.lost {
 		gone = gone || errors.Is(why, cluster.ErrGone)
 	}
 	switch {
-	case gone && over:
+	case gone && r.over:
 		k.again("the lease is over")
 		return nil
 	case err != nil && isOver(err):
 		return &EndedError{"the session was ended", err}
 	}
 	for _, ns := range slices.Clone(k.member.Accesses) {
-		if why := lost[ns]; why != nil {
+		if why := r.lost[ns]; why != nil {
 			k.member.Accesses = slices.DeleteFunc(slices.Clone(k.member.Accesses), func(o string) bool { return o == ns })
 			if len(k.member.Accesses) == 0 {
 				return &EndedError{"access to " + k.opened(ns) + " ended", why}
@@ -335,19 +348,21 @@ func (k *keeper) answered(begun time.Duration, over bool, lost map[string]error,
 		}
 	}
 	if err != nil {
-		k.trouble(err, begun)
+		k.trouble(err, r.begun)
 		return nil
 	}
-	k.renewed, k.failing = begun, time.Time{}
+	k.renewed, k.failing = r.begun, time.Time{}
 	k.leaseHeld(time.Now())
 	k.clear("lease", "the lease is renewed again")
 	k.renew.Reset(jitter(k.leaseTime() / 3))
-	if over { // the gateway had cut us: no path and no handshake is good any more
+	if r.expired { // no path, no handshake and no flow is good any more
 		k.stale = true
 		k.link.remote().Rouse()
+		k.reset(k.hosted.own)
+		k.tell(localapi.Event{Type: localapi.EventLease, Text: "the lease was over and is held again; flows that were open end"})
 	}
-	if p != nil {
-		k.fresh(p)
+	if r.peer != nil {
+		k.fresh(r.peer)
 	}
 	return nil
 }

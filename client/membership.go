@@ -172,6 +172,12 @@ func cut(p *v1alpha1.Peer) (reason, message string) {
 	return c.Reason, c.Message
 }
 
+// expired says whether the gateway has let go of a Peer for its lease.
+func expired(p *v1alpha1.Peer) bool {
+	reason, _ := cut(p)
+	return reason == v1alpha1.ReasonExpired
+}
+
 // EndedError says why a session was over before anybody asked for that.
 type EndedError struct {
 	What string

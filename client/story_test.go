@@ -220,14 +220,23 @@ func TestGatewayCutUsAndTakesUsBack(t *testing.T) {
 	w := newTown(t, "podnet-gateway-0")
 	l := w.connect(client.PathAuto)
 	before := l.status()
-	w.change(func() { w.away, w.cut = true, true })
+	flow, err := l.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flow.Close()
+	w.change(func() { w.away, w.cut, w.revive = true, true, true })
 	l.within(8*time.Second, "cut", func() bool { return l.status().Path.Kind == "" })
 	l.within(5*time.Second, "over", func() bool { return time.Now().After(*l.status().Lease.ExpiresAt) })
-	w.change(func() { w.away, w.cut = false, false })
+	w.change(func() { w.away = false })
 	l.within(10*time.Second, "at work again", l.works)
 	if now := l.status(); now.Peer != before.Peer || now.Reenrolled != 0 {
 		t.Errorf("enrolled again without need: %+v", now)
 	}
+	if err := echo(flow, 5*time.Second); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the flow that the gateway had cut got %v, want its end", err)
+	}
+	l.hears(localapi.EventLease, "flows that were open end")
 }
 
 // TestGatewayHasCandidatesOnly: it is told where we are before we knock, and the

@@ -53,7 +53,8 @@ type town struct {
 	away      bool       // the API server
 	forbidden bool       // to write anything
 	deaf      bool       // gateways answer probes, but no handshake
-	cut       bool       // gateways admit nobody
+	cut       bool       // gateways admit nobody: the lease is over
+	revive    bool       // a renewal brings it back
 	hidden    bool       // gateways have candidates, and no endpoints
 	lease     int32      // in seconds
 }
@@ -178,6 +179,11 @@ func (w *town) admitLocked() {
 			entry := v1alpha1.Gateway{Pod: pod, PublicKey: g.private.Public().String(), Endpoints: []string{endpoint.String()}, StreamPort: 51821}
 			all := slices.DeleteFunc(slices.Clone(p.Status.Gateways), func(o v1alpha1.Gateway) bool { return o.Pod == pod })
 			p.Status.Gateways = append(all, entry)
+			ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAdmitted}
+			if w.cut {
+				ready.Status, ready.Reason = metav1.ConditionFalse, v1alpha1.ReasonExpired
+			}
+			p.Status.Conditions = []metav1.Condition{ready}
 		}
 		if w.deaf || w.cut {
 			peers = nil
@@ -272,7 +278,11 @@ func (r resident) edit(name string, f func(*v1alpha1.Peer)) error {
 }
 
 func (r resident) RenewPeer(_ context.Context, _, name string, renew int64) error {
-	return r.edit(name, func(p *v1alpha1.Peer) { p.Spec.Renew = renew })
+	return r.edit(name, func(p *v1alpha1.Peer) {
+		p.Spec.Renew = renew
+		r.cut = r.cut && !r.revive
+		r.admitLocked()
+	})
 }
 
 func (r resident) SetCandidates(_ context.Context, _, name string, list []string) error {

@@ -61,6 +61,8 @@ func TestRedialLeavesADeadConnection(t *testing.T) {
 	if n := dials.Load(); n != 2 {
 		t.Errorf("dialled %d times, want 2", n)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if n := len(c.conns); n != 1 {
 		t.Errorf("%d connections are tracked, want 1", n)
 	}
