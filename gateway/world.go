@@ -95,7 +95,7 @@ func newCache(o Options, c client.Client) (cache.Cache, error) {
 		}
 		return obj, nil
 	}
-	return cache.New(o.REST, cache.Options{
+	return cache.New(patiently(o.REST), cache.Options{
 		Scheme: c.Scheme(), Mapper: c.RESTMapper(), DefaultTransform: slim,
 		ByObject: map[client.Object]cache.ByObject{&podnet.Peer{}: {Namespaces: map[string]cache.Config{o.Namespace: {}}}},
 	})
