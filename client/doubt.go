@@ -56,6 +56,21 @@ func (k *keeper) settled() {
 	k.jobs.stop("find")
 	k.refresh.Stop()
 	k.clear("gateway", "the gateway answers again")
+	if k.hushed {
+		k.hushed = false
+		k.lookAround(true)
+	}
+}
+
+// hush ends the pings to the candidates of a gateway that seems to be dead: they
+// would take the mapping of the one that comes in its place. Where the API
+// server is away as well it is more likely us who are cut off; then they go on,
+// for there is no other way back.
+func (k *keeper) hush() {
+	if k.doubt != nil && k.link.remote().Status().Active.Kind == "" && k.link.only != transport.UDP {
+		k.hushed = true
+		k.link.invite(nil)
+	}
 }
 
 // tryOthers begins to try the gateways that are not the one in use, unless that
@@ -102,6 +117,7 @@ func (k *keeper) move(r *remote) {
 	old, before := k.link.remote(), k.hosted.own
 	drains := old.entry.Draining || old.Status().Draining
 	k.jobs.stop("greet")
+	k.link.invite(nil)
 	if err := k.link.adopt(k.member, r); err != nil {
 		_ = r.Close()
 		k.warn(localapi.Warning{Code: "gateway", Severity: "high", Text: "the tunnel cannot follow the gateway: " + err.Error()})
@@ -115,8 +131,9 @@ func (k *keeper) move(r *remote) {
 		k.rewire()
 	}
 	k.reset(before)
-	k.stale = false
+	k.stale, k.hushed = false, false
 	k.startGreet(r, true)
+	k.lookAround(true)
 	why := "the old one fell silent"
 	switch {
 	case old.self != r.self:
@@ -187,6 +204,7 @@ func (k *keeper) startRefresh() {
 			case err != nil:
 				k.Log.Debug("cannot read our peer", "peer", g.Peer, "err", err)
 			default:
+				k.hush()
 				k.fresh(p)
 				k.heed(p)
 			}

@@ -80,8 +80,10 @@ type keeper struct {
 	path     string         // the one in use, as told
 	observed netip.AddrPort // how the gateway sees us
 	doubt    *doubt         // nil: the way is fine
-	// stale says that WireGuard needs a new handshake.
-	stale bool
+	// stale says that WireGuard needs a new handshake, lostUDP that there was a
+	// way by UDP and is none, hushed that the gateway's candidates are left
+	// alone.
+	stale, lostUDP, hushed bool
 	// seek is when to ask where the gateway is by UDP, and knock when to try from
 	// another port, with which pause; zero: UDP is in use, or out of the question.
 	seek, knock time.Time
@@ -228,7 +230,7 @@ func (k *keeper) tellPath(st transport.GatewayStatus) {
 	if name == k.path {
 		return
 	}
-	fell := strings.HasPrefix(k.path, string(transport.UDP)) && st.Active.Kind != transport.UDP
+	k.lostUDP = st.Active.Kind != transport.UDP && (k.lostUDP || strings.HasPrefix(k.path, string(transport.UDP)))
 	k.path = name
 	k.mu.Lock()
 	p := describe(st, k.outlook)
@@ -251,9 +253,6 @@ func (k *keeper) tellPath(st transport.GatewayStatus) {
 	}
 	p.Others = []localapi.OtherPath{}
 	k.tell(localapi.Event{Type: localapi.EventPath, Text: text, Path: &p})
-	if fell { // perhaps our outside address is another one, or the gateway's
-		k.seek, k.knock, k.knockPause = time.Now(), time.Now(), 0
-	}
 }
 
 // seekUDP looks for a way by UDP where there might be one.
@@ -272,6 +271,13 @@ func (k *keeper) seekUDP(st transport.GatewayStatus) {
 	if !now.Before(k.seek) {
 		k.seek = now.Add(seekEvery)
 		k.refresh.Reset(0)
+	}
+	// Without the API server nobody knocks, and another port would not be known.
+	if st.Active.Kind == "" && (k.link.only != transport.UDP || !k.failing.IsZero()) {
+		return
+	}
+	if k.lostUDP { // perhaps our outside address is another one, or the gateway's
+		k.lostUDP, k.knock, k.knockPause = false, now, 0
 	}
 	if !now.Before(k.knock) {
 		k.knockPause = min(max(2*k.knockPause, seekEvery), seekMax)
@@ -363,6 +369,12 @@ func (k *keeper) answered(r renewal, err error) error {
 	}
 	if r.peer != nil {
 		k.fresh(r.peer)
+	}
+	k.mu.Lock()
+	unknown := k.outlook.refused != nil // where we are
+	k.mu.Unlock()
+	if unknown {
+		k.lookAround(true)
 	}
 	return nil
 }

@@ -142,7 +142,7 @@ func (r *remote) pointLocked() {
 		return
 	}
 	all := r.endpoints
-	if r.l.invited == r.of {
+	if r.l.invited == r.of && (r.l.current == r || r.only == transport.UDP) {
 		all = slices.Concat(r.endpoints, r.candidates)
 	}
 	r.SetUDP(all)
@@ -152,7 +152,8 @@ func (r *remote) pointLocked() {
 // m's; with nil they end. The order matters where NATs are. A ping that reaches
 // the gateway's NAT before the gateway has sent anything takes the very mapping
 // that the gateway's own would have got; and one that leaves our NAT before the
-// STUN servers were asked takes the port that would have been predicted.
+// STUN servers were asked takes the port that would have been predicted. For the
+// same reason a gateway that is only tried gets none, if there is a stream.
 func (l *link) invite(m *member) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -284,6 +285,7 @@ func (l *link) adopt(m *member, r *remote) error {
 	l.mu.Lock()
 	old := l.current
 	l.current = r
+	r.pointLocked()
 	l.mu.Unlock()
 	if old != nil && old != r {
 		return old.Close()

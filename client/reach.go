@@ -160,7 +160,9 @@ func (s *Session) lookAround(anew bool) {
 			err = s.cluster.SetCandidates(ctx, m.Namespace, m.Peer, r.candidates)
 			sleep(ctx, knockTime)
 		}
-		s.link.invite(m) // also when the API is away: then there is nothing to lose
+		if err == nil {
+			s.link.invite(m)
+		}
 		return outcome{apply: func() error {
 			if err == nil {
 				s.said = said{m, r.candidates}
