@@ -3,26 +3,19 @@ package client_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"podnet.dev/api/v1alpha1"
-	"podnet.dev/client"
 	"podnet.dev/client/cluster"
-	"podnet.dev/client/helper"
-	"podnet.dev/client/localapi"
-	"podnet.dev/client/netwatch"
 	"podnet.dev/dnsproxy"
 	"podnet.dev/e2e/crowd"
 	"podnet.dev/internal/key"
@@ -342,164 +335,4 @@ func (r resident) DialPod(ctx context.Context, _, pod string, _ uint16) (net.Con
 		return nil, err
 	}
 	return r.wire.Stream(c), nil
-}
-
-// laptop is a session in a town.
-type laptop struct {
-	t       *testing.T
-	host    *crowd.Host
-	wire    *crowd.Wire
-	session *client.Session
-	news    chan netwatch.Event
-	ended   chan error
-	leave   func()
-
-	mu     sync.Mutex
-	events []localapi.Event
-}
-
-// connect returns when the session is ready. The lease is short unless a test
-// says otherwise.
-func (w *town) connect(path string) *laptop {
-	w.t.Helper()
-	l := &laptop{t: w.t, host: crowd.NewHost(w.log), wire: crowd.NewWire(), news: make(chan netwatch.Event), ended: make(chan error, 1)}
-	ctx, cancel := context.WithCancel(context.Background())
-	l.session = client.New(client.Config{
-		Request: localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path},
-		Events: func(e localapi.Event) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.events = append(l.events, e)
-		},
-		OpenCluster: func(localapi.Kube) (client.Cluster, error) { return resident{w, l.wire}, nil },
-		OpenHelper:  func(context.Context, func(string)) (helper.Session, error) { return l.host, nil },
-		Dial:        l.host.Dial,
-		Watch:       l.watch,
-		Log:         w.log,
-	})
-	go func() { l.ended <- l.session.Run(ctx) }()
-	l.leave = sync.OnceFunc(func() {
-		cancel()
-		if err := <-l.ended; err != nil {
-			w.t.Errorf("the session ended: %v", err)
-		}
-	})
-	w.t.Cleanup(func() { l.leave(); _ = l.wire.Close() })
-	l.within(10*time.Second, "ready", func() bool { return l.told(localapi.EventReady, "") })
-	return l
-}
-
-func (l *laptop) watch(ctx context.Context) <-chan netwatch.Event {
-	out := make(chan netwatch.Event)
-	go func() {
-		defer close(out)
-		for {
-			select {
-			case e := <-l.news:
-				out <- e
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out
-}
-
-// told says whether there was an event with these words.
-func (l *laptop) told(kind localapi.EventType, words string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.events, func(e localapi.Event) bool { return e.Type == kind && strings.Contains(e.Text, words) })
-}
-
-// hears waits for an event with these words.
-func (l *laptop) hears(kind localapi.EventType, words string) {
-	l.t.Helper()
-	l.within(2*time.Second, "told of "+words, func() bool { return l.told(kind, words) })
-}
-
-func (l *laptop) status() localapi.Connection {
-	c, _ := l.session.Status()
-	return c
-}
-
-func (l *laptop) within(limit time.Duration, what string, holds func() bool) {
-	l.t.Helper()
-	began := time.Now()
-	for !holds() {
-		if time.Since(began) > limit {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			for _, e := range l.events {
-				l.t.Logf("%s %s %s %v", e.Type, e.Phase, e.Text, e.Error)
-			}
-			c, warnings := l.session.Status()
-			l.t.Fatalf("not %s within %v: path %+v, gateway %+v, lease %+v, warnings %v", what, limit, c.Path, c.Gateway, c.Lease, warnings)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	l.t.Logf("%s after %v", what, time.Since(began).Round(time.Millisecond))
-}
-
-// open looks a name up, makes a new flow and tries it. It asks by itself: Go's
-// resolver goes on for 5 s after everybody has given up on it, and would still
-// do so when the test is over.
-func (l *laptop) open() (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	to, err := l.lookup(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c, err := l.host.Dial(ctx, "tcp", netip.AddrPortFrom(to, 5432).String())
-	if err != nil {
-		return nil, err
-	}
-	return c, echo(c, time.Second)
-}
-
-func (l *laptop) lookup(ctx context.Context) (netip.Addr, error) {
-	listen := l.status().DNS.Listen
-	if len(listen) == 0 {
-		return netip.Addr{}, errors.New("nobody answers DNS")
-	}
-	c, err := l.host.Dial(ctx, "udp", listen[0])
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer c.Close()
-	deadline, _ := ctx.Deadline()
-	_ = c.SetDeadline(deadline)
-	d := dns.Conn{Conn: c}
-	if err := d.WriteMsg(new(dns.Msg).SetQuestion(echoName, dns.TypeA)); err != nil {
-		return netip.Addr{}, err
-	}
-	m, err := d.ReadMsg()
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	for _, rr := range m.Answer {
-		if a, ok := rr.(*dns.A); ok {
-			addr, _ := netip.AddrFromSlice(a.A.To4())
-			return addr, nil
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("no address: %v", m)
-}
-
-func (l *laptop) works() bool {
-	c, err := l.open()
-	if c != nil {
-		_ = c.Close()
-	}
-	return err == nil
-}
-
-func echo(c net.Conn, limit time.Duration) error {
-	_ = c.SetDeadline(time.Now().Add(limit))
-	if _, err := c.Write([]byte("hello")); err != nil {
-		return err
-	}
-	_, err := io.ReadFull(c, make([]byte, 5))
-	return err
 }
