@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -256,6 +257,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, run := range []func(context.Context) error{
 		g.serveHTTP, g.serveDNS, g.forward.Run, g.watchTunnel, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.runPolicies, g.admit.mapped.run,
 		func(ctx context.Context) error { return g.guard.runContact(ctx, g.alive) },
+		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {
 			return g.world.watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); kick(g.world.netChanged) })
 		},

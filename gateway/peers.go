@@ -215,6 +215,14 @@ func (a *admitter) enforce(admitted []enrol.Admitted) {
 	a.admitted = admitted
 }
 
+// live is how many peers are admitted.
+func (a *admitter) live() int {
+	if ids := a.ids.Load(); ids != nil {
+		return len(*ids)
+	}
+	return 0
+}
+
 // tell logs who came and who went.
 func (a *admitter) tell(admitted []enrol.Admitted) {
 	before := make(map[string]enrol.Admitted, len(a.admitted))
