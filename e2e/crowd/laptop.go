@@ -27,6 +27,8 @@ type laptop struct {
 	number int
 	visits int // begun so far
 	rand   *rand.Rand
+	// vanished is when it last left without a goodbye.
+	vanished time.Time
 }
 
 // visit is one session of a laptop, from connecting to leaving.
@@ -69,13 +71,23 @@ func (l *laptop) live(ctx context.Context) {
 		if ctx.Err() == nil && err != nil {
 			l.c.stuck(fmt.Sprintf("laptop %d, %v; %s", l.number, err, v.state()))
 		}
-		v.cluster.gone.Store(l.c.Vanish && l.rand.IntN(5) == 0)
+		v.cluster.gone.Store(l.vanishes())
 		if err := l.timed(context.WithoutCancel(ctx), "leave", leaveLimit, v.close); err != nil {
 			l.c.stuck(fmt.Sprintf("laptop %d, %v", l.number, err))
 			return // whatever still runs there is not to be doubled
 		}
 		v.pause(ctx)
 	}
+}
+
+// vanishes decides how to leave. The leases of those who vanished count against
+// their user's limit of five, so it does not happen often.
+func (l *laptop) vanishes() bool {
+	if !l.c.Vanish || l.rand.IntN(5) > 0 || time.Since(l.vanished) < time.Minute/2 {
+		return false
+	}
+	l.vanished = time.Now()
+	return true
 }
 
 // timed does something within limit and notes how long it took.
