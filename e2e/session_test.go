@@ -100,8 +100,7 @@ func TestKilledDaemonRestores(t *testing.T) {
 	before := alice.snapshot(t)
 	for _, path := range []string{"apiserver", "udp"} {
 		alice.connect(t, "-n", "shop", "--path", path)
-		pid := alice.sh("pgrep -f 'podnet daemon' | head -1").must(t)
-		alice.cmd("kill", "-9", pid).must(t)
+		alice.cmd("kill", "-9", alice.daemon(t)).must(t)
 		took := eventually(t, 10*time.Second, "laptop as before", func() error { return same(before, alice.snapshot(t)) })
 		report(t, "kill -9 of the daemon to a restored laptop (within 2 s)", took.Round(10*time.Millisecond))
 		alice.connect(t, "-n", "shop", "--path", path)

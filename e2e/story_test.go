@@ -226,10 +226,12 @@ func (m machine) connection(t testing.TB) localapi.Connection {
 	return s.Connections[0]
 }
 
-// daemon is the process of the user's daemon.
+// daemon is the process of the user's daemon: the one in the machine's network,
+// as processes of all machines see each other.
 func (m machine) daemon(t testing.TB) string {
 	t.Helper()
-	return m.sh("pgrep -f 'podnet daemon' | head -1").must(t)
+	return host("sh", "-c", fmt.Sprintf(`for p in $(ip netns pids podnet-lab-%s); do
+		tr '\0' ' ' < /proc/$p/cmdline | grep -q 'podnet daemon' && echo $p && exit; done; exit 1`, m.name)).must(t)
 }
 
 // installed has podnet installed with these flags in place of the usual ones,
