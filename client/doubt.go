@@ -195,10 +195,10 @@ func (k *keeper) startRefresh() {
 			}
 			var away *cluster.UnreachableError
 			switch {
-			case errors.Is(err, cluster.ErrGone) && over:
+			case errors.Is(err, cluster.ErrGone) && over && !k.meant:
 				k.again("the lease is over")
 			case errors.Is(err, cluster.ErrGone):
-				return &EndedError{"the session was ended", err}
+				k.renew.Reset(0) // which makes sure
 			case errors.As(err, &away):
 				k.trouble(err, begun) // and renew as soon as it answers
 			case err != nil:

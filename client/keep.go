@@ -35,6 +35,12 @@ const (
 	seekFirst = 3 * time.Second
 	seekEvery = 30 * time.Second
 	seekMax   = 10 * time.Minute
+	// sureTime is how long a no has to stand before it ends a session, sureEvery
+	// how often it is asked for meanwhile. An API server that has just started
+	// says no to everybody, and knows no Peer, until it has read its own rules.
+	// The gateway cuts whoever has to go without asking us.
+	sureTime  = 8 * time.Second
+	sureEvery = 2 * time.Second
 	// frozenMax is how long gateways keep peers while the API server is away
 	// (gateway/enrol.FrozenLimit).
 	frozenMax = 60 * time.Minute
@@ -75,6 +81,8 @@ type keeper struct {
 	roamed  time.Duration // when the network was last another one
 	failing time.Time     // since when renewing does; zero: it does not
 	why     error         // and why
+	refused time.Time     // since when the API server says no; zero: it does not
+	meant   bool          // it said so while the lease ran: somebody wants that
 	enrol   enrolment
 
 	path     string         // the one in use, as told
@@ -337,8 +345,14 @@ func (k *keeper) answered(r renewal, err error) error {
 	for _, why := range r.lost {
 		gone = gone || errors.Is(why, cluster.ErrGone)
 	}
+	no := err != nil && isOver(err) || len(r.lost) > 0
+	if !no {
+		k.refused, k.meant = time.Time{}, false
+	}
 	switch {
-	case gone && r.over:
+	case no && !(gone && r.over && !k.meant && k.failing.IsZero()) && !k.believes(r.over):
+		return nil
+	case gone && r.over && !k.meant:
 		k.again("the lease is over")
 		return nil
 	case err != nil && isOver(err):
@@ -377,6 +391,19 @@ func (k *keeper) answered(r renewal, err error) error {
 		k.lookAround(true)
 	}
 	return nil
+}
+
+// believes reports whether a no of the API server is to be believed. If it is
+// not yet, it will be asked again. over says that the lease was.
+func (k *keeper) believes(over bool) bool {
+	if k.refused.IsZero() {
+		k.refused, k.meant = time.Now(), !over
+	}
+	if time.Since(k.refused) >= sureTime {
+		return true
+	}
+	k.renew.Reset(sureEvery)
+	return false
 }
 
 func (k *keeper) opened(ns string) string {

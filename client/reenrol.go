@@ -55,6 +55,8 @@ func (k *keeper) startEnrol() {
 func (k *keeper) enrolled(m *member, begun time.Duration, refused map[string]error, err error) error {
 	var forbidden *cluster.ForbiddenError
 	switch {
+	case errors.As(err, &forbidden) && !k.believes(true):
+		return nil
 	case errors.As(err, &forbidden):
 		return &EndedError{k.enrol.why + ", and a new one was refused", err}
 	case err != nil:
@@ -70,7 +72,7 @@ func (k *keeper) enrolled(m *member, begun time.Duration, refused map[string]err
 	}
 	why := k.enrol.why
 	k.enrol = enrolment{last: k.uptime()}
-	k.renewal, k.failing = 1, time.Time{}
+	k.renewal, k.failing, k.refused, k.meant = 1, time.Time{}, time.Time{}, false
 	k.joined(m, begun)
 	k.renew.Reset(jitter(k.leaseTime() / 3))
 	k.jobs.stop("find")

@@ -145,7 +145,7 @@ func TestPermissionIsGoneAfterANight(t *testing.T) {
 	l.within(10*time.Second, "frozen", func() bool { return l.status().Lease.Frozen })
 	w.forget()
 	w.change(func() { w.away, w.forbidden = false, true })
-	l.endsWith(10*time.Second, func(err error) bool {
+	l.endsWith(sure, func(err error) bool {
 		var ended *client.EndedError
 		var forbidden *cluster.ForbiddenError
 		return errors.As(err, &ended) && errors.As(err, &forbidden)
@@ -158,7 +158,25 @@ func TestAdministratorDeletesThePeer(t *testing.T) {
 	w := newTown(t, "podnet-gateway-0")
 	l := w.connect(client.PathAuto)
 	w.forget()
-	l.endsWith(5*time.Second, func(err error) bool { return errors.Is(err, cluster.ErrGone) })
+	l.endsWith(sure, func(err error) bool { return errors.Is(err, cluster.ErrGone) })
+}
+
+// sure is more than a session asks before it believes that it is over.
+const sure = 30 * time.Second
+
+// TestAPIServerThatHasJustStarted says no to everybody until it has read who may
+// do what. That ends no session.
+func TestAPIServerThatHasJustStarted(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	l := w.connect(client.PathAuto)
+	w.change(func() { w.away = true })
+	l.within(10*time.Second, "frozen", func() bool { return l.status().Lease.Frozen })
+	w.change(func() { w.away, w.forbidden = false, true })
+	l.within(10*time.Second, "refused", func() bool { return w.refusals() > 1 })
+	w.change(func() { w.forbidden = false })
+	l.within(10*time.Second, "renewed", func() bool { return l.status().Lease.Error == "" })
+	l.leave()
 }
 
 // endsWith waits until the session has ended by itself.

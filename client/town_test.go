@@ -45,11 +45,18 @@ type town struct {
 	last      netip.Addr // the tunnel address given last
 	away      bool       // the API server
 	forbidden bool       // to write anything
+	refused   int        // writes, for that
 	deaf      bool       // gateways answer probes, but no handshake
 	cut       bool       // gateways admit nobody: the lease is over
 	revive    bool       // a renewal brings it back
 	hidden    bool       // gateways have candidates, and no endpoints
 	lease     int32      // in seconds
+}
+
+// refusals is how many writes were forbidden.
+func (w *town) refusals() (n int) {
+	w.change(func() { n = w.refused })
+	return n
 }
 
 func newTown(t *testing.T, pods ...string) *town {
@@ -235,6 +242,7 @@ func (r resident) call() error {
 		return &cluster.UnreachableError{Server: "https://town", Err: errors.New("connection refused")}
 	}
 	if r.forbidden {
+		r.refused++
 		return &cluster.ForbiddenError{User: "alice", Permission: cluster.Permission{Verb: "create", Group: "podnet.dev", Resource: "peers", Namespace: "podnet-system"}}
 	}
 	return nil
