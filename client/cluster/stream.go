@@ -41,18 +41,43 @@ func (c *Client) DialPod(ctx context.Context, namespace, pod string, port uint16
 		}
 		return nil, c.explain(fmt.Sprintf("forward a port to pod %s/%s at", namespace, pod), err)
 	}
-	stop := context.AfterFunc(ctx, conn.abort)
-	s, err := open(conn, fmt.Sprintf("%s/%s:%d", namespace, pod, port), port)
-	if !stop() && err == nil {
-		_ = s.Close()
-		err = ctx.Err()
-	}
+	s, err := openWithin(ctx, conn, fmt.Sprintf("%s/%s:%d", namespace, pod, port), port)
 	if err != nil {
-		conn.abort()
-		_ = conn.Close()
 		return nil, fmt.Errorf("forward a port to pod %s/%s: %w", namespace, pod, err)
 	}
 	return s, nil
+}
+
+// openWithin is open for as long as ctx is good. Below, a stream that the other
+// side does not answer for is waited for half a minute, whatever becomes of the
+// connection; that wait is left to end by itself.
+func openWithin(ctx context.Context, conn *connection, remote string, port uint16) (*stream, error) {
+	type result struct {
+		s   *stream
+		err error
+	}
+	opened := make(chan result) // unbuffered: either it is taken, or nobody waits
+	go func() {
+		s, err := open(conn, remote, port)
+		if err != nil {
+			conn.abort()
+			_ = conn.Close()
+		}
+		select {
+		case opened <- result{s, err}:
+		case <-ctx.Done():
+			if err == nil {
+				_ = s.Close()
+			}
+		}
+	}()
+	select {
+	case r := <-opened:
+		return r.s, r.err
+	case <-ctx.Done():
+		conn.abort()
+		return nil, ctx.Err()
+	}
 }
 
 // connection is a SPDY connection that can be given up: its own Close wants to
