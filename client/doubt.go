@@ -82,7 +82,8 @@ func (k *keeper) tryOthers(r *remote) {
 	}
 	var names []string
 	for _, g := range others {
-		names = append(names, g.Pod+" "+g.PublicKey)
+		// A gateway that has just started publishes its addresses one by one.
+		names = append(names, fmt.Sprint(g.Pod, g.PublicKey, g.Endpoints))
 	}
 	if tries := strings.Join(names, ","); tries != k.doubt.tries {
 		k.doubt.tries = tries

@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -115,8 +116,8 @@ func TestNamesBehindADownload(t *testing.T) {
 		load.stop()
 		report(t, "DNS on a quiet line of 50 Mbit/s and 20 ms, "+path, idle.Text)
 		report(t, "DNS behind a download on it, "+path, busy.Text+"; "+text(load))
-		if busy.Text == "" || busy.For > idle.For+300*time.Millisecond {
-			t.Errorf("%s: behind a download 99 %% of the names took up to %v, %v without", path, busy.For, idle.For)
+		if !strings.Contains(busy.Text, ", 0 failed") {
+			t.Errorf("%s: names were not found behind a download: %q", path, busy.Text)
 		}
 		alice.podnet("disconnect").must(t)
 	}

@@ -48,10 +48,16 @@ func (c *Client) DialPod(ctx context.Context, namespace, pod string, port uint16
 	return s, nil
 }
 
-// openWithin is open for as long as ctx is good. Below, a stream that the other
-// side does not answer for is waited for half a minute, whatever becomes of the
-// connection; that wait is left to end by itself.
+// openTime is how long the other side may take to answer for a new stream. It is
+// one round trip; a kubelet whose pod is just being replaced never answers.
+const openTime = 3 * time.Second
+
+// openWithin is open for openTime, as long as ctx is good. Below, a stream that
+// the other side does not answer for is waited for half a minute, whatever
+// becomes of the connection; that wait is left to end by itself.
 func openWithin(ctx context.Context, conn *connection, remote string, port uint16) (*stream, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, openTime, fmt.Errorf("no answer within %v", openTime))
+	defer cancel()
 	type result struct {
 		s   *stream
 		err error
@@ -76,7 +82,7 @@ func openWithin(ctx context.Context, conn *connection, remote string, port uint1
 		return r.s, r.err
 	case <-ctx.Done():
 		conn.abort()
-		return nil, ctx.Err()
+		return nil, context.Cause(ctx)
 	}
 }
 
