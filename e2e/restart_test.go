@@ -92,7 +92,7 @@ func TestSingleGatewayIsKilled(t *testing.T) {
 	late := max(0, again.Sub(ready))
 	report(t, "single gateway killed: new flows after the new pod was ready (5 s)",
 		fmt.Sprintf("%.2f s; pod ready %.2f s after the kill; new flows failed for %.2f s; the open flow ended after %.2f s", late.Seconds(), ready.Sub(began).Seconds(), failed.Seconds(), hung.Seconds()))
-	if late > 5*time.Second || again.IsZero() {
+	if late > 5*time.Second || failed == time.Hour { // it may be that none failed
 		t.Errorf("new flows %v after the new pod was ready", late)
 	}
 }
@@ -150,6 +150,12 @@ func TestSleepingLaptop(t *testing.T) {
 	bob.connect(t, "-n", "shop", "--lease", "60s")
 	before := bob.connection(t)
 	session := bob.start(t, "echo", podAddress(t, "app=db")+":5432")
+	eventually(t, 10*time.Second, "a connection is open", func() error {
+		if _, ok := session.last(works); !ok {
+			return errors.New("it is not")
+		}
+		return nil
+	})
 	pid := bob.daemon(t)
 	bob.cmd("kill", "-STOP", pid).must(t)
 	t.Cleanup(func() { bob.sh("kill -CONT " + pid).try(t) })

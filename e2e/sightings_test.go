@@ -82,6 +82,9 @@ func echo(ctx context.Context, args []string) error {
 		if gap := now.Sub(last); gap > silent {
 			talk(sighting{At: last, What: silence, For: gap})
 		}
+		if heard == 0 {
+			talk(sighting{At: now, What: works})
+		}
 		last = now
 	}
 	end := answers.Err()
