@@ -67,7 +67,7 @@ func TestDownloadGoesOnAfterTheDark(t *testing.T) {
 	time.AfterFunc(time.Second, func() { dark.Store(false) })
 	start := time.Now()
 	// 1.4 s is when it is sent again for the third time.
-	_ = c.SetReadDeadline(start.Add(4 * time.Second))
+	_ = c.SetReadDeadline(start.Add(8 * time.Second))
 	n, err := io.CopyN(sum, c, size-size/4)
 	if err != nil {
 		t.Fatalf("%d of %d bytes came within %v of the dark: %v", n, size-size/4, time.Since(start).Round(time.Millisecond), err)
