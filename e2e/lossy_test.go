@@ -119,6 +119,9 @@ func TestNamesBehindADownload(t *testing.T) {
 		if !strings.Contains(busy.Text, ", 0 failed") {
 			t.Errorf("%s: names were not found behind a download: %q", path, busy.Text)
 		}
+		if busy.For > idle.For+300*time.Millisecond {
+			t.Errorf("%s: behind a download 99 %% of the names took up to %v, %v without", path, busy.For, idle.For)
+		}
 		alice.podnet("disconnect").must(t)
 	}
 }
