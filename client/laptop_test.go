@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -15,12 +16,59 @@ import (
 
 	"github.com/miekg/dns"
 
+	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client"
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/netwatch"
 	"podnet.dev/e2e/crowd"
+	"podnet.dev/e2e/town"
 )
+
+// place is a town, and how a laptop connects there.
+type place struct {
+	*town.Town
+	t      *testing.T
+	log    *slog.Logger
+	lease  int32 // in seconds
+	hidden bool  // gateways have candidates, and no endpoints
+}
+
+func newTown(t *testing.T, pods ...string) *place {
+	log := slog.New(slog.DiscardHandler)
+	return &place{Town: town.New(t, log, pods...), t: t, log: log, lease: 2}
+}
+
+// hidden is a cluster that publishes its gateways' endpoints as candidates, and
+// learns the laptop's.
+type hidden struct {
+	client.Cluster
+	town client.Cluster
+}
+
+func (c hidden) SetCandidates(ctx context.Context, namespace, name string, list []string) error {
+	return c.town.SetCandidates(ctx, namespace, name, list)
+}
+
+func (c hidden) Peer(ctx context.Context, namespace, name string) (*v1alpha1.Peer, error) {
+	p, err := c.Cluster.Peer(ctx, namespace, name)
+	return hide(p), err
+}
+
+func (c hidden) Await(ctx context.Context, namespace, name string, accesses []string) (*v1alpha1.Peer, error) {
+	p, err := c.Cluster.Await(ctx, namespace, name, accesses)
+	return hide(p), err
+}
+
+func hide(p *v1alpha1.Peer) *v1alpha1.Peer {
+	if p != nil {
+		for i := range p.Status.Gateways {
+			g := &p.Status.Gateways[i]
+			g.Endpoints, g.Candidates = nil, g.Endpoints
+		}
+	}
+	return p
+}
 
 // laptop is a session in a town.
 type laptop struct {
@@ -38,10 +86,14 @@ type laptop struct {
 
 // connect returns when the session is ready. The lease is short unless a test
 // says otherwise.
-func (w *town) connect(path string) *laptop {
+func (w *place) connect(path string) *laptop {
 	w.t.Helper()
 	l := &laptop{t: w.t, host: crowd.NewHost(w.log), wire: crowd.NewWire(), news: make(chan netwatch.Event), ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
+	c := crowd.Over(l.wire, w.Cluster())
+	if w.hidden {
+		c = hidden{c, w.Cluster()}
+	}
 	l.session = client.New(client.Config{
 		Request: localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path},
 		Events: func(e localapi.Event) {
@@ -49,7 +101,7 @@ func (w *town) connect(path string) *laptop {
 			defer l.mu.Unlock()
 			l.events = append(l.events, e)
 		},
-		OpenCluster: func(localapi.Kube) (client.Cluster, error) { return resident{w, l.wire}, nil },
+		OpenCluster: func(localapi.Kube) (client.Cluster, error) { return c, nil },
 		OpenHelper:  func(context.Context, func(string)) (helper.Session, error) { return l.host, nil },
 		Dial:        l.host.Dial,
 		Watch:       l.watch,
@@ -149,7 +201,7 @@ func (l *laptop) lookup(ctx context.Context) (netip.Addr, error) {
 	deadline, _ := ctx.Deadline()
 	_ = c.SetDeadline(deadline)
 	d := dns.Conn{Conn: c}
-	if err := d.WriteMsg(new(dns.Msg).SetQuestion(echoName, dns.TypeA)); err != nil {
+	if err := d.WriteMsg(new(dns.Msg).SetQuestion(town.EchoName+".", dns.TypeA)); err != nil {
 		return netip.Addr{}, err
 	}
 	m, err := d.ReadMsg()

@@ -10,6 +10,7 @@ import (
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/netwatch"
+	"podnet.dev/e2e/town"
 )
 
 // What happens to a session in a day, each told as a story. The gateways, the
@@ -60,7 +61,7 @@ func TestGatewayIsKilledBesideAnother(t *testing.T) {
 			if len(first.Others) != 1 {
 				t.Errorf("others %v", first.Others)
 			}
-			w.kill(first.Pod)
+			w.Kill(first.Pod)
 			l.within(10*time.Second, "at work again", l.works)
 			if now := l.status().Gateway; now.Pod == first.Pod {
 				t.Errorf("still with %s", now.Pod)
@@ -79,9 +80,9 @@ func TestOnlyGatewayStartsAnew(t *testing.T) {
 	w := newTown(t, "podnet-gateway-0")
 	l := w.connect(client.PathAuto)
 	before := l.status()
-	w.kill("podnet-gateway-0")
+	w.Kill("podnet-gateway-0")
 	l.within(8*time.Second, "in doubt", func() bool { return l.status().Path.Kind == "" })
-	w.start("podnet-gateway-0")
+	w.Start("podnet-gateway-0")
 	l.within(5*time.Second, "at work again", l.works)
 	now := l.status()
 	if now.Gateway.PublicKey == before.Gateway.PublicKey || now.Tunnel.Address != before.Tunnel.Address {
@@ -96,7 +97,7 @@ func TestGatewayDrains(t *testing.T) {
 	w := newTown(t, "podnet-gateway-0", "podnet-gateway-1")
 	l := w.connect(client.PathAuto)
 	first := l.status().Gateway.Pod
-	w.gateways[first].bind.Drain()
+	w.Drain(first)
 	l.within(3*time.Second, "with the other", func() bool { return l.status().Gateway.Pod != first })
 	l.within(time.Second, "at work", l.works)
 }
@@ -108,7 +109,7 @@ func TestLeaseEndsWhileNobodyCanRenew(t *testing.T) {
 	w := newTown(t, "podnet-gateway-0")
 	l := w.connect(client.PathAuto)
 	before := l.status()
-	w.change(func() { w.away = true })
+	w.Set(town.Trouble{Away: true})
 	l.within(5*time.Second, "warned", func() bool {
 		return l.told(localapi.EventWarning, "cannot reach the API server https://town: connection refused, since")
 	})
@@ -116,8 +117,8 @@ func TestLeaseEndsWhileNobodyCanRenew(t *testing.T) {
 	if !l.works() {
 		t.Error("a session by UDP does not work without the API server")
 	}
-	w.forget() // the gateway, after an hour
-	w.change(func() { w.away = false })
+	w.Forget() // the gateway, after an hour
+	w.Set(town.Trouble{})
 	l.within(10*time.Second, "enrolled again", func() bool { return l.status().Reenrolled == 1 })
 	l.within(5*time.Second, "at work again", l.works)
 	now := l.status()
@@ -130,8 +131,8 @@ func TestLeaseEndsWhileNobodyCanRenew(t *testing.T) {
 		t.Errorf("warnings %v", warnings)
 	}
 	l.leave()
-	if len(w.peers) > 0 {
-		t.Errorf("left behind: %v", w.peers)
+	if left := w.Peers(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 
@@ -141,10 +142,10 @@ func TestPermissionIsGoneAfterANight(t *testing.T) {
 	t.Parallel()
 	w := newTown(t, "podnet-gateway-0")
 	l := w.connect(client.PathAuto)
-	w.change(func() { w.away = true })
+	w.Set(town.Trouble{Away: true})
 	l.within(10*time.Second, "frozen", func() bool { return l.status().Lease.Frozen })
-	w.forget()
-	w.change(func() { w.away, w.forbidden = false, true })
+	w.Forget()
+	w.Set(town.Trouble{Forbidden: true})
 	l.endsWith(sure, func(err error) bool {
 		var ended *client.EndedError
 		var forbidden *cluster.ForbiddenError
@@ -157,7 +158,7 @@ func TestAdministratorDeletesThePeer(t *testing.T) {
 	t.Parallel()
 	w := newTown(t, "podnet-gateway-0")
 	l := w.connect(client.PathAuto)
-	w.forget()
+	w.Forget()
 	l.endsWith(sure, func(err error) bool { return errors.Is(err, cluster.ErrGone) })
 }
 
@@ -170,11 +171,11 @@ func TestAPIServerThatHasJustStarted(t *testing.T) {
 	t.Parallel()
 	w := newTown(t, "podnet-gateway-0")
 	l := w.connect(client.PathAuto)
-	w.change(func() { w.away = true })
+	w.Set(town.Trouble{Away: true})
 	l.within(10*time.Second, "frozen", func() bool { return l.status().Lease.Frozen })
-	w.change(func() { w.away, w.forbidden = false, true })
-	l.within(10*time.Second, "refused", func() bool { return w.refusals() > 1 })
-	w.change(func() { w.forbidden = false })
+	w.Set(town.Trouble{Forbidden: true})
+	l.within(10*time.Second, "refused", func() bool { return w.Refused() > 1 })
+	w.Set(town.Trouble{})
 	l.within(10*time.Second, "renewed", func() bool { return l.status().Lease.Error == "" })
 	l.leave()
 }
@@ -199,10 +200,10 @@ func TestClockWasSetBack(t *testing.T) {
 	t.Parallel()
 	w := newTown(t, "podnet-gateway-0")
 	l := w.connect(client.PathAuto)
-	w.change(func() { w.deaf = true })
+	w.Set(town.Trouble{Deaf: true})
 	l.news <- netwatch.Event{Kind: netwatch.Woke, Away: time.Hour, Text: "the machine slept for 1h0m0s"}
 	l.within(8*time.Second, "enrolling again", func() bool { return l.told(localapi.EventLease, "makes no handshake") })
-	w.change(func() { w.deaf = false })
+	w.Set(town.Trouble{})
 	l.within(5*time.Second, "at work again", l.works)
 	l.hears(localapi.EventNetwork, "the machine slept")
 	if n := l.status().Reenrolled; n != 1 {
@@ -227,7 +228,7 @@ func TestLaptopMovesToAnotherNetwork(t *testing.T) {
 	if err := echo(flow, 5*time.Second); err != nil {
 		t.Errorf("the flow did not survive: %v", err)
 	}
-	l.within(7*time.Second, "renewed", func() bool { return w.only().Spec.Renew > 1 })
+	l.within(7*time.Second, "renewed", func() bool { return w.Peers()[0].Spec.Renew > 1 })
 	l.hears(localapi.EventNetwork, "the network changed: new: wlan0 192.0.2.7/24")
 }
 
@@ -243,10 +244,10 @@ func TestGatewayCutUsAndTakesUsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer flow.Close()
-	w.change(func() { w.away, w.cut, w.revive = true, true, true })
+	w.Set(town.Trouble{Away: true, Cut: true, Revive: true})
 	l.within(8*time.Second, "cut", func() bool { return l.status().Path.Kind == "" })
 	l.within(5*time.Second, "over", func() bool { return time.Now().After(*l.status().Lease.ExpiresAt) })
-	w.change(func() { w.away = false })
+	w.Set(town.Trouble{Cut: true, Revive: true})
 	l.within(10*time.Second, "at work again", l.works)
 	if now := l.status(); now.Peer != before.Peer || now.Reenrolled != 0 {
 		t.Errorf("enrolled again without need: %+v", now)
@@ -268,7 +269,7 @@ func TestGatewayHasCandidatesOnly(t *testing.T) {
 		t.Errorf("connected by %s before the gateway knew of us", kind)
 	}
 	l.within(20*time.Second, "by udp", func() bool { return l.status().Path.Kind == "udp" })
-	if len(w.only().Spec.Candidates) == 0 {
+	if len(w.Peers()[0].Spec.Candidates) == 0 {
 		t.Log("this machine has no address that others could reach")
 	}
 	l.within(2*time.Second, "of the size for UDP", func() bool { return l.status().Tunnel.MTU == 1420 })
