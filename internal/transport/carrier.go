@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+
+	"podnet.dev/internal/transport/inflight"
 )
 
 const (
@@ -78,7 +80,7 @@ func newCarrier(b *Bind, c net.Conn, rx, tx *atomic.Uint64) *carrier {
 		left:   make(chan struct{}),
 	}
 	k.flow = newFlow(func() { signal(k.wake) })
-	k.on = map[byte]func([]byte){msgAck: k.acknowledged}
+	k.on = map[byte]func([]byte){inflight.Kind: k.acknowledged}
 	return k
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+
+	"podnet.dev/internal/transport/inflight"
 )
 
 // testCarrier runs a carrier on one end of a pipe and returns the other.
@@ -22,7 +24,7 @@ func testCarrier(t *testing.T) (c *carrier, far net.Conn, ended <-chan error) {
 	c.ep = &streamEndpoint{c: c}
 	done := make(chan error, 1)
 	go func() { done <- c.run() }()
-	if _, err := io.ReadFull(far, make([]byte, headerLen+ackLen)); err != nil { // every stream's first
+	if _, err := io.ReadFull(far, make([]byte, headerLen+inflight.Len)); err != nil { // every stream's first
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { far.Close(); c.close(errDown) })

@@ -2,8 +2,6 @@ package transport
 
 import (
 	"net/netip"
-	"slices"
-	"sync"
 
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport/fragment"
@@ -11,7 +9,7 @@ import (
 
 // Control messages begin with 'p', which no message of WireGuard's does, and
 // say what they are with their second byte: probes (internal/probe), pieces of a
-// datagram (fragment), and on streams acknowledgements (inflight.go).
+// datagram (fragment), and on streams acknowledgements (inflight).
 
 // way is how a control message came, and how its answer goes back.
 type way struct {
@@ -87,53 +85,4 @@ func (b *Bind) heedUDP(k originKey, m []byte) (piece bool) {
 		b.stun.heard(k.from, m)
 	}
 	return false
-}
-
-// cutter is what it takes to cut a batch.
-type cutter struct {
-	bufs [][]byte
-	mem  []byte
-}
-
-var cutters = sync.Pool{New: func() any { return &cutter{} }}
-
-// cut sends bufs to ep in pieces of at most limit bytes where they are longer.
-// What cannot be cut so small goes whole: perhaps it arrives.
-func (b *Bind) cut(bufs [][]byte, ep *udpEndpoint, limit int) error {
-	c := cutters.Get().(*cutter)
-	defer cutters.Put(c)
-	size := 0
-	for _, m := range bufs {
-		size += len(m) + fragment.MaxPieces*fragment.HeaderSize
-	}
-	out, mem := c.bufs[:0], slices.Grow(c.mem[:0], size) // grown once: out points into it
-	for _, m := range bufs {
-		n := 0
-		if len(m) > limit {
-			n = fragment.Pieces(m, limit)
-		}
-		if n == 0 {
-			out = append(out, m)
-			continue
-		}
-		id := uint16(b.pieceID.Add(1))
-		for i := range n {
-			start := len(mem)
-			mem = fragment.Append(mem, id, m, i, n)
-			out = append(out, mem[start:])
-		}
-	}
-	err := b.udp.send(out, ep)
-	clear(out)
-	c.bufs, c.mem = out, mem
-	return err
-}
-
-// longest is the length of the longest of bufs.
-func longest(bufs [][]byte) int {
-	n := 0
-	for _, m := range bufs {
-		n = max(n, len(m))
-	}
-	return n
 }

@@ -3,16 +3,18 @@ package transport
 import (
 	"sync"
 	"time"
+
+	"podnet.dev/internal/transport/inflight"
 )
 
 // flow is both directions of a carrier's flow control: how much it may send, and
-// what it has to acknowledge. It adds the clock to inflight and acker.
+// what it has to acknowledge. It adds the clock and the frames to inflight.
 type flow struct {
 	wake func() // the writer has something to do; must not wait
 
 	mu    sync.Mutex
-	out   inflight
-	in    acker
+	out   inflight.Sender
+	in    inflight.Receiver
 	due   bool // to acknowledge now
 	timer *time.Timer
 	armed time.Time // when timer will ring; zero: it will not
@@ -27,7 +29,7 @@ func newFlow(wake func()) *flow { return &flow{wake: wake, due: true} }
 func (f *flow) cut(b []byte, limit int) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	limit = min(limit, f.out.room())
+	limit = min(limit, f.out.Room())
 	if limit == 0 {
 		return 0
 	}
@@ -39,16 +41,16 @@ func (f *flow) cut(b []byte, limit int) int {
 		}
 		n += size
 	}
-	f.out.send(time.Now(), n)
+	f.out.Send(time.Now(), n)
 	return n
 }
 
 // queue is how many bytes may wait to be cut, if the stream is known to be so slow
-// that sendQueue takes it longer than queueTarget/4; ok is then true.
+// that sendQueue takes it longer than inflight.QueueTarget/4; ok is then true.
 func (f *flow) queue() (bytes int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	bytes = int(f.out.rate() * (queueTarget / 4).Seconds())
+	bytes = int(f.out.Rate() * (inflight.QueueTarget / 4).Seconds())
 	return bytes, bytes > 0 && bytes < sendQueue
 }
 
@@ -56,19 +58,19 @@ func (f *flow) queue() (bytes int, ok bool) {
 func (f *flow) dry() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.out.room() > 0 {
-		f.out.dry()
+	if f.out.Room() > 0 {
+		f.out.Dry()
 	}
 }
 
 // acknowledged takes the other end's word.
 func (f *flow) acknowledged(m []byte) error {
-	bytes, held, ok := parseAck(m)
+	bytes, held, ok := inflight.Parse(m)
 	if !ok {
 		return errFrame
 	}
 	f.mu.Lock()
-	err := f.out.ack(time.Now(), bytes, held)
+	err := f.out.Ack(time.Now(), bytes, held)
 	f.mu.Unlock()
 	f.wake()
 	return err
@@ -78,7 +80,7 @@ func (f *flow) acknowledged(m []byte) error {
 func (f *flow) receive(n int) {
 	f.mu.Lock()
 	now := time.Now()
-	f.in.receive(now, n)
+	f.in.Receive(now, n)
 	wake := f.armLocked(now)
 	f.mu.Unlock()
 	if wake {
@@ -89,7 +91,7 @@ func (f *flow) receive(n int) {
 // armLocked has an acknowledgement sent when it is due, and reports whether that
 // is now.
 func (f *flow) armLocked(now time.Time) bool {
-	at, ok := f.in.due()
+	at, ok := f.in.Due()
 	switch {
 	case f.due || !ok:
 		return false
@@ -125,9 +127,9 @@ func (f *flow) appendAck(b []byte) []byte {
 		return b
 	}
 	f.due = false
-	var m [ackLen]byte
-	bytes, held := f.in.take(time.Now())
-	return appendFrame(b, appendAck(m[:0], bytes, held))
+	var m [inflight.Len]byte
+	bytes, held := f.in.Take(time.Now())
+	return appendFrame(b, inflight.Append(m[:0], bytes, held))
 }
 
 // close ends the timer.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -170,7 +171,7 @@ func download(t testing.TB, laptop, gateway net.Conn, d time.Duration) (rate flo
 	c := start(t, gateway, func([]byte) {})
 	for known := false; !known; time.Sleep(time.Millisecond) {
 		c.flow.mu.Lock()
-		known = c.flow.out.acks
+		known = c.flow.out.Room() < math.MaxInt
 		c.flow.mu.Unlock()
 	}
 	batch := [][]byte{message(16416, 2), message(16416, 3), message(16416, 4), message(16416, 5)}

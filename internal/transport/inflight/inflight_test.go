@@ -1,4 +1,4 @@
-package transport
+package inflight
 
 import (
 	"bytes"
@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// chain is a stream in simulated time: a sender with an inflight, a hop with a
-// rate and all the buffer in the world, a receiver with an acker.
+// chain is a stream in simulated time: a sender with a Sender, a hop with a
+// rate and all the buffer in the world, a receiver with a Receiver.
 type chain struct {
-	f     inflight
-	a     acker
+	s     Sender
+	r     Receiver
 	now   time.Time
 	rate  float64       // bytes per second
 	way   time.Duration // one way
@@ -37,7 +37,7 @@ type event struct {
 
 func newChain(mbit float64, rtt time.Duration) *chain {
 	c := &chain{now: time.Unix(1e9, 0), rate: mbit * 1e6 / 8, way: rtt / 2}
-	c.f.ack(c.now, 0, 0) // the other end says that it acknowledges
+	c.s.Ack(c.now, 0, 0) // the other end says that it acknowledges
 	return c
 }
 
@@ -46,33 +46,33 @@ func (c *chain) run(d time.Duration) {
 	const step, chunk = 100 * time.Microsecond, 16 << 10
 	for end := c.now.Add(d); c.now.Before(end); c.now = c.now.Add(step) {
 		for len(c.acks) > 0 && !c.acks[0].at.After(c.now) {
-			if err := c.f.ack(c.now, c.acks[0].bytes, c.acks[0].held); err != nil {
+			if err := c.s.Ack(c.now, c.acks[0].bytes, c.acks[0].held); err != nil {
 				panic(err)
 			}
 			c.acks = c.acks[1:]
 		}
 		c.offered += c.limit * step.Seconds()
-		for c.f.room() > 0 && (c.limit == 0 || c.offered >= chunk) {
+		for c.s.Room() > 0 && (c.limit == 0 || c.offered >= chunk) {
 			c.offered -= chunk
-			c.f.send(c.now, chunk)
+			c.s.Send(c.now, chunk)
 			if c.free.Before(c.now) {
 				c.free = c.now
 			}
 			c.free = c.free.Add(time.Duration(chunk / c.rate * 1e9))
 			c.arriving = append(c.arriving, event{at: c.free.Add(c.way), sent: c.now, bytes: chunk})
 		}
-		if c.f.room() > 0 {
-			c.f.dry()
+		if c.s.Room() > 0 {
+			c.s.Dry()
 		}
 		for len(c.arriving) > 0 && !c.arriving[0].at.After(c.now) {
 			e := c.arriving[0]
 			c.arriving = c.arriving[1:]
-			c.a.receive(c.now, int(e.bytes))
+			c.r.Receive(c.now, int(e.bytes))
 			c.got += int(e.bytes)
 			c.queued = append(c.queued, c.now.Sub(e.sent)-c.way)
 		}
-		if at, ok := c.a.due(); ok && !at.After(c.now) {
-			bytes, held := c.a.take(c.now)
+		if at, ok := c.r.Due(); ok && !at.After(c.now) {
+			bytes, held := c.r.Take(c.now)
 			c.acks = append(c.acks, event{at: c.now.Add(c.way), bytes: bytes, held: held})
 		}
 	}
@@ -115,7 +115,7 @@ func TestWindowFillsTheWireAndLittleMore(t *testing.T) {
 			used, median, longest := s.measure(3 * time.Second)
 			t.Logf("first 3 s: %3.0f %% used, queue %v, at most %v", used*100, median, longest)
 			used, median, longest = s.measure(20 * time.Second)
-			t.Logf("from then: %3.0f %% used, queue %v, at most %v, window %d KiB", used*100, median, longest, s.f.window>>10)
+			t.Logf("from then: %3.0f %% used, queue %v, at most %v, window %d KiB", used*100, median, longest, s.s.window>>10)
 			if used < c.used || median > c.median || longest > c.longest {
 				t.Errorf("want %.0f %%, queue %v, at most %v", c.used*100, c.median, c.longest)
 			}
@@ -148,10 +148,10 @@ func TestWindowFollowsTheWire(t *testing.T) {
 func TestWindowOutlastsLightUse(t *testing.T) {
 	s := newChain(50, 60*time.Millisecond)
 	s.run(5 * time.Second)
-	before := s.f.window
+	before := s.s.window
 	s.limit = 1e6 / 8
 	s.run(20 * time.Second)
-	if w := s.f.window; w < before*3/4 || w > 2*before {
+	if w := s.s.window; w < before*3/4 || w > 2*before {
 		t.Errorf("a window of %d bytes became %d", before, w)
 	}
 	s.limit = 0
@@ -162,96 +162,96 @@ func TestWindowOutlastsLightUse(t *testing.T) {
 }
 
 func TestWithoutAcknowledgementsThereIsNoLimit(t *testing.T) {
-	var f inflight
+	var s Sender
 	now := time.Unix(1e9, 0)
-	f.send(now, 100<<20)
-	if r := f.room(); r != math.MaxInt {
-		t.Errorf("room for %d", r)
+	s.Send(now, 100<<20)
+	if n := s.Room(); n != math.MaxInt {
+		t.Errorf("room for %d", n)
 	}
-	if err := f.ack(now, 1000, 0); err != nil { // the first says that it can
+	if err := s.Ack(now, 1000, 0); err != nil { // the first says that it can
 		t.Error(err)
 	}
-	if r := f.room(); r != 0 {
+	if r := s.Room(); r != 0 {
 		t.Errorf("room for %d with 100 MiB on the way", r)
 	}
-	if err := f.ack(now, 100<<20, 0); err != nil {
+	if err := s.Ack(now, 100<<20, 0); err != nil {
 		t.Error(err)
 	}
-	if r := f.room(); r != windowStart {
+	if r := s.Room(); r != windowStart {
 		t.Errorf("room for %d, want %d", r, windowStart)
 	}
 }
 
 func TestFalseAcknowledgementsAreRefused(t *testing.T) {
-	var f inflight
+	var s Sender
 	now := time.Unix(1e9, 0)
-	f.send(now, 1000)
+	s.Send(now, 1000)
 	for _, c := range []struct {
 		bytes uint64
 		ok    bool
 	}{{0, true}, {500, true}, {500, true}, {499, false}, {1001, false}, {math.MaxUint64, false}, {1000, true}} {
-		if err := f.ack(now, c.bytes, 0); (err == nil) != c.ok {
+		if err := s.Ack(now, c.bytes, 0); (err == nil) != c.ok {
 			t.Errorf("%d of 1000 acknowledged: %v", c.bytes, err)
 		}
 	}
 }
 
 // Whatever the other end says, the window stays within its bounds.
-func FuzzInflight(f *testing.F) {
+func FuzzSender(f *testing.F) {
 	f.Add([]byte{9, 200, 0, 0, 40, 255, 9, 9, 3, 128, 128, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var f inflight
+		var s Sender
 		now := time.Unix(1e9, 0)
 		for ; len(b) >= 4; b = b[4:] {
 			now = now.Add(time.Duration(b[0]) * time.Duration(b[0]) * 100 * time.Microsecond)
 			if b[1] > 0 {
-				f.send(now, int(b[1])<<9)
+				s.Send(now, int(b[1])<<9)
 			} else {
-				f.dry()
+				s.Dry()
 			}
-			f.ack(now, f.acked+uint64(b[2])<<9, time.Duration(b[3])*ackUnit*16)
-			if f.window < 0 || f.window > windowCeil || f.window > 0 && f.window < windowFloor {
-				t.Fatalf("a window of %d", f.window)
+			s.Ack(now, s.acked+uint64(b[2])<<9, time.Duration(b[3])*ackUnit*16)
+			if s.window < 0 || s.window > windowCeil || s.window > 0 && s.window < windowFloor {
+				t.Fatalf("a window of %d", s.window)
 			}
-			if len(f.marks) > int(f.sent-f.acked) {
-				t.Fatalf("%d marks of %d bytes", len(f.marks), f.sent-f.acked)
+			if len(s.marks) > int(s.sent-s.acked) {
+				t.Fatalf("%d marks of %d bytes", len(s.marks), s.sent-s.acked)
 			}
 		}
 	})
 }
 
-func TestAckerTells(t *testing.T) {
-	var a acker
+func TestReceiverTells(t *testing.T) {
+	var r Receiver
 	start := time.Unix(1e9, 0)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	want := func(d time.Duration, due bool) {
 		t.Helper()
-		if got, ok := a.due(); ok != due || ok && !got.Equal(at(d)) {
+		if got, ok := r.Due(); ok != due || ok && !got.Equal(at(d)) {
 			t.Errorf("due %v after %v; want %v, %v", ok, got.Sub(start), due, d)
 		}
 	}
 	want(0, false)
-	a.receive(at(0), 100)
-	a.receive(at(5*time.Millisecond), 100)
+	r.Receive(at(0), 100)
+	r.Receive(at(5*time.Millisecond), 100)
 	want(ackDelay, true)
-	if bytes, held := a.take(at(ackDelay)); bytes != 200 || held != 15*time.Millisecond {
+	if bytes, held := r.Take(at(ackDelay)); bytes != 200 || held != 15*time.Millisecond {
 		t.Errorf("told of %d, held %v", bytes, held)
 	}
 	want(0, false)
-	a.receive(at(ackDelay), ackEvery)
+	r.Receive(at(ackDelay), ackEvery)
 	want(ackDelay+ackPause, true)
 }
 
 func FuzzAck(f *testing.F) {
-	f.Add(appendAck(nil, 1<<40, 20*time.Millisecond))
+	f.Add(Append(nil, 1<<40, 20*time.Millisecond))
 	f.Add([]byte("pa"))
 	f.Fuzz(func(t *testing.T, m []byte) {
-		n, held, ok := parseAck(m)
+		n, held, ok := Parse(m)
 		if !ok {
 			return
 		}
-		if again := appendAck(nil, n, held); !bytes.Equal(again, m[:ackLen]) {
-			t.Errorf("%x became %x", m[:ackLen], again)
+		if again := Append(nil, n, held); !bytes.Equal(again, m[:Len]) {
+			t.Errorf("%x became %x", m[:Len], again)
 		}
 	})
 }
