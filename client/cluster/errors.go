@@ -118,7 +118,7 @@ func (c *Client) explain(attempt string, err error) error {
 	var invalid x509.CertificateInvalidError
 	var netErr net.Error
 	switch {
-	case err == nil || errors.Is(err, context.Canceled):
+	case err == nil, err == ErrGone, errors.Is(err, context.Canceled):
 		return err
 	case apierrors.IsUnauthorized(err), strings.Contains(err.Error(), "getting credentials:"),
 		errors.As(err, &certificate), errors.As(err, &hostname), errors.As(err, &invalid):

@@ -144,45 +144,41 @@ func (c *Client) refusedAccess(ctx context.Context, namespace string, scope v1al
 // RenewPeer prolongs the lease. Its error is ErrGone when the Peer was deleted,
 // a *ForbiddenError when the permission was.
 func (c *Client) RenewPeer(ctx context.Context, namespace, name string, renew int64) error {
-	err := c.do(ctx, c.rest.Patch("application/merge-patch+json"), peerPath(namespace, name), mergePatch{"spec": map[string]any{"renew": renew}}, nil)
-	switch {
-	case err == nil:
-		return nil
-	case apierrors.IsNotFound(err):
-		return ErrGone
-	case apierrors.IsForbidden(err):
-		return c.refusedPeer(ctx, namespace, "patch", err)
-	}
-	return c.explain("renew the lease at", err)
-}
-
-// RenewAccess prolongs an Access, with the errors of RenewPeer.
-func (c *Client) RenewAccess(ctx context.Context, namespace, name string, scope v1alpha1.AccessScope, renew int64) error {
-	err := c.do(ctx, c.rest.Patch("application/merge-patch+json"), accessPath(namespace, name), mergePatch{"spec": map[string]any{"renew": renew}}, nil)
-	switch {
-	case err == nil:
-		return nil
-	case apierrors.IsNotFound(err):
-		return ErrGone
-	case apierrors.IsForbidden(err):
-		return c.refusedAccess(ctx, namespace, scope, "patch", err)
-	}
-	return c.explain("renew the lease at", err)
+	return c.patchPeer(ctx, namespace, name, "renew", renew, "renew the lease at")
 }
 
 // SetCandidates writes at which UDP addresses (ip:port, at most 16) the Peer
 // might be reached, with the errors of RenewPeer.
 func (c *Client) SetCandidates(ctx context.Context, namespace, name string, candidates []string) error {
-	err := c.do(ctx, c.rest.Patch("application/merge-patch+json"), peerPath(namespace, name), mergePatch{"spec": map[string]any{"candidates": candidates}}, nil)
-	switch {
-	case err == nil:
-		return nil
-	case apierrors.IsNotFound(err):
-		return ErrGone
-	case apierrors.IsForbidden(err):
+	return c.patchPeer(ctx, namespace, name, "candidates", candidates, "write our addresses at")
+}
+
+// RenewAccess prolongs an Access, with the errors of RenewPeer.
+func (c *Client) RenewAccess(ctx context.Context, namespace, name string, scope v1alpha1.AccessScope, renew int64) error {
+	err := c.patch(ctx, accessPath(namespace, name), "renew", renew)
+	if apierrors.IsForbidden(err) {
+		return c.refusedAccess(ctx, namespace, scope, "patch", err)
+	}
+	return c.explain("renew the lease at", err)
+}
+
+// patchPeer sets a field of a Peer's spec; purpose is for the error.
+func (c *Client) patchPeer(ctx context.Context, namespace, name, field string, value any, purpose string) error {
+	err := c.patch(ctx, peerPath(namespace, name), field, value)
+	if apierrors.IsForbidden(err) {
 		return c.refusedPeer(ctx, namespace, "patch", err)
 	}
-	return c.explain("write our addresses at", err)
+	return c.explain(purpose, err)
+}
+
+// patch sets a field of an object's spec. Its error is ErrGone when there is no
+// object.
+func (c *Client) patch(ctx context.Context, path, field string, value any) error {
+	err := c.do(ctx, c.rest.Patch("application/merge-patch+json"), path, mergePatch{"spec": map[string]any{field: value}}, nil)
+	if apierrors.IsNotFound(err) {
+		return ErrGone
+	}
+	return err
 }
 
 // DeletePeer and DeleteAccess end what they name; that it is gone already is
