@@ -80,7 +80,7 @@ func (a *app) heal() *cobra.Command {
 				return a.pair(cmd.Context(), args, (*router.State).Heal)
 			}
 			return a.onLab(func(l *boot.Lab) error {
-				return l.ChangeTraffic(cmd.Context(), func(s *router.State) { *s = router.State{Moved: s.Moved} })
+				return l.ChangeTraffic(cmd.Context(), (*router.State).Calm)
 			})
 		},
 	}

@@ -38,8 +38,12 @@ type State struct {
 	NAT     map[string]NAT `json:"nat,omitempty"`
 	DropUDP []string       `json:"dropUDP,omitempty"`
 
-	// Rebinds counts how often a machine's NAT took other ports than before.
+	// Rebinds is the block of ports that a machine's NAT took in place of the
+	// ones before, and Blocks how many blocks NATs have taken since the lab is
+	// up. None is taken twice in a while: who spoke with its last owner may
+	// still have that in mind, and gives the next one ports that nobody expects.
 	Rebinds map[string]int `json:"rebinds,omitempty"`
+	Blocks  int            `json:"blocks,omitempty"`
 
 	// Moved are laptops in other networks than their first.
 	Moved map[string]int `json:"moved,omitempty"`
@@ -61,6 +65,9 @@ func (s *State) Heal(a, b string) {
 	s.Cuts = slices.DeleteFunc(s.Cuts, func(c [2]string) bool { return c == cut })
 }
 
+// Calm takes away whatever is in the way. Machines stay where they moved.
+func (s *State) Calm() { *s = State{Moved: s.Moved, Blocks: s.Blocks} }
+
 // SetNAT puts the machine behind a NAT; empty takes the NAT away.
 func (s *State) SetNAT(machine string, kind NAT) {
 	s.NAT = with(s.NAT, machine, kind)
@@ -69,7 +76,8 @@ func (s *State) SetNAT(machine string, kind NAT) {
 
 // Rebind makes the machine's NAT give other ports than before.
 func (s *State) Rebind(machine string) {
-	s.Rebinds = with(s.Rebinds, machine, s.Rebinds[machine]+1)
+	s.Blocks++
+	s.Rebinds = with(s.Rebinds, machine, s.Blocks)
 }
 
 // with is m with another value for the key; a zero value is not kept.

@@ -115,3 +115,18 @@ func TestEveryTroubleCanBeUndone(t *testing.T) {
 		t.Errorf("left over: %v %v", s.Wires, s.Rebinds)
 	}
 }
+
+// TestNoBlockOfPortsIsTakenTwice, whatever was undone in between.
+func TestNoBlockOfPortsIsTakenTwice(t *testing.T) {
+	var s State
+	seen := map[string]bool{}
+	for range 3 {
+		s.SetNAT("laptop", Plain)
+		s.Rebind("laptop")
+		seen[all(plan(t), s)] = true
+		s.Calm()
+	}
+	if len(seen) != 3 {
+		t.Errorf("three rebinds gave %d blocks", len(seen))
+	}
+}
