@@ -19,6 +19,9 @@ const (
 	// knockTime is how long the gateway takes to see our candidates and knock at
 	// them.
 	knockTime = 300 * time.Millisecond
+	// hangTime is from when on a call is taken for one on a dead connection:
+	// whatever took our UDP away may have taken that as well.
+	hangTime = 1500 * time.Millisecond
 	// maxCandidates is what a Peer may hold.
 	maxCandidates = 16
 )
@@ -157,9 +160,10 @@ func (s *Session) lookAround(anew bool) {
 		r := lookAround(ctx, s.link.bind, s.link.tunnel.ListenPort(), servers, observed, own, s.Log)
 		var err error
 		if !slices.Equal(r.candidates, last) {
-			err = s.cluster.SetCandidates(ctx, m.Namespace, m.Peer, r.candidates)
+			err = s.say(ctx, m, r.candidates)
 			sleep(ctx, knockTime)
 		}
+		s.Log.Debug("looked for where we may be reached", "port", s.link.tunnel.ListenPort(), "candidates", r.candidates, "nat", r.finding.Kind, "err", err)
 		if err == nil {
 			s.link.invite(m)
 		}
@@ -178,6 +182,19 @@ func (s *Session) lookAround(anew bool) {
 			return nil
 		}}
 	})
+}
+
+// say tells the gateway where a member may be reached. A call that hangs is made
+// once more, by a new connection.
+func (s *Session) say(ctx context.Context, m *member, candidates []string) error {
+	first, cancel := context.WithTimeout(ctx, hangTime)
+	defer cancel()
+	err := s.cluster.SetCandidates(first, m.Namespace, m.Peer, candidates)
+	if err == nil || first.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	s.cluster.Redial()
+	return s.cluster.SetCandidates(ctx, m.Namespace, m.Peer, candidates)
 }
 
 func sleep(ctx context.Context, d time.Duration) {
