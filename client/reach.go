@@ -158,6 +158,9 @@ func (s *Session) lookAround(anew bool) {
 			}
 		}
 		r := lookAround(ctx, s.link.bind, s.link.tunnel.ListenPort(), servers, observed, own, s.Log)
+		if now := s.link.remote(); anew && now != nil {
+			now.Rouse() // whose paths failed from the port before
+		}
 		var err error
 		if !slices.Equal(r.candidates, last) {
 			err = s.say(ctx, m, r.candidates)

@@ -54,8 +54,9 @@ const (
 
 // backoff is the pauses between tries of a UDP path that does not answer, give
 // or take a quarter; the last one repeats. While no path is alive, the second
-// one does.
-var backoff = [...]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second}
+// one does. A path that works again is to be in use within 15 s, also when the
+// first try meets with some mishap.
+var backoff = [...]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}
 
 type phase int
 

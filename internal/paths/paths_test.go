@@ -157,6 +157,24 @@ func TestUDPIsTakenBack(t *testing.T) {
 	}
 }
 
+// The network is back, and the first try is lost all the same: to a socket that
+// is just being changed, to a neighbour that has to be found first.
+func TestUDPIsTakenBackAfterAMishap(t *testing.T) {
+	var worst time.Duration
+	for seed := range uint64(50) {
+		w, u, _ := home(t, seed)
+		u.cut(true)
+		w.run(time.Minute)
+		w.heal(u)
+		u.loss = 1
+		tried := w.pings[udp]
+		lost := w.within(15*time.Second, "UDP is tried", func() bool { return w.pings[udp] > tried })
+		u.loss = 0
+		worst = max(worst, lost+w.within(15*time.Second-lost, "UDP is used again", w.uses(udp)))
+	}
+	t.Logf("back after at most %v", worst)
+}
+
 // A path that loses packets is no dead path.
 func TestLossDoesNotMove(t *testing.T) {
 	for _, rtt := range []time.Duration{10 * msec, 150 * msec, 400 * msec} {

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// A laptop pings its paths every 2 s, and dead ones every 8 s or so. What
+	// A laptop pings its paths every 2 s, and dead ones every 4 s or so. What
 	// it has not pinged for wayFor is no way to it any more.
 	wayFor = time.Minute
 	// recent is for what a notice should reach.
