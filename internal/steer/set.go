@@ -1,5 +1,10 @@
 package steer
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Set is a pod's rules, compiled. It does not change and is safe for concurrent
 // use.
 type Set struct{ ports map[portKey]*Port }
@@ -9,24 +14,30 @@ type portKey struct {
 	port     uint16
 }
 
-// Compile makes a Set of a pod's rules, which it copies.
+// Compile makes a Set of a pod's rules, which it copies. It fails when a rule is
+// not valid or two have the same name; rules that Clash it takes.
 func Compile(rules []Rule) (*Set, error) {
 	s := &Set{ports: map[portKey]*Port{}}
-	for _, r := range rules {
+	names := map[string]bool{}
+	for i := range rules {
+		r := rules[i].clone()
+		matchers, err := r.compile()
+		if err != nil {
+			return nil, fmt.Errorf("rule %q: %w", r.Name, err)
+		}
+		if names[r.Name] {
+			return nil, fmt.Errorf("rule %q: name: another rule of the pod has it", r.Name)
+		}
+		names[r.Name] = true
+
 		key := portKey{r.Protocol, r.Port}
-		p := s.ports[key]
-		if p == nil {
-			p = new(Port)
-			s.ports[key] = p
+		if s.ports[key] == nil {
+			s.ports[key] = new(Port)
 		}
-		switch {
-		case len(r.Matches) > 0:
-			p.http = true
-		case r.Mode == Mirror:
-			p.whole.Mirrors = append(p.whole.Mirrors, &r)
-		case p.whole.Steal == nil:
-			p.whole.Steal = &r
-		}
+		s.ports[key].add(r, matchers)
+	}
+	for _, p := range s.ports {
+		p.finish()
 	}
 	return s, nil
 }
@@ -36,17 +47,70 @@ func (s *Set) Port(p Protocol, port uint16) *Port { return s.ports[portKey{p, po
 
 // Port is the rules of one port.
 type Port struct {
-	http  bool
-	whole Decision
+	http            bool
+	whole           Decision
+	steals, mirrors []candidate // in the order in which they are asked
+}
+
+func (p *Port) add(r *Rule, matchers []*matcher) {
+	to := &p.steals
+	if r.Mode == Mirror {
+		to = &p.mirrors
+	}
+	for _, m := range matchers {
+		*to = append(*to, candidate{r, m})
+		p.http = true
+	}
+	if len(matchers) == 0 {
+		*to = append(*to, candidate{rule: r})
+	}
+}
+
+// finish puts the rules in order, and decides what can be decided without a
+// request.
+func (p *Port) finish() {
+	sortCandidates(p.steals)
+	sortCandidates(p.mirrors)
+	for _, c := range p.steals {
+		if c.matcher == nil && p.whole.Steal == nil {
+			p.whole.Steal = c.rule
+		}
+	}
+	for _, c := range p.mirrors {
+		if c.matcher == nil {
+			p.whole.Mirrors = append(p.whole.Mirrors, c.rule)
+		}
+	}
 }
 
 // HTTP reports whether some rule has matches, so that the connection must be
 // sniffed.
 func (p *Port) HTTP() bool { return p.http }
 
-// Whole decides a connection that is not decided by request: where there is no
-// rule with matches, or where it is not HTTP.
+// Whole decides a connection that is not decided by request: where no rule has
+// matches, or where it is not HTTP. Only rules about the whole port take part.
 func (p *Port) Whole() Decision { return p.whole }
 
-// Decide decides a request.
-func (p *Port) Decide(h *Head) Decision { return p.whole }
+// Decide decides a request. Of the rules that steal, the most specific that
+// matches gets it; rules about the whole port come last. All mirrors that match
+// get a copy. A probe of the kubelet is always the pod's own program's.
+func (p *Port) Decide(h *Head) Decision {
+	r := newRequest(h)
+	if r.hasField("user-agent", "kube-probe/") {
+		return Decision{}
+	}
+	var d Decision
+	for i := range p.steals {
+		if p.steals[i].match(&r) {
+			d.Steal = p.steals[i].rule
+			break
+		}
+	}
+	for i := range p.mirrors {
+		c := &p.mirrors[i]
+		if !slices.Contains(d.Mirrors, c.rule) && c.match(&r) {
+			d.Mirrors = append(d.Mirrors, c.rule)
+		}
+	}
+	return d
+}

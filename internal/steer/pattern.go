@@ -1,0 +1,160 @@
+package steer
+
+import (
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+)
+
+// maxSteps bounds the program of a regular expression: a value of n bytes may
+// take n times as many steps, and a few bytes like \w{1000} make a long program.
+const maxSteps = 1000
+
+type form int
+
+const (
+	exact form = iota
+	glob
+	expression
+)
+
+// letters says whether a and A are the same.
+type letters int
+
+const (
+	asWritten letters = iota
+	anyCase
+)
+
+// pattern is a compiled pattern; the zero pattern is the exact "".
+type pattern struct {
+	form form
+	// text is the pattern as written, in lower case if case does not matter.
+	text string
+	// literals are what stands before, between and behind the stars of a glob.
+	literals []string
+	re       *regexp.Regexp
+}
+
+// anything is the pattern that always holds.
+var anything = newGlob("*")
+
+// parsePattern compiles a pattern as Match describes it. With anyCase it is for
+// values in lower case.
+func parsePattern(text string, letters letters) (pattern, error) {
+	source, isExpression := strings.CutPrefix(text, "~")
+	switch {
+	case len(text) > MaxPattern:
+		return pattern{}, fmt.Errorf("has %d bytes, at most %d are allowed", len(text), MaxPattern)
+	case isExpression && letters == anyCase:
+		return newExpression(text, "(?i)"+source)
+	case isExpression:
+		return newExpression(text, source)
+	case letters == anyCase:
+		return newGlob(lower(text)), nil
+	default:
+		return newGlob(text), nil
+	}
+}
+
+// newGlob compiles a pattern that is no regular expression.
+func newGlob(text string) pattern {
+	literals := strings.Split(text, "*")
+	if len(literals) == 1 {
+		return pattern{text: text}
+	}
+	return pattern{form: glob, text: text, literals: literals}
+}
+
+func newExpression(text, source string) (pattern, error) {
+	tree, err := syntax.Parse(source, syntax.Perl)
+	if err != nil {
+		return pattern{}, err
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return pattern{}, err
+	}
+	if steps := len(program.Inst); steps > maxSteps {
+		return pattern{}, fmt.Errorf("is too large a regular expression: %d steps, at most %d are allowed", steps, maxSteps)
+	}
+	re, err := regexp.Compile(source)
+	return pattern{form: expression, text: text, re: re}, err
+}
+
+func (p *pattern) match(s string) bool {
+	switch p.form {
+	case glob:
+		return p.matchGlob(s)
+	case expression:
+		return p.re.MatchString(s)
+	default:
+		return p.text == s
+	}
+}
+
+// matchGlob takes each literal at its first place, which leaves the most to
+// those behind it.
+func (p *pattern) matchGlob(s string) bool {
+	last := len(p.literals) - 1
+	prefix, suffix := p.literals[0], p.literals[last]
+	if len(s) < len(prefix)+len(suffix) || !strings.HasPrefix(s, prefix) || !strings.HasSuffix(s, suffix) {
+		return false
+	}
+	s = s[len(prefix) : len(s)-len(suffix)]
+	for _, literal := range p.literals[1:last] {
+		i := strings.Index(s, literal)
+		if i < 0 {
+			return false
+		}
+		s = s[i+len(literal):]
+	}
+	return true
+}
+
+// literal is the number of bytes that a value must have for the pattern to hold,
+// as far as they are plain to see.
+func (p *pattern) literal() int {
+	switch p.form {
+	case glob:
+		return len(p.text) - (len(p.literals) - 1)
+	case expression:
+		return 0
+	default:
+		return len(p.text)
+	}
+}
+
+// implies reports whether every value that p matches is known to match q. What a
+// regular expression matches is known of single values only.
+//
+// Of a glob its text tells it: a star there can only be matched by a star of q,
+// which then matches all that the star of p stands for; and if q does not match
+// the text, then the text is itself a value that only p matches.
+func (p *pattern) implies(q *pattern) bool {
+	switch {
+	case p.text == q.text:
+		return true
+	case q.form == glob && q.literal() == 0:
+		return true
+	case p.form == exact:
+		return q.match(p.text)
+	default:
+		return p.form == glob && q.form == glob && q.match(p.text)
+	}
+}
+
+// lower maps A to Z only: strings.ToLower would turn the Kelvin sign into a k.
+func lower(s string) string {
+	if !strings.ContainsAny(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		return s
+	}
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
