@@ -1,0 +1,336 @@
+package redirect
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// lateness is how much later than the Timeout an element may be seen to work: a
+// busy machine, and one attempt that began in time.
+const lateness = 2 * time.Second
+
+func TestPortLeadsToAgent(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		serve(t, "other", 8081)
+		serve(t, "agent", agentPort)
+		far := host(t, 1)
+		table := open(t)
+		here := []string{"127.0.0.1", "[::1]", "10.99.1.1", "[fd99:1::1]"}
+		want := func(name string) {
+			t.Helper()
+			for _, network := range []string{"tcp", "udp"} {
+				for i, a := range here {
+					a = fmt.Sprintf("%s:%d", a, appPort)
+					if got := who(network, a); got != name {
+						t.Errorf("%s %s: %s, want %s", network, a, got, name)
+					}
+					if i < 2 {
+						continue // the host has a loopback of its own
+					}
+					if got := far.say("who " + network + " " + a); got != name {
+						t.Errorf("%s %s from the host: %s, want %s", network, a, got, name)
+					}
+				}
+			}
+		}
+		want("app")
+		stop := keep(t, table, append(both, Port{TCP, 9000, agentPort}))
+		want("agent")
+		if got := who("tcp", "127.0.0.1:8081"); got != "other" {
+			t.Errorf("another port: %s", got)
+		}
+		stop()
+		set(t, table, both[:1])
+		if got := who("udp", "127.0.0.1:8080"); got != "app" {
+			t.Errorf("UDP, no longer redirected: %s", got)
+		}
+		set(t, table, nil)
+		want("app")
+	})
+}
+
+func TestAgentReachesApp(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		ip(t, "addr add 10.99.9.1/32 dev lo")
+		agent := start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: agentGroup}})
+		keep(t, open(t), both)
+		for _, network := range []string{"tcp", "udp"} {
+			for _, a := range []string{"127.0.0.1:8080", "[::1]:8080", "10.99.9.1:8080"} {
+				if got := agent.say("who " + network + " " + a); got != "app" {
+					t.Errorf("the agent at %s %s: %s", network, a, got)
+				}
+				if got := who(network, a); got != "agent" {
+					t.Errorf("somebody else at %s %s: %s", network, a, got)
+				}
+			}
+		}
+	})
+}
+
+func TestAgentPortIsNoWayAround(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "agent", agentPort)
+		far := host(t, 1)
+		table := open(t)
+		stop := keep(t, table, both)
+		for _, network := range []string{"tcp", "udp"} {
+			for _, a := range []string{"127.0.0.1:15001", "[::1]:15001", "10.99.1.1:15001"} {
+				if got := who(network, a); !strings.Contains(got, "timeout") {
+					t.Errorf("%s %s: %s", network, a, got)
+				}
+			}
+			for _, a := range []string{"10.99.1.1:15001", "[fd99:1::1]:15001"} {
+				if got := far.say("who " + network + " " + a); !strings.Contains(got, "timeout") {
+					t.Errorf("%s %s from the host: %s", network, a, got)
+				}
+			}
+		}
+		stop()
+		set(t, table, nil) // the port is nobody's now
+		if got := who("tcp", "127.0.0.1:15001"); got != "agent" {
+			t.Errorf("a port that is no longer the agent's: %s", got)
+		}
+	})
+}
+
+// TestSilentAgentLosesPort: no Set, no Close, and yet the app serves again; UDP
+// clients too that never stop sending from one port.
+func TestSilentAgentLosesPort(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		table := open(t)
+		old := dial(t, "udp", "127.0.0.1:8080")
+		if got := ask(old); got != "app" {
+			t.Fatalf("before: %s", got)
+		}
+		set(t, table, both)
+		began := time.Now()
+		late := dial(t, "udp", "[::1]:8080")
+		for name, c := range map[string]net.Conn{"old": old, "late": late, "TCP": dial(t, "tcp", "127.0.0.1:8080")} {
+			if got := ask(c); got != "agent" {
+				t.Errorf("%s: %s", name, got)
+			}
+		}
+		for name, answer := range map[string]func() string{
+			"TCP":          func() string { return who("tcp", "127.0.0.1:8080") },
+			"UDP":          func() string { return who("udp", "127.0.0.1:8080") },
+			"old UDP flow": func() string { return ask(old) }, "late UDP flow": func() string { return ask(late) },
+		} {
+			until(t, Timeout+lateness, name, func() bool { return answer() == "app" })
+			t.Logf("%s: the app again after %v", name, time.Since(began).Round(time.Millisecond))
+		}
+		if got := who("tcp", "127.0.0.1:15001"); got != "agent" {
+			t.Errorf("the guard outlived the redirection: %s", got)
+		}
+		set(t, table, both)
+		if got := who("tcp", "127.0.0.1:8080"); got != "agent" {
+			t.Errorf("the agent is back: %s", got)
+		}
+	})
+}
+
+// TestOpenConnectionsContinue: where a TCP connection began, it stays. The first
+// one is older than connection tracking in the pod.
+func TestOpenConnectionsContinue(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		far := host(t, 1)
+		if got := far.say("who tcp 10.99.1.1:8080"); got != "app" {
+			t.Fatal(got)
+		}
+		first, first6 := dial(t, "tcp", "127.0.0.1:8080"), dial(t, "tcp", "[::1]:8080")
+		table := open(t)
+		second := dial(t, "tcp", "127.0.0.1:8080")
+		stop := keep(t, table, both)
+		redirected := dial(t, "tcp", "127.0.0.1:8080")
+		want := func(when string) {
+			t.Helper()
+			for _, c := range []net.Conn{first, first6, second} {
+				if got := ask(c); got != "app" {
+					t.Errorf("%s: %s, want app", when, got)
+				}
+			}
+			if got := ask(redirected); got != "agent" {
+				t.Errorf("%s: %s, want agent", when, got)
+			}
+		}
+		want("redirected")
+		time.Sleep(2 * RefreshEvery)
+		want("refreshed")
+		stop()
+		set(t, table, nil)
+		want("taken back")
+		redirected.Close()
+		if err := table.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []net.Conn{first, first6, second} {
+			if got := ask(c); got != "app" {
+				t.Errorf("after all: %s", got)
+			}
+		}
+	})
+}
+
+// TestRefreshIsSeamless: each Set removes what it adds, and no connection sees
+// it.
+func TestRefreshIsSeamless(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		table := open(t)
+		set(t, table, both)
+		quit, sets := make(chan struct{}), make(chan int)
+		go func() {
+			n := 0
+			defer func() { sets <- n }()
+			for {
+				select {
+				case <-quit:
+					return
+				case <-time.After(2 * time.Millisecond):
+				}
+				if err := table.Set(both); err != nil {
+					t.Error(err)
+				}
+				n++
+			}
+		}()
+		connections, missed := 0, 0
+		for began := time.Now(); time.Since(began) < 2*time.Second; connections++ {
+			if got := who([]string{"tcp", "udp"}[connections%2], "127.0.0.1:8080"); got != "agent" {
+				missed++
+				t.Logf("connection %d: %s", connections, got)
+			}
+		}
+		close(quit)
+		t.Logf("%d connections, %d refreshes, %d not to the agent", connections, <-sets, missed)
+		if missed > 0 {
+			t.Error("a refresh was seen")
+		}
+	})
+}
+
+// killMe is an agent that works until it is killed.
+func killMe() {
+	table, err := Open("test", agentGroup)
+	if err == nil {
+		_, err = net.Listen("tcp", fmt.Sprintf(":%d", agentPort)) // and never accepts
+	}
+	for ; err == nil; time.Sleep(RefreshEvery) {
+		if err = table.Set(both); err == nil {
+			fmt.Println("set")
+		}
+	}
+	fmt.Println(err)
+}
+
+func TestKilledAgent(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=agent")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for range 2 { // a Set, and the refresh
+			if !lines.Scan() || lines.Text() != "set" {
+				t.Fatalf("the agent: %s", lines.Text())
+			}
+		}
+		if got := who("tcp", "127.0.0.1:8080"); got == "app" {
+			t.Error("the port was not redirected")
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		took := until(t, Timeout+lateness, "the app", func() bool { return who("tcp", "127.0.0.1:8080") == "app" })
+		t.Logf("the app again %v after SIGKILL", took.Round(time.Millisecond))
+
+		// A new agent takes the table over; a parent removes it at once.
+		table := open(t)
+		set(t, table, both)
+		if got := who("udp", "127.0.0.1:8080"); got == "app" {
+			t.Error("the port is not redirected again")
+		}
+		for range 2 {
+			if err := Remove("test"); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, network := range []string{"tcp", "udp"} {
+			if got := who(network, "127.0.0.1:8080"); got != "app" {
+				t.Errorf("%s after Remove: %s", network, got)
+			}
+		}
+		if err := table.Set(both); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("Set without a table: %v", err)
+		}
+		for range 2 {
+			if err := table.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := table.Set(both); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("Set after Close: %v", err)
+		}
+	})
+}
+
+// TestRouterKeepsRouting: what passes through the pod is not the pod's.
+func TestRouterKeepsRouting(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "agent", agentPort)
+		one, two := host(t, 1), host(t, 2)
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+			t.Skipf("cannot route: %v", err)
+		}
+		if got := two.say("serve two 8080"); got != "serve <nil>" {
+			t.Fatal(got)
+		}
+		keep(t, open(t), both)
+		if got := one.say("who tcp 10.99.2.2:8080"); got != "two" {
+			t.Errorf("through the pod: %s", got)
+		}
+		if got := one.say("who tcp 10.99.2.1:8080"); got != "agent" {
+			t.Errorf("to the pod: %s", got)
+		}
+	})
+}
+
+func TestWithoutPermission(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("needs root to become nobody")
+		}
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=nobody")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(out), "refused: make table podnet_test: nftables: not permitted") {
+			t.Errorf("got %s", out)
+		}
+	})
+}

@@ -1,0 +1,332 @@
+package redirect
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+const (
+	agentGroup = 4242
+	appPort    = 8080
+	agentPort  = 15001
+)
+
+// both is what most stories redirect.
+var both = []Port{{TCP, appPort, agentPort}, {UDP, appPort, agentPort}}
+
+// TestMain lets the test binary be another process of the pod, another host, or
+// an agent that will be killed.
+func TestMain(m *testing.M) {
+	switch os.Getenv("PODNET_TEST_ROLE") {
+	case "neighbour":
+		neighbour(os.Stdin)
+		return
+	case "agent":
+		killMe()
+		return
+	case "nobody":
+		_, err := Open("test", agentGroup)
+		var refused *PermissionError
+		if errors.As(err, &refused) && refused.Hint() != "" {
+			fmt.Print("refused: ")
+		}
+		fmt.Println(err)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// inPod runs the story in a process of its own whose network namespace is new,
+// all threads of it: the namespace of whoever runs the tests is never touched.
+func inPod(t *testing.T, story func(*testing.T)) {
+	t.Helper()
+	if os.Getenv("PODNET_TEST_POD") == t.Name() {
+		ip(t, "link set lo up")
+		story(t)
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "PODNET_TEST_POD="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if os.Geteuid() != 0 {
+		own := func(id int) []syscall.SysProcIDMap { return []syscall.SysProcIDMap{{HostID: id, Size: 1}} }
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = own(os.Getuid()), own(os.Getgid())
+	}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Skipf("no network namespace: %v", err)
+	}
+	err := cmd.Wait()
+	t.Logf("in the pod:\n%s", out.String())
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case strings.Contains(out.String(), "--- SKIP: "+t.Name()):
+		t.SkipNow()
+	case !strings.Contains(out.String(), "--- PASS: "+t.Name()):
+		t.Fatal("the story was not told")
+	}
+}
+
+func ip(t *testing.T, args string) {
+	t.Helper()
+	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+}
+
+// nft returns what nft says, or skips the test where it is not installed.
+func nft(t *testing.T, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("needs nft to look at the ruleset")
+	}
+	out, err := exec.Command("nft", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func open(t *testing.T) *Table {
+	t.Helper()
+	table, err := Open("test", agentGroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := table.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return table
+}
+
+func set(t *testing.T, table *Table, ports []Port) {
+	t.Helper()
+	if err := table.Set(ports); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keep calls Set as an agent does, until the test or the returned function
+// ends it.
+func keep(t *testing.T, table *Table, ports []Port) (stop func()) {
+	t.Helper()
+	set(t, table, ports)
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-time.After(RefreshEvery):
+			case <-quit:
+				return
+			}
+			if err := table.Set(ports); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	stopped := false
+	stop = func() {
+		if !stopped {
+			stopped = true
+			close(quit)
+			<-done
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// serve answers everything on a port of all addresses, TCP and UDP, with name:
+// each line, each datagram.
+func serve(t *testing.T, name string, port int) {
+	t.Helper()
+	address := fmt.Sprintf("[::]:%d", port)
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packets, err := net.ListenPacket("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close(); packets.Close() })
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go answer(c, name)
+		}
+	}()
+	go func() {
+		b := make([]byte, 64)
+		for {
+			_, from, err := packets.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			packets.WriteTo([]byte(name+"\n"), from)
+		}
+	}()
+}
+
+func answer(c net.Conn, name string) {
+	defer c.Close()
+	for lines := bufio.NewScanner(c); lines.Scan(); {
+		if _, err := fmt.Fprintln(c, name); err != nil {
+			return
+		}
+	}
+}
+
+// ask says something over c and returns the answer, or why there is none.
+func ask(c net.Conn) string {
+	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return err.Error()
+	}
+	if _, err := fmt.Fprintln(c, "who is there?"); err != nil {
+		return err.Error()
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+// who answers a new connection.
+func who(network, address string) string {
+	c, err := net.DialTimeout(network, address, time.Second)
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	return ask(c)
+}
+
+// dial opens a connection that stays for the test.
+func dial(t *testing.T, network, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// process is another process, which does what it is told; see neighbour.
+type process struct {
+	pid int
+	say func(line string) string
+}
+
+func start(t *testing.T, attributes *syscall.SysProcAttr) process {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=neighbour")
+	cmd.SysProcAttr = attributes
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("no further process: %v", err)
+	}
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	answers := bufio.NewReader(out)
+	return process{cmd.Process.Pid, func(line string) string {
+		t.Helper()
+		fmt.Fprintln(in, line)
+		answer, err := answers.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		return strings.TrimSpace(answer)
+	}}
+}
+
+// neighbour obeys lines: "who NETWORK ADDRESS", "serve NAME PORT" (TCP), or a
+// command to run. Each has one line of answer.
+func neighbour(in io.Reader) {
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		f := strings.Fields(lines.Text())
+		switch f[0] {
+		case "who":
+			fmt.Println(who(f[1], f[2]))
+		case "serve":
+			l, err := net.Listen("tcp", ":"+f[2])
+			if err == nil {
+				go func() {
+					for {
+						c, err := l.Accept()
+						if err != nil {
+							return
+						}
+						go answer(c, f[1])
+					}
+				}()
+			}
+			fmt.Println("serve", err)
+		default:
+			out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
+			fmt.Printf("%v %q\n", err, out)
+		}
+	}
+}
+
+// host is another host, on a cable to the pod of which N is the number: the pod
+// is 10.99.N.1 and fd99:N::1, the host is 2, and the pod its default route.
+func host(t *testing.T, n int) process {
+	t.Helper()
+	p := start(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET})
+	ip(t, fmt.Sprintf("link add eth%d type veth peer name far netns %d", n, p.pid))
+	ip(t, fmt.Sprintf("addr add 10.99.%d.1/24 dev eth%d", n, n))
+	ip(t, fmt.Sprintf("addr add fd99:%d::1/64 dev eth%d nodad", n, n))
+	ip(t, fmt.Sprintf("link set eth%d up", n))
+	for _, line := range []string{
+		fmt.Sprintf("ip addr add 10.99.%d.2/24 dev far", n), fmt.Sprintf("ip addr add fd99:%d::2/64 dev far nodad", n), "ip link set far up",
+		fmt.Sprintf("ip route add default via 10.99.%d.1", n), fmt.Sprintf("ip route add default via fd99:%d::1", n),
+	} {
+		if got := p.say(line); got != `<nil> ""` {
+			t.Fatalf("%s: %s", line, got)
+		}
+	}
+	return p
+}
+
+// until waits for a condition and returns how long it took.
+func until(t *testing.T, limit time.Duration, what string, holds func() bool) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for !holds() {
+		if time.Since(began) > limit {
+			t.Fatalf("%s: not within %v", what, limit)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return time.Since(began)
+}
