@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,43 +19,9 @@ func (r Rule) Validate() error {
 // compile checks r, and makes its matches fast to ask. There are none when the
 // rule is about the whole port.
 func (r *Rule) compile() ([]*matcher, error) {
-	for _, field := range []struct {
-		name, value string
-		max         int
-	}{{"name", r.Name, 253}, {"owner", r.Owner, 1024}} {
-		if field.value == "" || len(field.value) > field.max {
-			return nil, fmt.Errorf("%s: must have 1 to %d bytes", field.name, field.max)
-		}
-		if strings.ContainsFunc(field.value, unicode.IsControl) {
-			return nil, fmt.Errorf("%s: has a control character", field.name)
-		}
+	if err := r.check(); err != nil {
+		return nil, err
 	}
-	whole := len(r.Matches) == 0
-	switch {
-	case r.Protocol != TCP && r.Protocol != UDP:
-		return nil, fmt.Errorf("protocol: must be %s or %s, not %q", TCP, UDP, r.Protocol)
-	case r.Port == 0:
-		return nil, errors.New("port: must be 1 to 65535")
-	case r.Mode != Steal && r.Mode != Mirror:
-		return nil, fmt.Errorf("mode: must be %s or %s, not %q", Steal, Mirror, r.Mode)
-	case r.Protocol == UDP && !whole:
-		return nil, errors.New("matches: there are no requests in UDP")
-	case len(r.Matches) > MaxMatches:
-		return nil, fmt.Errorf("matches: are %d, at most %d are allowed", len(r.Matches), MaxMatches)
-	}
-	switch r.ClientAddress {
-	case ClientUnsaid:
-	case ClientByHeader, ClientByProxy:
-		if r.Protocol == UDP {
-			return nil, errors.New("clientAddress: cannot be told with UDP")
-		}
-		if r.ClientAddress == ClientByHeader && whole {
-			return nil, fmt.Errorf("clientAddress: a whole port is not read as HTTP, use %q", ClientByProxy)
-		}
-	default:
-		return nil, fmt.Errorf("clientAddress: must be %q, %q or empty, not %q", ClientByProxy, ClientByHeader, r.ClientAddress)
-	}
-
 	var matchers []*matcher
 	for i := range r.Matches {
 		m, err := r.Matches[i].compile()
@@ -64,6 +31,46 @@ func (r *Rule) compile() ([]*matcher, error) {
 		matchers = append(matchers, m)
 	}
 	return matchers, nil
+}
+
+// check looks at all but what is in the matches.
+func (r *Rule) check() error {
+	whole := len(r.Matches) == 0
+	switch {
+	case r.Protocol != TCP && r.Protocol != UDP:
+		return fmt.Errorf("protocol: must be %q or %q, not %q", TCP, UDP, r.Protocol)
+	case r.Port == 0:
+		return errors.New("port: must be 1 to 65535")
+	case r.Mode != Steal && r.Mode != Mirror:
+		return fmt.Errorf("mode: must be %q or %q, not %q", Steal, Mirror, r.Mode)
+	case r.Protocol == UDP && !whole:
+		return errors.New("matches: there are no requests in UDP")
+	case len(r.Matches) > MaxMatches:
+		return fmt.Errorf("matches: are %d, at most %d are allowed", len(r.Matches), MaxMatches)
+	}
+	switch r.ClientAddress {
+	case ClientUnsaid:
+	case ClientByHeader, ClientByProxy:
+		if r.Protocol == UDP {
+			return errors.New("clientAddress: cannot be told with UDP")
+		}
+		if r.ClientAddress == ClientByHeader && whole {
+			return fmt.Errorf("clientAddress: a whole port is not read as HTTP, use %q", ClientByProxy)
+		}
+	default:
+		return fmt.Errorf("clientAddress: must be %q, %q or empty, not %q", ClientByProxy, ClientByHeader, r.ClientAddress)
+	}
+	return cmp.Or(checkText("name", r.Name, 253), checkText("owner", r.Owner, 1024))
+}
+
+func checkText(field, text string, most int) error {
+	switch {
+	case text == "" || len(text) > most:
+		return fmt.Errorf("%s: must have 1 to %d bytes", field, most)
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return fmt.Errorf("%s: has a control character", field)
+	}
+	return nil
 }
 
 // compile makes a matcher. Its errors begin with the field behind the match.
@@ -88,16 +95,11 @@ func (m *Match) compile() (*matcher, error) {
 		b.check(field+".name", checkLength(q.Name))
 		c.query = append(c.query, condition{q.Name, b.pattern(field+".value", q.Value, asWritten)})
 	}
-	c.rank = b.rank
-	switch {
-	case b.err != nil:
-		return nil, b.err
-	case c.rank.conditions == 0:
-		return nil, errors.New(": has no condition; a rule without matches takes the whole port")
-	case c.rank.conditions > MaxConditions:
-		return nil, fmt.Errorf(": has %d conditions, at most %d are allowed", c.rank.conditions, MaxConditions)
+	if b.rank.conditions == 0 {
+		b.check("", errors.New("has no condition; a rule without matches takes the whole port"))
 	}
-	return c, nil
+	c.rank = b.rank
+	return c, b.err
 }
 
 // builder gathers the rank of a match, and the first thing that is wrong with it.
@@ -113,6 +115,12 @@ func (b *builder) check(field string, err error) {
 }
 
 func (b *builder) pattern(field, text string, letters letters) pattern {
+	if b.rank.conditions == MaxConditions {
+		b.check("", fmt.Errorf("has more than %d conditions", MaxConditions))
+	}
+	if b.err != nil {
+		return pattern{}
+	}
 	p, err := parsePattern(text, letters)
 	b.check(field, err)
 	b.rank.add(&p)

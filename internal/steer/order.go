@@ -29,7 +29,7 @@ type rank struct {
 
 func (r *rank) add(p *pattern) {
 	r.conditions++
-	r.literal += p.literal()
+	r.literal += p.literal
 	switch p.form {
 	case exact:
 		r.exact++
@@ -38,16 +38,7 @@ func (r *rank) add(p *pattern) {
 	}
 }
 
-// sortCandidates puts first what is asked first. Of two matches that is the one
-//
-//  1. with more conditions,
-//  2. with more exact patterns,
-//  3. with more globs (so that they go before regular expressions),
-//  4. with more literal bytes in exact patterns and globs together,
-//  5. of the older rule,
-//  6. of the rule whose name comes first.
-//
-// As names are unique in a pod, only matches of one rule are ever equal.
+// sortCandidates puts first what Decide asks first.
 func sortCandidates(candidates []candidate) {
 	slices.SortStableFunc(candidates, func(a, b candidate) int {
 		ra, rb := a.rank(), b.rank()

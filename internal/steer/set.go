@@ -91,9 +91,18 @@ func (p *Port) HTTP() bool { return p.http }
 // matches, or where it is not HTTP. Only rules about the whole port take part.
 func (p *Port) Whole() Decision { return p.whole }
 
-// Decide decides a request. Of the rules that steal, the most specific that
-// matches gets it; rules about the whole port come last. All mirrors that match
-// get a copy. A probe of the kubelet is always the pod's own program's.
+// Decide decides a request. Of the rules that steal and match, the one gets it
+// whose match is the most specific: the one
+//
+//  1. with more conditions (a whole port has none),
+//  2. with more exact patterns,
+//  3. with more globs (so that they go before regular expressions),
+//  4. with more literal bytes in exact patterns and globs together,
+//  5. of the older rule,
+//  6. of the rule whose name comes first.
+//
+// Each mirror that matches gets a copy, also of what is stolen. A probe of the
+// kubelet (User-Agent kube-probe/...) is the pod's own program's, and no mirror's.
 func (p *Port) Decide(h *Head) Decision {
 	r := newRequest(h)
 	if r.hasField("user-agent", "kube-probe/") {

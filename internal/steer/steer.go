@@ -78,12 +78,14 @@ type Rule struct {
 //	/api/*     a glob: each * stands for any run of characters, also for none;
 //	           all else is literal
 //	~^v[12]$   after the ~ a regular expression of package regexp, which holds
-//	           wherever it is found in the value
+//	           wherever it is found in the value; it must not grow beyond 256
+//	           steps when compiled, as \w{300} does
 //
 // A literal * or a ~ in front needs a regular expression.
 type Match struct {
 	// Headers are by field name in any case. Of several fields of one name any
-	// may match. The Host field has its own pattern below.
+	// may match; a list in one field is one value, with its commas. The Host
+	// field has its own pattern below.
 	Headers []Condition
 	// Query are parameters by name, name and value decoded. Of several values
 	// any may match; a parameter that cannot be decoded matches nothing.
