@@ -23,8 +23,8 @@ func (e *ClashError) Error() string {
 // Two rules clash when both steal from one port for different owners, and every
 // request of one is known to be one of the other as well: a rule about the whole
 // port has all of them. Where they only overlap both may stand, and Decide says
-// who gets what. Of regular expressions
-// it is known only that they equal themselves and which single values they match.
+// who gets what. Of regular expressions it is known only that they equal themselves
+// and which single values they match.
 func Clash(newer, older Rule) error {
 	n, err := newer.compile()
 	if err != nil {
