@@ -85,7 +85,7 @@ func TestAgentPortIsNoWayAround(t *testing.T) {
 		table := open(t)
 		stop := keep(t, table, both)
 		for _, network := range []string{"tcp", "udp"} {
-			for _, a := range []string{"127.0.0.1:15001", "[::1]:15001", "10.99.1.1:15001"} {
+			for _, a := range []string{"127.0.0.1:15001", "[::1]:15001"} {
 				if got := who(network, a); !strings.Contains(got, "timeout") {
 					t.Errorf("%s %s: %s", network, a, got)
 				}
@@ -173,9 +173,11 @@ func TestOpenConnectionsContinue(t *testing.T) {
 		stop()
 		set(t, table, nil)
 		want("taken back")
-		redirected.Close()
 		if err := table.Close(); err != nil {
 			t.Fatal(err)
+		}
+		if got := ask(redirected); !strings.Contains(got, "reset") {
+			t.Errorf("redirected, and nobody translates: %s", got)
 		}
 		for _, c := range []net.Conn{first, first6, second} {
 			if got := ask(c); got != "app" {
@@ -220,6 +222,29 @@ func TestRefreshIsSeamless(t *testing.T) {
 		t.Logf("%d connections, %d refreshes, %d not to the agent", connections, <-sets, missed)
 		if missed > 0 {
 			t.Error("a refresh was seen")
+		}
+	})
+}
+
+// TestMeshKeepsItsPlace: a mesh's proxy gets what comes from outside, and what
+// it hands on to the app goes to the agent.
+func TestMeshKeepsItsPlace(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		nft(t, "add table ip mesh; add chain ip mesh pre { type nat hook prerouting priority -100; }; add rule ip mesh pre tcp dport 8080 redirect to :15006")
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		far, proxy := host(t, 1), start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: 1337}})
+		if got := proxy.say("serve proxy 15006"); got != "serve <nil>" {
+			t.Fatal(got)
+		}
+		keep(t, open(t), both)
+		if got := far.say("who tcp 10.99.1.1:8080"); got != "proxy" {
+			t.Errorf("from outside: %s", got)
+		}
+		for _, a := range []string{"127.0.0.1:8080", "10.99.1.1:8080"} {
+			if got := proxy.say("who tcp " + a); got != "agent" {
+				t.Errorf("the proxy at %s: %s", a, got)
+			}
 		}
 	})
 }
@@ -317,17 +342,16 @@ func TestRouterKeepsRouting(t *testing.T) {
 	})
 }
 
+// TestWithoutPermission: a process of a user namespace of its own may do all in
+// there, and nothing to the pod.
 func TestWithoutPermission(t *testing.T) {
 	inPod(t, func(t *testing.T) {
-		if os.Geteuid() != 0 {
-			t.Skip("needs root to become nobody")
-		}
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=nobody")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
 		out, err := cmd.CombinedOutput()
 		if err != nil {
-			t.Fatal(err)
+			t.Skipf("no user namespace: %v: %s", err, out)
 		}
 		if !strings.HasPrefix(string(out), "refused: make table podnet_test: nftables: not permitted") {
 			t.Errorf("got %s", out)

@@ -2,6 +2,7 @@ package redirect
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -56,6 +58,7 @@ func inPod(t *testing.T, story func(*testing.T)) {
 		story(t)
 		return
 	}
+	t.Parallel()
 	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), "PODNET_TEST_POD="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
@@ -166,17 +169,10 @@ func serve(t *testing.T, name string, port int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { listener.Close(); packets.Close() })
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go answer(c, name)
-		}
-	}()
-	go func() {
+	var open sync.WaitGroup
+	t.Cleanup(func() { listener.Close(); packets.Close(); open.Wait() })
+	open.Go(func() { accept(t.Context(), listener, name) })
+	open.Go(func() {
 		b := make([]byte, 64)
 		for {
 			_, from, err := packets.ReadFrom(b)
@@ -185,10 +181,25 @@ func serve(t *testing.T, name string, port int) {
 			}
 			packets.WriteTo([]byte(name+"\n"), from)
 		}
-	}()
+	})
 }
 
-func answer(c net.Conn, name string) {
+// accept answers all connections of a listener until it is closed, and those
+// that are left until ctx ends.
+func accept(ctx context.Context, l net.Listener, name string) {
+	var open sync.WaitGroup
+	defer open.Wait()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		open.Go(func() { answer(ctx, c, name) })
+	}
+}
+
+func answer(ctx context.Context, c net.Conn, name string) {
+	defer context.AfterFunc(ctx, func() { c.Close() })()
 	defer c.Close()
 	for lines := bufio.NewScanner(c); lines.Scan(); {
 		if _, err := fmt.Fprintln(c, name); err != nil {
@@ -280,15 +291,7 @@ func neighbour(in io.Reader) {
 		case "serve":
 			l, err := net.Listen("tcp", ":"+f[2])
 			if err == nil {
-				go func() {
-					for {
-						c, err := l.Accept()
-						if err != nil {
-							return
-						}
-						go answer(c, f[1])
-					}
-				}()
+				go accept(context.Background(), l, f[1])
 			}
 			fmt.Println("serve", err)
 		default:
