@@ -196,6 +196,10 @@ func (s *Session) auth(ctx context.Context) (string, error) {
 	if s.cluster, err = s.OpenCluster(s.Request.Kube); err != nil {
 		return "", err
 	}
+	s.undo.add("the connections to the API server", func(context.Context) error {
+		s.cluster.Redial() // which nobody will
+		return nil
+	})
 	if err := s.cluster.Check(ctx); err != nil {
 		return "", err
 	}
