@@ -1,0 +1,558 @@
+package http2
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/net/http2"
+
+	"podnet.dev/internal/steer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second
+
+// world is a pod with its agent on the loopback: an app, and the laptops of some
+// people, each a real HTTP/2 server.
+type world struct {
+	t       *testing.T
+	addr    string
+	mu      sync.Mutex
+	servers map[string]string // "app" or an owner: address
+	conns   map[string][]net.Conn
+	seen    []steer.Seen
+	served  sync.WaitGroup
+	cancel  context.CancelFunc
+}
+
+func (w *world) App(ctx context.Context) (net.Conn, error) { return w.dial(ctx, "app") }
+
+func (w *world) Laptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
+	return w.dial(ctx, r.Owner)
+}
+
+func (w *world) dial(ctx context.Context, name string) (net.Conn, error) {
+	w.mu.Lock()
+	addr := w.servers[name]
+	w.mu.Unlock()
+	if addr == "" {
+		return nil, errors.New("unreachable")
+	}
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err == nil {
+		w.mu.Lock()
+		w.conns[name] = append(w.conns[name], nc)
+		w.mu.Unlock()
+	}
+	return nc, err
+}
+
+func (w *world) Seen(s steer.Seen) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, s)
+}
+
+// saw waits for something that the observer was told.
+func (w *world) saw(want func(steer.Seen) bool) steer.Seen {
+	w.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		w.mu.Lock()
+		for _, s := range w.seen {
+			if want(s) {
+				w.mu.Unlock()
+				return s
+			}
+		}
+		w.mu.Unlock()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.t.Fatalf("the observer was not told: %+v", w.seen)
+	return steer.Seen{}
+}
+
+// newWorld has the agent steer by rules.
+func newWorld(t *testing.T, rules ...steer.Rule) *world {
+	t.Helper()
+	for i := range rules {
+		rules[i].Protocol, rules[i].Port = steer.TCP, 8080
+	}
+	set, err := steer.Compile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := set.Port(steer.TCP, 8080)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &world{t: t, servers: make(map[string]string), conns: make(map[string][]net.Conn), cancel: cancel}
+	l := listen(t)
+	w.addr = l.Addr().String()
+	w.served.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			w.served.Go(func() {
+				if err := Serve(ctx, nc, nil, port, w, w); err != nil {
+					t.Logf("serve: %v", err)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		_ = l.Close()
+		w.served.Wait()
+	})
+	return w
+}
+
+func listen(t *testing.T) net.Listener {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// raw runs serve for each connection to a server.
+func (w *world) raw(name string, serve func(net.Conn)) {
+	l := listen(w.t)
+	w.mu.Lock()
+	w.servers[name] = l.Addr().String()
+	w.mu.Unlock()
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer nc.Close()
+				serve(nc)
+			})
+		}
+	})
+	w.t.Cleanup(func() {
+		w.cancel()
+		_ = l.Close()
+		all.Wait()
+	})
+}
+
+// serve runs a real HTTP/2 server.
+func (w *world) serve(name string, h http.HandlerFunc) {
+	w.serveBy(name, new(http2.Server), h)
+}
+
+func (w *world) serveBy(name string, server *http2.Server, h http.HandlerFunc) {
+	w.raw(name, func(nc net.Conn) { server.ServeConn(nc, &http2.ServeConnOpts{Handler: h}) })
+}
+
+// client returns a real HTTP/2 client of the pod.
+func (w *world) client() *http.Client {
+	tr := &http2.Transport{
+		AllowHTTP: true, DisableCompression: true,
+		DialTLSContext: dialPlain,
+	}
+	w.t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: patience}
+}
+
+func (w *world) url(path string) string { return "http://" + w.addr + path }
+
+// do makes a request with headers given in pairs, and returns the response and
+// its body.
+func (w *world) do(c *http.Client, method, path string, body io.Reader, headers ...string) (*http.Response, string) {
+	w.t.Helper()
+	req, err := http.NewRequest(method, w.url(path), body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return resp, string(b)
+}
+
+// says answers with a text.
+func says(text string) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(rw, text) }
+}
+
+// echo sends the body back as it comes.
+func echo(rw http.ResponseWriter, r *http.Request) {
+	b := make([]byte, 8<<10)
+	for {
+		n, err := r.Body.Read(b)
+		_, _ = rw.Write(b[:n])
+		_ = http.NewResponseController(rw).Flush()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// steals is a rule that steals requests with the owner's name in x-user.
+func steals(owner string) steer.Rule {
+	return steer.Rule{Name: owner + "-steals", Owner: owner, Mode: steer.Steal,
+		Matches: []steer.Match{{Headers: []steer.Condition{{Name: "x-user", Value: owner}}}}}
+}
+
+func mirrors(owner string) steer.Rule {
+	return steer.Rule{Name: owner + "-mirrors", Owner: owner, Mode: steer.Mirror,
+		Matches: []steer.Match{{Path: "/mirror*"}}}
+}
+
+func TestEachRequestIsDecided(t *testing.T) {
+	w := newWorld(t, steals("ada"), steals("bob"))
+	w.serve("app", says("from the pod"))
+	w.serve("ada", says("from ada"))
+	w.serve("bob", says("from bob"))
+	c := w.client()
+	for range 3 {
+		for user, want := range map[string]string{"": "from the pod", "ada": "from ada", "bob": "from bob", "eve": "from the pod"} {
+			if _, got := w.do(c, "GET", "/", nil, "X-User", user); got != want {
+				t.Errorf("user %q: got %q, want %q", user, got, want)
+			}
+		}
+	}
+	if _, got := w.do(c, "GET", "/", nil, "X-User", "ada", "User-Agent", "kube-probe/1.37"); got != "from the pod" {
+		t.Errorf("the kubelet got %q", got)
+	}
+	s := w.saw(func(s steer.Seen) bool { return s.Rule != nil && s.Rule.Owner == "ada" })
+	if s.Status != 200 || s.Out != int64(len("from ada")) || s.Method != "GET" || s.Target != "/" || s.Host != w.addr || s.Err != nil {
+		t.Errorf("seen: %+v", s)
+	}
+	if n := len(w.conns["ada"]); n != 1 {
+		t.Errorf("%d connections to ada", n)
+	}
+}
+
+func TestManyStreamsAtOnce(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	for _, name := range []string{"app", "ada"} {
+		w.serve(name, func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("X-By", name)
+			echo(rw, r)
+		})
+	}
+	c := w.client()
+	var all sync.WaitGroup
+	for i := range 60 {
+		all.Go(func() {
+			by := "app"
+			if i%3 == 0 {
+				by = "ada"
+			}
+			body := bytes.Repeat([]byte{byte(i)}, i*3001)
+			resp, got := w.do(c, "POST", "/", bytes.NewReader(body), "X-User", by)
+			if got != string(body) || resp.Header.Get("X-By") != by {
+				t.Errorf("%d: %d bytes by %s, want %d by %s", i, len(got), resp.Header.Get("X-By"), len(body), by)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestTrailersAndInterim(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	for _, name := range []string{"app", "ada"} {
+		w.serve(name, func(rw http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			rw.Header().Set("Link", "</a.css>")
+			rw.WriteHeader(http.StatusEarlyHints)
+			rw.Header().Set("Trailer", "Grpc-Status")
+			rw.Header()["X-Twice"] = []string{"one", "two"}
+			_, _ = rw.Write(b)
+			rw.Header().Set("Grpc-Status", r.Trailer.Get("Sum"))
+		})
+		req, _ := http.NewRequest("POST", w.url("/"), io.NopCloser(bytes.NewReader([]byte("body"))))
+		req.Trailer = http.Header{"Sum": {"7"}}
+		req.Header.Set("X-User", name)
+		resp, err := w.client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || string(b) != "body" || resp.Trailer.Get("Grpc-Status") != "7" || len(resp.Header["X-Twice"]) != 2 {
+			t.Errorf("%s: %q, %v, %v, %v", name, b, resp.Header, resp.Trailer, err)
+		}
+	}
+}
+
+func TestLargeBodiesThroughTinyWindows(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	tiny := &http2.Server{MaxUploadBufferPerConnection: 65535, MaxUploadBufferPerStream: 100, MaxReadFrameSize: 1 << 14}
+	for _, name := range []string{"app", "ada"} {
+		w.serveBy(name, tiny, echo)
+		body := bytes.Repeat([]byte("0123456789abcdef"), 20<<10)
+		if _, got := w.do(w.client(), "POST", "/", bytes.NewReader(body), "X-User", name); got != string(body) {
+			t.Errorf("%s: %d bytes of %d", name, len(got), len(body))
+		}
+	}
+}
+
+func TestStalledStreamStallsNobody(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	release := make(chan struct{})
+	defer close(release)
+	h := func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stall" {
+			<-release
+			return
+		}
+		echo(rw, r)
+	}
+	// With Go's default a single stream may take the window of the connection.
+	fair := &http2.Server{MaxUploadBufferPerConnection: 1 << 20, MaxUploadBufferPerStream: 64 << 10}
+	w.serveBy("app", fair, h)
+	w.serveBy("ada", fair, h)
+	c := w.client()
+	ctx, cancel := context.WithCancel(t.Context())
+	var stalled sync.WaitGroup
+	defer stalled.Wait()
+	defer cancel()
+	for i := range 8 {
+		stalled.Go(func() {
+			req, _ := http.NewRequestWithContext(ctx, "POST", w.url("/stall"), endless{})
+			req.Header.Set("X-User", []string{"ada", "app"}[i%2])
+			if resp, err := c.Do(req); err == nil {
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond) // until their windows are full
+	body := bytes.Repeat([]byte("x"), 1<<20)
+	for _, name := range []string{"app", "ada"} {
+		if _, got := w.do(c, "POST", "/", bytes.NewReader(body), "X-User", name); len(got) != len(body) {
+			t.Errorf("%s: %d bytes", name, len(got))
+		}
+	}
+}
+
+// endless is a body without end.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
+
+func TestCancelReachesWhoAnswers(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	ended := make(chan string, 2)
+	for _, name := range []string{"app", "ada"} {
+		w.serve(name, func(rw http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(rw).Flush()
+			<-r.Context().Done()
+			ended <- name
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		req, _ := http.NewRequestWithContext(ctx, "GET", w.url("/"), nil)
+		req.Header.Set("X-User", name)
+		resp, err := w.client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		_ = resp.Body.Close()
+		select {
+		case got := <-ended:
+			if got != name {
+				t.Errorf("%s ended, not %s", got, name)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s never heard of it", name)
+		}
+	}
+}
+
+func TestResetReachesClient(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	for _, name := range []string{"app", "ada"} {
+		w.serve(name, func(rw http.ResponseWriter, r *http.Request) {
+			_, _ = rw.Write([]byte("half"))
+			_ = http.NewResponseController(rw).Flush()
+			panic(http.ErrAbortHandler)
+		})
+		req, _ := http.NewRequest("GET", w.url("/"), nil)
+		req.Header.Set("X-User", name)
+		resp, err := w.client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		var reset http2.StreamError
+		if !errors.As(err, &reset) || reset.Code != http2.ErrCodeInternal || string(b) != "half" {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+}
+
+func TestUnreachableLaptop(t *testing.T) {
+	toApp := steals("cai")
+	toApp.ToApp = true
+	w := newWorld(t, steals("ada"), toApp)
+	w.serve("app", echo)
+	c := w.client()
+	body := func() io.Reader { return bytes.NewReader(make([]byte, 200<<10)) }
+
+	resp, text := w.do(c, "GET", "/", nil, "X-User", "ada")
+	if resp.StatusCode != 502 || resp.Header.Get(steer.SteeredBy) != "ada" {
+		t.Errorf("%d, %v, %q", resp.StatusCode, resp.Header, text)
+	}
+	resp, _ = w.do(c, "POST", "/p.S/M", body(), "X-User", "ada", "Content-Type", "application/grpc+proto")
+	if resp.StatusCode != 200 || resp.Header.Get("Grpc-Status") != "14" || resp.Header.Get(steer.SteeredBy) != "ada" {
+		t.Errorf("gRPC: %d, %v", resp.StatusCode, resp.Header)
+	}
+	if _, text = w.do(c, "POST", "/", body(), "X-User", "cai"); len(text) != 200<<10 {
+		t.Errorf("the app got %d bytes", len(text))
+	}
+	// A laptop that does not speak HTTP/2 is as good as none.
+	w.raw("ada", func(nc net.Conn) { fmt.Fprint(nc, "HTTP/1.1 400 Bad Request\r\n\r\n") })
+	if resp, _ = w.do(c, "GET", "/", nil, "X-User", "ada"); resp.StatusCode != 502 {
+		t.Errorf("no HTTP/2: %d", resp.StatusCode)
+	}
+}
+
+func TestLaptopDiesInMidResponse(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	w.serve("app", says("from the pod"))
+	w.serve("ada", func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = rw.Write([]byte("half"))
+		_ = http.NewResponseController(rw).Flush()
+		<-r.Context().Done()
+	})
+	c := w.client()
+	req, _ := http.NewRequest("GET", w.url("/"), nil)
+	req.Header.Set("X-User", "ada")
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	_ = w.conns["ada"][0].Close()
+	w.mu.Unlock()
+	var reset http2.StreamError
+	if _, err = io.ReadAll(resp.Body); !errors.As(err, &reset) || reset.Code != http2.ErrCodeInternal {
+		t.Errorf("%v", err)
+	}
+	_ = resp.Body.Close()
+	if _, got := w.do(c, "GET", "/", nil); got != "from the pod" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestMirrorGetsCopies(t *testing.T) {
+	w := newWorld(t, mirrors("ada"))
+	w.serve("app", echo)
+	got := make(chan string, 10)
+	w.serve("ada", func(rw http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		got <- fmt.Sprintf("%s %s %d %s", r.Method, r.URL, len(b), r.Header.Get(steer.Mirrored))
+		_, _ = rw.Write(make([]byte, 300<<10)) // nobody reads it, and it is not in the way
+	})
+	c := w.client()
+	if _, text := w.do(c, "POST", "/mirror?a=1", bytes.NewReader(make([]byte, 100000))); len(text) != 100000 {
+		t.Errorf("%d bytes from the app", len(text))
+	}
+	select {
+	case s := <-got:
+		if s != "POST /mirror?a=1 100000 ada" {
+			t.Errorf("the copy is %q", s)
+		}
+	case <-time.After(patience):
+		t.Fatal("no copy")
+	}
+	if s := w.saw(func(s steer.Seen) bool { return s.Mirror }); s.Err != nil || s.Status != 200 || s.In != 100000 {
+		t.Errorf("seen: %+v", s)
+	}
+}
+
+func TestSlowMirrorCostsTheAppNothing(t *testing.T) {
+	w := newWorld(t, mirrors("ada"))
+	w.serve("app", echo)
+	release := make(chan struct{})
+	defer close(release)
+	w.serve("ada", func(http.ResponseWriter, *http.Request) { <-release })
+	c := w.client()
+	for range 3 {
+		if _, text := w.do(c, "POST", "/mirror", bytes.NewReader(make([]byte, 3<<20))); len(text) != 3<<20 {
+			t.Errorf("%d bytes from the app", len(text))
+		}
+	}
+	w.saw(func(s steer.Seen) bool { return s.Mirror && errors.Is(s.Err, errMirrorFull) })
+}
+
+func TestNotHTTP2IsTheAppsMatter(t *testing.T) {
+	for _, bytes := range []string{
+		"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		http2.ClientPreface + "\x00\x00\x01\x04\x00\x00\x00\x00\x00x", // SETTINGS of one byte
+		http2.ClientPreface + "GET / HTTP/1.1\r\n\r\n",
+		"PRI * HT",
+	} {
+		w := newWorld(t, steals("ada"))
+		w.raw("app", func(nc net.Conn) { _, _ = io.Copy(nc, nc) })
+		nc, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(nc, bytes)
+		closeWrite(nc)
+		_ = nc.SetDeadline(time.Now().Add(patience))
+		if b, err := io.ReadAll(nc); err != nil || string(b) != bytes {
+			t.Errorf("sent %q, back came %q, %v", bytes, b, err)
+		}
+		_ = nc.Close()
+	}
+}
+
+// An app that answers the preface by HTTP/1.1 gets it again, on a connection that
+// is the client's alone, and the client sees what it says.
+func TestAppWithoutHTTP2(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	w.raw("app", func(nc net.Conn) {
+		b := make([]byte, len(http2.ClientPreface))
+		_, _ = io.ReadFull(nc, b)
+		_, _ = io.WriteString(nc, "HTTP/1.1 505 No\r\n\r\n")
+		closeWrite(nc)
+		_, _ = io.Copy(io.Discard, nc)
+	})
+	nc, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_, _ = io.WriteString(nc, http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	b, err := io.ReadAll(nc)
+	if err != nil || string(b) != "HTTP/1.1 505 No\r\n\r\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func dialPlain(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
