@@ -180,7 +180,7 @@ func (b *Book) sightPeers(c circumstances, w World, p *Plan) {
 		p.wake(r.tick(c))
 		if r.state != running {
 			b.letGo(c.now, o.UID, r)
-			if b.outstayed(c.now, r.lease, o.Lease, p) {
+			if b.outstayed(c.now, r.lease, o.Lease, o.Lease < ciLease, p) {
 				p.DeletePeers = append(p.DeletePeers, i)
 			}
 		}
@@ -194,11 +194,12 @@ func (b *Book) sightPeers(c circumstances, w World, p *Plan) {
 }
 
 // outstayed reports whether an object that does not count any more may go, or
-// asks to be woken when it may. A short lease is a CI job's, and nobody comes
-// back for its objects.
-func (b *Book) outstayed(now time.Time, l lease, length time.Duration, p *Plan) bool {
+// asks to be woken when it may. Once expired, one that is litter has to go after
+// the length of its lease already: a CI job's (a short lease), for which nobody
+// comes back, and an Access whose Peer is gone.
+func (b *Book) outstayed(now time.Time, l lease, length time.Duration, litter bool, p *Plan) bool {
 	keep := b.config.Keep
-	if l.state == expired && length < ciLease {
+	if l.state == expired && litter {
 		keep = min(keep, length)
 	}
 	if now.Sub(l.deadline) >= keep {
@@ -306,7 +307,7 @@ func (l *lease) refusal(over string) Verdict {
 	return Verdict{Reason: podnet.ReasonExpired, Message: over, Renew: l.renew}
 }
 
-// orphanLease is how long an Access counts whose Peer is not there to say.
+// orphanLease is how long an Access counts whose Peer was never there to say.
 const orphanLease = 300 * time.Second
 
 // grant decides on every Access and adds the namespaces to the admitted.
@@ -321,14 +322,14 @@ func (b *Book) grant(c circumstances, w World, p *Plan, admitted map[string]int)
 	for i, o := range w.Accesses {
 		owner, exists := byName[o.Peer]
 		exists = exists && owner.User == o.User
-		length := orphanLease
-		if exists {
-			length = owner.Lease
-		}
 		r, known := b.accesses[o.UID]
 		if !known {
-			r = &accessRecord{}
+			r = &accessRecord{length: orphanLease}
 			b.accesses[o.UID] = r
+		}
+		length := r.length // as when the Peer was there
+		if exists {
+			length = owner.Lease
 		}
 		r.present, r.length = true, length
 		r.sight(c, o.Renew, length, o.Ended, !known)
@@ -337,7 +338,7 @@ func (b *Book) grant(c circumstances, w World, p *Plan, admitted map[string]int)
 		switch {
 		case r.state != running:
 			p.Accesses[i] = r.refusal("The access was not renewed in time.")
-			if b.outstayed(c.now, r.lease, length, p) {
+			if b.outstayed(c.now, r.lease, length, !exists || length < ciLease, p) {
 				p.DeleteAccesses = append(p.DeleteAccesses, i)
 			}
 		case !exists:

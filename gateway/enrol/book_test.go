@@ -336,6 +336,35 @@ func TestExpiredObjectsAreDeletedInTheEnd(t *testing.T) {
 	}
 }
 
+// An Access is written after its Peer, so its lease ends after it. When it has
+// outstayed, the Peer, which would say that it was a CI job's, is gone.
+func TestAccessIsDeletedAfterItsPeer(t *testing.T) {
+	s := begin(t)
+	s.world.Peers = []Peer{{UID: "uid-job", Name: "job", User: "ci", Created: s.now, Key: testKey(1), Lease: 120 * time.Second, Renew: 1}}
+	s.look()
+	s.after(time.Second)
+	s.open("shop", "job", "ci")
+	s.enrol("a", "alice", 2)
+	s.open("shop", "a", "alice")
+	s.after(119 * time.Second) // the Peer's lease is over,
+	s.after(time.Second)       // and the Access'
+	s.after(119 * time.Second)
+	if !slices.Equal(s.plan.DeletePeers, []int{0}) || len(s.plan.DeleteAccesses) > 0 {
+		t.Fatalf("delete peers %v and accesses %v, want the job's Peer", s.plan.DeletePeers, s.plan.DeleteAccesses)
+	}
+	s.remove("job")
+	s.remove("a") // its owner disconnected, and could not delete the Access
+	s.after(time.Second)
+	if !slices.Equal(s.plan.DeleteAccesses, []int{0}) {
+		t.Errorf("delete accesses %v, want the job's", s.plan.DeleteAccesses)
+	}
+	s.after(60 * time.Second) // hers is over
+	s.after(300 * time.Second)
+	if !slices.Equal(s.plan.DeleteAccesses, []int{0, 1}) {
+		t.Errorf("delete accesses %v, want both", s.plan.DeleteAccesses)
+	}
+}
+
 // BenchmarkPlan is one look at 1,000 peers with three Accesses each.
 func BenchmarkPlan(b *testing.B) {
 	book := NewBook(DefaultConfig())
