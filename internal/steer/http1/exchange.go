@@ -1,0 +1,60 @@
+package http1
+
+import (
+	"bytes"
+	"time"
+
+	"podnet.dev/internal/steer"
+)
+
+// exchange is a request and its response. The client's goroutine counts what is
+// sent, the one of the upstream that answers what comes back.
+type exchange struct {
+	rule       *steer.Rule // whose laptop answers; nil: the app does; guarded by conn.send
+	persistent bool        // the client may send more after this
+	head       []byte      // what is sent first, as the client sent it
+	response   Response
+	seen       steer.Seen
+	mirrors    []*mirror
+
+	consumed bool // some of the body was sent; guarded by conn.send
+
+	// Guarded by conn.mu.
+	up        *upstream // who answers; nil: nobody yet. Writers hold conn.send too
+	sent      bool      // the request is through
+	done      bool      // the response is through
+	untracked bool      // where the response ends is known only when it does
+	reported  bool
+}
+
+func newExchange(req *Request, d steer.Decision, head []byte) *exchange {
+	ex := &exchange{
+		rule: d.Steal, persistent: req.Persistent, head: head,
+		response: Response{Method: req.Method},
+		seen: steer.Seen{
+			Rule: d.Steal, Method: req.Method, Target: req.Target, Host: req.Host, Began: time.Now(),
+		},
+	}
+	if ex.rule != nil {
+		ex.head = bytes.Clone(head) // it may be sent once more
+	}
+	return ex
+}
+
+// repeatable reports whether the request may be sent again to a laptop that may
+// have seen it (RFC 9110, section 9.2.2).
+func (ex *exchange) repeatable() bool {
+	switch ex.seen.Method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return !ex.consumed
+	}
+	return false
+}
+
+// firstBytes is what an upstream gets first.
+func (c *conn) firstBytes(ex *exchange) []byte {
+	if ex.rule != nil && ex.rule.ClientAddress == steer.ClientByHeader {
+		return forwardedFor(ex.head, c.client.RemoteAddr())
+	}
+	return ex.head
+}

@@ -1,0 +1,297 @@
+package http1
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"podnet.dev/internal/steer"
+)
+
+const (
+	// maxMirrored is how many bytes of copies may wait for a laptop.
+	maxMirrored = 4 << 20
+	// pieceCost is what a piece of a copy counts besides its bytes.
+	pieceCost = 64
+)
+
+var errSlowMirror = errors.New("the laptop does not take the copies as fast as they come")
+
+// mirror sends copies of a connection's requests to one rule's laptop, one behind
+// the other, and reads what it answers. Whoever has a request only ever puts
+// pieces into its queue, and never waits.
+type mirror struct {
+	conn   *conn
+	rule   *steer.Rule
+	ctx    context.Context
+	cancel context.CancelFunc
+	wake   chan struct{} // the queue or closed has changed
+
+	mu     sync.Mutex
+	queue  []piece
+	size   int   // of the queue
+	closed bool  // no more will come
+	err    error // why it no longer takes copies
+
+	// Of run.
+	up   *upstream   // nil: there is no connection
+	stop func() bool // it from being closed when ctx ends
+	copy *mirrored   // the one that is sent
+}
+
+// piece is a part of a copy.
+type piece struct {
+	begins *mirrored // it is the first part of this one
+	b      []byte
+	ends   bool // it is the last part
+}
+
+// mirrored is one copy.
+type mirrored struct {
+	seen     steer.Seen
+	response Response
+	answered chan error
+}
+
+// openMirrors begins the copies of a request.
+func (c *conn) openMirrors(ex *exchange, rules []*steer.Rule, head []byte) {
+	for _, r := range rules {
+		m := c.mirrors[r]
+		if m == nil {
+			m = c.newMirror(r)
+		}
+		copy := &mirrored{seen: ex.seen, response: Response{Method: ex.seen.Method}, answered: make(chan error, 1)}
+		copy.seen.Rule, copy.seen.Mirror = r, true
+		if err := m.put(piece{begins: copy, b: insertAfterLine(head, steer.Mirrored, r.Owner)}); err != nil {
+			copy.seen.Err = err
+			c.see.Seen(copy.seen)
+			continue
+		}
+		ex.mirrors = append(ex.mirrors, m)
+	}
+}
+
+func (c *conn) newMirror(r *steer.Rule) *mirror {
+	m := &mirror{conn: c, rule: r, wake: make(chan struct{}, 1)}
+	// It outlives the connection, if only for a moment.
+	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(c.ctx))
+	if c.mirrors == nil {
+		c.mirrors = make(map[*steer.Rule]*mirror)
+	}
+	c.mirrors[r] = m
+	c.copies.Go(m.run)
+	return m
+}
+
+// mirror copies a part of the body.
+func (ex *exchange) mirror(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	for _, m := range ex.mirrors {
+		m.put(piece{b: slices.Clone(b)})
+	}
+}
+
+// endMirrors says that the request is through, or never will be.
+func (ex *exchange) endMirrors() {
+	for _, m := range ex.mirrors {
+		m.put(piece{ends: true})
+	}
+}
+
+// finishMirrors gives the copies that are left mirrorTime, or until ctx ends.
+func (c *conn) finishMirrors(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, mirrorTime)
+	defer cancel()
+	for _, m := range c.mirrors {
+		stop := context.AfterFunc(ctx, m.cancel)
+		defer stop()
+		m.close()
+	}
+	c.copies.Wait()
+}
+
+// put appends to the queue. An error says why no copies are taken any more.
+func (m *mirror) put(p piece) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return m.err
+	}
+	if m.size += len(p.b) + pieceCost; m.size > maxMirrored {
+		m.err = errSlowMirror
+		m.cancel()
+		return m.err
+	}
+	m.queue = append(m.queue, p)
+	m.changed()
+	return nil
+}
+
+func (m *mirror) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	m.changed()
+}
+
+func (m *mirror) changed() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next waits for a piece; false: there will be none.
+func (m *mirror) next() (piece, bool) {
+	for {
+		m.mu.Lock()
+		if len(m.queue) > 0 && m.ctx.Err() == nil {
+			p := m.queue[0]
+			m.queue = m.queue[1:]
+			m.size -= len(p.b) + pieceCost
+			m.mu.Unlock()
+			return p, true
+		}
+		closed := m.closed
+		m.mu.Unlock()
+		if closed || m.ctx.Err() != nil {
+			return piece{}, false
+		}
+		select {
+		case <-m.wake:
+		case <-m.ctx.Done():
+		}
+	}
+}
+
+// run sends until no more comes or the laptop is too slow.
+func (m *mirror) run() {
+	for {
+		p, ok := m.next()
+		if !ok {
+			break
+		}
+		m.send(p)
+	}
+	m.mu.Lock()
+	if m.err == nil {
+		m.err = io.ErrUnexpectedEOF
+	}
+	left := m.queue
+	m.mu.Unlock()
+	m.fail(m.err)
+	m.hangUp()
+	for _, p := range left {
+		if p.begins != nil {
+			m.tell(p.begins, m.err)
+		}
+	}
+	m.cancel()
+}
+
+// send sends a piece. Copies do not overtake each other, and each waits for the
+// response to the one before it, as from the simplest of clients.
+func (m *mirror) send(p piece) {
+	if p.begins != nil {
+		m.begin(p.begins)
+	}
+	if m.copy == nil {
+		return // it has failed
+	}
+	if len(p.b) > 0 {
+		if _, err := m.up.conn.Write(p.b); err != nil {
+			m.fail(err)
+			return
+		}
+		m.copy.seen.In += int64(len(p.b))
+	}
+	if !p.ends {
+		return
+	}
+	err := <-m.copy.answered
+	if err != nil || !m.copy.response.Persistent || m.copy.response.Upgraded {
+		m.hangUp()
+	}
+	m.tell(m.copy, err)
+	m.copy = nil
+}
+
+// begin finds a connection for a copy.
+func (m *mirror) begin(copy *mirrored) {
+	if m.up != nil && !quiet(m.up.conn) {
+		m.hangUp()
+	}
+	if m.up == nil {
+		up, err := m.conn.dial(m.ctx, m.rule)
+		if err != nil {
+			m.tell(copy, err)
+			return
+		}
+		m.up, m.stop = up, context.AfterFunc(m.ctx, func() { up.conn.Close() })
+	}
+	m.copy = copy
+	conn := m.up.conn
+	go func() { copy.answered <- copy.readResponse(conn) }()
+}
+
+// quiet reports whether an idle connection is still there and says nothing.
+func quiet(conn net.Conn) bool {
+	conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+	defer conn.SetReadDeadline(time.Time{})
+	_, err := conn.Read(make([]byte, 1))
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// readResponse throws a response away.
+func (c *mirrored) readResponse(conn net.Conn) error {
+	in := newBuffer(nil)
+	defer in.free()
+	for {
+		if err := in.fill(conn); err != nil {
+			if err == io.EOF && !c.response.UntilEnd {
+				err = io.ErrUnexpectedEOF
+			} else if err == io.EOF {
+				err = nil
+			}
+			return err
+		}
+		_, done, err := c.response.Feed(in.bytes())
+		if done || err != nil {
+			return err
+		}
+		in.skip(len(in.bytes()))
+	}
+}
+
+// fail gives up the copy that is sent, if there is one.
+func (m *mirror) fail(err error) {
+	if m.copy == nil {
+		return
+	}
+	m.hangUp()
+	<-m.copy.answered
+	m.tell(m.copy, err)
+	m.copy = nil
+}
+
+func (m *mirror) hangUp() {
+	if m.up != nil {
+		m.stop()
+		m.up.conn.Close()
+		m.up = nil
+	}
+}
+
+func (m *mirror) tell(copy *mirrored, err error) {
+	copy.seen.Err = err
+	copy.seen.Status = copy.response.Status
+	copy.seen.Took = time.Since(copy.seen.Began)
+	m.conn.see.Seen(copy.seen)
+}

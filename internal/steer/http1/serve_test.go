@@ -1,0 +1,423 @@
+package http1
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"podnet.dev/internal/steer"
+)
+
+// town is a pod's port that is steered, with its app and its laptops, each on a
+// loopback address.
+type town struct {
+	t       *testing.T
+	addr    string // where clients connect to
+	app     string
+	port    *steer.Port
+	laptops map[string]string // by owner
+	cancel  context.CancelFunc
+
+	mu     sync.Mutex
+	seen   []steer.Seen
+	errs   []error // of Serve
+	dialed map[string]int
+}
+
+var errNoLaptop = errors.New("no such laptop")
+
+func (w *town) App(ctx context.Context) (net.Conn, error) { return w.dial(ctx, "app", w.app) }
+
+func (w *town) Laptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
+	return w.dial(ctx, r.Owner, w.laptops[r.Owner])
+}
+
+func (w *town) dial(ctx context.Context, who, addr string) (net.Conn, error) {
+	w.mu.Lock()
+	w.dialed[who]++
+	w.mu.Unlock()
+	if addr == "" {
+		return nil, errNoLaptop
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", addr)
+}
+
+func (w *town) dials(who string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dialed[who]
+}
+
+func (w *town) Seen(s steer.Seen) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, s)
+}
+
+// until waits for something that was seen.
+func (w *town) until(what string, ok func(steer.Seen) bool) steer.Seen {
+	w.t.Helper()
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(5 * time.Millisecond) {
+		w.mu.Lock()
+		for _, s := range w.seen {
+			if ok(s) {
+				w.mu.Unlock()
+				return s
+			}
+		}
+		w.mu.Unlock()
+	}
+	w.t.Fatalf("%s: not seen: %+v", what, w.seen)
+	return steer.Seen{}
+}
+
+// newTown steers to app, an address, by rules.
+func newTown(t *testing.T, app string, rules ...steer.Rule) *town {
+	t.Helper()
+	set, err := steer.Compile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &town{
+		t: t, addr: l.Addr().String(), app: app, cancel: cancel,
+		port: set.Port(steer.TCP, 8080), laptops: map[string]string{}, dialed: map[string]int{},
+	}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				err := Serve(ctx, conn, nil, w.port, w, w)
+				w.mu.Lock()
+				w.errs = append(w.errs, err)
+				w.mu.Unlock()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		l.Close()
+		conns.Wait()
+	})
+	return w
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// serveHTTP runs net/http's server.
+func serveHTTP(t *testing.T, h http.HandlerFunc) string {
+	l := listen(t)
+	s := &http.Server{Handler: h}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	return l.Addr().String()
+}
+
+// serveRaw gives each connection to f and closes it behind f.
+func serveRaw(t *testing.T, f func(*net.TCPConn)) string {
+	l := listen(t)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(20 * time.Second))
+				f(conn.(*net.TCPConn))
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	return l.Addr().String()
+}
+
+func named(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %s %s", name, r.Method, r.RequestURI, body)
+	}
+}
+
+// steal is ada's rule for requests with "x-user: ada".
+func steal() steer.Rule {
+	return steer.Rule{
+		Name: "ada-cart", Owner: "ada", Protocol: steer.TCP, Port: 8080, Mode: steer.Steal,
+		Matches: []steer.Match{{Headers: []steer.Condition{{Name: "x-user", Value: "ada"}}}},
+	}
+}
+
+const forAda = "x-user: ada\r\n"
+
+func dial(t *testing.T, addr string) *net.TCPConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	t.Cleanup(func() { conn.Close() })
+	return conn.(*net.TCPConn)
+}
+
+// client is a keep-alive connection.
+type client struct {
+	t *testing.T
+	*net.TCPConn
+	r *bufio.Reader
+}
+
+func (w *town) client() *client {
+	conn := dial(w.t, w.addr)
+	return &client{w.t, conn, bufio.NewReader(conn)}
+}
+
+func (c *client) send(s string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// want reads a response and its body.
+func (c *client) want(status int, body string) *http.Response {
+	c.t.Helper()
+	r, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		c.t.Fatalf("for %q: %v", body, err)
+	}
+	b, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != status || strings.TrimSpace(string(b)) != body {
+		c.t.Fatalf("%d %q, want %d %q; %v", r.StatusCode, b, status, body, err)
+	}
+	return r
+}
+
+func (c *client) wantEnd() {
+	c.t.Helper()
+	if b, err := io.ReadAll(c.r); err != nil || len(b) > 0 {
+		c.t.Fatalf("%q, %v; want the end", b, err)
+	}
+}
+
+func get(path, fields string) string {
+	return "GET " + path + " HTTP/1.1\r\nHost: cart\r\n" + fields + "\r\n"
+}
+
+func post(path, fields, body string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: cart\r\n%sContent-Length: %d\r\n\r\n%s", path, fields, len(body), body)
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestEachRequestGoesWhereItBelongs(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), steal())
+	w.laptops["ada"] = serveHTTP(t, named("ada"))
+	c := w.client()
+	for range 3 {
+		c.send(get("/a", ""))
+		c.want(200, "app GET /a")
+		c.send(get("/b", forAda))
+		c.want(200, "ada GET /b")
+		c.send(post("/c", forAda, "hello"))
+		c.want(200, "ada POST /c hello")
+		c.send(post("/d", "", "hello"))
+		c.want(200, "app POST /d hello")
+	}
+	if a, l := w.dials("app"), w.dials("ada"); a != 1 || l != 1 {
+		t.Errorf("%d connections to the app, %d to the laptop", a, l)
+	}
+	s := w.until("the stolen one", func(s steer.Seen) bool { return s.Target == "/c" })
+	if s.Rule == nil || s.Rule.Owner != "ada" || s.Status != 200 || s.Method != "POST" || s.Host != "cart" || s.Err != nil ||
+		s.In != int64(len(post("/c", forAda, "hello"))) || s.Out == 0 {
+		t.Errorf("seen %+v", s)
+	}
+	s = w.until("the passed one", func(s steer.Seen) bool { return s.Target == "/d" })
+	if s.Rule != nil || s.Status != 200 || s.In != int64(len(post("/d", "", "hello"))) {
+		t.Errorf("seen %+v", s)
+	}
+}
+
+func TestPipelineKeepsItsOrder(t *testing.T) {
+	slow := func(name string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "slow") {
+				time.Sleep(50 * time.Millisecond)
+			}
+			named(name)(w, r)
+		}
+	}
+	w := newTown(t, serveHTTP(t, slow("app")), steal())
+	w.laptops["ada"] = serveHTTP(t, slow("ada"))
+	c := w.client()
+	c.send(get("/1slow", "") + post("/2", "", "x") + get("/3slow", forAda) + post("/4", forAda, "yy") + get("/5", "") + get("/6", ""))
+	for _, want := range []string{"app GET /1slow", "app POST /2 x", "ada GET /3slow", "ada POST /4 yy", "app GET /5", "app GET /6"} {
+		c.want(200, want)
+	}
+	c.CloseWrite()
+	c.wantEnd()
+}
+
+func TestFirstBytesThatWereSniffed(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), steal())
+	here, there := net.Pipe()
+	done := make(chan error)
+	go func() { done <- Serve(t.Context(), there, []byte(get("/a", "")[:9]), w.port, w, w) }()
+	go io.WriteString(here, get("/a", "")[9:])
+	r, err := http.ReadResponse(bufio.NewReader(here), nil)
+	if err != nil || r.StatusCode != 200 {
+		t.Fatal(r, err)
+	}
+	here.Close()
+	<-done
+}
+
+func TestContinueAndLargeBodies(t *testing.T) {
+	size := 3 << 20
+	count := func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, err)
+	}
+	w := newTown(t, serveHTTP(t, count), steal())
+	w.laptops["ada"] = serveHTTP(t, count)
+	tr := &http.Transport{ExpectContinueTimeout: 10 * time.Second}
+	defer tr.CloseIdleConnections()
+	for _, user := range []string{"ada", "bob", "ada"} {
+		for _, chunked := range []bool{false, true} {
+			req, _ := http.NewRequest("POST", "http://"+w.addr, io.LimitReader(zeros{}, int64(size)))
+			if !chunked {
+				req.ContentLength = int64(size)
+			}
+			req.Header.Set("Expect", "100-continue")
+			req.Header.Set("X-User", user)
+			res, err := tr.RoundTrip(req)
+			if err != nil {
+				t.Fatal(user, chunked, err)
+			}
+			b, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			if string(b) != fmt.Sprint(size, error(nil)) {
+				t.Errorf("%s, chunked %t: %s", user, chunked, b)
+			}
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// A response may be through before the request is.
+func TestEarlyResponse(t *testing.T) {
+	early := func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+			if _, err := io.Copy(io.Discard, req.Body); err != nil {
+				return
+			}
+		}
+	}
+	w := newTown(t, serveRaw(t, early), steal())
+	w.laptops["ada"] = serveRaw(t, early)
+	for _, fields := range []string{"", forAda} {
+		c := w.client()
+		for range 2 {
+			c.send(strings.TrimSuffix(post("/", fields, "0123456789"), "56789"))
+			c.want(413, "")
+			c.send("56789")
+		}
+	}
+}
+
+func TestUpgrade(t *testing.T) {
+	echo := func(name string) string {
+		return serveRaw(t, func(c *net.TCPConn) {
+			r := bufio.NewReader(c)
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"+name)
+			io.Copy(c, r)
+		})
+	}
+	w := newTown(t, echo("app"), steal())
+	w.laptops["ada"] = echo("ada")
+	for name, fields := range map[string]string{"app": "", "ada": forAda} {
+		c := w.client()
+		c.send(get("/", fields+"Upgrade: echo\r\nConnection: Upgrade\r\n"))
+		if r, err := http.ReadResponse(c.r, nil); err != nil || r.StatusCode != 101 {
+			t.Fatal(name, r, err)
+		}
+		c.send(get("/", forAda) + "\x00\n")
+		c.CloseWrite()
+		got, err := io.ReadAll(c.r)
+		if want := name + get("/", forAda) + "\x00\n"; err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		s := w.until("the upgrade", func(s steer.Seen) bool { return s.Status == 101 && (s.Rule != nil) == (fields != "") })
+		if s.Err != nil || s.Out < int64(len(got)) {
+			t.Errorf("seen %+v", s)
+		}
+	}
+}
+
+// What a client sends behind a request for an upgrade that was not granted is
+// HTTP again.
+func TestUpgradeThatIsNotGranted(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), steal())
+	w.laptops["ada"] = serveHTTP(t, named("ada"))
+	c := w.client()
+	const h2c = "Upgrade: h2c\r\nConnection: Upgrade\r\n"
+	c.send(get("/1", h2c) + get("/2", forAda+h2c) + get("/3", ""))
+	c.want(200, "app GET /1")
+	c.want(200, "ada GET /2")
+	c.want(200, "app GET /3")
+}
+
+func TestEndOfContext(t *testing.T) {
+	block := func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	w := newTown(t, serveHTTP(t, block), steal())
+	w.laptops["ada"] = serveHTTP(t, block)
+	idle, app, laptop := w.client(), w.client(), w.client()
+	app.send(get("/", ""))
+	laptop.send(get("/", forAda))
+	for w.dials("app") == 0 || w.dials("ada") == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	w.cancel()
+	for _, c := range []*client{idle, app, laptop} {
+		if b, _ := io.ReadAll(c.r); len(b) > 0 {
+			t.Errorf("%q", b)
+		}
+	}
+}
