@@ -28,6 +28,7 @@ var doors = []door{
 	{"sigs.k8s.io/controller-runtime", []string{"client/cluster", "gateway", "dnsproxy/kube", "e2e"}, "Kubernetes is reached from few places"},
 	{"github.com/pion/stun", []string{"internal/transport", "e2e"}, "STUN is asked from WireGuard's own socket"},
 	{"github.com/vishvananda/netlink", []string{"client/router", "client/helper", "client/netwatch", "e2e"}, "only the privileged half changes the host; netwatch reads"},
+	{"github.com/google/nftables", []string{"gateway/agent"}, "only the agent translates addresses, in its pod"},
 	{"github.com/godbus/dbus", []string{"client/osdns"}, "the bus is spoken to about DNS only"},
 }
 
@@ -50,6 +51,8 @@ var apart = []struct{ from, to, why string }{
 	{"client/helper", "github.com/miekg/dns", "the privileged half parses no network input"},
 	{"client/helper", "net/http", "the privileged half is no HTTP client"},
 	{"gateway/forward", "k8s.io", "flows know nothing of Kubernetes"},
+	{"gateway/agent", "k8s.io", "the agent in a pod must be small"},
+	{"internal/steer", module + "internal/transport", "what is decided knows no paths"},
 	{"internal/netstack", "k8s.io", "the stack knows nothing of Kubernetes"},
 	{"internal/transport", "k8s.io", "paths know nothing of Kubernetes"},
 	{"internal/paths", "net", "the choice of a path is pure"},
