@@ -47,17 +47,8 @@ func (c *conn) readFrame(h http2.FrameHeader) error {
 	end := false
 	switch f := frame.(type) {
 	case *http2.HeadersFrame:
-		c.dec.begin()
-		err, end = c.dec.fragment(f.HeaderBlockFragment()), f.StreamEnded()
-		for done := f.HeadersEnded(); err == nil && !done; {
-			frame, err = c.reader.ReadFrame() // the Framer takes nothing but CONTINUATION
-			if more, ok := frame.(*http2.ContinuationFrame); err == nil && ok {
-				err, done = c.dec.fragment(more.HeaderBlockFragment()), more.HeadersEnded()
-			}
-		}
-		if err == nil {
-			b, err = c.dec.finish()
-		}
+		end = f.StreamEnded()
+		b, err = c.readBlock(f)
 	case *http2.PushPromiseFrame:
 		err = http2.ConnectionError(http2.ErrCodeProtocol) // we said that we want none
 	}
@@ -98,6 +89,26 @@ func (c *conn) readFrame(h http2.FrameHeader) error {
 		c.goAwayLocked(&goAway{f.LastStreamID, f.ErrCode, slices.Clone(f.DebugData()[:min(len(f.DebugData()), maxDebug)])})
 	}
 	return nil
+}
+
+// readBlock reads the header block that begins with f. The Framer takes nothing
+// but CONTINUATION in it.
+func (c *conn) readBlock(f *http2.HeadersFrame) (block, error) {
+	c.dec.begin()
+	err := c.dec.fragment(f.HeaderBlockFragment())
+	for done := f.HeadersEnded(); !done && err == nil; {
+		var frame http2.Frame
+		if frame, err = c.reader.ReadFrame(); err != nil {
+			break
+		}
+		more := frame.(*http2.ContinuationFrame)
+		done = more.HeadersEnded()
+		err = c.dec.fragment(more.HeaderBlockFragment())
+	}
+	if err != nil {
+		return block{}, err
+	}
+	return c.dec.finish()
 }
 
 // countLocked holds the other end to the limits on frames that only make work.

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = 10 * time.Second
 
 // world is a pod with its agent on the loopback: an app, and the laptops of some
 // people, each a real HTTP/2 server.
@@ -86,6 +86,7 @@ func (w *world) saw(want func(steer.Seen) bool) steer.Seen {
 // newWorld has the agent steer by rules.
 func newWorld(t *testing.T, rules ...steer.Rule) *world {
 	t.Helper()
+	rules = append(rules, steals("nobody"))
 	for i := range rules {
 		rules[i].Protocol, rules[i].Port = steer.TCP, 8080
 	}
