@@ -96,10 +96,12 @@ func (c *conn) carry(req *Request) (done bool, err error) {
 	begun = begun[:req.Size+n]
 
 	d := c.port.Decide(&req.Head)
+	room := maxPending
 	if d.Steal != nil {
-		c.wait(0, func() bool { return len(c.pending) == 0 })
+		room = 1 // its response comes from elsewhere, and behind all others
 		begun = begun[:req.Size]
 	}
+	c.wait(0, func() bool { return len(c.pending) < room })
 	ex := newExchange(req, d, begun)
 	ex.sent = through && n == 0
 	ex.consumed = len(begun) > req.Size
@@ -107,6 +109,7 @@ func (c *conn) carry(req *Request) (done bool, err error) {
 	if !c.push(ex) {
 		return false, nil
 	}
+	defer c.allSent(ex)
 	c.openMirrors(ex, d.Mirrors, begun[:req.Size])
 	ex.mirror(begun[req.Size:])
 	switch {
@@ -153,7 +156,6 @@ func (c *conn) carryBody(ex *exchange, body *Body, through bool) (done bool, err
 		through = end
 	}
 	ex.endMirrors()
-	c.allSent(ex)
 	return false, nil
 }
 

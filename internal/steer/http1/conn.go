@@ -135,7 +135,7 @@ func (c *conn) complete(ex *exchange, isLast bool) {
 	c.changed()
 }
 
-// allSent takes note that a request is through.
+// allSent takes note that no more of a request is sent.
 func (c *conn) allSent(ex *exchange) {
 	c.mu.Lock()
 	ex.sent = true

@@ -21,7 +21,7 @@ type exchange struct {
 
 	// Guarded by conn.mu.
 	up        *upstream // who answers; nil: nobody yet. Writers hold conn.send too
-	sent      bool      // the request is through
+	sent      bool      // no more of the request is sent
 	done      bool      // the response is through
 	untracked bool      // where the response ends is known only when it does
 	reported  bool

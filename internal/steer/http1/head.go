@@ -95,31 +95,32 @@ func frame(fields []steer.Field, minor byte) (framing, error) {
 	f := framing{length: -1, persistent: minor == '1'}
 	var closes bool
 	for _, field := range fields {
-		switch value := field.Value; strings.ToLower(field.Name) {
-		case "content-length":
+		name, value := field.Name, field.Value
+		switch {
+		case isName(name, "content-length"):
 			n, ok := parseLength(value)
 			if !ok || f.length >= 0 {
 				return f, Doubt("its Content-Length")
 			}
 			f.length = n
-		case "transfer-encoding":
+		case isName(name, "transfer-encoding"):
 			if value != "chunked" || f.chunked || minor == '0' {
 				return f, Doubt("its Transfer-Encoding")
 			}
 			f.chunked = true
-		case "trailer":
+		case isName(name, "trailer"):
 			for name := range strings.SplitSeq(strings.ToLower(value), ",") {
 				switch strings.Trim(name, " \t") {
 				case "content-length", "transfer-encoding", "trailer":
 					return f, Doubt("a trailer that would frame it")
 				}
 			}
-		case "host":
+		case isName(name, "host"):
 			f.hosts++
 			f.host = value
-		case "upgrade":
+		case isName(name, "upgrade"):
 			f.upgrade = true
-		case "connection":
+		case isName(name, "connection"):
 			for option := range strings.SplitSeq(strings.ToLower(value), ",") {
 				switch strings.Trim(option, " \t") {
 				case "close":
@@ -135,6 +136,11 @@ func frame(fields []steer.Field, minor byte) (framing, error) {
 	}
 	f.persistent = f.persistent && !closes
 	return f, nil
+}
+
+// isName reports whether a token is a field's name, which has no case.
+func isName(token, name string) bool {
+	return len(token) == len(name) && strings.EqualFold(token, name)
 }
 
 // body is the body that the fields alone tell of; none is what there is when

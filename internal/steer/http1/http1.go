@@ -25,6 +25,8 @@ const (
 	// lingerTime is how long what a client still sends is thrown away after the
 	// last response, lest a reset overtake it (RFC 9112, section 9.6).
 	lingerTime = time.Second
+	// maxPending is how many requests may wait for their responses.
+	maxPending = 1000
 	// mirrorTime is how long copies may take after their connection has ended.
 	mirrorTime = 5 * time.Second
 )

@@ -28,15 +28,14 @@ var errSlowMirror = errors.New("the laptop does not take the copies as fast as t
 type mirror struct {
 	conn   *conn
 	rule   *steer.Rule
-	ctx    context.Context
-	cancel context.CancelFunc
+	ctx    context.Context // its cause is why no copies are taken any more
+	cancel context.CancelCauseFunc
 	wake   chan struct{} // the queue or closed has changed
 
 	mu     sync.Mutex
 	queue  []piece
-	size   int   // of the queue
-	closed bool  // no more will come
-	err    error // why it no longer takes copies
+	size   int  // of the queue
+	closed bool // no more will come
 
 	// Of run.
 	up   *upstream   // nil: there is no connection
@@ -79,7 +78,7 @@ func (c *conn) openMirrors(ex *exchange, rules []*steer.Rule, head []byte) {
 func (c *conn) newMirror(r *steer.Rule) *mirror {
 	m := &mirror{conn: c, rule: r, wake: make(chan struct{}, 1)}
 	// It outlives the connection, if only for a moment.
-	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(c.ctx))
+	m.ctx, m.cancel = context.WithCancelCause(context.WithoutCancel(c.ctx))
 	if c.mirrors == nil {
 		c.mirrors = make(map[*steer.Rule]*mirror)
 	}
@@ -110,7 +109,7 @@ func (c *conn) finishMirrors(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, mirrorTime)
 	defer cancel()
 	for _, m := range c.mirrors {
-		stop := context.AfterFunc(ctx, m.cancel)
+		stop := context.AfterFunc(ctx, func() { m.cancel(ctx.Err()) })
 		defer stop()
 		m.close()
 	}
@@ -121,14 +120,13 @@ func (c *conn) finishMirrors(ctx context.Context) {
 func (m *mirror) put(p piece) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.err != nil {
-		return m.err
+	if m.size+len(p.b)+pieceCost > maxMirrored {
+		m.cancel(errSlowMirror)
 	}
-	if m.size += len(p.b) + pieceCost; m.size > maxMirrored {
-		m.err = errSlowMirror
-		m.cancel()
-		return m.err
+	if m.ctx.Err() != nil {
+		return context.Cause(m.ctx)
 	}
+	m.size += len(p.b) + pieceCost
 	m.queue = append(m.queue, p)
 	m.changed()
 	return nil
@@ -180,20 +178,17 @@ func (m *mirror) run() {
 		}
 		m.send(p)
 	}
-	m.mu.Lock()
-	if m.err == nil {
-		m.err = io.ErrUnexpectedEOF
-	}
-	left := m.queue
-	m.mu.Unlock()
-	m.fail(m.err)
+	m.fail(io.ErrUnexpectedEOF)
 	m.hangUp()
-	for _, p := range left {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.queue { // there is something only when ctx is over
 		if p.begins != nil {
-			m.tell(p.begins, m.err)
+			m.tell(p.begins, context.Cause(m.ctx))
 		}
 	}
-	m.cancel()
+	m.queue = nil
+	m.cancel(nil)
 }
 
 // send sends a piece. Copies do not overtake each other, and each waits for the
@@ -290,6 +285,9 @@ func (m *mirror) hangUp() {
 }
 
 func (m *mirror) tell(copy *mirrored, err error) {
+	if err != nil && m.ctx.Err() != nil {
+		err = context.Cause(m.ctx)
+	}
 	copy.seen.Err = err
 	copy.seen.Status = copy.response.Status
 	copy.seen.Took = time.Since(copy.seen.Began)

@@ -51,7 +51,7 @@ func (p *RequestParser) Parse(b []byte) (Request, bool, error) {
 
 // request makes a request of its first line and its other lines.
 func (l requestLine) request(lines string) (Request, error) {
-	fields, err := appendFields(nil, lines)
+	fields, err := appendFields(make([]steer.Field, 0, 16), lines)
 	if err != nil {
 		return Request{}, err
 	}

@@ -13,7 +13,10 @@ import (
 type upstream struct {
 	conn net.Conn
 	rule *steer.Rule // of the laptop; nil: it is the app
-	used bool        // for an earlier request; guarded by conn.mu
+
+	// Guarded by conn.mu.
+	used bool // for an earlier request
+	last bool // a response of it was the last one
 }
 
 // start finds the upstream of an exchange and sends it the first bytes. It returns
@@ -190,7 +193,14 @@ func (c *conn) answered(ex *exchange, u *upstream) {
 		c.mu.Unlock()
 		return
 	}
-	c.complete(ex, u.rule != nil && !(ex.persistent && ex.response.Persistent))
+	isLast := !ex.persistent || !ex.response.Persistent
+	if u.rule == nil { // the app itself says when its connection has ended
+		c.mu.Lock()
+		u.last = u.last || isLast
+		c.mu.Unlock()
+		isLast = false
+	}
+	c.complete(ex, isLast)
 }
 
 // gone does what has to be done when u sends no more, io.EOF, or is broken.
@@ -204,7 +214,7 @@ func (c *conn) gone(u *upstream, err error) {
 		c.mu.Unlock()
 	case u.rule != nil:
 		c.laptopGone(u, err)
-	case len(c.pending) > 0 && c.pending[0].up == u || len(c.pending) == 0 && len(c.laptops) == 0:
+	case c.isClientsEnd(u):
 		c.spliceLocked(u, nil)
 		c.mu.Unlock()
 		c.endClient(err)
@@ -215,6 +225,16 @@ func (c *conn) gone(u *upstream, err error) {
 		c.mu.Unlock()
 		u.conn.Close()
 	}
+}
+
+// isClientsEnd reports whether with the app, u, the client's connection ends too:
+// when something of it was to come, when it had said so, and when there is nobody
+// else. mu is held.
+func (c *conn) isClientsEnd(u *upstream) bool {
+	if len(c.pending) > 0 {
+		return c.pending[0].up == u
+	}
+	return u.last || len(c.laptops) == 0
 }
 
 // endClient passes on to the client how the only one that could answer has ended.

@@ -1,0 +1,246 @@
+package http1
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"podnet.dev/internal/steer"
+)
+
+func TestLaptopThatDoesNotAnswer(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), steal())
+	c := w.client()
+	const refused = "podnet: this request is steered to the laptop of ada, which does not answer"
+	c.send(get("/1", forAda))
+	if r := c.want(502, refused); r.Header.Get(steer.SteeredBy) != "ada" {
+		t.Error(r.Header)
+	}
+	c.send(get("/2", "")) // the connection is as good as before
+	c.want(200, "app GET /2")
+	s := w.until("the refusal", func(s steer.Seen) bool { return s.Target == "/1" })
+	if s.Status != 502 || s.Err == nil || s.Rule == nil {
+		t.Errorf("seen %+v", s)
+	}
+	c.send(post("/3", forAda, "x"))
+	if r := c.want(502, refused); !r.Close {
+		t.Error("a request that nobody reads does not end the connection")
+	}
+	c.wantEnd()
+	w.until("the second refusal", func(s steer.Seen) bool { return s.Target == "/3" && s.Status == 502 })
+}
+
+func TestAppForLaptopThatDoesNotAnswer(t *testing.T) {
+	rule := steal()
+	rule.ToApp = true
+	w := newTown(t, serveHTTP(t, named("app")), rule)
+	c := w.client()
+	c.send(get("/1", forAda) + post("/2", forAda, "hello"))
+	c.want(200, "app GET /1")
+	c.want(200, "app POST /2 hello")
+	w.until("the failure", func(s steer.Seen) bool { return s.Target == "/1" && s.Rule != nil && s.Err != nil })
+	w.until("the answer", func(s steer.Seen) bool { return s.Target == "/1" && s.Rule == nil && s.Status == 200 })
+
+	// The same when it dies before it has said anything.
+	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) { http.ReadRequest(bufio.NewReader(c)) })
+	c.send(get("/3", forAda))
+	c.want(200, "app GET /3")
+	c.send(get("/4", ""))
+	c.want(200, "app GET /4")
+	c.send(post("/5", forAda, "has had the body"))
+	c.want(502, "podnet: this request is steered to the laptop of ada, which does not answer")
+}
+
+func TestLaptopThatDies(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), steal())
+	for name, reset := range map[string]bool{"ends": false, "is reset": true} {
+		w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) {
+			if reset {
+				c.SetLinger(0)
+			}
+			r := bufio.NewReader(c)
+			http.ReadRequest(r)
+			io.WriteString(c, ok)
+			http.ReadRequest(r)
+			io.WriteString(c, ok[:len(ok)-1])
+			time.Sleep(20 * time.Millisecond)
+		})
+		c := w.client()
+		c.send(get("/", forAda))
+		c.want(200, "ok")
+		c.send(get("/", forAda))
+		if b, err := io.ReadAll(c.r); err == nil || !strings.HasPrefix(ok, string(b)) {
+			t.Errorf("the laptop's connection %s: %q, %v; want a reset", name, b, err)
+		}
+	}
+	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) { http.ReadRequest(bufio.NewReader(c)) })
+	c := w.client()
+	c.send(get("/", forAda))
+	c.want(502, "podnet: this request is steered to the laptop of ada, which does not answer")
+	c.send(get("/", ""))
+	c.want(200, "app GET /")
+}
+
+// A server may end an idle connection as a request is on its way.
+func TestStaleLaptopConnection(t *testing.T) {
+	w := newTown(t, "", steal())
+	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		http.ReadRequest(r)
+		io.WriteString(c, ok)
+		http.ReadRequest(r)
+	})
+	c := w.client()
+	c.send(get("/1", forAda))
+	c.want(200, "ok")
+	c.send(get("/2", forAda))
+	c.want(200, "ok")
+	if n := w.dials("ada"); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+	c.send("POST /3 HTTP/1.1\r\nHost: a\r\n" + forAda + "\r\n") // is not to be repeated
+	c.want(502, "podnet: this request is steered to the laptop of ada, which does not answer")
+}
+
+// The app's timeouts know nothing of the laptop's requests, nor does the client
+// of the app's.
+func TestAppEndsWhileLaptopIsUsed(t *testing.T) {
+	l := listen(t)
+	s := &http.Server{Handler: named("app"), IdleTimeout: 20 * time.Millisecond}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	w := newTown(t, l.Addr().String(), steal())
+	w.laptops["ada"] = serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(100 * time.Millisecond)
+		named("ada")(w, r)
+	})
+	c := w.client()
+	for range 2 {
+		c.send(get("/1", "") + get("/2", forAda))
+		c.want(200, "app GET /1")
+		c.want(200, "ada GET /2")
+	}
+	if n := w.dials("app"); n != 2 {
+		t.Errorf("%d connections to the app", n)
+	}
+}
+
+// It has a reason to end when it was asked to.
+func TestAppEndsAsItWasAsked(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), steal())
+	w.laptops["ada"] = serveHTTP(t, named("ada"))
+	c := w.client()
+	c.send(get("/1", forAda))
+	c.want(200, "ada GET /1")
+	c.send("GET /2 HTTP/1.0\r\n\r\n")
+	c.want(200, "app GET /2")
+	c.wantEnd()
+}
+
+// The client's connection ends when a server would have ended it.
+func TestLastResponse(t *testing.T) {
+	for _, c := range []struct{ name, request, response, body string }{
+		{"close of the client", get("/", forAda+"Connection: close\r\n"), ok, "ok"},
+		{"close of the laptop", get("/", forAda), "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "ok"},
+		{"1.0", "GET / HTTP/1.0\r\n" + forAda + "\r\n", ok, "ok"},
+		{"until the end", get("/", forAda), "HTTP/1.1 200 OK\r\n\r\nok", "ok"},
+		{"odd", get("/", forAda), "HTTP/1.1 200 OK\nConnection: close\n\nok", "ok"},
+	} {
+		w := newTown(t, "", steal())
+		w.laptops["ada"] = serveRaw(t, func(conn *net.TCPConn) {
+			http.ReadRequest(bufio.NewReader(conn))
+			io.WriteString(conn, c.response)
+			if c.response == ok {
+				io.Copy(io.Discard, conn) // keeps it
+			}
+		})
+		conn := w.client()
+		conn.send(c.request + get("/behind", ""))
+		got, err := io.ReadAll(conn.r)
+		if err != nil || string(got) != c.response {
+			t.Errorf("%s: %q, %v", c.name, got, err)
+		}
+		if w.dials("app") > 0 {
+			t.Errorf("%s: the app was asked", c.name)
+		}
+	}
+}
+
+func TestOddBodyOfStolenRequest(t *testing.T) {
+	w := newTown(t, "", steal())
+	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
+	c := w.client()
+	c.send(strings.Replace(chunkedHead, "\r\n\r\n", "\r\n"+forAda+"\r\n", 1) + "3\r\nabc")
+	w2 := time.Now()
+	for w.dials("ada") == 0 && time.Since(w2) < 5*time.Second {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond)
+	c.send("odd" + get("/", ""))
+	if b, err := io.ReadAll(c.r); err == nil || len(b) > 0 {
+		t.Errorf("%q, %v; want a reset", b, err)
+	}
+}
+
+func TestClientAddressInHeader(t *testing.T) {
+	rule := steal()
+	rule.ClientAddress = steer.ClientByHeader
+	w := newTown(t, "", rule)
+	w.laptops["ada"] = serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprint(w, r.Header["X-Forwarded-For"], string(b))
+	})
+	c := w.client()
+	c.send(post("/", forAda+"X-Forwarded-For: 192.0.2.1\r\n", "abc"))
+	c.want(200, "[192.0.2.1 127.0.0.1]abc")
+}
+
+func TestClientAddressInProxyHeader(t *testing.T) {
+	rule := steal()
+	rule.ClientAddress = steer.ClientByProxy
+	w := newTown(t, "", rule)
+	got := make(chan []byte, 1)
+	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) {
+		b := make([]byte, 28)
+		io.ReadFull(c, b)
+		got <- b
+		r := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			io.WriteString(c, ok)
+		}
+	})
+	c := w.client()
+	c.send(get("/", forAda) + get("/", forAda)) // once for each connection
+	c.want(200, "ok")
+	c.want(200, "ok")
+	if want := proxyHeader(c.LocalAddr(), c.RemoteAddr()); !bytes.Equal(<-got, want) {
+		t.Errorf("not %x", want)
+	}
+}
+
+func TestProxyHeader(t *testing.T) {
+	const signature = "\r\n\r\n\x00\r\nQUIT\n"
+	addr := func(s string) net.Addr { a, _ := net.ResolveTCPAddr("tcp", s); return a }
+	for _, c := range []struct {
+		from, to net.Addr
+		want     string
+	}{
+		{addr("192.0.2.1:258"), addr("[::ffff:192.0.2.2]:80"), "\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x01\x02\x00\x50"},
+		{addr("[fd00::1]:1"), addr("192.0.2.2:2"), "\x21\x21\x00\x24\xfd" + strings.Repeat("\x00", 14) + "\x01" +
+			strings.Repeat("\x00", 10) + "\xff\xff\xc0\x00\x02\x02\x00\x01\x00\x02"},
+		{&net.UnixAddr{}, addr("192.0.2.2:2"), "\x21\x00\x00\x00"},
+	} {
+		if got := proxyHeader(c.from, c.to); string(got) != signature+c.want {
+			t.Errorf("%s: %x", c.from, got)
+		}
+	}
+}
