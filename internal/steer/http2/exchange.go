@@ -25,6 +25,7 @@ type exchange struct {
 	// there was any.
 	status   int
 	answered bool
+	interim  int // responses before the final one
 
 	seen steer.Seen
 }

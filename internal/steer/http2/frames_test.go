@@ -92,7 +92,7 @@ func await[F http2.Frame](w *wire, is func(F) bool) F {
 	}
 }
 
-func any1[F http2.Frame](F) bool { return true }
+func anyFrame[F http2.Frame](F) bool { return true }
 
 // on picks frames of a stream.
 func on[F http2.Frame](id uint32) func(F) bool {
@@ -154,11 +154,11 @@ func TestClientLearnsTheAppsSettings(t *testing.T) {
 	app := w.wires("app", http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 2}, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
 	c := w.wire(http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 5000})
 	s := <-app
-	f := await(s, any1[*http2.SettingsFrame])
+	f := await(s, anyFrame[*http2.SettingsFrame])
 	if v, _ := f.Value(http2.SettingMaxHeaderListSize); v != 5000 {
 		t.Errorf("the app was told %v", f)
 	}
-	f = await(c, any1[*http2.SettingsFrame])
+	f = await(c, anyFrame[*http2.SettingsFrame])
 	streams, _ := f.Value(http2.SettingMaxConcurrentStreams)
 	connect, _ := f.Value(http2.SettingEnableConnectProtocol)
 	if streams != 2 || connect != 1 {
@@ -167,7 +167,7 @@ func TestClientLearnsTheAppsSettings(t *testing.T) {
 	for id := uint32(1); id <= 5; id += 2 {
 		c.request(id, false)
 	}
-	if f := await(c, any1[*http2.RSTStreamFrame]); f.StreamID != 5 || f.ErrCode != http2.ErrCodeRefusedStream {
+	if f := await(c, anyFrame[*http2.RSTStreamFrame]); f.StreamID != 5 || f.ErrCode != http2.ErrCodeRefusedStream {
 		t.Errorf("%v", f)
 	}
 	_ = s.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 9})
@@ -190,7 +190,7 @@ func TestGoAwayOfTheApp(t *testing.T) {
 	await(s, on[*http2.MetaHeadersFrame](5))
 	await(l, on[*http2.MetaHeadersFrame](1))
 	_ = s.fr.WriteGoAway(1<<31-1, http2.ErrCodeNo, nil)
-	if f := await(c, any1[*http2.GoAwayFrame]); f.LastStreamID != 1<<31-1 {
+	if f := await(c, anyFrame[*http2.GoAwayFrame]); f.LastStreamID != 1<<31-1 {
 		t.Errorf("a warning became %v", f)
 	}
 	_ = s.fr.WriteGoAway(1, http2.ErrCodeEnhanceYourCalm, []byte("tired"))
@@ -240,7 +240,7 @@ func TestGoAwayOfALaptop(t *testing.T) {
 	l := <-ada
 	await(l, on[*http2.MetaHeadersFrame](3))
 	_ = l.fr.WriteGoAway(1, http2.ErrCodeNo, nil)
-	if f := await(c, any1[*http2.RSTStreamFrame]); f.StreamID != 3 || f.ErrCode != http2.ErrCodeRefusedStream {
+	if f := await(c, anyFrame[*http2.RSTStreamFrame]); f.StreamID != 3 || f.ErrCode != http2.ErrCodeRefusedStream {
 		t.Errorf("%v", f)
 	}
 	l.headers(1, true, ":status", "200")
@@ -265,7 +265,7 @@ func TestAppClosesWithoutAWord(t *testing.T) {
 	_ = s.fr.WriteData(1, false, []byte("half"))
 	time.Sleep(50 * time.Millisecond)
 	_ = s.nc.Close()
-	if f := await(c, any1[*http2.DataFrame]); string(f.Data()) != "half" || f.StreamEnded() {
+	if f := await(c, anyFrame[*http2.DataFrame]); string(f.Data()) != "half" || f.StreamEnded() {
 		t.Errorf("%v", f)
 	}
 	for {
@@ -298,12 +298,12 @@ func TestEarlyAnswerIsWhole(t *testing.T) {
 	var body []byte
 	for range 5 {
 		_ = c.fr.WriteWindowUpdate(1, 1)
-		f := await(c, any1[*http2.DataFrame])
+		f := await(c, anyFrame[*http2.DataFrame])
 		if body = append(body, f.Data()...); f.StreamEnded() != (len(body) == 5) {
 			t.Errorf("%q, ended: %v", body, f.StreamEnded())
 		}
 	}
-	if f := await(c, any1[*http2.RSTStreamFrame]); f.ErrCode != http2.ErrCodeNo || string(body) != "large" {
+	if f := await(c, anyFrame[*http2.RSTStreamFrame]); f.ErrCode != http2.ErrCodeNo || string(body) != "large" {
 		t.Errorf("%q, %v", body, f)
 	}
 }
@@ -409,10 +409,10 @@ func TestBrokenRules(t *testing.T) {
 			w := newWorld(t)
 			app := w.wires("app", http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 			c := w.wire()
-			await(c, any1[*http2.SettingsFrame])
+			await(c, anyFrame[*http2.SettingsFrame])
 			go func() { _, _ = io.Copy(io.Discard, (<-app).nc) }()
 			test.send(c)
-			if f := await(c, any1[*http2.GoAwayFrame]); f.ErrCode != test.want {
+			if f := await(c, anyFrame[*http2.GoAwayFrame]); f.ErrCode != test.want {
 				t.Errorf("%v, want %v", f, test.want)
 			}
 		})
@@ -434,7 +434,7 @@ func TestBrokenStreams(t *testing.T) {
 		{func() { c.request(id, false); _ = c.fr.WriteWindowUpdate(id, 0) }, http2.ErrCodeProtocol},
 	} {
 		test.send()
-		if f := await(c, any1[*http2.RSTStreamFrame]); f.StreamID != id || f.ErrCode != test.want {
+		if f := await(c, anyFrame[*http2.RSTStreamFrame]); f.StreamID != id || f.ErrCode != test.want {
 			t.Errorf("%v, want %v on %d", f, test.want, id)
 		}
 		id += 2
@@ -479,7 +479,7 @@ func TestEverythingEndsWithTheContext(t *testing.T) {
 	w.wires("app")
 	w.raw("ada", func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) }) // never says its SETTINGS
 	c := w.wire()
-	await(c, any1[*http2.SettingsFrame])
+	await(c, anyFrame[*http2.SettingsFrame])
 	c.request(1, true, "x-user", "ada")
 	c.request(3, true)
 	time.Sleep(20 * time.Millisecond)
@@ -490,5 +490,73 @@ func TestEverythingEndsWithTheContext(t *testing.T) {
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the client's connection is still open")
+	}
+}
+
+// A laptop gets as many streams as it allows, 256 at most, and the app is not
+// concerned.
+func TestStreamsOfARule(t *testing.T) {
+	for name, test := range map[string]struct {
+		settings []http2.Setting
+		sent     int
+		want     uint32 // the first stream that is refused
+	}{
+		"by contract": {nil, maxRuleStreams + 1, 2*maxRuleStreams + 1},
+		"its own":     {[]http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, 2, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, steals("ada"))
+			app := w.wires("app")
+			ada := w.wires("ada", test.settings...)
+			c := w.wire()
+			c.request(1, false, "x-user", "ada")
+			await(<-ada, on[*http2.MetaHeadersFrame](1)) // it has said its SETTINGS
+			id := uint32(3)
+			for ; id < uint32(2*test.sent); id += 2 {
+				c.request(id, false, "x-user", "ada")
+			}
+			if f := await(c, anyFrame[*http2.RSTStreamFrame]); f.StreamID != test.want || f.ErrCode != http2.ErrCodeRefusedStream {
+				t.Errorf("%v, want %d", f, test.want)
+			}
+			c.request(id, true)
+			await(<-app, on[*http2.MetaHeadersFrame](1))
+		})
+	}
+}
+
+// Interim responses have no window, so there is a limit.
+func TestEndlessInterimResponses(t *testing.T) {
+	w := newWorld(t)
+	app := w.wires("app")
+	c := w.wire()
+	c.request(1, true)
+	s := <-app
+	await(s, on[*http2.MetaHeadersFrame](1))
+	for range maxInterim + 1 {
+		s.headers(1, false, ":status", "103")
+	}
+	if f := await(s, anyFrame[*http2.RSTStreamFrame]); f.ErrCode != http2.ErrCodeEnhanceYourCalm {
+		t.Errorf("%v", f)
+	}
+	await(c, anyFrame[*http2.RSTStreamFrame])
+}
+
+// What the laptop hears is where the client is, if its rule wants that.
+func TestProxyProtocolComesFirst(t *testing.T) {
+	rule := steals("ada")
+	rule.ClientAddress = steer.ClientByProxy
+	w := newWorld(t, rule)
+	w.wires("app")
+	heard := make(chan string, 1)
+	w.raw("ada", func(nc net.Conn) {
+		b := make([]byte, 28+len(http2.ClientPreface))
+		_, _ = io.ReadFull(nc, b)
+		heard <- string(b)
+	})
+	c := w.wire()
+	c.request(1, true, "x-user", "ada")
+	want := string(appendProxyHeader(nil, c.nc.LocalAddr(), c.nc.RemoteAddr())) + http2.ClientPreface
+	if got := <-heard; got != want {
+		t.Errorf("the laptop heard %q, want %q", got, want)
 	}
 }

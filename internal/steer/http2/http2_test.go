@@ -360,6 +360,36 @@ type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }
 
+// A conversation, as gRPC has it: each side speaks when it has heard the other.
+func TestBothDirectionsAtOnce(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	for _, name := range []string{"app", "ada"} {
+		w.serve(name, func(rw http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(rw).Flush()
+			echo(rw, r)
+		})
+		body, say := io.Pipe()
+		req, _ := http.NewRequest("POST", w.url("/"), body)
+		req.Header.Set("X-User", name)
+		resp, err := w.client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			_, _ = io.WriteString(say, "hello")
+			b := make([]byte, 5)
+			if _, err := io.ReadFull(resp.Body, b); err != nil || string(b) != "hello" {
+				t.Fatalf("%s: %q, %v", name, b, err)
+			}
+		}
+		_ = say.Close()
+		if b, err := io.ReadAll(resp.Body); err != nil || len(b) > 0 {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+		_ = resp.Body.Close()
+	}
+}
+
 func TestCancelReachesWhoAnswers(t *testing.T) {
 	w := newWorld(t, steals("ada"))
 	ended := make(chan string, 2)

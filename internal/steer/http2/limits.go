@@ -33,6 +33,10 @@ const (
 	// windowMax is the largest window there is (RFC 9113, section 6.9.1).
 	windowMax = 1<<31 - 1
 
+	// maxInterim is how many interim responses (1xx) one request may have: no
+	// window bounds them.
+	maxInterim = 100
+
 	// maxMirror is how much of copies may wait for a laptop.
 	maxMirror = 4 << 20
 

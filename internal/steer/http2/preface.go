@@ -86,10 +86,12 @@ func splice(client, app net.Conn, o *opening) (in, out int64, err error) {
 // greetUp begins to speak HTTP/2 with an app or a laptop on nc, whose SETTINGS it
 // waits for.
 func (c *conn) greetUp(nc net.Conn) error {
+	c.s.mu.Lock()
 	c.greet(
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.s.client.headList},
 	)
+	c.s.mu.Unlock()
 	if _, err := nc.Write(c.buf.Bytes()); err != nil {
 		return err
 	}

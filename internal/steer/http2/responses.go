@@ -31,10 +31,15 @@ func (c *conn) responseBlockLocked(id uint32, b block, end bool) error {
 		}
 	} else {
 		code := status(b.fields)
-		if interim := code < 200; code == 0 || b.large || interim && end {
+		switch interim := code < 200; {
+		case code == 0 || b.large || interim && end:
 			return c.faultLocked(id, http2.ErrCodeProtocol)
-		} else if !interim {
+		case !interim:
 			x.status = code
+		case x.interim == maxInterim:
+			return c.faultLocked(id, http2.ErrCodeEnhanceYourCalm)
+		default:
+			x.interim++
 		}
 	}
 	x.answered, x.head = true, nil
