@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -64,6 +65,7 @@ type conn struct {
 	ready   []*stream // have something to be written, in turn
 	starved []*stream // wait for allow
 	owed    []*stream // wait for credit to be told
+	gone    int       // how many may be on the lists that are gone, at most
 
 	acks  int             // SETTINGS to be acknowledged
 	pings [][8]byte       // PINGs to be answered
@@ -114,7 +116,8 @@ func (c *conn) greet(settings ...http2.Setting) {
 	_ = c.framer.WriteWindowUpdate(0, windowConn-windowStart)
 }
 
-// run reads and writes until the connection is over, and closes it.
+// run reads and writes until the connection is over, and closes it. What the
+// streams of an app or a laptop come to is settled as soon as nothing more comes.
 func (c *conn) run() error {
 	written := make(chan struct{})
 	go func() {
@@ -124,6 +127,9 @@ func (c *conn) run() error {
 	err := c.read()
 	c.s.mu.Lock()
 	c.shutLocked(err)
+	if c.role != client {
+		c.lostLocked(err)
+	}
 	c.s.unlock()
 	if !isWireError(err) {
 		_ = c.nc.Close() // there is nobody left to read what is due
@@ -246,6 +252,20 @@ func (c *conn) fillControlLocked() {
 		_ = c.framer.WriteGoAway(c.away.last, c.away.code, c.away.debug)
 		c.away = nil
 	}
+}
+
+// sweepLocked is called for each stream that is gone, and takes them off the
+// writer's lists now and then: the writer itself never gets to it when the other
+// end does not read, but opens and resets streams all the time.
+func (c *conn) sweepLocked() {
+	if c.gone++; c.gone < maxStreams {
+		return
+	}
+	c.gone = 0
+	isGone := func(st *stream) bool { return st.gone }
+	c.ready = slices.DeleteFunc(c.ready, isGone)
+	c.starved = slices.DeleteFunc(c.starved, isGone)
+	c.owed = slices.DeleteFunc(c.owed, isGone)
 }
 
 // freedLocked notes that n bytes of what came on c are no longer kept.

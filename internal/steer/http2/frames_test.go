@@ -524,6 +524,24 @@ func TestStreamsOfARule(t *testing.T) {
 	}
 }
 
+// A laptop that breaks the protocol is told, and its requests are answered at once.
+func TestLaptopBreaksTheProtocol(t *testing.T) {
+	w := newWorld(t, steals("ada"))
+	w.wires("app")
+	ada := w.wires("ada")
+	c := w.wire()
+	c.request(1, true, "x-user", "ada")
+	l := <-ada
+	await(l, on[*http2.MetaHeadersFrame](1))
+	_ = l.fr.WriteRawFrame(http2.FramePushPromise, 4, 1, []byte{0, 0, 0, 2})
+	if h := await(c, on[*http2.MetaHeadersFrame](1)); h.PseudoValue("status") != "502" {
+		t.Errorf("%v", h.Fields)
+	}
+	if f := await(l, anyFrame[*http2.GoAwayFrame]); f.ErrCode != http2.ErrCodeProtocol {
+		t.Errorf("%v", f)
+	}
+}
+
 // Interim responses have no window, so there is a limit.
 func TestEndlessInterimResponses(t *testing.T) {
 	w := newWorld(t)

@@ -101,6 +101,22 @@ func TestCredit(t *testing.T) {
 	}
 }
 
+// A client that never reads and opens and resets streams for ever gets no memory.
+func TestStreamsThatAreGoneAreForgotten(t *testing.T) {
+	s := newSession(t.Context(), nil, nil, nobody{})
+	c := s.client
+	for i := range 10 * maxStreams {
+		st := c.newStreamLocked(uint32(2*i+1), new(exchange))
+		st.listLocked()
+		st.starved, st.owed = true, true
+		c.starved, c.owed = append(c.starved, st), append(c.owed, st)
+		st.removeLocked()
+		if n := max(len(c.ready), len(c.starved), len(c.owed)); n > maxStreams || c.live != 0 {
+			t.Fatalf("%d of %d streams are kept, %d live", n, i, c.live)
+		}
+	}
+}
+
 func TestTally(t *testing.T) {
 	now := time.Unix(100, 0)
 	var n noise

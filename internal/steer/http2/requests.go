@@ -46,12 +46,12 @@ func (s *session) requestBlockLocked(id uint32, b block, end bool) error {
 	x.client = st
 
 	switch {
+	case len(c.streams) > 2*maxStreams: // it does not even read that it is refused
+		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	case b.large:
 		x.failLocked(errors.New("head is too large"))
 		s.answerLocked(x, "431", nil, "podnet reads heads of up to 64 KiB and 200 fields.\n")
 		return nil
-	case len(c.streams) > 2*maxStreams: // it does not even read that it is refused
-		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	case c.live > int(s.maxStreamsLocked()):
 		return s.refuseLocked(x)
 	case d.Steal != nil:

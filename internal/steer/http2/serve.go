@@ -84,12 +84,7 @@ func Serve(ctx context.Context, client net.Conn, first []byte, port *steer.Port,
 		return s.passOn(client, o, began, fmt.Errorf("app: %w", err))
 	}
 
-	s.wg.Go(func() {
-		err := s.app.run()
-		s.mu.Lock()
-		s.app.lostLocked(err)
-		s.unlock()
-	})
+	s.wg.Go(func() { _ = s.app.run() })
 	err = s.client.run()
 	s.close()
 	s.wg.Wait()
@@ -200,7 +195,7 @@ func (s *session) dialLocked(c *conn) {
 		err := s.converse(ctx, c)
 		s.mu.Lock()
 		delete(s.dialed, c)
-		c.lostLocked(err)
+		c.lostLocked(err) // in case it never ran
 		s.unlock()
 	})
 }

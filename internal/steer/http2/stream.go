@@ -140,6 +140,7 @@ func (st *stream) removeLocked() {
 	}
 	st.dropLocked()
 	delete(st.c.streams, st.id)
+	st.c.sweepLocked()
 	st.c.s.removedLocked(st)
 }
 
