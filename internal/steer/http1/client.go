@@ -216,7 +216,7 @@ func (c *conn) doubtBody(ex *exchange, doubt error) {
 
 // passRest leaves the connection from here on to the app, for a doubt.
 func (c *conn) passRest(doubt error) {
-	ex := &exchange{seen: steer.Seen{Began: time.Now(), Err: doubt}}
+	ex := newDoubt(doubt)
 	if !c.push(ex) {
 		return
 	}

@@ -41,6 +41,11 @@ func newExchange(req *Request, d steer.Decision, head []byte) *exchange {
 	return ex
 }
 
+// newDoubt is for what is left to the app as it is.
+func newDoubt(why error) *exchange {
+	return &exchange{seen: steer.Seen{Began: time.Now(), Err: why}}
+}
+
 // repeatable reports whether the request may be sent again to a laptop that may
 // have seen it (RFC 9110, section 9.2.2).
 func (ex *exchange) repeatable() bool {

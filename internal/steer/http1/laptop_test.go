@@ -36,6 +36,21 @@ func TestLaptopThatDoesNotAnswer(t *testing.T) {
 	w.until("the second refusal", func(s steer.Seen) bool { return s.Target == "/3" && s.Status == 502 })
 }
 
+func TestLaptopThatIsSilent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for dialTime")
+	}
+	w := newTown(t, "", steal())
+	w.laptops["ada"] = "silence"
+	c := w.client()
+	began := time.Now()
+	c.send(get("/", forAda))
+	c.want(502, "podnet: this request is steered to the laptop of ada, which does not answer")
+	if took := time.Since(began); took > dialTime+time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
 func TestAppForLaptopThatDoesNotAnswer(t *testing.T) {
 	rule := steal()
 	rule.ToApp = true
@@ -177,11 +192,9 @@ func TestOddBodyOfStolenRequest(t *testing.T) {
 	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
 	c := w.client()
 	c.send(strings.Replace(chunkedHead, "\r\n\r\n", "\r\n"+forAda+"\r\n", 1) + "3\r\nabc")
-	w2 := time.Now()
-	for w.dials("ada") == 0 && time.Since(w2) < 5*time.Second {
+	for began := time.Now(); w.dials("ada") == 0 && time.Since(began) < 5*time.Second; {
 		time.Sleep(time.Millisecond)
 	}
-	time.Sleep(20 * time.Millisecond)
 	c.send("odd" + get("/", ""))
 	if b, err := io.ReadAll(c.r); err == nil || len(b) > 0 {
 		t.Errorf("%q, %v; want a reset", b, err)

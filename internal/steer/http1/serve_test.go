@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -46,8 +47,12 @@ func (w *town) dial(ctx context.Context, who, addr string) (net.Conn, error) {
 	w.mu.Lock()
 	w.dialed[who]++
 	w.mu.Unlock()
-	if addr == "" {
+	switch addr {
+	case "":
 		return nil, errNoLaptop
+	case "silence":
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}
 	return new(net.Dialer).DialContext(ctx, "tcp", addr)
 }
@@ -281,6 +286,57 @@ func TestPipelineKeepsItsOrder(t *testing.T) {
 	}
 	c.CloseWrite()
 	c.wantEnd()
+}
+
+// Whatever the mix, and however it is cut, each request has its own answer.
+func TestAnyMix(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), steal())
+	w.laptops["ada"] = serveHTTP(t, named("ada"))
+	for seed := range uint64(30) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		var sent strings.Builder
+		var want []string
+		for i := range 1 + rnd.IntN(12) {
+			name, fields := "app", ""
+			if rnd.IntN(2) == 0 {
+				name, fields = "ada", forAda
+			}
+			path, body := fmt.Sprintf("/%d", i), strings.Repeat("x", rnd.IntN(3)*rnd.IntN(5000))
+			switch rnd.IntN(3) {
+			case 0:
+				sent.WriteString(get(path, fields))
+				want = append(want, fmt.Sprintf("%s GET %s", name, path))
+				continue
+			case 1:
+				sent.WriteString(post(path, fields, body))
+			default:
+				fmt.Fprintf(&sent, "POST %s HTTP/1.1\r\nHost: cart\r\n%sTransfer-Encoding: chunked\r\n\r\n", path, fields)
+				if body != "" {
+					fmt.Fprintf(&sent, "%X;a=b\r\n%s\r\n", len(body), body)
+				}
+				sent.WriteString("0\r\nX-Sum: 1\r\n\r\n")
+			}
+			want = append(want, strings.TrimSpace(fmt.Sprintf("%s POST %s %s", name, path, body)))
+		}
+		c := w.client()
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			for rest := sent.String(); rest != ""; {
+				n := min(len(rest), 1+rnd.IntN(1+rnd.IntN(4000)))
+				if _, err := io.WriteString(c, rest[:n]); err != nil {
+					t.Error(err)
+					return
+				}
+				rest = rest[n:]
+			}
+			c.CloseWrite()
+		})
+		for _, want := range want {
+			c.want(200, want)
+		}
+		c.wantEnd()
+		writer.Wait()
+	}
 }
 
 func TestFirstBytesThatWereSniffed(t *testing.T) {

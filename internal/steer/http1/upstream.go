@@ -163,16 +163,16 @@ func (c *conn) turn(u *upstream) (ex *exchange, track bool) {
 		return c.pending[0], !c.pending[0].untracked
 	case len(c.pending) == 0 && u.rule == nil:
 		// As when a server says 408 to a client that says nothing.
-		c.spliceLocked(u, &exchange{seen: steer.Seen{Err: Doubt("a response to nothing")}})
+		c.spliceLocked(u, newDoubt(Doubt("a response to nothing")))
 		return c.tail, false
 	}
 	return nil, false
 }
 
 // untrack no longer follows a response whose end cannot be told but by the end of
-// the connection. The app has the connection to itself from here on. A laptop's
-// response is the last one, but gets nothing more of the client than its request:
-// the next one may be another's.
+// the connection. An app has the client to itself from here on. A laptop's response
+// is the last one then, but what comes behind its request is not for the laptop:
+// on a connection that others share it may be theirs.
 func (c *conn) untrack(ex *exchange, u *upstream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
