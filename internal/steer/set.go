@@ -45,7 +45,13 @@ func Compile(rules []Rule) (*Set, error) {
 // Port returns what is steered of a port; nil: nobody steers it.
 func (s *Set) Port(p Protocol, port uint16) *Port { return s.ports[portKey{p, port}] }
 
-// Port is the rules of one port.
+// Rules tells the rules of a port as they are now; nil: nobody steers it any more.
+// The engines ask for each request, so that a connection that stays open follows
+// what comes and goes. It may be called by several goroutines at once.
+type Rules func() *Port
+
+// Port is the rules of one port. A nil Port leaves everything to the pod's own
+// program.
 type Port struct {
 	http            bool
 	whole           Decision
@@ -85,11 +91,16 @@ func (p *Port) finish() {
 
 // HTTP reports whether some rule has matches, so that the connection must be
 // sniffed.
-func (p *Port) HTTP() bool { return p.http }
+func (p *Port) HTTP() bool { return p != nil && p.http }
 
 // Whole decides a connection that is not decided by request: where no rule has
 // matches, or where it is not HTTP. Only rules about the whole port take part.
-func (p *Port) Whole() Decision { return p.whole }
+func (p *Port) Whole() Decision {
+	if p == nil {
+		return Decision{}
+	}
+	return p.whole
+}
 
 // Decide decides a request. Of the rules that steal and match, the one gets it
 // whose match is the most specific: the one
@@ -104,6 +115,9 @@ func (p *Port) Whole() Decision { return p.whole }
 // Each mirror that matches gets a copy, also of what is stolen. A probe of the
 // kubelet (User-Agent kube-probe/...) is the pod's own program's, and no mirror's.
 func (p *Port) Decide(h *Head) Decision {
+	if p == nil {
+		return Decision{}
+	}
 	r := newRequest(h)
 	if r.hasField("user-agent", "kube-probe/") {
 		return Decision{}

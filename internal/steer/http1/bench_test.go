@@ -66,7 +66,7 @@ func BenchmarkPass(b *testing.B) {
 		go func() {
 			conn, err := front.Accept()
 			if err == nil {
-				err = Serve(context.Background(), conn, nil, set.Port(steer.TCP, 8080), appOnly(l.Addr().String()), blind{})
+				err = Serve(context.Background(), conn, nil, func() *steer.Port { return set.Port(steer.TCP, 8080) }, appOnly(l.Addr().String()), blind{})
 			}
 			done <- err
 		}()

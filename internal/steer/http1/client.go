@@ -95,7 +95,7 @@ func (c *conn) carry(req *Request) (done bool, err error) {
 	}
 	begun = begun[:req.Size+n]
 
-	d := c.port.Decide(&req.Head)
+	d := c.rules().Decide(&req.Head)
 	room := maxPending
 	if d.Steal != nil {
 		room = 1 // its response comes from elsewhere, and behind all others

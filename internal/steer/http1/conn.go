@@ -31,15 +31,15 @@ type conn struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	client net.Conn
-	port   *steer.Port
+	rules  steer.Rules
 	out    steer.Outlet
 	see    steer.Observer
 
 	// Of the goroutine that reads from the client.
 	in       buffer
-	hold     *exchange     // nothing is read past it before it is answered; nil: read on
-	holdTime time.Duration // and how long that may take; 0: no limit
-	mirrors  map[*steer.Rule]*mirror
+	hold     *exchange          // nothing is read past it before it is answered; nil: read on
+	holdTime time.Duration      // and how long that may take; 0: no limit
+	mirrors  map[string]*mirror // by rule
 
 	// send is held while something is sent to an upstream. It is taken before mu.
 	send sync.Mutex
@@ -50,10 +50,10 @@ type conn struct {
 	ended   bool        // the client sends no more
 	pending []*exchange // those whose responses are not through, oldest first
 	app     *upstream
-	lostApp bool // the app has gone while a laptop was in use
-	laptops map[*steer.Rule]*upstream
-	peer    *upstream // when spliced
-	tail    *exchange // counts what is spliced; nil: nothing is to be told
+	lostApp bool                 // the app has gone while a laptop was in use
+	laptops map[string]*upstream // by rule
+	peer    *upstream            // when spliced
+	tail    *exchange            // counts what is spliced; nil: nothing is to be told
 
 	wake      chan struct{} // tells the client's goroutine that something has changed
 	upstreams sync.WaitGroup

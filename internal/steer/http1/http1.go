@@ -42,13 +42,13 @@ const (
 //
 // A rule that shows the client's address shows client.RemoteAddr, and in the
 // PROXY protocol client.LocalAddr as what it wanted to reach.
-func Serve(ctx context.Context, client net.Conn, first []byte, port *steer.Port, out steer.Outlet, see steer.Observer) error {
+func Serve(ctx context.Context, client net.Conn, first []byte, rules steer.Rules, out steer.Outlet, see steer.Observer) error {
 	inner, cancel := context.WithCancel(ctx)
 	c := &conn{
 		ctx: inner, cancel: cancel,
-		client: client, port: port, out: out, see: see,
+		client: client, rules: rules, out: out, see: see,
 		in:      newBuffer(first),
-		laptops: make(map[*steer.Rule]*upstream),
+		laptops: make(map[string]*upstream),
 		wake:    make(chan struct{}, 1),
 	}
 	stop := context.AfterFunc(ctx, func() { c.end(ctx.Err(), false) })

@@ -60,7 +60,7 @@ type mirrored struct {
 // openMirrors begins the copies of a request.
 func (c *conn) openMirrors(ex *exchange, rules []*steer.Rule, head []byte) {
 	for _, r := range rules {
-		m := c.mirrors[r]
+		m := c.mirrors[r.Name]
 		if m == nil {
 			m = c.newMirror(r)
 		}
@@ -80,9 +80,9 @@ func (c *conn) newMirror(r *steer.Rule) *mirror {
 	// It outlives the connection, if only for a moment.
 	m.ctx, m.cancel = context.WithCancelCause(context.WithoutCancel(c.ctx))
 	if c.mirrors == nil {
-		c.mirrors = make(map[*steer.Rule]*mirror)
+		c.mirrors = make(map[string]*mirror)
 	}
-	c.mirrors[r] = m
+	c.mirrors[r.Name] = m
 	c.copies.Go(m.run)
 	return m
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ type town struct {
 	t       *testing.T
 	addr    string // where clients connect to
 	app     string
-	port    *steer.Port
+	port    atomic.Pointer[steer.Port]
 	laptops map[string]string // by owner
 	cancel  context.CancelFunc
 
@@ -86,19 +87,26 @@ func (w *town) until(what string, ok func(steer.Seen) bool) steer.Seen {
 	return steer.Seen{}
 }
 
+// steer makes these the rules, and no others.
+func (w *town) steer(rules ...steer.Rule) {
+	w.t.Helper()
+	set, err := steer.Compile(rules)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.port.Store(set.Port(steer.TCP, 8080))
+}
+
 // newTown steers to app, an address, by rules.
 func newTown(t *testing.T, app string, rules ...steer.Rule) *town {
 	t.Helper()
-	set, err := steer.Compile(rules)
-	if err != nil {
-		t.Fatal(err)
-	}
 	l := listen(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &town{
 		t: t, addr: l.Addr().String(), app: app, cancel: cancel,
-		port: set.Port(steer.TCP, 8080), laptops: map[string]string{}, dialed: map[string]int{},
+		laptops: map[string]string{}, dialed: map[string]int{},
 	}
+	w.steer(rules...)
 	var conns sync.WaitGroup
 	conns.Go(func() {
 		for {
@@ -107,7 +115,7 @@ func newTown(t *testing.T, app string, rules ...steer.Rule) *town {
 				return
 			}
 			conns.Go(func() {
-				err := Serve(ctx, conn, nil, w.port, w, w)
+				err := Serve(ctx, conn, nil, w.port.Load, w, w)
 				w.mu.Lock()
 				w.errs = append(w.errs, err)
 				w.mu.Unlock()
@@ -268,6 +276,27 @@ func TestEachRequestGoesWhereItBelongs(t *testing.T) {
 	}
 }
 
+// TestRulesComeAndGo on a connection that stays open.
+func TestRulesComeAndGo(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")))
+	w.laptops["ada"] = serveHTTP(t, named("ada"))
+	c := w.client()
+	for range 3 {
+		w.steer()
+		c.send(get("/a", forAda))
+		c.want(200, "app GET /a")
+		w.steer(steal())
+		c.send(get("/b", forAda))
+		c.want(200, "ada GET /b")
+		w.steer(steal()) // the same, compiled anew
+		c.send(get("/c", forAda))
+		c.want(200, "ada GET /c")
+	}
+	if a, l := w.dials("app"), w.dials("ada"); a != 1 || l != 1 {
+		t.Errorf("%d connections to the app, %d to the laptop", a, l)
+	}
+}
+
 func TestPipelineKeepsItsOrder(t *testing.T) {
 	slow := func(name string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -343,7 +372,7 @@ func TestFirstBytesThatWereSniffed(t *testing.T) {
 	w := newTown(t, serveHTTP(t, named("app")), steal())
 	here, there := net.Pipe()
 	done := make(chan error)
-	go func() { done <- Serve(t.Context(), there, []byte(get("/a", "")[:9]), w.port, w, w) }()
+	go func() { done <- Serve(t.Context(), there, []byte(get("/a", "")[:9]), w.port.Load, w, w) }()
 	go io.WriteString(here, get("/a", "")[9:])
 	r, err := http.ReadResponse(bufio.NewReader(here), nil)
 	if err != nil || r.StatusCode != 200 {

@@ -47,7 +47,7 @@ func (c *conn) connect(ex *exchange) (*upstream, error) {
 	c.mu.Lock()
 	u := c.app
 	if ex.rule != nil {
-		u = c.laptops[ex.rule]
+		u = c.laptops[ex.rule.Name]
 	}
 	if u != nil {
 		ex.up, u.used = u, true
@@ -67,7 +67,7 @@ func (c *conn) connect(ex *exchange) (*upstream, error) {
 		return nil, net.ErrClosed
 	}
 	if ex.rule != nil {
-		c.laptops[ex.rule] = u
+		c.laptops[ex.rule.Name] = u
 	} else {
 		c.app, c.lostApp = u, false
 	}
@@ -91,7 +91,7 @@ func (c *conn) dial(ctx context.Context, rule *steer.Rule) (*upstream, error) {
 		return nil, fmt.Errorf("connect to the laptop of %s: %w", rule.Owner, err)
 	}
 	if rule.ClientAddress == steer.ClientByProxy {
-		if _, err := conn.Write(proxyHeader(c.client.RemoteAddr(), c.client.LocalAddr())); err != nil {
+		if _, err := conn.Write(steer.AppendProxyHeader(nil, c.client.RemoteAddr(), c.client.LocalAddr())); err != nil {
 			conn.Close()
 			return nil, fmt.Errorf("write to the laptop of %s: %w", rule.Owner, err)
 		}
@@ -250,7 +250,9 @@ func (c *conn) endClient(err error) {
 // it returns.
 func (c *conn) laptopGone(u *upstream, err error) {
 	u.conn.Close()
-	delete(c.laptops, u.rule)
+	if c.laptops[u.rule.Name] == u {
+		delete(c.laptops, u.rule.Name)
+	}
 	if len(c.pending) > 0 && c.pending[0].up == u {
 		ex := c.pending[0]
 		c.mu.Unlock()

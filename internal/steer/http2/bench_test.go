@@ -38,7 +38,7 @@ func compare(b *testing.B, size int) {
 		b.Fatal(err)
 	}
 	us := acceptAll(b, func(nc net.Conn) {
-		_ = Serve(context.Background(), nc, nil, set.Port(steer.TCP, 80), direct(app), nobody{})
+		_ = Serve(context.Background(), nc, nil, func() *steer.Port { return set.Port(steer.TCP, 80) }, direct(app), nobody{})
 	})
 	for name, addr := range map[string]string{"direct": app, "steered": us} {
 		b.Run(name, func(b *testing.B) {

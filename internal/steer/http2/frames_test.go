@@ -573,7 +573,7 @@ func TestProxyProtocolComesFirst(t *testing.T) {
 	})
 	c := w.wire()
 	c.request(1, true, "x-user", "ada")
-	want := string(appendProxyHeader(nil, c.nc.LocalAddr(), c.nc.RemoteAddr())) + http2.ClientPreface
+	want := string(steer.AppendProxyHeader(nil, c.nc.LocalAddr(), c.nc.RemoteAddr())) + http2.ClientPreface
 	if got := <-heard; got != want {
 		t.Errorf("the laptop heard %q, want %q", got, want)
 	}

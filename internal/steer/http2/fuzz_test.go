@@ -67,7 +67,7 @@ func FuzzServe(f *testing.F) {
 		defer cancel()
 		here, there := net.Pipe()
 		talk(&all, there, append([]byte(http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00"), client...))
-		_ = Serve(ctx, here, nil, port, pairOutlet{&all, app, laptop}, nobody{})
+		_ = Serve(ctx, here, nil, func() *steer.Port { return port }, pairOutlet{&all, app, laptop}, nobody{})
 		if ctx.Err() != nil {
 			t.Error("Serve hangs")
 		}

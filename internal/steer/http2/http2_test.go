@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ const patience = 10 * time.Second
 type world struct {
 	t       *testing.T
 	addr    string
+	port    atomic.Pointer[steer.Port]
 	mu      sync.Mutex
 	servers map[string]string // "app" or an owner: address
 	conns   map[string][]net.Conn
@@ -83,20 +85,25 @@ func (w *world) saw(want func(steer.Seen) bool) steer.Seen {
 	return steer.Seen{}
 }
 
-// newWorld has the agent steer by rules.
-func newWorld(t *testing.T, rules ...steer.Rule) *world {
-	t.Helper()
-	rules = append(rules, steals("nobody"))
+// steer makes these the rules, and no others.
+func (w *world) steer(rules ...steer.Rule) {
+	w.t.Helper()
 	for i := range rules {
 		rules[i].Protocol, rules[i].Port = steer.TCP, 8080
 	}
 	set, err := steer.Compile(rules)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	port := set.Port(steer.TCP, 8080)
+	w.port.Store(set.Port(steer.TCP, 8080))
+}
+
+// newWorld has the agent steer by rules.
+func newWorld(t *testing.T, rules ...steer.Rule) *world {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &world{t: t, servers: make(map[string]string), conns: make(map[string][]net.Conn), cancel: cancel}
+	w.steer(append(rules, steals("nobody"))...)
 	l := listen(t)
 	w.addr = l.Addr().String()
 	w.served.Go(func() {
@@ -106,7 +113,7 @@ func newWorld(t *testing.T, rules ...steer.Rule) *world {
 				return
 			}
 			w.served.Go(func() {
-				if err := Serve(ctx, nc, nil, port, w, w); err != nil {
+				if err := Serve(ctx, nc, nil, w.port.Load, w, w); err != nil {
 					t.Logf("serve: %v", err)
 				}
 			})
@@ -249,6 +256,31 @@ func TestEachRequestIsDecided(t *testing.T) {
 	}
 	if n := len(w.conns["ada"]); n != 1 {
 		t.Errorf("%d connections to ada", n)
+	}
+}
+
+// TestRulesComeAndGo on a connection that stays open.
+func TestRulesComeAndGo(t *testing.T) {
+	w := newWorld(t)
+	w.serve("app", says("from the pod"))
+	w.serve("ada", says("from ada"))
+	c := w.client()
+	for range 3 {
+		w.steer()
+		if _, got := w.do(c, "GET", "/", nil, "X-User", "ada"); got != "from the pod" {
+			t.Errorf("without a rule: %q", got)
+		}
+		for range 2 { // the second time the same, compiled anew
+			w.steer(steals("ada"))
+			if _, got := w.do(c, "GET", "/", nil, "X-User", "ada"); got != "from ada" {
+				t.Errorf("with a rule: %q", got)
+			}
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if a, l := len(w.conns["app"]), len(w.conns["ada"]); a != 1 || l != 1 {
+		t.Errorf("%d connections to the app, %d to the laptop", a, l)
 	}
 }
 

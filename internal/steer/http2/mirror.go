@@ -74,10 +74,10 @@ func (st *stream) copyPartLocked(fields []hpack.HeaderField, data []byte, end bo
 // mirrorLocked returns the connection for a rule's copies; one that is dropped
 // has an error.
 func (s *session) mirrorLocked(rule *steer.Rule) *conn {
-	c := s.mirrors[rule]
+	c := s.mirrors[rule.Name]
 	if c == nil {
 		c = newConn(s, mirror, rule)
-		s.mirrors[rule] = c
+		s.mirrors[rule.Name] = c
 		s.dialLocked(c)
 	}
 	return c
@@ -87,8 +87,8 @@ func (s *session) mirrorLocked(rule *steer.Rule) *conn {
 // request tries another connection.
 func (s *session) mirrorLostLocked(c *conn, err error) {
 	c.shutLocked(err)
-	if s.mirrors[c.rule] == c && !errors.Is(c.err, errMirrorFull) {
-		delete(s.mirrors, c.rule)
+	if s.mirrors[c.rule.Name] == c && !errors.Is(c.err, errMirrorFull) {
+		delete(s.mirrors, c.rule.Name)
 	}
 	for _, st := range c.streams {
 		st.x.failLocked(fmt.Errorf("laptop of %s: %w", c.rule.Owner, err))

@@ -3,8 +3,6 @@ package http2
 import (
 	"bytes"
 	"math/rand/v2"
-	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -136,25 +134,6 @@ func TestTally(t *testing.T) {
 	}
 	if n.add(now.Add(floodTime + 1)) {
 		t.Error("old noise counts")
-	}
-}
-
-func TestProxyHeader(t *testing.T) {
-	const magic = "\r\n\r\n\x00\r\nQUIT\n"
-	tcp := func(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
-	for _, test := range []struct {
-		src, dst net.Addr
-		want     string
-	}{
-		{tcp("1.2.3.4:5"), tcp("6.7.8.9:10"), "\x21\x11\x00\x0c\x01\x02\x03\x04\x06\x07\x08\x09\x00\x05\x00\x0a"},
-		{tcp("[::ffff:1.2.3.4]:5"), tcp("6.7.8.9:10"), "\x21\x11\x00\x0c\x01\x02\x03\x04\x06\x07\x08\x09\x00\x05\x00\x0a"},
-		{tcp("[::1]:1"), tcp("[::2]:2"), "\x21\x21\x00\x24" + zeros(15) + "\x01" + zeros(15) + "\x02\x00\x01\x00\x02"},
-		{tcp("[::1]:1"), tcp("6.7.8.9:10"), "\x20\x00\x00\x00"},
-		{&net.UnixAddr{}, nil, "\x20\x00\x00\x00"},
-	} {
-		if got := string(appendProxyHeader(nil, test.src, test.dst)); got != magic+test.want {
-			t.Errorf("%v: %q", test.src, got)
-		}
 	}
 }
 

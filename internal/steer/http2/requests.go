@@ -37,7 +37,7 @@ func (s *session) requestBlockLocked(id uint32, b block, end bool) error {
 	head, doubt := readHead(b.fields)
 	var d steer.Decision
 	if doubt == nil && !b.large {
-		d = s.port.Decide(&head)
+		d = s.rules().Decide(&head)
 	}
 	x := newExchange(&head, d.Steal, now)
 	x.head, x.headEnd = b.fields, end

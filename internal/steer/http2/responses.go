@@ -65,8 +65,8 @@ func (c *conn) lostLocked(err error) {
 	case app:
 		c.s.appLostLocked()
 	case laptop:
-		if c.s.laptops[c.rule] == c {
-			delete(c.s.laptops, c.rule)
+		if c.s.laptops[c.rule.Name] == c {
+			delete(c.s.laptops, c.rule.Name)
 		}
 		for _, st := range c.streams {
 			c.s.forsakenLocked(st, fmt.Errorf("laptop of %s: %w", c.rule.Owner, err))
@@ -111,11 +111,11 @@ func (s *session) appLostLocked() {
 // comes next gets another connection.
 func (c *conn) retireLocked(g *goAway) {
 	c.draining = true
-	if c.s.laptops[c.rule] == c {
-		delete(c.s.laptops, c.rule)
+	if c.s.laptops[c.rule.Name] == c {
+		delete(c.s.laptops, c.rule.Name)
 	}
-	if c.s.mirrors[c.rule] == c {
-		delete(c.s.mirrors, c.rule)
+	if c.s.mirrors[c.rule.Name] == c {
+		delete(c.s.mirrors, c.rule.Name)
 	}
 	err := fmt.Errorf("laptop of %s goes away: %v", c.rule.Owner, g.code)
 	for id, st := range c.streams {

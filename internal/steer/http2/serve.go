@@ -40,18 +40,18 @@ var (
 
 // session is one client's connection with all that are open on its behalf.
 type session struct {
-	port *steer.Port
-	out  steer.Outlet
-	see  steer.Observer
-	ctx  context.Context // over when the session is
-	wg   sync.WaitGroup  // of all but the client's goroutine
+	rules steer.Rules
+	out   steer.Outlet
+	see   steer.Observer
+	ctx   context.Context // over when the session is
+	wg    sync.WaitGroup  // of all but the client's goroutine
 
 	mu      sync.Mutex
 	client  *conn
 	app     *conn
-	laptops map[*steer.Rule]*conn // open to new streams, or being connected
-	mirrors map[*steer.Rule]*conn // these, or dropped
-	dialed  map[*conn]bool        // all to laptops that are not over yet
+	laptops map[string]*conn // by rule; open to new streams, or being connected
+	mirrors map[string]*conn // these, or dropped
+	dialed  map[*conn]bool   // all to laptops that are not over yet
 
 	resets      tally  // of streams before their answer
 	lastAllowed uint32 // the client's streams above it are ignored
@@ -63,12 +63,12 @@ type session struct {
 // Serve steers a client's connection until it is over or ctx is, and closes it.
 // first is what was read of it already. The error says why a connection ended
 // before its client wanted to.
-func Serve(ctx context.Context, client net.Conn, first []byte, port *steer.Port, out steer.Outlet, see steer.Observer) error {
+func Serve(ctx context.Context, client net.Conn, first []byte, rules steer.Rules, out steer.Outlet, see steer.Observer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer closeWith(ctx, client)()
 
-	s := newSession(ctx, port, out, see)
+	s := newSession(ctx, rules, out, see)
 	began := time.Now()
 	o, err := readOpening(client, first)
 	if err != nil {
@@ -94,10 +94,10 @@ func Serve(ctx context.Context, client net.Conn, first []byte, port *steer.Port,
 	return fmt.Errorf("client: %w", err)
 }
 
-func newSession(ctx context.Context, port *steer.Port, out steer.Outlet, see steer.Observer) *session {
+func newSession(ctx context.Context, rules steer.Rules, out steer.Outlet, see steer.Observer) *session {
 	s := &session{
-		port: port, out: out, see: see, ctx: ctx,
-		laptops: make(map[*steer.Rule]*conn), mirrors: make(map[*steer.Rule]*conn),
+		rules: rules, out: out, see: see, ctx: ctx,
+		laptops: make(map[string]*conn), mirrors: make(map[string]*conn),
 		dialed:      make(map[*conn]bool),
 		lastAllowed: windowMax,
 	}
@@ -176,10 +176,10 @@ func (s *session) passOn(client net.Conn, o *opening, began time.Time, why error
 // laptopLocked returns the connection to the laptop of rule; it may not be there
 // yet, but takes streams.
 func (s *session) laptopLocked(rule *steer.Rule) *conn {
-	c := s.laptops[rule]
+	c := s.laptops[rule.Name]
 	if c == nil || c.closing {
 		c = newConn(s, laptop, rule)
-		s.laptops[rule] = c
+		s.laptops[rule.Name] = c
 		s.dialLocked(c)
 	}
 	return c
@@ -210,7 +210,7 @@ func (s *session) converse(ctx context.Context, c *conn) error {
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	if c.rule.ClientAddress == steer.ClientByProxy {
 		from, to := s.client.nc.RemoteAddr(), s.client.nc.LocalAddr()
-		c.buf.Write(appendProxyHeader(nil, from, to))
+		c.buf.Write(steer.AppendProxyHeader(nil, from, to))
 	}
 	if err := c.greetUp(nc); err != nil {
 		return err
