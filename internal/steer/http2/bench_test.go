@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"testing"
 
-	"golang.org/x/net/http2"
-
 	"podnet.dev/internal/steer"
 )
 
@@ -28,10 +26,15 @@ func BenchmarkDownload(b *testing.B) { compare(b, 1<<20) }
 
 func compare(b *testing.B, size int) {
 	answer := make([]byte, size)
-	app := acceptAll(b, func(nc net.Conn) {
-		new(http2.Server).ServeConn(nc, &http2.ServeConnOpts{Handler: http.HandlerFunc(
-			func(rw http.ResponseWriter, r *http.Request) { _, _ = rw.Write(answer) })})
-	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	app := l.Addr().String()
+	server := &http.Server{Protocols: plain(), Handler: http.HandlerFunc(
+		func(rw http.ResponseWriter, r *http.Request) { _, _ = rw.Write(answer) })}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
 	set, err := steer.Compile([]steer.Rule{{Name: "s", Owner: "ada", Protocol: steer.TCP, Port: 80, Mode: steer.Steal,
 		Matches: []steer.Match{{Headers: []steer.Condition{{Name: "x-user", Value: "ada"}}}}}})
 	if err != nil {
@@ -42,7 +45,7 @@ func compare(b *testing.B, size int) {
 	})
 	for name, addr := range map[string]string{"direct": app, "steered": us} {
 		b.Run(name, func(b *testing.B) {
-			tr := &http2.Transport{AllowHTTP: true, DialTLSContext: dialPlain}
+			tr := &http.Transport{Protocols: plain(), DisableCompression: true}
 			defer tr.CloseIdleConnections()
 			c := &http.Client{Transport: tr}
 			b.SetBytes(int64(size))

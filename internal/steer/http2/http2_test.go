@@ -3,7 +3,6 @@ package http2
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -126,7 +125,7 @@ func TestTrailersAndInterim(t *testing.T) {
 
 func TestLargeBodiesThroughTinyWindows(t *testing.T) {
 	w := newWorld(t, steals("ada"))
-	tiny := &http2.Server{MaxUploadBufferPerConnection: 65535, MaxUploadBufferPerStream: 100, MaxReadFrameSize: 1 << 14}
+	tiny := http.HTTP2Config{MaxReceiveBufferPerConnection: 1 << 16, MaxReceiveBufferPerStream: 100, MaxReadFrameSize: 1 << 14}
 	for _, name := range []string{"app", "ada"} {
 		w.serveBy(name, tiny, echo)
 		body := bytes.Repeat([]byte("0123456789abcdef"), 20<<10)
@@ -148,7 +147,7 @@ func TestStalledStreamStallsNobody(t *testing.T) {
 		echo(rw, r)
 	}
 	// With Go's default a single stream may take the window of the connection.
-	fair := &http2.Server{MaxUploadBufferPerConnection: 1 << 20, MaxUploadBufferPerStream: 64 << 10}
+	fair := http.HTTP2Config{MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 64 << 10}
 	w.serveBy("app", fair, h)
 	w.serveBy("ada", fair, h)
 	c := w.client()
@@ -401,8 +400,4 @@ func TestAppWithoutHTTP2(t *testing.T) {
 	if err != nil || string(b) != "HTTP/1.1 505 No\r\n\r\n" {
 		t.Errorf("%q, %v", b, err)
 	}
-}
-
-func dialPlain(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, network, addr)
 }

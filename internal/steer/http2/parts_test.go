@@ -136,5 +136,3 @@ func TestTally(t *testing.T) {
 		t.Error("old noise counts")
 	}
 }
-
-func zeros(n int) string { return string(make([]byte, n)) }

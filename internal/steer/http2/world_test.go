@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"podnet.dev/internal/steer"
 )
 
@@ -155,21 +153,34 @@ func (w *world) raw(name string, serve func(net.Conn)) {
 	})
 }
 
-// serve runs a real HTTP/2 server.
-func (w *world) serve(name string, h http.HandlerFunc) {
-	w.serveBy(name, new(http2.Server), h)
+// plain is HTTP/2 without TLS, with prior knowledge.
+func plain() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return p
 }
 
-func (w *world) serveBy(name string, server *http2.Server, h http.HandlerFunc) {
-	w.raw(name, func(nc net.Conn) { server.ServeConn(nc, &http2.ServeConnOpts{Handler: h}) })
+// serve runs a real HTTP/2 server.
+func (w *world) serve(name string, h http.HandlerFunc) {
+	w.serveBy(name, http.HTTP2Config{}, h)
+}
+
+func (w *world) serveBy(name string, config http.HTTP2Config, h http.HandlerFunc) {
+	l := listen(w.t)
+	w.mu.Lock()
+	w.servers[name] = l.Addr().String()
+	w.mu.Unlock()
+	server := &http.Server{Handler: h, Protocols: plain(), HTTP2: &config}
+	w.served.Go(func() { _ = server.Serve(l) })
+	w.t.Cleanup(func() {
+		w.cancel()
+		_ = server.Close()
+	})
 }
 
 // client returns a real HTTP/2 client of the pod.
 func (w *world) client() *http.Client {
-	tr := &http2.Transport{
-		AllowHTTP: true, DisableCompression: true,
-		DialTLSContext: dialPlain,
-	}
+	tr := &http.Transport{Protocols: plain(), DisableCompression: true}
 	w.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: patience}
 }
