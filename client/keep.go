@@ -41,6 +41,10 @@ const (
 	// The gateway cuts whoever has to go without asking us.
 	sureTime  = 8 * time.Second
 	sureEvery = 2 * time.Second
+	// flowsKept is how long the gateway keeps the flows of a laptop that says
+	// nothing (internal/netstack: a sign of life is asked for after 60 s, four
+	// times within 60 s more).
+	flowsKept = 2 * time.Minute
 	// frozenMax is how long gateways keep peers while the API server is away
 	// (gateway/enrol.FrozenLimit).
 	frozenMax = 60 * time.Minute
@@ -86,6 +90,7 @@ type keeper struct {
 	enrol   enrolment
 
 	path     string         // the one in use, as told
+	dark     time.Duration  // since when there is none, on the clock of uptime
 	observed netip.AddrPort // how the gateway sees us
 	doubt    *doubt         // nil: the way is fine
 	// stale says that WireGuard needs a new handshake, lostUDP that there was a
@@ -239,6 +244,7 @@ func (k *keeper) tellPath(st transport.GatewayStatus) {
 		return
 	}
 	k.lostUDP = st.Active.Kind != transport.UDP && (k.lostUDP || strings.HasPrefix(k.path, string(transport.UDP)))
+	was := k.path
 	k.path = name
 	k.mu.Lock()
 	p := describe(st, k.outlook)
@@ -261,6 +267,13 @@ func (k *keeper) tellPath(st transport.GatewayStatus) {
 	}
 	p.Others = []localapi.OtherPath{}
 	k.tell(localapi.Event{Type: localapi.EventPath, Text: text, Path: &p})
+	switch none := pathName(transport.PathStatus{}); {
+	case name == none:
+		k.dark = k.uptime()
+	case was == none && k.uptime()-k.dark >= flowsKept:
+		k.reset(k.hosted.own) // rather than hang until the kernel tries them again
+		k.tell(localapi.Event{Type: localapi.EventGateway, Text: fmt.Sprintf("there was no path to it for %v: flows that were open end", (k.uptime() - k.dark).Round(time.Second))})
+	}
 }
 
 // seekUDP looks for a way by UDP where there might be one.

@@ -258,6 +258,33 @@ func TestGatewayCutUsAndTakesUsBack(t *testing.T) {
 	l.hears(localapi.EventLease, "flows that were open end")
 }
 
+// TestNoPathForLong: by then the gateway has given up the flows. They end when the
+// path is back, rather than when the kernel tries them again.
+func TestNoPathForLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the gateway keeps flows for two minutes")
+	}
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	w.lease = 300
+	l := w.connect(client.PathUDP)
+	flow, err := l.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flow.Close()
+	l.wire.Block(true)
+	l.within(10*time.Second, "dark", func() bool { return l.status().Path.Kind == "" })
+	time.Sleep(2*time.Minute + time.Second)
+	l.wire.Block(false)
+	l.within(20*time.Second, "by udp again", func() bool { return l.status().Path.Kind == "udp" })
+	l.hears(localapi.EventGateway, "flows that were open end")
+	if err := echo(flow, 5*time.Second); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the flow got %v, want its end", err)
+	}
+	l.within(5*time.Second, "at work", l.works)
+}
+
 // TestGatewayHasCandidatesOnly: it is told where we are before we knock, and the
 // packets become smaller when UDP turns out to be possible.
 func TestGatewayHasCandidatesOnly(t *testing.T) {
