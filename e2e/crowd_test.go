@@ -99,7 +99,7 @@ func crowdRole(ctx context.Context, args []string) error {
 			}
 		},
 	})
-	fmt.Printf("%v%d goroutines are left of them, most for idle connections to the API server\n", r, runtime.NumGoroutine()-before)
+	fmt.Printf("%v%d goroutines are left of them\n", r, runtime.NumGoroutine()-before)
 	if len(r.Stuck) > 0 {
 		return fmt.Errorf("%d were stuck", len(r.Stuck))
 	}
