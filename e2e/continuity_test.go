@@ -45,7 +45,26 @@ func killStreams(t *testing.T) {
 
 // TestConnectionsOutlivePaths has an open echo session, as of ssh, and an
 // iperf3 both ways go through everything that happens to a laptop in a day.
+//
+// Nothing may break, ever. How long nothing moves is the kernel's doubling timers
+// as well as ours: on a machine that others keep busy they start later, and the
+// next one may be the one that is too late. So the short form believes a silence
+// that is too long when it meets with it twice.
 func TestConnectionsOutlivePaths(t *testing.T) {
+	var late []string
+	tell := func(t *testing.T) { late = outlive(t) }
+	if t.Run("a day", tell) && len(late) > 0 && !long {
+		t.Logf("once more, because of %q", late)
+		t.Run("another", tell)
+	}
+	for _, what := range late {
+		t.Error(what)
+	}
+}
+
+// outlive tells the story and returns what was silent for too long.
+func outlive(t *testing.T) (late []string) {
+	t.Helper()
 	calm(t)
 	lab("nat", "laptop").must(t)
 	alice.connect(t, "-n", "shop")
@@ -86,9 +105,10 @@ func TestConnectionsOutlivePaths(t *testing.T) {
 		report(t, fmt.Sprintf("%s: longest silence (at most %v)", c.name, c.limit),
 			fmt.Sprintf("echo %.2f s, iperf3 %.2f s; on %s after %.2f s", still.Seconds(), idle.Seconds(), c.path, c.onPath.Seconds()))
 		if worst := max(still, idle); worst > c.limit {
-			t.Errorf("%s: nothing moved for %v, want at most %v", c.name, worst.Round(time.Millisecond), c.limit)
+			late = append(late, fmt.Sprintf("%s: nothing moved for %v, want at most %v", c.name, worst.Round(time.Millisecond), c.limit))
 		}
 	}
+	return late
 }
 
 // text is a role's summary.
