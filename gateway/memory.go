@@ -9,9 +9,9 @@ import (
 const idleLook = 10 * time.Second
 
 // giveBack returns memory to the node, by free (debug.FreeOSMemory), once the
-// last peer has been gone for a moment. The runtime would take minutes: it collects every two when nothing
-// happens, and gives back little by little. It costs some 20 ms of one core, at
-// a time when nobody waits for it.
+// last peer has been gone for a moment. The runtime would take minutes: it
+// collects every two when nothing happens, and gives back little by little. It
+// costs some 20 ms of one core, at a time when nobody waits for it.
 func giveBack(ctx context.Context, peers func() int, free func()) error {
 	tick := time.NewTicker(idleLook)
 	defer tick.Stop()

@@ -252,20 +252,26 @@ func (c *conn) initialLocked(n allowance) error {
 	return nil
 }
 
+// spoiledLocked finds a stream that ends before its time, and what that says of the
+// connection; nil if it is over already.
+func (c *conn) spoiledLocked(id uint32) (st *stream, err error) {
+	st = c.streams[id]
+	switch {
+	case st == nil && c.idleLocked(id):
+		return nil, http2.ConnectionError(http2.ErrCodeProtocol)
+	case st != nil && c.role == client:
+		err = c.s.spoiledLocked(st.x)
+	}
+	return st, err
+}
+
 // resetLocked takes the other end's RST_STREAM. Its code goes on as it is.
 func (c *conn) resetLocked(id uint32, code http2.ErrCode) error {
-	st := c.streams[id]
+	st, err := c.spoiledLocked(id)
 	if st == nil {
-		if c.idleLocked(id) {
-			return http2.ConnectionError(http2.ErrCodeProtocol)
-		}
-		return nil
+		return err
 	}
 	x := st.x
-	var err error
-	if c.role == client {
-		err = c.s.spoiledLocked(x)
-	}
 	if c.role == client || !st.heard { // else the response is whole
 		x.failLocked(fmt.Errorf("reset by %s: %v", c.role, code))
 	}
@@ -276,18 +282,11 @@ func (c *conn) resetLocked(id uint32, code http2.ErrCode) error {
 
 // faultLocked resets a stream on which the other end broke the protocol.
 func (c *conn) faultLocked(id uint32, code http2.ErrCode) error {
-	st := c.streams[id]
+	st, err := c.spoiledLocked(id)
 	if st == nil {
-		if c.idleLocked(id) {
-			return http2.ConnectionError(http2.ErrCodeProtocol)
-		}
-		return nil
+		return err
 	}
 	x := st.x
-	var err error
-	if c.role == client {
-		err = c.s.spoiledLocked(x)
-	}
 	x.failLocked(fmt.Errorf("%s broke the protocol: %v", c.role, code))
 	st.resetLocked(code, false)
 	if c.role == client {
