@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestMemoryGoesBackOnce lets two crowds come and go.
-func TestMemoryGoesBackOnce(t *testing.T) {
+// TestMemoryGoesBack lets two crowds come and go.
+func TestMemoryGoesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		peers, freed := 0, 0
@@ -28,11 +28,13 @@ func TestMemoryGoesBackOnce(t *testing.T) {
 		peers = 0
 		after(idleLook+time.Second, 0, "just after they left")
 		after(2*idleLook, 1, "a moment later")
-		after(time.Hour, 1, "an hour later")
+		after(2*time.Minute, 1, "while objects are still tidied")
+		after(2*time.Minute, 2, "when that is over")
+		after(time.Hour, 2, "an hour later")
 		peers = 1
-		after(idleLook, 1, "with another one")
+		after(idleLook, 2, "with another one")
 		peers = 0
-		after(3*idleLook, 2, "after that one has left")
+		after(3*idleLook, 3, "after that one has left")
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
