@@ -105,6 +105,12 @@ type Gateway struct {
 	// reached directly. Empty when only the API server's port-forward is left.
 	// +listType=atomic
 	Endpoints []string `json:"endpoints,omitempty"`
+	// ClusterEndpoints are the UDP endpoints (ip:port) at which pods reach the
+	// gateway: its pod's own addresses.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MaxLength=64
+	ClusterEndpoints []string `json:"clusterEndpoints,omitempty"`
 	// Candidates are UDP addresses (ip:port) at which the gateway might be
 	// reached if both sides send at once: those that STUN servers saw, and
 	// where the next mapping is likely to be.

@@ -23,6 +23,9 @@ var Prefix6 = netip.MustParsePrefix("fd70:6f64:6e65:7400::/64")
 // Private is an X25519 private key. It redacts itself in logs and in fmt.
 type Private struct{ k wgtypes.Key }
 
+// RelayPrefix6 is the IPv6 range of all relay addresses, beside Prefix6.
+var RelayPrefix6 = netip.MustParsePrefix("fd70:6f64:6e65:7401::/64")
+
 // NewPrivate makes a private key from the system's randomness.
 func NewPrivate() (Private, error) {
 	k, err := wgtypes.GeneratePrivateKey()
@@ -100,9 +103,15 @@ func (k Public) LogValue() slog.Value { return slog.StringValue(k.Short()) }
 
 // Address6 is the tunnel address of a key: Prefix6 and 64 bits of BLAKE2s of
 // the key. Nobody has to allocate it and everybody can compute it.
-func (k Public) Address6() netip.Addr {
+func (k Public) Address6() netip.Addr { return k.within(Prefix6) }
+
+// RelayAddress6 is the second tunnel address of a laptop's key, at which steered
+// traffic arrives: RelayPrefix6 and the same 64 bits.
+func (k Public) RelayAddress6() netip.Addr { return k.within(RelayPrefix6) }
+
+func (k Public) within(p netip.Prefix) netip.Addr {
 	sum := blake2s.Sum256(k[:])
-	a := Prefix6.Addr().As16()
+	a := p.Addr().As16()
 	copy(a[8:], sum[:8])
 	return netip.AddrFrom16(a)
 }

@@ -47,26 +47,26 @@ const (
 // Rule is one SteeringRule as far as a pod's agent needs it.
 type Rule struct {
 	// Name is unique in the pod; at most 253 bytes.
-	Name string
+	Name string `json:"name"`
 	// Owner is the user, for people; at most 1024 bytes, none of them a control
 	// character, so that it can stand in a header field.
-	Owner string
+	Owner string `json:"owner"`
 	// Since is when the rule came to be. Older rules come first.
-	Since    time.Time
-	Protocol Protocol
+	Since    time.Time `json:"since"`
+	Protocol Protocol  `json:"protocol"`
 	// Port is the pod's, 1 to 65535.
-	Port uint16
-	Mode Mode
+	Port uint16 `json:"port"`
+	Mode Mode   `json:"mode"`
 	// Matches are at most MaxMatches; a request must match any of them. Without
 	// one the rule is about the whole port, whatever is spoken there. UDP is
 	// steered as a whole only.
-	Matches []Match
+	Matches []Match `json:"matches,omitempty"`
 	// ToApp sends to the pod's own program what the laptop cannot take. A mirror
 	// does not need it.
-	ToApp bool
+	ToApp bool `json:"toApp,omitempty"`
 	// ClientAddress is for TCP; ClientByHeader is for rules with matches only, as
 	// nothing can be added to what is not read.
-	ClientAddress ClientAddress
+	ClientAddress ClientAddress `json:"clientAddress,omitempty"`
 }
 
 // Match is a set of conditions on a request, at most MaxConditions and at least
@@ -86,24 +86,29 @@ type Match struct {
 	// Headers are by field name in any case. Of several fields of one name any
 	// may match; a list in one field is one value, with its commas. The Host
 	// field has its own pattern below.
-	Headers []Condition
+	Headers []Condition `json:"headers,omitempty"`
 	// Query are parameters by name, name and value decoded. Of several values
 	// any may match; a parameter that cannot be decoded matches nothing.
-	Query []Condition
+	Query []Condition `json:"query,omitempty"`
 	// Method, Host and Path are patterns; "" holds always.
 	//
 	// Host is without the port, in any case, an IPv6 address in its brackets.
 	// Path is without the query and as it was sent: /a%62 is not /ab, as only
 	// the program that serves the path knows whether it is.
-	Method, Host, Path string
+	Method string `json:"method,omitempty"`
+	Host   string `json:"host,omitempty"`
+	Path   string `json:"path,omitempty"`
 	// GRPC is a pattern for "package.Service/Method"; "" holds always. It holds
 	// for a POST with a content type that begins with application/grpc.
-	GRPC string
+	GRPC string `json:"grpc,omitempty"`
 }
 
 // Condition asks for a named value. An empty pattern is the empty value; "*" asks
 // only that there is one.
-type Condition struct{ Name, Value string }
+type Condition struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
 
 // What a rule may have at most.
 const (

@@ -1,0 +1,210 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// SteeringRule says that what reaches a port of one pod goes to a peer (steal),
+// or is copied to it (mirror): all of it, or the requests that match. Admission
+// demands that its writer may patch pods/ephemeralcontainers of that pod, and
+// asks again at each renewal. It is owned by the Pod and goes with it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="User",type=string,JSONPath=`.spec.user`
+// +kubebuilder:printcolumn:name="Rule",type=string,JSONPath=`.spec.rule`
+// +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.pod`
+// +kubebuilder:printcolumn:name="Port",type=integer,JSONPath=`.spec.port`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
+// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.conditions[?(@.type=="AgentReady")].status`
+// +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.matched`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expiresAt`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type SteeringRule struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   SteeringRuleSpec   `json:"spec"`
+	Status SteeringRuleStatus `json:"status,omitempty"`
+}
+
+// SteeringMode says who answers.
+//
+// +kubebuilder:validation:Enum=steal;mirror
+type SteeringMode string
+
+// SteeringProtocol is what a port speaks below any application.
+//
+// +kubebuilder:validation:Enum=tcp;udp
+type SteeringProtocol string
+
+// SteeringRuleSpec is what the user asks for. Everything but renew and agentKey
+// is immutable.
+type SteeringRuleSpec struct {
+	// User is the name the API server knows the writer by. Admission pins it
+	// to the caller.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	User string `json:"user"`
+
+	// Peer names the Peer, in the gateway's namespace, that gets the traffic.
+	// It must belong to the same user.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Peer string `json:"peer"`
+
+	// Renew is raised with each renewal; a rule lives as long as its Peer's
+	// leaseSeconds after its last renewal.
+	// +kubebuilder:validation:Minimum=1
+	Renew int64 `json:"renew"`
+
+	// Rule is the name that the rules of one `podnet steer` share: a rule for
+	// each pod of the target.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Rule string `json:"rule"`
+
+	// Target is what the user named, as deploy/web, for the reader.
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=320
+	Target string `json:"target"`
+
+	// Pod and PodUID are the steered pod, in this namespace.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Pod string `json:"pod"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	PodUID string `json:"podUID"`
+
+	// Port is the pod's port.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+	// +kubebuilder:default=tcp
+	Protocol SteeringProtocol `json:"protocol,omitempty"`
+
+	// Mode is steal (the laptop answers) or mirror (it gets a copy).
+	// +kubebuilder:default=steal
+	Mode SteeringMode `json:"mode,omitempty"`
+
+	// Matches: a request must match any of them. Empty: the whole port.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Matches []SteeringMatch `json:"matches,omitempty"`
+
+	// OnError is what happens to requests that the laptop cannot take: they
+	// fail, or the pod's own program (app) gets them.
+	// +kubebuilder:validation:Enum="";app
+	// +kubebuilder:default=""
+	OnError string `json:"onError,omitempty"`
+
+	// ClientAddress is how the laptop learns a client's address: by the PROXY
+	// protocol (proxy), by X-Forwarded-For (header), or not at all.
+	// +kubebuilder:validation:Enum="";proxy;header
+	// +kubebuilder:default=""
+	ClientAddress string `json:"clientAddress,omitempty"`
+
+	// RelayPort is where the traffic arrives on the peer's relay address.
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	RelayPort int32 `json:"relayPort"`
+
+	// Local is where the laptop takes it, as 3000 or app.test:3000, for the
+	// reader.
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=320
+	Local string `json:"local"`
+
+	// AgentKey is the WireGuard public key that the agent in the pod printed.
+	// The user writes it when the agent is there.
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:Pattern=`^([A-Za-z0-9+/]{42}[AEIMQUYcgkosw480]=)?$`
+	AgentKey string `json:"agentKey,omitempty"`
+}
+
+// SteeringMatch is a set of conditions on a request; all that are given must
+// hold. Patterns are exact, globs with *, or regular expressions after a ~.
+type SteeringMatch struct {
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Headers []SteeringCondition `json:"headers,omitempty"`
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Query []SteeringCondition `json:"query,omitempty"`
+	// +kubebuilder:validation:MaxLength=1024
+	Method string `json:"method,omitempty"`
+	// +kubebuilder:validation:MaxLength=1024
+	Host string `json:"host,omitempty"`
+	// +kubebuilder:validation:MaxLength=1024
+	Path string `json:"path,omitempty"`
+	// GRPC is a pattern for package.Service/Method.
+	// +kubebuilder:validation:MaxLength=1024
+	GRPC string `json:"grpc,omitempty"`
+}
+
+// SteeringCondition asks for a named value.
+type SteeringCondition struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Name string `json:"name"`
+	// +kubebuilder:validation:MaxLength=1024
+	Value string `json:"value"`
+}
+
+// SteeringRuleStatus is what the gateway made of it.
+type SteeringRuleStatus struct {
+	// ObservedRenew is the spec.renew that Accepted speaks of.
+	ObservedRenew int64 `json:"observedRenew,omitempty"`
+	// ExpiresAt is when the rule ends if it is not renewed; see Peer.
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+	// Agent is the agent that the pod's rules are with; absent while none is
+	// connected to a gateway.
+	Agent *SteeringAgent `json:"agent,omitempty"`
+	// Matched counts requests, or connections of a whole port, that the rule
+	// took; Failed those of them that the laptop did not answer. They are
+	// written every few seconds while they change.
+	Matched int64 `json:"matched,omitempty"`
+	Failed  int64 `json:"failed,omitempty"`
+	// Passed counts requests of the rule's port that no rule took.
+	Passed int64 `json:"passed,omitempty"`
+	// Conditions has Accepted and AgentReady.
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// SteeringAgent is the agent in a pod.
+type SteeringAgent struct {
+	PublicKey string `json:"publicKey"`
+	// Generation is of the rule set that it has in force.
+	Generation int64 `json:"generation,omitempty"`
+}
+
+// SteeringRuleList is a list of rules.
+//
+// +kubebuilder:object:root=true
+type SteeringRuleList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []SteeringRule `json:"items"`
+}
+
+// LabelRule is on each SteeringRule; its value is spec.rule.
+const LabelRule = "podnet.dev/rule"
+
+// Condition types and reasons of a SteeringRule; Accepted shares Expired,
+// PeerMissing and PolicyMissing with the others.
+const (
+	// ConditionAccepted is true while the gateway lets the rule act.
+	ConditionAccepted = "Accepted"
+	// ConditionAgentReady is true while the pod's agent has the rule in force.
+	ConditionAgentReady = "AgentReady"
+
+	ReasonAccepted = "Accepted"
+	ReasonClash    = "Clash"   // an older rule of somebody else takes the same requests
+	ReasonInvalid  = "Invalid" // the rule cannot be; its message says why
+
+	ReasonInForce      = "InForce"      // the agent has the rule
+	ReasonAgentMissing = "AgentMissing" // no agent of this pod is connected
+	ReasonAgentTrouble = "AgentTrouble" // the agent says what is wrong
+)
