@@ -24,7 +24,8 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"connections": connections,
 	"flows":       flows,
 	"refused":     refused,
-	"crowd":       crowdRole, // see crowd_test.go
+	"crowd":       crowdRole,     // see crowd_test.go
+	"customers":   customersRole, // see customers_test.go
 
 	// These go on until they are told to stop, and print what they see.
 	"echo":     echo,
@@ -33,6 +34,7 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"bulk":     bulk,
 	"download": download,
 	"watch":    watch,
+	"web":      web,
 }
 
 func play(role string, args []string) int {

@@ -33,7 +33,7 @@ func main() {
 // run serves what the flags name until ctx ends; an empty address serves nothing.
 func run(ctx context.Context, log *slog.Logger, args []string) error {
 	flags := flag.NewFlagSet("shop", flag.ContinueOnError)
-	web := flags.String("http", ":8080", "serve HTTP on this `ADDRESS`")
+	web := flags.String("http", ":8080", "serve HTTP, version 2 without TLS as well, on this `ADDRESS`")
 	tcpEcho := flags.String("tcp-echo", "", "echo TCP on this `ADDRESS`")
 	udpEcho := flags.String("udp-echo", "", "echo UDP on this `ADDRESS`")
 	name := flags.String("name", podName(), "say this `NAME` in answers")
@@ -84,7 +84,10 @@ func podName() string {
 }
 
 func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second}
+	both := new(http.Protocols)
+	both.SetHTTP1(true)
+	both.SetUnencryptedHTTP2(true)
+	s := &http.Server{Handler: h, Protocols: both, ReadHeaderTimeout: 30 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

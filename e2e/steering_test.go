@@ -1,0 +1,235 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSteerByHeader steals what has a header from three replicas, and from a
+// fourth that comes in the middle.
+func TestSteerByHeader(t *testing.T) {
+	market(t, 3)
+	alice.connect(t, "-n", "market")
+	alice.serveLocally(t, 3000, "laptop")
+	url := "http://" + clusterIP(t, "market", "stall")
+
+	before := map[string]string{}
+	for _, ip := range stalls(t) {
+		ns := netns(t, ip)
+		before[ns] = ruleset(t, ns)
+	}
+	start := time.Now()
+	out := alice.steer(t, "deploy/stall", "8080:3000", "--header", "x-user: alice")
+	report(t, "steer, from the command to three agents ready", time.Since(start).Round(10*time.Millisecond))
+	want(t, out, "3/3")
+
+	got := customers(t, url, 1000, 8, "x-user: alice", "laptop")
+	report(t, "1,000 requests with the header and 1,000 without, three replicas", got)
+	got.exact(t, 1000, 1000)
+	want(t, alice.podnet("steer", "list").must(t), "deploy/stall", "3/3")
+	want(t, kubectl("get", "steeringrules", "-A").must(t), "alice", "stall", "steal", "Accepted")
+
+	// A fourth comes while customers are about.
+	crowd := node1.start(t, "customers", url, "4000", "8", "x-user: alice", "laptop")
+	kubectl("scale", "-n", "market", "deployment/stall", "--replicas=4").must(t)
+	took := coveredAfterReady(t)
+	report(t, "a fourth replica is covered, after it was ready (within 5 s)", took.Round(10*time.Millisecond))
+	all := crowd.custom(t, 3*time.Minute)
+	report(t, "requests while the fourth replica came", all)
+	if all.Failed > 0 {
+		t.Errorf("%d requests were lost: %s", all.Failed, all.First)
+	}
+	customers(t, url, 1000, 8, "x-user: alice", "laptop").exact(t, 1000, 1000)
+
+	start = time.Now()
+	alice.podnet("steer", "stop", "--all").must(t)
+	for ns, rules := range before {
+		eventually(t, 6*time.Second, "nftables as before in "+ns, func() error { return same(rules, ruleset(t, ns)) })
+	}
+	report(t, "nftables as before in every pod, after stop", time.Since(start).Round(10*time.Millisecond))
+	customers(t, url, 100, 4, "", "laptop").exact(t, 0, 100)
+	if left := kubectl("get", "steeringrules", "-A", "-o", "name").must(t); left != "" {
+		t.Errorf("left in the cluster: %s", left)
+	}
+}
+
+// coveredAfterReady waits until the newest of four stalls is ready and gives its
+// requests to the laptop, and tells how long the second took after the first.
+func coveredAfterReady(t testing.TB) time.Duration {
+	t.Helper()
+	var ready time.Time
+	var ip string
+	eventually(t, 30*time.Second, "the fourth stall is ready", func() error {
+		lines := kubectl("get", "pods", "-n", "market", "-l", "app=stall", "--sort-by=.metadata.creationTimestamp", "-o",
+			`jsonpath={range .items[*]}{.status.podIP} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`).must(t)
+		all := strings.Split(lines, "\n")
+		last := strings.Fields(all[len(all)-1])
+		if len(all) != 4 || len(last) != 2 || last[1] != "True" {
+			return fmt.Errorf("%q", lines)
+		}
+		ip, ready = last[0], time.Now()
+		return nil
+	})
+	eventually(t, 20*time.Second, "the fourth stall is covered", func() error {
+		got := node1.cmd("curl", "-sS", "--max-time", "5", "-H", "x-user: alice", "http://"+ip+":8080/").must(t)
+		if got != "hello from laptop" {
+			return fmt.Errorf("%s", got)
+		}
+		return nil
+	})
+	return time.Since(ready)
+}
+
+// TestTwoUsersSteer has two users on one port of one pod, and a third who may not.
+func TestTwoUsersSteer(t *testing.T) {
+	market(t, 1)
+	url := "http://" + clusterIP(t, "market", "stall")
+	alice.connect(t, "-n", "market")
+	bob.connect(t, "-n", "market")
+	alice.serveLocally(t, 3000, "alice")
+	bob.serveLocally(t, 3000, "bob")
+	alice.steer(t, "deploy/stall", "8080:3000", "--header", "x-user: alice")
+	bob.steer(t, "deploy/stall", "8080:3000", "--header", "x-user: bob")
+
+	r := bob.podnet("steer", "--detach", "-n", "market", "deploy/stall", "8080:3000", "--header", "x-user: alice").mustFail(t)
+	want(t, r.stderr, "alice", "hint:")
+	r = bob.podnet("steer", "--detach", "-n", "market", "deploy/stall", "8080:3000").mustFail(t)
+	want(t, r.stderr, "alice", "hint:")
+
+	theirs := node1.start(t, "customers", url, "5000", "4", "x-user: alice", "alice")
+	his := node1.start(t, "customers", url, "2500", "4", "x-user: bob", "bob")
+	mine := his.custom(t, 3*time.Minute)
+	bob.podnet("steer", "stop", "--all").must(t) // in the middle of alice's
+	hers := theirs.custom(t, 3*time.Minute)
+	report(t, "two users on a port, bob's", mine)
+	report(t, "two users on a port, alice's, while bob leaves", hers)
+	mine.exact(t, 2500, 2500)
+	hers.exact(t, 5000, 5000)
+
+	kubectl("delete", "rolebinding", "-n", "market", "market-podnet-steer").must(t)
+	r = bob.podnet("steer", "--detach", "-n", "market", "deploy/stall", "8080:3000", "--header", "x-user: bob").mustFail(t)
+	want(t, r.stderr, "ephemeralcontainers", "hint:")
+	if r.code != 4 {
+		t.Errorf("exit %d, want 4 (permission)", r.code)
+	}
+}
+
+// TestSteeringUndoesItself ends each part in the rudest way: requests are
+// answered again within 5 s, and where nothing brings the steering back nothing
+// in the pod redirects any more within 6 s.
+func TestSteeringUndoesItself(t *testing.T) {
+	market(t, 1)
+	ip := stalls(t)[0]
+	ns := netns(t, ip)
+	before := ruleset(t, ns)
+	url := "http://" + ip + ":8080/"
+	agent := func(which string) func(testing.TB) {
+		return func(t testing.TB) { host("kill", "-9", agentProcess(t, ns, which)).must(t) }
+	}
+	for _, c := range []struct {
+		what    string
+		happens func(testing.TB)
+		stays   bool // steering goes on by itself
+	}{
+		{"kill -9 of the agent's worker", agent("worker"), true},
+		{"kill -9 of the agent's container", agent("parent"), true},
+		{"kill -9 of the gateway", killGateway, true},
+		{"kill -9 of the laptop's daemon", func(t testing.TB) { alice.cmd("kill", "-9", alice.daemon(t)).must(t) }, false},
+		{"the laptop's link down", func(t testing.TB) { lab("link", "laptop", "down").must(t) }, false},
+		{"the node out of the laptop's reach", func(t testing.TB) { lab("cut", "laptop", "node1").must(t) }, false},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			calm(t)
+			alice.connect(t, "-n", "market")
+			alice.serveLocally(t, 3000, "laptop")
+			alice.steer(t, "deploy/stall", "8080:3000")
+			eventually(t, 10*time.Second, "the laptop answers", func() error { return answers(t, url, byLaptop) })
+
+			start := time.Now()
+			c.happens(t)
+			failed := eventually(t, 15*time.Second, "the app answers", func() error {
+				if c.stays {
+					return answers(t, url, byAnybody)
+				}
+				return answers(t, url, byApp)
+			})
+			report(t, "requests are answered again after "+c.what+" (within 5 s)", failed.Round(10*time.Millisecond))
+			if failed > 5*time.Second {
+				t.Errorf("after %v", failed)
+			}
+			if c.stays {
+				eventually(t, time.Minute, "the laptop answers again", func() error { return answers(t, url, byLaptop) })
+				report(t, "the laptop answers again after "+c.what, time.Since(start).Round(10*time.Millisecond))
+				alice.podnet("steer", "stop", "--all").must(t)
+				start = time.Now()
+			}
+			eventually(t, 15*time.Second, "nothing redirects", func() error { return redirects(t, ns) })
+			gone := time.Since(start)
+			report(t, "nothing redirects any more after "+c.what+" (within 6 s)", gone.Round(10*time.Millisecond))
+			if gone > 6*time.Second {
+				t.Errorf("after %v", gone)
+			}
+			lab("heal").must(t)
+			alice.podnet("steer", "stop", "--all").try(t)
+			alice.podnet("disconnect", "--all").try(t)
+			eventually(t, 2*time.Minute, "nftables as before", func() error { return same(before, ruleset(t, ns)) })
+		})
+	}
+}
+
+// Who may answer.
+const (
+	byLaptop = iota
+	byApp
+	byAnybody
+)
+
+// answers makes a request from node1.
+func answers(t testing.TB, url string, by int) error {
+	t.Helper()
+	r := node1.cmd("curl", "-sS", "--max-time", "1", url).try(t)
+	got := strings.TrimSpace(r.stdout)
+	laptop := got == "hello from laptop"
+	if r.code != 0 || !strings.HasPrefix(got, "hello from ") || by == byLaptop && !laptop || by == byApp && laptop {
+		return fmt.Errorf("%s%s", got, r.stderr)
+	}
+	return nil
+}
+
+// redirects fails while something in the pod's network is sent elsewhere.
+func redirects(t testing.TB, ns string) error {
+	t.Helper()
+	if rules := ruleset(t, ns); strings.Contains(rules, "elements") {
+		return fmt.Errorf("%s", rules)
+	}
+	return nil
+}
+
+// agentProcess is the process of the agent in a pod's network: its parent, or the
+// worker, which is the younger one.
+func agentProcess(t testing.TB, ns, which string) string {
+	t.Helper()
+	pids := strings.Fields(node1.sh(fmt.Sprintf(`for p in $(ip netns pids %s); do grep -q podnet-agent /proc/$p/comm && echo $p; done; true`, ns)).must(t))
+	if len(pids) != 2 {
+		t.Fatalf("processes of the agent: %v, want a parent and a worker", pids)
+	}
+	for _, p := range pids {
+		parent := host("sh", "-c", "cut -d ' ' -f 4 /proc/"+p+"/stat").must(t)
+		if worker := slices.Contains(pids, parent); worker == (which == "worker") {
+			return p
+		}
+	}
+	t.Fatalf("no %s among %v", which, pids)
+	return ""
+}
+
+// killGateway kills the gateway's program and leaves the rest to its node.
+func killGateway(t testing.TB) {
+	t.Helper()
+	host("sh", "-c", "kill -9 $(pgrep -x podnet-gateway)").must(t)
+}
