@@ -275,18 +275,22 @@ func (d *device) Write(bufs [][]byte, offset int) (int, error) {
 	if d.closed.Load() {
 		return 0, os.ErrClosed
 	}
-	h := d.s.hooks.Load()
+	h, relay := d.s.hooks.Load(), d.s.relay.Load()
 	batch := batches.Get().(*[]packet.Packet)
 	for i := 0; i < len(bufs); {
 		n, size, ip, hl := coalesce(bufs[i:], offset)
+		run := bufs[i : i+n]
+		i += n
+		if relay != nil && d.passOn(run, offset, *relay) {
+			continue
+		}
 		if hl > 0 {
 			v := buffer.NewViewSize(size)
-			merge(v.AsSlice(), bufs[i:i+n], offset, ip, hl)
+			merge(v.AsSlice(), run, offset, ip, hl)
 			d.inject(v, ip == 40)
-		} else if p, ok := packet.Parse(bufs[i][offset:]); ok {
+		} else if p, ok := packet.Parse(run[0][offset:]); ok {
 			d.receive(&p, h, batch)
 		}
-		i += n
 	}
 	if len(*batch) > 0 {
 		h.Datagrams(*batch)

@@ -167,6 +167,28 @@ func (q *queue) put(o outbound, size int, wait bool) bool {
 		q.mu.Unlock()
 		return false
 	}
+	q.addLocked(o, at)
+	return true
+}
+
+// offer adds o when there is room for what may wait, and leaves it to the caller
+// when there is not.
+func (q *queue) offer(o outbound, size int) bool {
+	o.size = size
+	at := int16(o.flow())
+	q.mu.Lock()
+	if q.closed || q.n == len(q.slots) || q.holdsBack(&q.lane[at]) {
+		q.mu.Unlock()
+		return false
+	}
+	q.addLocked(o, at)
+	return true
+}
+
+// addLocked puts o into a lane of the locked queue, which has a slot for it,
+// unlocks it and wakes the reader.
+func (q *queue) addLocked(o outbound, at int16) {
+	l := &q.lane[at]
 	i := q.free
 	q.free = q.slots[i].next
 	q.slots[i] = slot{o, none}
@@ -181,14 +203,13 @@ func (q *queue) put(o outbound, size int, wait bool) bool {
 		q.push(&q.fresh, at)
 	}
 	q.n++
-	q.bytes += size
+	q.bytes += o.size
 	wake := q.idle
 	q.idle = false
 	q.mu.Unlock()
 	if wake {
 		q.notEmpty.Signal()
 	}
-	return true
 }
 
 // take moves packets to dst until it is full or has limit bytes, at least one

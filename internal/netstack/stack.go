@@ -4,7 +4,7 @@
 // A stack has addresses of its own, on which it listens and from which it
 // dials. With Forward it also takes what is sent to every other address: TCP
 // connections as requests to accept or refuse, everything else as whole
-// packets.
+// packets. With Relay it lets chosen packets pass from one peer to another.
 //
 // The package knows no policy and no sockets of the host.
 package netstack
@@ -30,6 +30,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"golang.zx2c4.com/wireguard/tun"
+
+	"podnet.dev/internal/packet"
 )
 
 const (
@@ -84,6 +86,7 @@ type Stack struct {
 	tcp    *tcp.Forwarder
 
 	hooks atomic.Pointer[Hooks]
+	relay atomic.Pointer[func(*packet.Packet) bool]
 	local atomic.Pointer[map[netip.Addr]struct{}] // replaced under mu, never changed
 
 	mu     sync.Mutex
@@ -231,6 +234,7 @@ func (s *Stack) Close() error {
 	}
 	s.closed = true
 	s.hooks.Store(nil)
+	s.relay.Store(nil)
 	s.device.Close()
 	s.stack.Destroy()
 	return nil
