@@ -11,6 +11,7 @@ import (
 	"time"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/lease"
 	"podnet.dev/internal/key"
 )
 
@@ -23,6 +24,9 @@ type Config struct {
 	// Keep is how long an expired object stays for people to look at.
 	Keep time.Duration
 }
+
+// FrozenLimit is how long a lease lasts at most while the API server is away.
+const FrozenLimit = lease.FrozenLimit
 
 // DefaultConfig is what security.md promises.
 func DefaultConfig() Config {
@@ -110,7 +114,7 @@ type Book struct {
 }
 
 type peerRecord struct {
-	lease
+	lease.Lease
 	owner    owner
 	length   time.Duration
 	address4 netip.Addr
@@ -118,7 +122,7 @@ type peerRecord struct {
 }
 
 type accessRecord struct {
-	lease
+	lease.Lease
 	length  time.Duration
 	present bool
 }
@@ -130,7 +134,7 @@ func NewBook(c Config) *Book {
 
 // Plan takes note of a World and says what follows.
 func (b *Book) Plan(now time.Time, w World) Plan {
-	c := circumstances{now: now, policy: w.PolicyHolds, connected: w.Connected, initial: !b.begun}
+	c := lease.Circumstances{Now: now, Policy: w.PolicyHolds, Connected: w.Connected, Initial: !b.begun}
 	b.begun = true
 	if b.frozen && w.Connected {
 		b.thaw(now)
@@ -150,10 +154,10 @@ func (b *Book) Plan(now time.Time, w World) Plan {
 
 func (b *Book) thaw(now time.Time) {
 	for _, r := range b.peers {
-		r.thaw(now, r.length)
+		r.Thaw(now, r.length)
 	}
 	for _, r := range b.accesses {
-		r.thaw(now, r.length)
+		r.Thaw(now, r.length)
 	}
 }
 
@@ -165,7 +169,7 @@ func (p *Plan) wake(t time.Time) {
 
 // sightPeers notes all leases, and gives back the addresses of peers that are
 // gone or whose time is over.
-func (b *Book) sightPeers(c circumstances, w World, p *Plan) {
+func (b *Book) sightPeers(c lease.Circumstances, w World, p *Plan) {
 	for _, r := range b.peers {
 		r.present = false
 	}
@@ -176,41 +180,32 @@ func (b *Book) sightPeers(c circumstances, w World, p *Plan) {
 			b.peers[o.UID] = r
 		}
 		r.present, r.owner, r.length = true, owner{o.User, o.Device}, o.Lease
-		r.sight(c, o.Renew, o.Lease, o.Ended, !known)
-		p.wake(r.tick(c))
-		if r.state != running {
-			b.letGo(c.now, o.UID, r)
-			if b.outstayed(c.now, r.lease, o.Lease, o.Lease < ciLease, p) {
+		r.Sight(c, o.Renew, o.Lease, o.Ended, !known)
+		p.wake(r.Tick(c))
+		if !r.Running() {
+			b.letGo(c.Now, o.UID, r)
+			if b.outstayed(c.Now, r.Lease, o.Lease, false, p) {
 				p.DeletePeers = append(p.DeletePeers, i)
 			}
 		}
 	}
 	for uid, r := range b.peers {
 		if !r.present {
-			b.letGo(c.now, uid, r)
+			b.letGo(c.Now, uid, r)
 			delete(b.peers, uid)
 		}
 	}
 }
 
 // outstayed reports whether an object that does not count any more may go, or
-// asks to be woken when it may. Once expired, one that is litter has to go after
-// the length of its lease already: a CI job's (a short lease), for which nobody
-// comes back, and an Access whose Peer is gone.
-func (b *Book) outstayed(now time.Time, l lease, length time.Duration, litter bool, p *Plan) bool {
-	keep := b.config.Keep
-	if l.state == expired && litter {
-		keep = min(keep, length)
+// asks to be woken when it may.
+func (b *Book) outstayed(now time.Time, l lease.Lease, length time.Duration, orphan bool, p *Plan) bool {
+	yes, at := l.Outstayed(now, b.config.Keep, length, orphan)
+	if !yes {
+		p.wake(at)
 	}
-	if now.Sub(l.deadline) >= keep {
-		return true
-	}
-	p.wake(l.deadline.Add(keep))
-	return false
+	return yes
 }
-
-// ciLease is the length below which a lease is taken for a CI job's (120 s).
-const ciLease = 180 * time.Second
 
 func (b *Book) letGo(now time.Time, uid string, r *peerRecord) {
 	if r.address4.IsValid() {
@@ -224,10 +219,10 @@ func (b *Book) letGo(now time.Time, uid string, r *peerRecord) {
 func (b *Book) admit(now time.Time, w World, p *Plan) map[string]int {
 	order := make([]int, 0, len(w.Peers))
 	for i, o := range w.Peers {
-		if r := b.peers[o.UID]; r.state == running {
+		if r := b.peers[o.UID]; r.Running() {
 			order = append(order, i)
 		} else {
-			p.Peers[i] = r.refusal("The lease was not renewed in time.")
+			p.Peers[i] = refusal(&r.Lease, "The lease was not renewed in time.")
 		}
 	}
 	slices.SortFunc(order, func(i, j int) int {
@@ -256,7 +251,7 @@ func (b *Book) admit(now time.Time, w World, p *Plan) map[string]int {
 				continue
 			}
 		}
-		v := Verdict{Ready: true, Reason: podnet.ReasonAdmitted, Message: "The peer may connect.", Address4: r.address4, Renew: r.honoured, Expires: r.deadline}
+		v := Verdict{Ready: true, Reason: podnet.ReasonAdmitted, Message: "The peer may connect.", Address4: r.address4, Renew: r.Honoured(), Expires: r.Deadline()}
 		switch {
 		case !w.PolicyHolds:
 			v.Message = "The peer may connect until its lease ends. It cannot be renewed: the admission policies are missing (podnet install puts them back)."
@@ -281,13 +276,13 @@ func (b *Book) welcome(now time.Time, w World, p *Plan, order []int) []int {
 		a := o.Key.Address6()
 		switch first, taken := byAddress6[a]; {
 		case o.Key.IsZero():
-			p.Peers[i] = Verdict{Reason: podnet.ReasonConflict, Message: "The public key is not valid.", Renew: r.renew}
+			p.Peers[i] = Verdict{Reason: podnet.ReasonConflict, Message: "The public key is not valid.", Renew: r.Renew()}
 		case taken:
-			p.Peers[i] = Verdict{Reason: podnet.ReasonConflict, Message: fmt.Sprintf("The older Peer %s has this public key.", first), Renew: r.renew}
+			p.Peers[i] = Verdict{Reason: podnet.ReasonConflict, Message: fmt.Sprintf("The older Peer %s has this public key.", first), Renew: r.Renew()}
 		case perUser[o.User] >= b.config.MaxPerUser:
-			p.Peers[i] = Verdict{Reason: podnet.ReasonLimitReached, Message: fmt.Sprintf("%s has %d live Peers already, and may have no more.", o.User, b.config.MaxPerUser), Renew: r.renew}
+			p.Peers[i] = Verdict{Reason: podnet.ReasonLimitReached, Message: fmt.Sprintf("%s has %d live Peers already, and may have no more.", o.User, b.config.MaxPerUser), Renew: r.Renew()}
 		case len(welcome) >= b.config.MaxPeers:
-			p.Peers[i] = Verdict{Reason: podnet.ReasonLimitReached, Message: fmt.Sprintf("The gateway has %d live Peers already, and takes no more.", b.config.MaxPeers), Renew: r.renew}
+			p.Peers[i] = Verdict{Reason: podnet.ReasonLimitReached, Message: fmt.Sprintf("The gateway has %d live Peers already, and takes no more.", b.config.MaxPeers), Renew: r.Renew()}
 		default:
 			byAddress6[a] = o.Name
 			perUser[o.User]++
@@ -299,19 +294,19 @@ func (b *Book) welcome(now time.Time, w World, p *Plan, order []int) []int {
 	return welcome
 }
 
-func (l *lease) refusal(over string) Verdict {
-	if l.state == unproven {
-		return Verdict{Reason: podnet.ReasonPolicyMissing, Renew: l.renew,
+func refusal(l *lease.Lease, over string) Verdict {
+	if l.Unproven() {
+		return Verdict{Reason: podnet.ReasonPolicyMissing, Renew: l.Renew(),
 			Message: "The admission policies were missing when this was written: renew it once they are back (podnet install)."}
 	}
-	return Verdict{Reason: podnet.ReasonExpired, Message: over, Renew: l.renew}
+	return Verdict{Reason: podnet.ReasonExpired, Message: over, Renew: l.Renew()}
 }
 
 // orphanLease is how long an Access counts whose Peer was never there to say.
 const orphanLease = 300 * time.Second
 
 // grant decides on every Access and adds the namespaces to the admitted.
-func (b *Book) grant(c circumstances, w World, p *Plan, admitted map[string]int) {
+func (b *Book) grant(c lease.Circumstances, w World, p *Plan, admitted map[string]int) {
 	byName := make(map[string]Peer, len(w.Peers))
 	for _, o := range w.Peers {
 		byName[o.Name] = o
@@ -332,21 +327,21 @@ func (b *Book) grant(c circumstances, w World, p *Plan, admitted map[string]int)
 			length = owner.Lease
 		}
 		r.present, r.length = true, length
-		r.sight(c, o.Renew, length, o.Ended, !known)
-		p.wake(r.tick(c))
+		r.Sight(c, o.Renew, length, o.Ended, !known)
+		p.wake(r.Tick(c))
 		at, in := admitted[o.Peer]
 		switch {
-		case r.state != running:
-			p.Accesses[i] = r.refusal("The access was not renewed in time.")
-			if b.outstayed(c.now, r.lease, length, !exists || length < ciLease, p) {
+		case !r.Running():
+			p.Accesses[i] = refusal(&r.Lease, "The access was not renewed in time.")
+			if b.outstayed(c.Now, r.Lease, length, !exists, p) {
 				p.DeleteAccesses = append(p.DeleteAccesses, i)
 			}
 		case !exists:
-			p.Accesses[i] = Verdict{Reason: podnet.ReasonPeerMissing, Message: fmt.Sprintf("There is no Peer %s of %s.", o.Peer, o.User), Renew: r.honoured}
+			p.Accesses[i] = Verdict{Reason: podnet.ReasonPeerMissing, Message: fmt.Sprintf("There is no Peer %s of %s.", o.Peer, o.User), Renew: r.Honoured()}
 		case !in:
-			p.Accesses[i] = Verdict{Reason: podnet.ReasonPeerMissing, Message: fmt.Sprintf("Peer %s is not admitted.", o.Peer), Renew: r.honoured}
+			p.Accesses[i] = Verdict{Reason: podnet.ReasonPeerMissing, Message: fmt.Sprintf("Peer %s is not admitted.", o.Peer), Renew: r.Honoured()}
 		default:
-			p.Accesses[i] = Verdict{Ready: true, Reason: podnet.ReasonAdmitted, Message: "The peer may reach this.", Renew: r.honoured, Expires: r.deadline}
+			p.Accesses[i] = Verdict{Ready: true, Reason: podnet.ReasonAdmitted, Message: "The peer may reach this.", Renew: r.Honoured(), Expires: r.Deadline()}
 			a := &p.Admitted[at]
 			if o.Cluster {
 				a.Cluster = true
