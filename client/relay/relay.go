@@ -1,0 +1,109 @@
+// Package relay brings steered traffic from the tunnel to this machine's
+// programs: what agents send to our relay address goes to the one local port of
+// its rule, and nowhere else.
+//
+// It has a network stack of its own, so that nothing of this ever enters the
+// host's. It knows neither Kubernetes nor sessions: rules and their agents are
+// told to it.
+package relay
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/tun"
+
+	"podnet.dev/internal/netstack"
+)
+
+// mtu fits into the tunnel of an agent whose pod has an overlay network.
+const mtu = 1280
+
+// keepAlive finds an agent that vanished in 30 s. Its live connection is over by
+// then, but a request may have no end.
+var keepAlive = net.KeepAliveConfig{Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+
+// Relay takes steered traffic. Its methods are safe for concurrent use.
+type Relay struct {
+	log   *slog.Logger
+	stack *netstack.Stack
+	state *state
+	table atomic.Pointer[table]
+
+	setMu sync.Mutex // one change of the table at a time
+}
+
+// New makes a Relay without an address and without rules. It is deaf until Run,
+// which also cleans up; who never calls Run calls Close.
+func New(log *slog.Logger) (*Relay, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	stack, err := netstack.New(netstack.Config{MTU: mtu, KeepAlive: keepAlive, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("make relay: %w", err)
+	}
+	r := &Relay{log: log, stack: stack, state: newState()}
+	r.table.Store(newTable(netip.Addr{}, nil))
+	return r, nil
+}
+
+// Device is where packets for the relay address are to be delivered, and where
+// those from it come from.
+func (r *Relay) Device() tun.Device { return r.stack.Device() }
+
+// SetRules makes rules the only ones. What goes on under a rule or with an agent
+// that is not among them ends at once.
+func (r *Relay) SetRules(rules []Rule) {
+	r.setMu.Lock()
+	defer r.setMu.Unlock()
+	r.setLocked(newTable(r.table.Load().addr, rules))
+}
+
+// SetAddr gives the relay its address; the zero Addr takes it away. What came
+// to another one ends at once.
+func (r *Relay) SetAddr(a netip.Addr) {
+	r.setMu.Lock()
+	defer r.setMu.Unlock()
+	r.setLocked(newTable(a, r.table.Load().rules))
+}
+
+func (r *Relay) setLocked(t *table) {
+	r.table.Store(t)
+	r.state.keep(t)
+}
+
+// Live is what is known of each pod's agent, in the order of their addresses.
+func (r *Relay) Live() []Live { return r.state.live(r.table.Load()) }
+
+// Requests are the last MaxRequests of a rule, newest last.
+func (r *Relay) Requests(rule string) []Request {
+	r.state.mu.Lock()
+	defer r.state.mu.Unlock()
+	return slices.Clone(r.state.requests[rule])
+}
+
+// Subscribe has fn called with each request that ends, in order for each pod,
+// until cancel. It must not block. A call that is under way may end after
+// cancel.
+func (r *Relay) Subscribe(fn func(Request)) (cancel func()) { return r.state.subscribe(fn) }
+
+// Changed says that Live may have. It is one channel for one reader.
+func (r *Relay) Changed() <-chan struct{} { return r.state.changed }
+
+// Run serves until ctx is done. A Relay runs once.
+func (r *Relay) Run(ctx context.Context) error {
+	defer r.Close()
+	<-ctx.Done()
+	return nil
+}
+
+// Close ends all connections and the device.
+func (r *Relay) Close() error { return r.stack.Close() }

@@ -1,0 +1,154 @@
+package relay
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"podnet.dev/internal/steer/control"
+)
+
+// state is what is known of agents and requests. A rule's part goes with the
+// rule, an agent's with its last rule.
+type state struct {
+	changed chan struct{}
+
+	mu       sync.Mutex
+	agents   map[netip.Addr]*agentState
+	requests map[string][]Request // by rule
+	trouble  map[string]string    // by rule
+	subs     map[*func(Request)]struct{}
+}
+
+type agentState struct {
+	connected       bool
+	since, lastBeat time.Time
+	lost            int64
+	trouble         string
+	inForce         []string
+	counts          map[string]control.Counts
+}
+
+func newState() *state {
+	return &state{
+		changed:  make(chan struct{}, 1),
+		agents:   map[netip.Addr]*agentState{},
+		requests: map[string][]Request{},
+		trouble:  map[string]string{},
+		subs:     map[*func(Request)]struct{}{},
+	}
+}
+
+func (s *state) announce() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// keep forgets what is not in t.
+func (s *state) keep(t *table) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.agents, func(a netip.Addr, _ *agentState) bool { return !t.known(a) })
+	names := map[string]bool{}
+	for _, r := range t.rules {
+		names[r.Name] = true
+	}
+	maps.DeleteFunc(s.requests, func(name string, _ []Request) bool { return !names[name] })
+	maps.DeleteFunc(s.trouble, func(name, _ string) bool { return !names[name] })
+	s.announce()
+}
+
+// agent changes what is known of an agent.
+func (s *state) agent(a netip.Addr, change func(*agentState)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.agents[a]
+	if have == nil {
+		have = &agentState{counts: map[string]control.Counts{}}
+		s.agents[a] = have
+	}
+	change(have)
+}
+
+// local notes what became of a rule's last attempt to reach its local program.
+func (s *state) local(rule, trouble string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trouble[rule] == trouble {
+		return
+	}
+	if trouble == "" {
+		delete(s.trouble, rule)
+	} else {
+		s.trouble[rule] = trouble
+	}
+	s.announce()
+}
+
+// event makes a request of an agent's event and tells those who subscribed.
+func (s *state) event(r *Rule, p Pod, e *control.Event) {
+	q := Request{
+		Rule: r.Name, Namespace: p.Namespace, Pod: p.Name, By: ByLaptop, Mirror: e.Mirror,
+		Began: e.Began, Took: e.Took, Method: e.Method, Target: e.Target, Host: e.Host, Status: e.Status,
+		In: e.In, Out: e.Out, Error: e.Error,
+	}
+	if e.ByApp {
+		q.By = ByApp
+	}
+	s.mu.Lock()
+	if why := s.trouble[r.Name]; why != "" && (e.ByApp || e.Error != "") {
+		q.Error = why
+	}
+	list := append(s.requests[r.Name], q)
+	if len(list) > MaxRequests {
+		list = slices.Delete(list, 0, len(list)-MaxRequests)
+	}
+	s.requests[r.Name] = list
+	subs := slices.Collect(maps.Keys(s.subs))
+	s.mu.Unlock()
+	for _, fn := range subs {
+		(*fn)(q)
+	}
+}
+
+func (s *state) subscribe(fn func(Request)) (cancel func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subs[&fn] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.subs, &fn)
+	}
+}
+
+func (s *state) live(t *table) []Live {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Live, 0, len(t.agents))
+	for _, a := range t.agents {
+		l := Live{Agent: a}
+		have := s.agents[a]
+		if have == nil {
+			have = &agentState{}
+		}
+		l.Connected, l.Since, l.LastBeat, l.Lost, l.Trouble = have.connected, have.since, have.lastBeat, have.lost, have.trouble
+		for _, r := range t.rules {
+			p, ok := r.Agents[a]
+			if !ok {
+				continue
+			}
+			l.Namespace, l.Pod, l.PodUID = p.Namespace, p.Name, p.UID
+			l.Rules = append(l.Rules, LiveRule{
+				Rule: r.Name, Object: p.Object, Counts: have.counts[p.Object], Trouble: s.trouble[r.Name],
+				InForce: have.connected && slices.Contains(have.inForce, p.Object),
+			})
+		}
+		out = append(out, l)
+	}
+	return out
+}

@@ -1,0 +1,108 @@
+package relay
+
+import (
+	"net/netip"
+	"time"
+
+	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/control"
+)
+
+// Rule is one steering rule of this machine, in all its pods.
+type Rule struct {
+	// Name is the rule's common name.
+	Name string
+	// Port is the rule's own at our relay address, above 1023, not
+	// control.LivePort. Two rules never share one.
+	Port     uint16
+	Protocol steer.Protocol
+	// Local is where the traffic goes: 3000 (this machine, whichever family
+	// answers), app.test:3000, [::1]:3000.
+	Local string
+	// Agents are the pods that may send here, by their agents' tunnel addresses.
+	Agents map[netip.Addr]Pod
+	// Inspect keeps the beginnings of the last connections, see Inspected. TCP
+	// only.
+	Inspect bool
+}
+
+// Pod is a pod that a rule steers.
+type Pod struct {
+	Namespace, Name, UID string
+	// Object is the name of the rule's SteeringRule for this pod.
+	Object string
+}
+
+// Live is what is known of the agent in a pod.
+type Live struct {
+	Namespace, Pod, PodUID string
+	Agent                  netip.Addr
+	// Connected is true while the agent beats, Since when that began.
+	Connected bool
+	Since     time.Time
+	// LastBeat is when the agent last said something; zero: never.
+	LastBeat time.Time
+	// Lost counts events that the agent could not send.
+	Lost int64
+	// Trouble is why the agent was sent away, "" if it was not.
+	Trouble string
+	// Rules are those of this machine in the pod, by Object.
+	Rules []LiveRule
+}
+
+// LiveRule is a rule in one pod.
+type LiveRule struct {
+	Rule, Object string
+	// InForce says that the agent redirects for this rule now.
+	InForce bool
+	// Counts are since the agent began.
+	Counts control.Counts
+	// Trouble is why the local program could not be reached the last time, as
+	// in "connection refused at 127.0.0.1:3000"; "" when it was.
+	Trouble string
+}
+
+// Request is a request, or a connection of a whole port, that is over.
+type Request struct {
+	// Rule is the rule's common name.
+	Rule           string
+	Namespace, Pod string
+	// By is who answered: ByLaptop or ByApp.
+	By     string
+	Mirror bool
+	// Began is by the pod's clock.
+	Began time.Time
+	Took  time.Duration
+	// Method, Target, Host and Status are of HTTP only.
+	Method, Target, Host string
+	Status               int
+	// In and Out count bytes from and to the client.
+	In, Out int64
+	// Error is what went wrong, in the laptop's words where it knows.
+	Error string
+}
+
+// Who answered a Request.
+const (
+	ByLaptop = "laptop"
+	ByApp    = "app"
+)
+
+// Inspection is the beginning of a connection of a rule that is inspected.
+type Inspection struct {
+	Namespace, Pod string
+	Began          time.Time
+	// In is what the pod sent first, Out what the local program answered, at
+	// most InspectBytes each.
+	In, Out []byte
+	Over    bool
+}
+
+const (
+	// InspectBytes is how much of each direction of a connection is kept,
+	// InspectConns of how many connections of a rule.
+	InspectBytes = 64 << 10
+	InspectConns = 20
+	// MaxRequests is how many requests of a rule are kept.
+	MaxRequests = 200
+)
