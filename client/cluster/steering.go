@@ -1,0 +1,152 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"podnet.dev/api/v1alpha1"
+	"podnet.dev/client/localapi"
+)
+
+// ErrExists is returned when an object of that name is there already.
+var ErrExists = errors.New("there is one of that name already")
+
+func steeringPath(namespace, name string) string {
+	if namespace == "" {
+		return api + "/steeringrules"
+	}
+	return api + "/namespaces/" + namespace + "/steeringrules" + slash(name)
+}
+
+// CreateSteeringRule writes a rule. Its name, namespace, owner and spec are the
+// caller's; the user is who we are, the label follows spec.rule, and renew is at
+// least 1. The error is ErrExists when the name is taken, a *ForbiddenError when
+// a permission is missing.
+func (c *Client) CreateSteeringRule(ctx context.Context, rule *v1alpha1.SteeringRule) error {
+	r := rule.DeepCopy()
+	r.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "SteeringRule"}
+	r.Spec.User, r.Spec.Renew = c.User, max(r.Spec.Renew, 1)
+	if r.Labels == nil {
+		r.Labels = map[string]string{}
+	}
+	r.Labels[v1alpha1.LabelRule] = r.Spec.Rule
+	err := c.post(ctx, steeringPath(r.Namespace, ""), r, nil)
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return ErrExists
+	case apierrors.IsNotFound(err):
+		return c.cannotSteer(ctx, r.Namespace)
+	case apierrors.IsForbidden(err):
+		return c.refusedSteering(ctx, r.Namespace, "create", err)
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		return c.admission(err)
+	}
+	return c.explain("write a steering rule to", err)
+}
+
+// cannotSteer says what a create that found nothing means: no such namespace,
+// or no such kind.
+func (c *Client) cannotSteer(ctx context.Context, namespace string) error {
+	var kinds metav1.APIResourceList
+	err := c.get(ctx, api, &kinds)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return c.explain("ask for the kinds of", err)
+	}
+	for _, k := range kinds.APIResources {
+		if k.Name == "steeringrules" {
+			return &localapi.Error{Code: localapi.CodeUsage, Message: "there is no namespace " + namespace + " in the cluster " + c.Server,
+				Hint: "kubectl get namespaces lists them", Status: http.StatusNotFound}
+		}
+	}
+	return &localapi.Error{Code: localapi.CodeNotInstalled, Message: "podnet in the cluster " + c.Server + " cannot steer yet",
+		Hint: "an administrator brings it up to date with podnet install"}
+}
+
+// refusedSteering says which of the permissions that a rule takes is missing.
+func (c *Client) refusedSteering(ctx context.Context, namespace, verb string, err error) error {
+	if p := c.missing(ctx, []Permission{{Verb: verb, Group: "podnet.dev", Resource: "steeringrules", Namespace: namespace}}); p != nil {
+		return &ForbiddenError{User: c.User, Permission: *p, Err: err, Ask: c.askUser(namespace)}
+	}
+	if p := c.missing(ctx, []Permission{{Verb: "patch", Resource: "pods", Subresource: "ephemeralcontainers", Namespace: namespace}}); p != nil {
+		return &ForbiddenError{User: c.User, Permission: *p, Err: err, Ask: c.askSteer(namespace)}
+	}
+	return c.admission(err)
+}
+
+// askSteer is how an administrator lets us steer in a namespace.
+func (c *Client) askSteer(namespace string) string {
+	return fmt.Sprintf("kubectl -n %s create rolebinding %s-steer --clusterrole=podnet-steer %s", namespace, c.bindingName(), c.subject())
+}
+
+// RenewSteeringRule prolongs a rule, with the errors of RenewPeer.
+func (c *Client) RenewSteeringRule(ctx context.Context, namespace, name string, renew int64) error {
+	return c.patchSteering(ctx, namespace, name, "renew", renew, "renew a steering rule at")
+}
+
+// SetAgentKey writes the public key of the pod's agent into a rule, with the
+// errors of RenewPeer.
+func (c *Client) SetAgentKey(ctx context.Context, namespace, name, key string) error {
+	return c.patchSteering(ctx, namespace, name, "agentKey", key, "write the agent's key at")
+}
+
+func (c *Client) patchSteering(ctx context.Context, namespace, name, field string, value any, purpose string) error {
+	err := c.patch(ctx, steeringPath(namespace, name), field, value)
+	switch {
+	case apierrors.IsForbidden(err):
+		return c.refusedSteering(ctx, namespace, "patch", err)
+	case apierrors.IsInvalid(err):
+		return c.admission(err)
+	}
+	return c.explain(purpose, err)
+}
+
+// DeleteSteeringRule ends a rule, whoever's it is; that it is gone already is
+// no error.
+func (c *Client) DeleteSteeringRule(ctx context.Context, namespace, name string) error {
+	err := ignoreNotFound(c.delete(ctx, steeringPath(namespace, name)))
+	if apierrors.IsForbidden(err) {
+		return c.refusedSteering(ctx, namespace, "delete", err)
+	}
+	return c.explain("delete a steering rule at", err)
+}
+
+// SteeringRule reads one; ErrGone when there is none.
+func (c *Client) SteeringRule(ctx context.Context, namespace, name string) (*v1alpha1.SteeringRule, error) {
+	var r v1alpha1.SteeringRule
+	err := c.get(ctx, steeringPath(namespace, name), &r)
+	if apierrors.IsNotFound(err) {
+		return nil, ErrGone
+	}
+	return &r, c.explain("read a steering rule at", err)
+}
+
+// SteeringRules are everybody's rules in a namespace, or in all of them when it
+// is empty. A label selector narrows them, as podnet.dev/rule=web; empty: all.
+// Without podnet's definitions in the cluster there are none.
+func (c *Client) SteeringRules(ctx context.Context, namespace, selector string) ([]v1alpha1.SteeringRule, error) {
+	path := steeringPath(namespace, "")
+	if selector != "" {
+		path += "?" + url.Values{"labelSelector": {selector}}.Encode()
+	}
+	var list v1alpha1.SteeringRuleList
+	err := c.get(ctx, path, &list)
+	switch {
+	case err == nil:
+		return list.Items, nil
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case apierrors.IsForbidden(err):
+		ask := c.askUser(namespace)
+		if namespace == "" {
+			ask = fmt.Sprintf("kubectl create clusterrolebinding %s --clusterrole=podnet-user %s", c.bindingName(), c.subject())
+		}
+		return nil, &ForbiddenError{User: c.User, Permission: Permission{Verb: "list", Group: "podnet.dev", Resource: "steeringrules", Namespace: namespace}, Err: err, Ask: ask}
+	}
+	return nil, c.explain("list the steering rules of", err)
+}
