@@ -31,9 +31,11 @@ const (
 	// UDPServiceName names the Service that publishes the first gateway's
 	// WireGuard port; further gateways' have "-1", "-2" after it.
 	UDPServiceName = "podnet-gateway-udp"
-	// OwnerPolicy and AccessPolicy are the ValidatingAdmissionPolicies.
-	OwnerPolicy  = "podnet-owner"
-	AccessPolicy = "podnet-access"
+	// OwnerPolicy, AccessPolicy and SteeringPolicy are the
+	// ValidatingAdmissionPolicies.
+	OwnerPolicy    = "podnet-owner"
+	AccessPolicy   = "podnet-access"
+	SteeringPolicy = "podnet-steering"
 )
 
 // Words that begin the refusals of the admission policies.
@@ -41,6 +43,9 @@ const (
 	ReasonOwner     = "PODNET-OWNER"     // spec.user is not the caller, or the caller may not touch this object
 	ReasonAccess    = "PODNET-ACCESS"    // the caller may not create pods/portforward there
 	ReasonNamespace = "PODNET-NAMESPACE" // a Peer outside the gateway's namespace
+	// ReasonSteer: the caller may not patch the pod's ephemeral containers, or
+	// the rule does not belong to the pod that it steers.
+	ReasonSteer = "PODNET-STEER"
 )
 
 //go:embed manifests

@@ -39,6 +39,12 @@ type SteeringProtocol string
 
 // SteeringRuleSpec is what the user asks for. Everything but renew and agentKey
 // is immutable.
+//
+// +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.peer == oldSelf.peer && self.rule == oldSelf.rule && self.target == oldSelf.target && self.pod == oldSelf.pod && self.podUID == oldSelf.podUID && self.port == oldSelf.port && self.protocol == oldSelf.protocol && self.mode == oldSelf.mode && has(self.matches) == has(oldSelf.matches) && (!has(self.matches) || self.matches == oldSelf.matches) && self.onError == oldSelf.onError && self.clientAddress == oldSelf.clientAddress && self.relayPort == oldSelf.relayPort && self.local == oldSelf.local",message="only renew and agentKey may change"
+// +kubebuilder:validation:XValidation:rule="self.renew >= oldSelf.renew",message="renew must not decrease"
+// +kubebuilder:validation:XValidation:rule="self.protocol != 'udp' || !has(self.matches) || size(self.matches) == 0",message="udp is steered as a whole: it takes no matches"
+// +kubebuilder:validation:XValidation:rule="self.protocol != 'udp' || size(self.clientAddress) == 0",message="udp takes no clientAddress"
+// +kubebuilder:validation:XValidation:rule="self.clientAddress != 'header' || (has(self.matches) && size(self.matches) > 0)",message="clientAddress header needs matches"
 type SteeringRuleSpec struct {
 	// User is the name the API server knows the writer by. Admission pins it
 	// to the caller.
@@ -104,9 +110,11 @@ type SteeringRuleSpec struct {
 	// +kubebuilder:default=""
 	ClientAddress string `json:"clientAddress,omitempty"`
 
-	// RelayPort is where the traffic arrives on the peer's relay address.
+	// RelayPort is where the traffic arrives on the peer's relay address. 7411
+	// is taken there: agents and laptops talk to each other on it.
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self != 7411",message="7411 is podnet's own"
 	RelayPort int32 `json:"relayPort"`
 
 	// Local is where the laptop takes it, as 3000 or app.test:3000, for the
