@@ -71,28 +71,46 @@ func judge(err error, reason string) verdict {
 	return unclear
 }
 
-// try writes, for show, two objects that each policy must refuse: a Peer of
-// somebody else, and access to the whole cluster for the gateway itself, which
-// may not port-forward.
+// try writes, for show, an object that each policy must refuse: a Peer of
+// somebody else; access to the whole cluster for the gateway itself, which may
+// not port-forward; and a rule for a pod whose ephemeral containers the gateway
+// may not patch. Nothing else is wrong with them.
 func (g *guard) try(ctx context.Context, self string) (verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	err := g.client.Create(ctx, &podnet.Peer{
-		ObjectMeta: metav1.ObjectMeta{Namespace: g.namespace, Name: "podnet-self-test"},
-		Spec:       podnet.PeerSpec{User: "podnet:not-me", PublicKey: selfTestKey, LeaseSeconds: 60, Renew: 1},
-	}, client.DryRunAll)
-	if v := judge(err, deploy.ReasonOwner); v != refused {
-		return v, err
+	for _, forged := range g.forgeries(self) {
+		err := g.client.Create(ctx, forged.object, client.DryRunAll)
+		if v := judge(err, forged.reason); v != refused {
+			return v, err
+		}
 	}
-	err = g.client.Create(ctx, &podnet.Access{
-		ObjectMeta: metav1.ObjectMeta{Namespace: g.namespace, Name: "podnet-self-test"},
-		Spec:       podnet.AccessSpec{User: self, Peer: "podnet-self-test", Renew: 1, Scope: podnet.ScopeCluster},
-	}, client.DryRunAll)
-	return judge(err, deploy.ReasonAccess), err
+	return refused, nil
 }
 
-// selfTestKey is RFC 7748 section 6.1's: a valid key that is nobody's.
-const selfTestKey = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+// forgery is an object and the reason with which it must be refused.
+type forgery struct {
+	object client.Object
+	reason string
+}
+
+func (g *guard) forgeries(self string) []forgery {
+	meta := metav1.ObjectMeta{Namespace: g.namespace, Name: selfTest}
+	owned := metav1.ObjectMeta{Namespace: g.namespace, Name: selfTest, Labels: map[string]string{podnet.LabelRule: selfTest},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: selfTest, UID: selfTest}}}
+	return []forgery{
+		{&podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: "podnet:not-me", PublicKey: selfTestKey, LeaseSeconds: 60, Renew: 1}}, deploy.ReasonOwner},
+		{&podnet.Access{ObjectMeta: meta, Spec: podnet.AccessSpec{User: self, Peer: selfTest, Renew: 1, Scope: podnet.ScopeCluster}}, deploy.ReasonAccess},
+		{&podnet.SteeringRule{ObjectMeta: owned, Spec: podnet.SteeringRuleSpec{User: self, Peer: selfTest, Renew: 1, Rule: selfTest,
+			Pod: selfTest, PodUID: selfTest, Port: 80, RelayPort: 1024}}, deploy.ReasonSteer},
+	}
+}
+
+const (
+	// selfTest names all that is forged.
+	selfTest = "podnet-self-test"
+	// selfTestKey is RFC 7748 section 6.1's: a valid key that is nobody's.
+	selfTestKey = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+)
 
 // runPolicies tries the policies until ctx ends.
 func (g *guard) runPolicies(ctx context.Context) error {
@@ -138,7 +156,7 @@ func (g *guard) note(ctx context.Context, v verdict, err error) {
 				err = errors.New("a forged object was accepted")
 			}
 			g.log.Error("the admission policies are missing or changed: nobody new is admitted and no lease renewed; podnet install puts them back", "err", err)
-			g.event(ctx, podnet.ReasonPolicyMissing, "The admission policies podnet-owner and podnet-access do not refuse what they must: nobody new is admitted and no lease is renewed. `podnet install` puts them back.")
+			g.event(ctx, podnet.ReasonPolicyMissing, "The admission policies podnet-owner, podnet-access and podnet-steering do not refuse what they must: nobody new is admitted and no lease is renewed. `podnet install` puts them back.")
 		}
 	}
 	g.tried.Store(true)

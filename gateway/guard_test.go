@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,7 +13,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 )
 
@@ -38,6 +41,54 @@ func TestJudge(t *testing.T) {
 		if got := judge(c.err, deploy.ReasonOwner); got != c.want {
 			t.Errorf("%s: verdict %d, want %d", c.what, got, c.want)
 		}
+	}
+}
+
+// clusterWithout is an API server from which one policy may have been deleted.
+type clusterWithout struct {
+	client.Client
+	reason string // of the policy that is gone
+	rule   *podnet.SteeringRule
+}
+
+func (c *clusterWithout) Create(_ context.Context, o client.Object, how ...client.CreateOption) error {
+	if !slices.Contains(how, client.CreateOption(client.DryRunAll)) {
+		return errors.New("this is not for show")
+	}
+	reason := ""
+	switch o := o.(type) {
+	case *podnet.Peer:
+		reason = deploy.ReasonOwner
+	case *podnet.Access:
+		reason = deploy.ReasonAccess
+	case *podnet.SteeringRule:
+		reason, c.rule = deploy.ReasonSteer, o
+	}
+	if reason == c.reason {
+		return nil
+	}
+	return apierrors.NewForbidden(schema.GroupResource{}, o.GetName(), errors.New(reason+": no"))
+}
+
+func TestEachPolicyIsTried(t *testing.T) {
+	all := &clusterWithout{}
+	for gone, c := range map[string]*clusterWithout{
+		"": all, deploy.ReasonOwner: {reason: deploy.ReasonOwner}, deploy.ReasonAccess: {reason: deploy.ReasonAccess}, deploy.ReasonSteer: {reason: deploy.ReasonSteer},
+	} {
+		want := missing
+		if gone == "" {
+			want = refused
+		}
+		g := newGuard(c, "podnet-system", slog.New(slog.DiscardHandler), func() {})
+		if got, err := g.try(t.Context(), "me"); got != want {
+			t.Errorf("without %q: verdict %d, %v, want %d", gone, got, err, want)
+		}
+	}
+	// Only the missing right may be wrong with the rule, else another line of the
+	// policy would answer for it.
+	r := all.rule
+	if len(r.OwnerReferences) != 1 || r.OwnerReferences[0].Name != r.Spec.Pod || string(r.OwnerReferences[0].UID) != r.Spec.PodUID || r.Labels[podnet.LabelRule] != r.Spec.Rule || r.Spec.User != "me" {
+		t.Errorf("more is wrong with the rule than that the gateway may not steer: %+v", r)
 	}
 }
 
