@@ -1,0 +1,5 @@
+package serve
+
+import "errors"
+
+func (s *Server) listenUDP(k PortKey) (*port, error) { return nil, errors.New("UDP ports are not steered yet") }
