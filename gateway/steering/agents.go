@@ -1,0 +1,129 @@
+package steering
+
+import (
+	"bytes"
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/control"
+)
+
+// agentID is an agent in a pod.
+type agentID struct {
+	key key.Public
+	pod podID
+}
+
+const (
+	// farewell is how long an agent is told that it has no rules any more. By
+	// then it has ended, as it has heard of no gateway for that long otherwise.
+	farewell = 60 * time.Second
+	// maxEnding bounds the agents that are there only to be told that they are
+	// to end. The others notice by themselves.
+	maxEnding = 256
+)
+
+// appoint names the agents: in each pod the one whose key the oldest rule has.
+// The other keys belong to agents that are to end, and so do those that a rule
+// has named until a moment ago.
+func (b *Book) appoint(now time.Time, w World, pods []*pod, laptops map[string]Laptop, p *Plan) {
+	taken := map[netip.Addr]bool{}
+	for _, l := range laptops {
+		taken[l.Key.Address6()] = true
+	}
+	named := map[agentID]bool{}
+	var ending []agentID // the more important first
+	for _, at := range pods {
+		chosen := false
+		for _, i := range at.rules {
+			id := agentID{w.Rules[i].Agent, at.id}
+			if id.key.IsZero() || named[id] || taken[id.key.Address6()] {
+				continue
+			}
+			if !chosen {
+				a := id.agent(w)
+				a.Chosen, a.Rules = true, told(w, at, laptops)
+				p.Agents = append(p.Agents, a)
+			} else {
+				ending = append(ending, id)
+			}
+			named[id], chosen = true, true
+		}
+	}
+	ending = append(ending, b.remember(now, named, taken, p)...)
+	for i, id := range ending {
+		if i < maxEnding {
+			p.Agents = append(p.Agents, id.agent(w))
+		} else {
+			delete(b.told, id)
+		}
+	}
+	slices.SortFunc(p.Agents, func(x, y Agent) int {
+		return cmp.Or(bytes.Compare(x.Key[:], y.Key[:]), cmp.Compare(x.PodUID, y.PodUID), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Pod, y.Pod))
+	})
+}
+
+// remember notes who is named, and returns who was and is not any more, the last
+// first.
+func (b *Book) remember(now time.Time, named map[agentID]bool, taken map[netip.Addr]bool, p *Plan) []agentID {
+	for id := range named {
+		b.told[id] = time.Time{}
+	}
+	var gone []agentID
+	for id, until := range b.told {
+		if named[id] {
+			continue
+		}
+		if until.IsZero() {
+			until = now.Add(farewell)
+			b.told[id] = until
+		}
+		if !now.Before(until) || taken[id.key.Address6()] {
+			delete(b.told, id)
+			continue
+		}
+		p.wake(until)
+		gone = append(gone, id)
+	}
+	slices.SortFunc(gone, func(x, y agentID) int {
+		return cmp.Or(b.told[y].Compare(b.told[x]), bytes.Compare(x.key[:], y.key[:]), cmp.Compare(x.pod.uid, y.pod.uid), cmp.Compare(x.pod.name, y.pod.name))
+	})
+	return gone
+}
+
+func (id agentID) agent(w World) Agent {
+	a := Agent{Key: id.key, PodUID: id.pod.uid, Namespace: id.pod.namespace, Pod: id.pod.name}
+	if w.PodAddrs != nil {
+		a.Addrs = slices.SortedFunc(slices.Values(w.PodAddrs(id.pod.uid)), netip.Addr.Compare)
+	}
+	return a
+}
+
+// told are a pod's rules as its agent is told them.
+func told(w World, at *pod, laptops map[string]Laptop) []control.Rule {
+	rules := make([]control.Rule, 0, len(at.rules))
+	for _, i := range at.rules {
+		o := w.Rules[i]
+		rules = append(rules, control.Rule{Rule: o.Steer, Laptop: laptops[o.Peer].Key.RelayAddress6(), RelayPort: o.RelayPort})
+	}
+	return rules
+}
+
+// tie lists the ways that the agents' rules need.
+func (p *Plan) tie() {
+	for _, a := range p.Agents {
+		for _, r := range a.Rules {
+			p.Ties = append(p.Ties,
+				Tie{a.Key.Address6(), r.Laptop, r.RelayPort, r.Protocol},
+				Tie{a.Key.Address6(), r.Laptop, control.LivePort, steer.TCP})
+		}
+	}
+	slices.SortFunc(p.Ties, func(x, y Tie) int {
+		return cmp.Or(x.Agent.Compare(y.Agent), x.Laptop.Compare(y.Laptop), cmp.Compare(x.Proto, y.Proto), cmp.Compare(x.Port, y.Port))
+	})
+	p.Ties = slices.Compact(p.Ties)
+}
