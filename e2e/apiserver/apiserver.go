@@ -4,7 +4,6 @@
 package apiserver
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -18,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,16 +128,22 @@ func (s *Server) Install(t testing.TB, o deploy.Options) {
 	for _, u := range objects {
 		Apply(t, admin, u)
 	}
-	Eventually(t, 30*time.Second, "the admission policies refuse", func() error {
-		err := s.Admin(t).Create(context.Background(), &podnet.Peer{
-			ObjectMeta: metav1.ObjectMeta{Name: "canary", Namespace: cmp.Or(o.Namespace, deploy.DefaultNamespace)},
-			Spec:       podnet.PeerSpec{User: "nobody", PublicKey: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", LeaseSeconds: 60, Renew: 1},
-		}, client.DryRunAll)
-		if err == nil || !bytes.Contains([]byte(err.Error()), []byte(deploy.ReasonOwner)) {
-			return fmt.Errorf("not refused: %v", err)
-		}
-		return nil
-	})
+	// The API server learns of policies in rounds, so that the first may act a
+	// second before the last. Of what the last asks even the admin can lack
+	// something: an owner of the rule.
+	meta := metav1.ObjectMeta{Name: "canary", Namespace: cmp.Or(o.Namespace, deploy.DefaultNamespace)}
+	for reason, canary := range map[string]client.Object{
+		deploy.ReasonOwner: &podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: "nobody", PublicKey: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", LeaseSeconds: 60, Renew: 1}},
+		deploy.ReasonSteer: &podnet.SteeringRule{ObjectMeta: meta, Spec: podnet.SteeringRuleSpec{User: "admin", Peer: "canary", Renew: 1, Rule: "canary", Pod: "canary", PodUID: "canary", Port: 80, RelayPort: 1024}},
+	} {
+		Eventually(t, 30*time.Second, "the admission policies refuse: "+reason, func() error {
+			err := admin.Create(context.Background(), canary.DeepCopyObject().(client.Object), client.DryRunAll)
+			if err == nil || !strings.Contains(err.Error(), reason) {
+				return fmt.Errorf("not refused: %v", err)
+			}
+			return nil
+		})
+	}
 }
 
 // Apply applies one object server-side.
