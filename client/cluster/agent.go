@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"podnet.dev/api/v1alpha1"
@@ -121,10 +123,19 @@ func (c *Client) InjectAgent(ctx context.Context, pod Pod, a AgentSpec, dryRun b
 	switch {
 	case err == nil:
 		return e.Name, nil
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case apierrors.IsNotFound(err), otherPod(err):
 		return "", ErrGone
 	}
 	return "", c.refusedAgent(ctx, pod, err)
+}
+
+// otherPod says whether the API server found another UID than ours.
+func otherPod(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 // mayHold refuses pods in which an agent would do harm or nothing.

@@ -98,12 +98,10 @@ func readPod(p *corev1.Pod) Pod {
 	}
 	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
 		out.addContainer(c.SecurityContext)
+	}
+	for _, c := range slices.Concat(p.Spec.Containers, sidecars(p.Spec.InitContainers)) {
 		for _, port := range c.Ports {
-			protocol := port.Protocol
-			if protocol == "" {
-				protocol = corev1.ProtocolTCP
-			}
-			out.Ports = append(out.Ports, PodPort{port.Name, uint16(port.ContainerPort), protocol})
+			out.Ports = append(out.Ports, PodPort{port.Name, uint16(port.ContainerPort), protocolOf(port.Protocol)})
 		}
 	}
 	for i := range p.Spec.EphemeralContainers {
@@ -114,6 +112,17 @@ func readPod(p *corev1.Pod) Pod {
 		}
 	}
 	return out
+}
+
+// sidecars are the init containers that go on running.
+func sidecars(all []corev1.Container) []corev1.Container {
+	var some []corev1.Container
+	for _, c := range all {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			some = append(some, c)
+		}
+	}
+	return some
 }
 
 func (p *Pod) addContainer(s *corev1.SecurityContext) {

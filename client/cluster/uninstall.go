@@ -22,7 +22,8 @@ import (
 const uninstallTime = 90 * time.Second
 
 // Uninstall deletes everything that any install has made, a half one included,
-// and waits until it is gone. Peers and Accesses go with their definitions.
+// and waits until it is gone. Peers, Accesses and SteeringRules go with their
+// definitions; agents in pods end when no gateway speaks to them any more.
 func (c *Client) Uninstall(ctx context.Context, say func(string)) error {
 	in, err := c.installer(say)
 	if err != nil {
