@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"podnet.dev/internal/steer"
+)
+
+// flow is a connection to a laptop on behalf of a rule. It ends with the rule.
+type flow struct {
+	net.Conn
+	w    *worker
+	rule string
+	once sync.Once
+}
+
+// streamFlow is a flow of TCP, which can end in one direction.
+type streamFlow struct {
+	*flow
+	halfCloser
+}
+
+type halfCloser interface{ CloseWrite() error }
+
+// dialLaptop connects to the laptop of a rule that is in force.
+func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
+	gone := fmt.Errorf("rule %q is not in force any more", r.Name)
+	rule, ok := w.forced.Load().rules[r.Name]
+	if !ok {
+		return nil, gone
+	}
+	to := netip.AddrPortFrom(rule.Laptop, rule.RelayPort)
+	var c net.Conn
+	var err error
+	if rule.Protocol == steer.UDP {
+		c, err = w.wire.stack.DialUDP(to)
+	} else {
+		c, err = w.wire.dial(ctx, to, dialTime)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := &flow{Conn: c, w: w, rule: r.Name}
+	w.mu.Lock()
+	if w.flows[r.Name] == nil {
+		w.flows[r.Name] = map[*flow]struct{}{}
+	}
+	w.flows[r.Name][f] = struct{}{}
+	w.mu.Unlock()
+	if _, ok := w.forced.Load().rules[r.Name]; !ok { // and cut may have been before us
+		f.Close()
+		return nil, gone
+	}
+	if half, ok := c.(halfCloser); ok {
+		return &streamFlow{f, half}, nil
+	}
+	return f, nil
+}
+
+// Close ends the flow. Further calls do nothing.
+func (f *flow) Close() error {
+	f.once.Do(func() {
+		f.w.mu.Lock()
+		defer f.w.mu.Unlock()
+		delete(f.w.flows[f.rule], f)
+		if len(f.w.flows[f.rule]) == 0 {
+			delete(f.w.flows, f.rule)
+		}
+	})
+	return f.Conn.Close()
+}
+
+// cut ends the flows of rules that are not in force.
+func (w *worker) cut(in *force) {
+	var over []*flow
+	w.mu.Lock()
+	for rule, flows := range w.flows {
+		if _, ok := in.rules[rule]; ok {
+			continue
+		}
+		for f := range flows {
+			over = append(over, f)
+		}
+	}
+	w.mu.Unlock()
+	for _, f := range over {
+		f.Close()
+	}
+}

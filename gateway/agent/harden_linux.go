@@ -1,0 +1,18 @@
+package agent
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// harden makes the kernel prefer this process to the pod's own program when
+// memory is short, and hides its memory, with the key in it, from the pod's other
+// processes.
+func harden() error {
+	return errors.Join(
+		os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0),
+		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0),
+	)
+}

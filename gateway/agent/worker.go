@@ -1,0 +1,361 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/blake2s"
+
+	"podnet.dev/gateway/agent/redirect"
+	"podnet.dev/gateway/agent/serve"
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/version"
+)
+
+const (
+	// loneliness is how long the agent stays without any gateway.
+	loneliness = 60 * time.Second
+	// drainTime is how long what is open may go on when the agent ends.
+	drainTime = 500 * time.Millisecond
+)
+
+// errNoTable says that there is no redirection in this pod, as the Hello line
+// tells in full.
+var errNoTable = errors.New("no redirection in this pod")
+
+// worker is the process that steers.
+type worker struct {
+	o      Options
+	log    *slog.Logger
+	id     string
+	gid    uint32
+	table  *redirect.Table
+	wire   *wire
+	serve  *serve.Server
+	seen   *observer
+	poked  chan struct{}         // something has changed
+	forced atomic.Pointer[force] // what connections are decided by
+	wg     sync.WaitGroup        // of the gateways' and laptops' goroutines
+
+	// The main goroutine's.
+	known    []control.Gateway
+	lonely   time.Time // since when no gateway beats; zero: one does
+	compiled []control.Rule
+
+	mu       sync.Mutex
+	gateways map[key.Public]*gateway
+	laptops  map[netip.Addr]*laptop
+	flows    map[string]map[*flow]struct{} // to laptops, by rule
+}
+
+// force is what is in force.
+type force struct {
+	set   *steer.Set
+	rules map[string]control.Rule
+}
+
+// tableID is the name of the redirection of the agent that has a key.
+func tableID(k key.Public) string {
+	sum := blake2s.Sum256(k[:])
+	return hex.EncodeToString(sum[:4])
+}
+
+// run steers the pod of the calling process's network namespace until there is
+// nothing left to do, or ctx ends. It says hello when it can begin, or why it
+// cannot. When it returns, the redirection is gone.
+func run(ctx context.Context, o Options, private key.Private, hello func(control.Hello) error, log *slog.Logger) (err error) {
+	w := &worker{
+		o: o, log: log, id: tableID(private.Public()), gid: uint32(os.Getgid()),
+		seen: newObserver(), poked: make(chan struct{}, 1), known: o.Gateways, lonely: time.Now(),
+		gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}, flows: map[string]map[*flow]struct{}{},
+	}
+	w.forced.Store(&force{set: new(steer.Set)})
+	line := control.Hello{Podnet: control.Version, Version: version.Version, PodUID: o.PodUID, PublicKey: private.Public()}
+	if w.table, err = redirect.Open(w.id, w.gid); err != nil {
+		line.Error = err.Error()
+		var hinted interface{ Hint() string }
+		if errors.As(err, &hinted) {
+			line.Hint = hinted.Hint()
+		}
+		return errors.Join(errNoTable, err, hello(line))
+	}
+	defer func() { err = errors.Join(err, w.table.Close()) }()
+	if err := hello(line); err != nil {
+		return err
+	}
+	if w.wire, err = newWire(private, log); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.wire.Close()) }()
+	w.serve = serve.New(serve.Config{
+		Rules:  func(p steer.Protocol, port uint16) *steer.Port { return w.forced.Load().set.Port(p, port) },
+		Laptop: w.dialLaptop, Observer: w.seen.at, NodeAddrs: o.NodeAddrs, Log: log,
+	})
+	defer func() { err = errors.Join(err, w.serve.Close()) }()
+
+	inner, cancel := context.WithCancel(ctx)
+	defer w.wg.Wait()
+	defer cancel()
+	defer w.retreat()
+	return w.steer(inner)
+}
+
+// retreat leaves the ports to the pod's own program, and gives what is open a
+// moment to end: the kernel stops to translate its addresses with the table.
+func (w *worker) retreat() {
+	if err := errors.Join(w.put(nil), w.table.Set(nil)); err != nil {
+		w.log.Warn("redirection not emptied", "err", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	w.serve.Drain(ctx)
+}
+
+// steer does what is to be done each second, and whenever something changed.
+func (w *worker) steer(ctx context.Context) error {
+	tick := time.NewTicker(redirect.RefreshEvery)
+	defer tick.Stop()
+	for {
+		why, err := w.step(ctx, time.Now())
+		if err != nil || why != "" {
+			w.log.Info("agent ends", "why", why)
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.wire.tunnel.Done():
+			return errors.New("the tunnel has closed by itself")
+		case <-tick.C:
+		case <-w.poked:
+		}
+	}
+}
+
+func (w *worker) poke() { signal(w.poked) }
+
+// step makes everything as the gateways wish it. It says why the agent is to end
+// on purpose; "": it is not.
+func (w *worker) step(ctx context.Context, now time.Time) (why string, err error) {
+	w.mu.Lock()
+	wish := merge(w.viewsLocked())
+	if !w.aloneLocked() {
+		w.lonely = time.Time{}
+	} else if w.lonely.IsZero() {
+		w.lonely = now
+	}
+	w.mu.Unlock()
+	switch {
+	case wish.end:
+		return "no rule is left", nil
+	case !w.lonely.IsZero() && now.Sub(w.lonely) >= loneliness:
+		return "no gateway answers", nil
+	}
+	if wish.gateways != nil {
+		w.known = wish.gateways
+	}
+	w.seen.follow(wish.rules)
+	if err := w.follow(ctx, wish); err != nil {
+		return "", err
+	}
+	trouble := wish.refused
+	inForce, err := w.enforce(wish)
+	if err != nil {
+		trouble = append(trouble, err)
+	}
+	w.settle(wish, inForce, trouble)
+	return "", nil
+}
+
+func (w *worker) viewsLocked() []view {
+	var views []view
+	for _, g := range w.gateways {
+		if g.beats {
+			views = append(views, view{g.key, g.set, g.since})
+		}
+	}
+	return views
+}
+
+func (w *worker) aloneLocked() bool {
+	for _, g := range w.gateways {
+		if g.beats {
+			return false
+		}
+	}
+	return true
+}
+
+// follow has exactly the gateways and the laptops that are wished for.
+func (w *worker) follow(ctx context.Context, wish wish) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var begin []func()
+	keys := map[key.Public]bool{}
+	for _, known := range w.known {
+		k := known.PublicKey
+		keys[k] = true
+		if w.gateways[k] == nil {
+			ctx, cancel := context.WithCancel(ctx)
+			g := &gateway{key: k, cancel: cancel, notify: make(chan struct{}, 1)}
+			w.gateways[k] = g
+			begin = append(begin, func() { w.keepGateway(ctx, g) })
+		}
+	}
+	for k, g := range w.gateways {
+		if !keys[k] {
+			g.cancel()
+			delete(w.gateways, k)
+		}
+	}
+	ways := map[netip.Addr]key.Public{}
+	for addr, all := range wish.ways {
+		l := w.laptops[addr]
+		if l == nil {
+			ctx, cancel := context.WithCancel(ctx)
+			l = &laptop{addr: addr, cancel: cancel, notify: make(chan struct{}, 1), moved: make(chan struct{})}
+			w.laptops[addr] = l
+			begin = append(begin, func() { w.keepLaptop(ctx, l) })
+		}
+		l.goLocked(all)
+		if k, ok := l.wayLocked(); ok {
+			ways[addr] = k
+		}
+	}
+	for addr, l := range w.laptops {
+		if _, ok := wish.ways[addr]; !ok {
+			l.cancel()
+			delete(w.laptops, addr)
+		}
+	}
+	if err := w.wire.set(w.known, ways); err != nil {
+		return err
+	}
+	for _, f := range begin {
+		w.wg.Go(f)
+	}
+	return nil
+}
+
+// enforce redirects the ports of the rules whose laptop is there, and returns the
+// names of those rules that are in force.
+func (w *worker) enforce(wish wish) (inForce map[string]bool, err error) {
+	var rules []control.Rule
+	w.mu.Lock()
+	for _, r := range wish.rules {
+		if l := w.laptops[r.Laptop]; l != nil && l.up {
+			rules = append(rules, r)
+		}
+	}
+	w.mu.Unlock()
+	if !reflect.DeepEqual(rules, w.compiled) {
+		if err := w.put(rules); err != nil {
+			return nil, err
+		}
+	}
+	var ports []serve.PortKey
+	for _, r := range rules {
+		if k := (serve.PortKey{Protocol: r.Protocol, Port: r.Port}); !slices.Contains(ports, k) {
+			ports = append(ports, k)
+		}
+	}
+	redirects, trouble := w.serve.Set(ports)
+	err = w.table.Set(redirects)
+	if errors.Is(err, os.ErrNotExist) { // somebody has removed our table
+		w.log.Warn("redirection was removed", "err", err)
+		var anew *redirect.Table
+		if anew, err = redirect.Open(w.id, w.gid); err == nil {
+			w.table = anew
+			err = w.table.Set(redirects)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(trouble, err)
+	}
+	inForce = map[string]bool{}
+	for _, r := range rules {
+		inForce[r.Name] = slices.ContainsFunc(redirects, func(p redirect.Port) bool {
+			return p.From == r.Port && (p.Protocol == redirect.UDP) == (r.Protocol == steer.UDP)
+		})
+	}
+	return inForce, trouble
+}
+
+// put has connections decided by rules from now on. What is open with a laptop
+// for a rule that is not among them ends.
+func (w *worker) put(rules []control.Rule) error {
+	f := &force{rules: map[string]control.Rule{}}
+	plain := make([]steer.Rule, len(rules))
+	for i, r := range rules {
+		plain[i], f.rules[r.Name] = r.Rule, r
+	}
+	var err error
+	if f.set, err = steer.Compile(plain); err != nil {
+		return err
+	}
+	w.forced.Store(f)
+	w.compiled = rules
+	w.cut(f)
+	return nil
+}
+
+// settle tells gateways and laptops what is in force. A gateway hears of its rule
+// set when each laptop that is there has been tried.
+func (w *worker) settle(wish wish, inForce map[string]bool, trouble []error) {
+	names := map[netip.Addr][]string{}
+	for _, r := range wish.rules {
+		if inForce[r.Name] {
+			names[r.Laptop] = append(names[r.Laptop], r.Name)
+		}
+	}
+	text := describe(trouble)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for addr, l := range w.laptops {
+		if !slices.Equal(l.rules, names[addr]) {
+			l.rules = names[addr]
+			w.log.Info("rules in force", "addr", addr, "rules", l.rules)
+			signal(l.notify)
+		}
+	}
+	for _, g := range w.gateways {
+		generation := g.inForce
+		if g.beats && g.set != nil && w.triedLocked(g) {
+			generation = g.set.Generation
+		}
+		if generation != g.inForce || text != g.trouble {
+			g.inForce, g.trouble = generation, text
+			signal(g.notify)
+		}
+	}
+}
+
+func (w *worker) triedLocked(g *gateway) bool {
+	for addr := range g.since {
+		if l := w.laptops[addr]; l == nil || !l.tried {
+			return false
+		}
+	}
+	return true
+}
+
+// describe makes a line of what is wrong.
+func describe(trouble []error) string {
+	var texts []string
+	for _, err := range trouble {
+		texts = append(texts, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return short(strings.Join(texts, "; "))
+}
