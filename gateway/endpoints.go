@@ -82,6 +82,26 @@ func (w *world) udpEndpoints() []string {
 	return all
 }
 
+// maxClusterEndpoints is how many a Peer's schema takes.
+const maxClusterEndpoints = 4
+
+// clusterEndpoints are where pods reach this gateway's WireGuard port.
+func (g *Gateway) clusterEndpoints() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, a := range g.o.PodIPs[:min(len(g.o.PodIPs), maxClusterEndpoints)] {
+		all = append(all, netip.AddrPortFrom(a, g.tunnel.ListenPort()))
+	}
+	return all
+}
+
+func addrPortTexts(all []netip.AddrPort) []string {
+	var texts []string
+	for _, a := range all {
+		texts = append(texts, a.String())
+	}
+	return texts
+}
+
 func endpoint(a netip.Addr, port int32) string {
 	return net.JoinHostPort(a.String(), strconv.Itoa(int(port)))
 }
@@ -105,7 +125,7 @@ func wireGuardPort(s *corev1.Service) *corev1.ServicePort {
 // gateway has a key of its own, so a Service in front of several is of no use.
 func (w *world) leadsOnlyHere(service string) bool {
 	here := false
-	for _, s := range w.ownSlices {
+	for _, s := range w.slices[w.o.Namespace] {
 		if s.Labels[discoveryv1.LabelServiceName] != service {
 			continue
 		}

@@ -40,6 +40,7 @@ import (
 	"podnet.dev/gateway/policy"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/steer/control"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 )
@@ -127,7 +128,11 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 			changed: func() { kick(g.world.peersChanged) },
 		},
 		absent: absences{},
+		steer:  newSteerer(o.Log, g.key, g.clusterEndpoints(), o.Enrol.Keep),
 	}
+	g.admit.entry.ClusterEndpoints = addrPortTexts(g.clusterEndpoints())
+	s := g.admit.steer
+	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, func() { kick(g.world.peersChanged) }
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Upstream: cluster,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
@@ -256,6 +261,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	for _, run := range []func(context.Context) error{
 		g.serveHTTP, g.serveDNS, g.forward.Run, g.watchTunnel, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.runPolicies, g.admit.mapped.run,
+		g.serveAgents, g.admit.steer.run,
 		func(ctx context.Context) error { return g.guard.runContact(ctx, g.alive) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {
@@ -369,6 +375,15 @@ func (g *Gateway) serveDNS(ctx context.Context) error {
 		packets, listeners = append(packets, p), append(listeners, l)
 	}
 	return g.dns.Serve(ctx, packets, listeners)
+}
+
+// serveAgents listens for the agents of steered pods, inside the tunnel.
+func (g *Gateway) serveAgents(ctx context.Context) error {
+	l, err := g.stack.ListenTCP(netip.AddrPortFrom(g.key.Address6(), control.Port))
+	if err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	return g.admit.steer.serve(ctx, l)
 }
 
 func (g *Gateway) serveHTTP(ctx context.Context) error {

@@ -31,12 +31,14 @@ var (
 	bytesDesc     = desc("flow_bytes_total", "Payload of flows; up is from the peers.", "direction")
 	wireBytesDesc = desc("wireguard_bytes", "Encrypted bytes of the peers that are admitted now.", "direction")
 	pathsDesc     = desc("peers_by_path", "Peers with a handshake in the last three minutes, by the path they use.", "path")
+	rulesDesc     = prometheus.NewDesc("podnet_steering_rules", "SteeringRule objects, by what the gateway makes of them.", []string{"reason"}, nil)
+	agentsDesc    = prometheus.NewDesc("podnet_steering_agents", "Agents that are connected to this gateway.", nil, nil)
 	handshakeDesc = desc("peers_active", "Peers with a handshake in the last three minutes.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{peersDesc, accessesDesc, leaderDesc, policyDesc, frozenDesc, silenceDesc, rebuildDesc, writesDesc,
-		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc, pathsDesc} {
+		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc, pathsDesc, rulesDesc, agentsDesc} {
 		ch <- d
 	}
 }
@@ -56,7 +58,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for reason, v := range n.accesses {
 			gauge(accessesDesc, float64(v), reason)
 		}
+		for reason, v := range n.rules {
+			gauge(rulesDesc, float64(v), reason)
+		}
 	}
+	gauge(agentsDesc, float64(g.admit.steer.connected()))
 	gauge(leaderDesc, one(g.leader.leads.Load()))
 	gauge(policyDesc, one(g.guard.holds.Load()))
 	gauge(frozenDesc, one(g.guard.away.Load()))

@@ -12,7 +12,9 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/steer/object"
 )
 
 // This file turns API objects into what the pure packages speak of.
@@ -29,7 +31,7 @@ func peerOf(o *podnet.Peer) enrol.Peer {
 		p.Address4 = a
 	}
 	p.Ready = meta.IsStatusConditionTrue(o.Status.Conditions, podnet.ConditionReady)
-	p.Ended = ended(o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew)
+	p.Ended = ended(podnet.ConditionReady, o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew)
 	return p
 }
 
@@ -38,14 +40,28 @@ func accessOf(o *podnet.Access, gatewayNamespace string) enrol.Access {
 		UID: string(o.UID), Namespace: o.Namespace, Name: o.Name, User: o.Spec.User, Peer: o.Spec.Peer, Renew: o.Spec.Renew,
 		// Admission refuses the scope elsewhere; here it would be the namespace's.
 		Cluster: o.Spec.Scope == podnet.ScopeCluster && o.Namespace == gatewayNamespace,
-		Ended:   ended(o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew),
+		Ended:   ended(podnet.ConditionReady, o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew),
 	}
 }
 
-// ended reports whether a gateway has written that the lease with this renew
-// ran out.
-func ended(conditions []metav1.Condition, observed, renew int64) bool {
-	c := meta.FindStatusCondition(conditions, podnet.ConditionReady)
+func ruleOf(o *podnet.SteeringRule) steering.Object {
+	s := steering.Object{
+		UID: string(o.UID), Namespace: o.Namespace, Name: o.Name, Created: o.CreationTimestamp.Time,
+		User: o.Spec.User, Peer: o.Spec.Peer, Rule: o.Spec.Rule, Pod: o.Spec.Pod, PodUID: o.Spec.PodUID,
+		Renew: o.Spec.Renew, RelayPort: uint16(o.Spec.RelayPort),
+		Ended: ended(podnet.ConditionAccepted, o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew),
+	}
+	if k, err := key.ParsePublic(o.Spec.AgentKey); err == nil {
+		s.Agent = k
+	}
+	s.Steer, s.Invalid = object.Rule(o)
+	return s
+}
+
+// ended reports whether a gateway has written, into a condition of that type,
+// that the lease with this renew ran out.
+func ended(condition string, conditions []metav1.Condition, observed, renew int64) bool {
+	c := meta.FindStatusCondition(conditions, condition)
 	return c != nil && c.Status == metav1.ConditionFalse && c.Reason == podnet.ReasonExpired && observed >= renew
 }
 

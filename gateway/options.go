@@ -137,5 +137,5 @@ func (o Options) withDefaults() (Options, error) {
 
 // tunnelRanges are the addresses of peers.
 func (o Options) tunnelRanges() []netip.Prefix {
-	return []netip.Prefix{o.Enrol.Pool, key.Prefix6}
+	return []netip.Prefix{o.Enrol.Pool, key.Prefix6, key.RelayPrefix6}
 }

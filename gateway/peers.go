@@ -18,6 +18,8 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/steering"
+	"podnet.dev/internal/key"
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/tunnel"
 )
@@ -47,6 +49,7 @@ type admitter struct {
 	entry  podnet.Gateway // ours; endpoints are the world's
 	probes *prober
 	mapped *reflector
+	steer  *steerer
 
 	setPeers  func([]tunnel.Peer) error
 	closePeer func(netip.Addr)
@@ -60,14 +63,16 @@ type admitter struct {
 	ids       atomic.Pointer[[]probe.ID] // of the admitted
 
 	admitted []enrol.Admitted // what tunnel and policy were last told
+	agents   []key.Public     // and of agents, the tunnel
 	told     bool             // they were told anything
 	absent   absences
 }
 
-// counts are for metrics: Peers by reason.
+// counts are for metrics: objects by reason.
 type counts struct {
 	peers    map[string]int
 	accesses map[string]int
+	rules    map[string]int
 }
 
 // run looks at the world whenever it changes or time has passed, until ctx ends.
@@ -107,8 +112,12 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	w := s.enrolment()
 	w.PolicyHolds, w.Connected, w.Leader = a.guard.holds.Load(), !a.guard.away.Load(), a.leader.leads.Load()
 	plan := a.book.Plan(now, w)
-	a.enforce(plan.Admitted)
-	a.count(plan)
+	// Nobody has our key but us: who says so would spoil the tunnel for all.
+	plan.Admitted = slices.DeleteFunc(plan.Admitted, func(p enrol.Admitted) bool { return p.Key == a.steer.self })
+	steered := a.steer.look(now, s, w, plan.Admitted)
+	a.enforce(plan.Admitted, steered.agents)
+	a.steer.act(steered, s, plan.Admitted)
+	a.count(plan, steered.plan)
 
 	author := author{entry: a.entry, network: s.network, leads: w.Leader, now: now}
 	author.entry.Endpoints, author.entry.Draining = s.endpoints, a.draining.Load()
@@ -126,7 +135,10 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	for i, o := range s.accesses {
 		a.apply(ctx, "access/"+o.access.UID, nil, author.accessPatch(o.object, plan.Accesses[i]))
 	}
-	next := earlier(plan.Next, a.absent.note(now, s.peers, s.gateways))
+	a.steer.report(author, steered, s.rules,
+		func(uid string, patch *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, nil, patch) },
+		func(o *podnet.SteeringRule) { a.remove(ctx, o) })
+	next := earlier(earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.peers, s.gateways))
 	if w.Leader {
 		a.sweep(ctx, now, s.peers)
 		for _, i := range plan.DeletePeers {
@@ -178,13 +190,18 @@ func (a *admitter) sweep(ctx context.Context, now time.Time, peers []peerObject)
 }
 
 // enforce makes tunnel and policy admit exactly these. Whoever is out loses
-// policy first, then the tunnel, then the open flows.
-func (a *admitter) enforce(admitted []enrol.Admitted) {
-	if a.told && slices.EqualFunc(admitted, a.admitted, sameAdmitted) {
+// policy first, then the tunnel, then the open flows. Agents are in the tunnel,
+// and may reach nothing by policy.
+func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
+	keys := make([]key.Public, len(agents))
+	for i, one := range agents {
+		keys[i] = one.Key
+	}
+	if a.told && slices.EqualFunc(admitted, a.admitted, sameAdmitted) && slices.Equal(keys, a.agents) {
 		return
 	}
 	grants := make([]policy.Grant, len(admitted))
-	peers := make([]tunnel.Peer, len(admitted))
+	peers := make([]tunnel.Peer, len(admitted), len(admitted)+len(agents))
 	in := make(map[netip.Addr]bool, 2*len(admitted))
 	for i, p := range admitted {
 		addrs := addresses(p)
@@ -194,6 +211,12 @@ func (a *admitter) enforce(admitted []enrol.Admitted) {
 			in[ip] = true
 			peers[i].AllowedIPs = append(peers[i].AllowedIPs, netip.PrefixFrom(ip, ip.BitLen()))
 		}
+		relay := p.Key.RelayAddress6() // where agents reach it, and from where it answers
+		peers[i].AllowedIPs = append(peers[i].AllowedIPs, netip.PrefixFrom(relay, relay.BitLen()))
+	}
+	for _, k := range keys {
+		ip := k.Address6()
+		peers = append(peers, tunnel.Peer{PublicKey: k, AllowedIPs: []netip.Prefix{netip.PrefixFrom(ip, ip.BitLen())}})
 	}
 	a.world.policy.SetGrants(grants)
 	if err := a.setPeers(peers); err != nil {
@@ -212,7 +235,7 @@ func (a *admitter) enforce(admitted []enrol.Admitted) {
 	}
 	a.recheck()
 	a.tell(admitted)
-	a.admitted = admitted
+	a.admitted, a.agents = admitted, keys
 }
 
 // live is how many peers are admitted.
@@ -316,13 +339,16 @@ func (a *admitter) retire(ctx context.Context) {
 	a.write.close()
 }
 
-func (a *admitter) count(plan enrol.Plan) {
-	c := &counts{peers: map[string]int{}, accesses: map[string]int{}}
+func (a *admitter) count(plan enrol.Plan, steered steering.Plan) {
+	c := &counts{peers: map[string]int{}, accesses: map[string]int{}, rules: map[string]int{}}
 	for _, v := range plan.Peers {
 		c.peers[reason(v)]++
 	}
 	for _, v := range plan.Accesses {
 		c.accesses[reason(v)]++
+	}
+	for _, v := range steered.Verdicts {
+		c.rules[v.Reason]++
 	}
 	a.counts.Store(c)
 }

@@ -48,7 +48,8 @@ func (a author) entryPatch(p *podnet.Peer, admitted bool) *unstructured.Unstruct
 
 func sameEntry(a, b podnet.Gateway) bool {
 	return a.Pod == b.Pod && a.PodUID == b.PodUID && a.PublicKey == b.PublicKey && a.StreamPort == b.StreamPort &&
-		a.NAT == b.NAT && a.Draining == b.Draining && slices.Equal(a.Endpoints, b.Endpoints) && slices.Equal(a.Candidates, b.Candidates)
+		a.NAT == b.NAT && a.Draining == b.Draining && slices.Equal(a.Endpoints, b.Endpoints) && slices.Equal(a.Candidates, b.Candidates) &&
+		slices.Equal(a.ClusterEndpoints, b.ClusterEndpoints)
 }
 
 // elsewhere reports whether a Peer knows a gateway to go to when this one stops.
@@ -63,7 +64,7 @@ func (a author) sharedPatch(p *podnet.Peer, v enrol.Verdict) *unstructured.Unstr
 		return nil
 	}
 	s := p.Status
-	ready, same := condition(s.Conditions, v, a.now)
+	ready, same := readiness(s.Conditions, v, a.now)
 	switch {
 	case !same,
 		v.Ready && (s.Address4 != addr(v.Address4) || s.Network == nil || !sameNetwork(*s.Network, a.network)),
@@ -91,7 +92,7 @@ func (a author) accessPatch(o *podnet.Access, v enrol.Verdict) *unstructured.Uns
 	if !a.leads || v.Pending {
 		return nil
 	}
-	ready, same := condition(o.Status.Conditions, v, a.now)
+	ready, same := readiness(o.Status.Conditions, v, a.now)
 	if same && (v.Reason != podnet.ReasonExpired || o.Status.ObservedRenew == v.Renew) {
 		return nil
 	}
@@ -104,17 +105,22 @@ func stale(published *metav1.Time, deadline time.Time, length time.Duration) boo
 	return published == nil || deadline.Sub(published.Time) > length/2
 }
 
-// condition is the Ready condition for a verdict, and whether it is there
+// readiness is the Ready condition for a verdict, and whether it is there
 // already.
-func condition(have []metav1.Condition, v enrol.Verdict, now time.Time) (metav1.Condition, bool) {
+func readiness(have []metav1.Condition, v enrol.Verdict, now time.Time) (metav1.Condition, bool) {
+	return condition(have, podnet.ConditionReady, v.Ready, v.Reason, v.Message, now)
+}
+
+// condition is a condition of that type, and whether it is there already.
+func condition(have []metav1.Condition, kind string, holds bool, reason, message string, now time.Time) (metav1.Condition, bool) {
 	want := metav1.Condition{
-		Type: podnet.ConditionReady, Status: metav1.ConditionFalse, Reason: v.Reason, Message: v.Message,
+		Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message,
 		LastTransitionTime: metav1.NewTime(now.UTC().Truncate(time.Second)),
 	}
-	if v.Ready {
+	if holds {
 		want.Status = metav1.ConditionTrue
 	}
-	old := meta.FindStatusCondition(have, podnet.ConditionReady)
+	old := meta.FindStatusCondition(have, kind)
 	if old == nil || old.Status != want.Status {
 		return want, false
 	}

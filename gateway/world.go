@@ -24,6 +24,7 @@ import (
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/steering"
 )
 
 // world is what the gateway knows of the cluster, kept by informer events.
@@ -38,9 +39,10 @@ type world struct {
 	mu           sync.Mutex // the policy engine's changes as well
 	peers        map[types.UID]peerObject
 	accesses     map[types.UID]accessObject
+	rules        map[types.UID]ruleObject
 	nodes        map[string]node
-	ownServices  map[string]*corev1.Service // of the gateway's namespace
-	ownSlices    map[string]*discoveryv1.EndpointSlice
+	ownServices  map[string]*corev1.Service                       // of the gateway's namespace
+	slices       map[string]map[string]*discoveryv1.EndpointSlice // by namespace and name
 	serviceCIDRs map[string][]netip.Prefix
 	podCIDRs     []netip.Prefix // by the administrator, in place of the nodes'
 	toldOutside  bool           // that there are pods outside of what is published
@@ -59,6 +61,11 @@ type accessObject struct {
 	access enrol.Access
 }
 
+type ruleObject struct {
+	object *podnet.SteeringRule
+	rule   steering.Object
+}
+
 func newWorld(o Options) *world {
 	return &world{
 		o: o, log: o.Log,
@@ -67,8 +74,8 @@ func newWorld(o Options) *world {
 			GatewayNamespace: o.Namespace, GatewayService: deploy.StatefulSetName,
 		}),
 		peersChanged: make(chan struct{}, 1), netChanged: make(chan struct{}, 1),
-		peers: map[types.UID]peerObject{}, accesses: map[types.UID]accessObject{},
-		nodes: map[string]node{}, ownServices: map[string]*corev1.Service{}, ownSlices: map[string]*discoveryv1.EndpointSlice{},
+		peers: map[types.UID]peerObject{}, accesses: map[types.UID]accessObject{}, rules: map[types.UID]ruleObject{},
+		nodes: map[string]node{}, ownServices: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{},
 		serviceCIDRs: map[string][]netip.Prefix{}, podCIDRs: prefixesOf(o.PodCIDRs),
 	}
 }
@@ -112,6 +119,7 @@ func (w *world) subscriptions(mapper meta.RESTMapper) []subscription {
 	all := []subscription{
 		{&podnet.Peer{}, w.setPeer, w.removePeer},
 		{&podnet.Access{}, w.setAccess, w.removeAccess},
+		{&podnet.SteeringRule{}, w.setRule, w.removeRule},
 		{&corev1.Service{}, w.setService, w.removeService},
 		{&discoveryv1.EndpointSlice{}, w.setSlice, w.removeSlice},
 		{&corev1.Node{}, w.setNode, w.removeNode},
@@ -238,6 +246,21 @@ func (w *world) removeAccess(o client.Object) {
 	kick(w.peersChanged)
 }
 
+func (w *world) setRule(o client.Object) {
+	r := o.(*podnet.SteeringRule)
+	if r.DeletionTimestamp != nil {
+		w.removeRule(o)
+		return
+	}
+	w.rules[r.UID] = ruleObject{r, ruleOf(r)}
+	kick(w.peersChanged)
+}
+
+func (w *world) removeRule(o client.Object) {
+	delete(w.rules, o.GetUID())
+	kick(w.peersChanged)
+}
+
 func (w *world) setService(o client.Object) {
 	s := o.(*corev1.Service)
 	changed := w.policy.SetService(serviceOf(s))
@@ -257,17 +280,18 @@ func (w *world) removeService(o client.Object) {
 
 func (w *world) setSlice(o client.Object) {
 	s := o.(*discoveryv1.EndpointSlice)
-	changed := w.policy.SetSlice(sliceOf(s))
-	if s.Namespace == w.o.Namespace {
-		w.ownSlices[s.Name] = s
-		changed = true
+	if w.slices[s.Namespace] == nil {
+		w.slices[s.Namespace] = map[string]*discoveryv1.EndpointSlice{}
 	}
-	w.changed(changed)
+	w.slices[s.Namespace][s.Name] = s
+	changed := w.policy.SetSlice(sliceOf(s))
+	w.changed(changed || s.Namespace == w.o.Namespace)
 }
 
 func (w *world) removeSlice(o client.Object) {
-	if o.GetNamespace() == w.o.Namespace {
-		delete(w.ownSlices, o.GetName())
+	delete(w.slices[o.GetNamespace()], o.GetName())
+	if len(w.slices[o.GetNamespace()]) == 0 {
+		delete(w.slices, o.GetNamespace())
 	}
 	w.changed(w.policy.DeleteSlice(o.GetNamespace(), o.GetName()))
 }
@@ -353,7 +377,7 @@ func (s snapshot) outside(a netip.Addr) bool {
 // the list proves nothing. It runs with mu held.
 func (w *world) gatewayPods() map[string]string {
 	pods := map[string]string{}
-	for _, s := range w.ownSlices {
+	for _, s := range w.slices[w.o.Namespace] {
 		if s.Labels[discoveryv1.LabelServiceName] != deploy.StatefulSetName {
 			continue
 		}
@@ -392,6 +416,8 @@ func sameNetwork(a, b podnet.Network) bool {
 type snapshot struct {
 	peers     []peerObject
 	accesses  []accessObject
+	rules     []ruleObject
+	pods      map[string][]netip.Addr // the steered pods' addresses by UID, as far as EndpointSlices tell
 	network   podnet.Network
 	ranges    []netip.Prefix
 	endpoints []string
@@ -412,7 +438,40 @@ func (w *world) snapshot() snapshot {
 	for _, a := range w.accesses {
 		s.accesses = append(s.accesses, a)
 	}
+	for _, r := range w.rules {
+		s.rules = append(s.rules, r)
+	}
+	s.pods = w.steeredPods()
 	return s
+}
+
+// steeredPods finds the addresses of the pods that rules are about. It runs with
+// mu held.
+func (w *world) steeredPods() map[string][]netip.Addr {
+	pods, namespaces := map[string][]netip.Addr{}, map[string]bool{}
+	for _, r := range w.rules {
+		pods[r.rule.PodUID], namespaces[r.rule.Namespace] = nil, true
+	}
+	for ns := range namespaces {
+		for _, s := range w.slices[ns] {
+			for _, e := range s.Endpoints {
+				if e.TargetRef == nil || e.TargetRef.Kind != "Pod" {
+					continue
+				}
+				all, steered := pods[string(e.TargetRef.UID)]
+				if !steered {
+					continue
+				}
+				for _, text := range e.Addresses {
+					if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(all, a.Unmap()) {
+						all = append(all, a.Unmap())
+					}
+				}
+				pods[string(e.TargetRef.UID)] = all
+			}
+		}
+	}
+	return pods
 }
 
 // enrolment is the snapshot as package enrol sees it, index by index.

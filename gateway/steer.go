@@ -1,0 +1,307 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/steering"
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/packet"
+	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/tunnel"
+)
+
+const (
+	// hereTime is how old a laptop's handshake with us may be while we are the
+	// way to it: WireGuard makes a new one every 120 s, and gives up after 180.
+	hereTime = 180 * time.Second
+	// herePoll is how often handshakes are looked at while there are agents.
+	herePoll = time.Second
+	// countsEvery is how often a rule's counts are written at most.
+	countsEvery = 5 * time.Second
+)
+
+// steerer keeps ties, agents and what agents are told in step with what package
+// steering plans. The admitter drives it; run watches the tunnel meanwhile.
+type steerer struct {
+	log     *slog.Logger
+	self    key.Public
+	own     []netip.AddrPort // where pods reach us by UDP
+	book    *steering.Book
+	server  *steering.Server
+	stats   func() ([]tunnel.PeerStats, error)
+	relay   func(func(*packet.Packet) bool)
+	changed func() // asks for another look
+
+	counted map[string]time.Time // by a rule's UID: when its counts were written
+
+	fresh    atomic.Pointer[map[netip.Addr]bool] // relay addresses of the laptops that are with us
+	gateways atomic.Pointer[[]control.Gateway]
+
+	mu      sync.Mutex
+	plan    steering.Plan // without agents that the tunnel does not take
+	laptops []key.Public
+	places  map[netip.Addr]string // by an agent's tunnel address: where it sends from
+	strange map[agentOfPod]bool   // agents that are not where their pod is
+	ties    []steering.Tie        // those in force
+}
+
+// agentOfPod is an agent as a rule of a pod names it.
+type agentOfPod struct {
+	key key.Public
+	pod string // UID
+}
+
+func newSteerer(log *slog.Logger, self key.Public, own []netip.AddrPort, keep time.Duration) *steerer {
+	s := &steerer{log: log, self: self, own: own, book: steering.NewBook(keep), counted: map[string]time.Time{}}
+	s.server = steering.NewServer(log, s.allGateways)
+	s.fresh.Store(&map[netip.Addr]bool{})
+	return s
+}
+
+// steered is what the steerer makes of a look at the world.
+type steered struct {
+	plan   steering.Plan
+	agents []steering.Agent         // for the tunnel, each key once
+	leases map[string]time.Duration // of Peers by name
+}
+
+// look plans. Nothing has changed yet when it returns.
+func (s *steerer) look(now time.Time, w snapshot, c enrol.World, admitted []enrol.Admitted) steered {
+	leases := make(map[string]time.Duration, len(w.peers))
+	for _, p := range w.peers {
+		leases[p.peer.Name] = p.peer.Lease
+	}
+	world := steering.World{
+		Rules: make([]steering.Object, len(w.rules)), Laptops: make([]steering.Laptop, len(admitted)),
+		PolicyHolds: c.PolicyHolds, Connected: c.Connected,
+		PodAddrs: func(uid string) []netip.Addr { return w.pods[uid] },
+	}
+	for i, r := range w.rules {
+		world.Rules[i] = r.rule
+	}
+	taken := map[netip.Addr]bool{s.self.Address6(): true, Service6: true}
+	for i, p := range admitted {
+		world.Laptops[i] = steering.Laptop{Name: p.Name, User: p.User, Key: p.Key, Lease: leases[p.Name]}
+		taken[p.Address6] = true
+	}
+	out := steered{plan: s.book.Plan(now, world), leases: leases}
+	for _, a := range out.plan.Agents {
+		// A user may write any key; it must not be in anybody's way.
+		at := a.Key.Address6()
+		if taken[at] || a.Key.IsZero() {
+			continue
+		}
+		taken[at] = true
+		out.agents = append(out.agents, a)
+	}
+	return out
+}
+
+// act makes the plan count, once the tunnel has the peers for it.
+func (s *steerer) act(p steered, w snapshot, admitted []enrol.Admitted) {
+	in := make(map[key.Public]bool, len(p.agents))
+	for _, a := range p.agents {
+		in[a.Key] = true
+	}
+	laptops := make([]key.Public, len(admitted))
+	for i, l := range admitted {
+		laptops[i] = l.Key
+	}
+	gateways := gatewaysFor(w, control.Gateway{PublicKey: s.self, Endpoints: s.own})
+	others := !slices.EqualFunc(gateways, s.allGateways(), sameGateway)
+	s.gateways.Store(&gateways)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.plan.Agents = slices.DeleteFunc(slices.Clone(p.plan.Agents), func(a steering.Agent) bool { return !in[a.Key] })
+	s.plan, s.laptops = p.plan, laptops
+	s.settleLocked()
+	if others {
+		s.server.Rehere()
+	}
+}
+
+// settleLocked has ties and agents follow from the plan and from where everybody
+// is now.
+func (s *steerer) settleLocked() {
+	fresh := map[netip.Addr]bool{}
+	s.places, s.strange = map[netip.Addr]string{}, map[agentOfPod]bool{}
+	if len(s.plan.Agents) > 0 {
+		peers, err := s.stats()
+		if err != nil {
+			return // the tunnel is closing
+		}
+		now := time.Now()
+		known := make(map[key.Public]tunnel.PeerStats, len(peers))
+		for _, p := range peers {
+			known[p.PublicKey] = p
+		}
+		for _, l := range s.laptops {
+			if at := known[l].LastHandshake; !at.IsZero() && now.Sub(at) < hereTime {
+				fresh[l.RelayAddress6()] = true
+			}
+		}
+		for _, a := range s.plan.Agents {
+			if at := known[a.Key].Endpoint; at != "" {
+				s.places[a.Key.Address6()] = at
+				s.strange[agentOfPod{a.Key, a.PodUID}] = elsewhere(at, a.Addrs)
+			}
+		}
+	}
+	agents := slices.DeleteFunc(slices.Clone(s.plan.Agents), func(a steering.Agent) bool { return s.strange[agentOfPod{a.Key, a.PodUID}] })
+	if ties := tiesOf(s.plan.Ties, agents); !slices.Equal(ties, s.ties) {
+		s.ties = ties
+		if table := newTies(ties); table != nil {
+			s.relay(table.claims)
+		} else {
+			s.relay(nil)
+		}
+	}
+	old := s.fresh.Swap(&fresh)
+	s.server.SetAgents(agents, s.here)
+	if !maps.Equal(*old, fresh) {
+		s.server.Rehere()
+	}
+}
+
+// here reports whether the laptop with this relay address is with us.
+func (s *steerer) here(laptop netip.Addr) bool { return (*s.fresh.Load())[laptop] }
+
+// elsewhere reports whether an endpoint of the tunnel is none of the addresses,
+// when these are known. What has no address, as a stream has none, is elsewhere.
+func elsewhere(endpoint string, addrs []netip.Addr) bool {
+	at, err := netip.ParseAddrPort(endpoint)
+	return len(addrs) > 0 && (err != nil || !slices.Contains(addrs, at.Addr().Unmap()))
+}
+
+// tiesOf drops the ties that none of these agents has a rule for.
+func tiesOf(all []steering.Tie, agents []steering.Agent) []steering.Tie {
+	type way struct{ agent, laptop netip.Addr }
+	ways := map[way]map[uint16]bool{}
+	for _, a := range agents {
+		for _, r := range a.Rules {
+			w := way{a.Key.Address6(), r.Laptop}
+			if ways[w] == nil {
+				ways[w] = map[uint16]bool{control.LivePort: true}
+			}
+			ways[w][r.RelayPort] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(t steering.Tie) bool { return !ways[way{t.Agent, t.Laptop}][t.Port] })
+}
+
+// run watches, until ctx ends, where agents and laptops are while there are
+// agents, and asks for a look when an agent has something new to report.
+func (s *steerer) run(ctx context.Context) error {
+	tick := time.NewTicker(herePoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.server.Changed():
+			s.changed()
+		case <-tick.C:
+			s.poll()
+		}
+	}
+}
+
+func (s *steerer) poll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.plan.Agents) == 0 {
+		return
+	}
+	before := s.strange
+	s.settleLocked()
+	if !maps.Equal(before, s.strange) {
+		s.changed()
+	}
+}
+
+// serve lets agents in at l until ctx ends.
+func (s *steerer) serve(ctx context.Context, l net.Listener) error {
+	return s.server.Serve(ctx, located{l, s})
+}
+
+// located looks where an agent sends from before it is told anything.
+type located struct {
+	net.Listener
+	s *steerer
+}
+
+func (l located) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.s.locate(c.RemoteAddr())
+	}
+	return c, err
+}
+
+func (s *steerer) locate(who net.Addr) {
+	at, err := netip.ParseAddrPort(who.String())
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ours := slices.ContainsFunc(s.plan.Agents, func(a steering.Agent) bool { return a.Key.Address6() == at.Addr() })
+	if ours && s.places[at.Addr()] == "" {
+		s.settleLocked()
+	}
+}
+
+// allGateways are what agents are told of.
+func (s *steerer) allGateways() []control.Gateway {
+	if all := s.gateways.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+func sameGateway(a, b control.Gateway) bool {
+	return a.PublicKey == b.PublicKey && slices.Equal(a.Endpoints, b.Endpoints)
+}
+
+// gatewaysFor are the gateways that Peers know, and own, in the order of their
+// keys.
+func gatewaysFor(w snapshot, own control.Gateway) []control.Gateway {
+	all := map[key.Public]control.Gateway{own.PublicKey: own}
+	for _, p := range w.peers {
+		for _, g := range p.object.Status.Gateways {
+			if k, ok := liveGateway(w, g); ok && k != own.PublicKey {
+				all[k] = control.Gateway{PublicKey: k, Endpoints: addrPorts(g.ClusterEndpoints)}
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Values(all), func(a, b control.Gateway) int { return slices.Compare(a.PublicKey[:], b.PublicKey[:]) })
+}
+
+// liveGateway reads the key of an entry of a Peer's status, unless the gateway is
+// going, gone, or nowhere to be reached from a pod.
+func liveGateway(w snapshot, g podnet.Gateway) (key.Public, bool) {
+	k, err := key.ParsePublic(g.PublicKey)
+	gone := w.gateways != nil && w.gateways[g.Pod] != g.PodUID
+	return k, err == nil && !gone && !g.Draining && len(g.ClusterEndpoints) > 0
+}
+
+func addrPorts(texts []string) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, t := range texts {
+		if a, err := netip.ParseAddrPort(t); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
+}
