@@ -21,10 +21,14 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/packet"
 )
 
 // mtu fits into the tunnel of an agent whose pod has an overlay network.
 const mtu = 1280
+
+// farewell is how long the last words to agents may take to get out.
+const farewell = 50 * time.Millisecond
 
 // keepAlive finds an agent that vanished in 30 s. Its live connection is over by
 // then, but a request may have no end.
@@ -35,6 +39,8 @@ type Relay struct {
 	log   *slog.Logger
 	stack *netstack.Stack
 	state *state
+	flows flows
+	udp   udpTable
 	table atomic.Pointer[table]
 
 	setMu sync.Mutex // one change of the table at a time
@@ -51,6 +57,8 @@ func New(log *slog.Logger) (*Relay, error) {
 		return nil, fmt.Errorf("make relay: %w", err)
 	}
 	r := &Relay{log: log, stack: stack, state: newState()}
+	r.flows.all = map[*flow]struct{}{}
+	r.udp.flows = map[udpKey]*udpFlow{}
 	r.table.Store(newTable(netip.Addr{}, nil))
 	return r, nil
 }
@@ -77,6 +85,7 @@ func (r *Relay) SetAddr(a netip.Addr) {
 
 func (r *Relay) setLocked(t *table) {
 	r.table.Store(t)
+	r.flows.sweep(t)
 	r.state.keep(t)
 }
 
@@ -100,10 +109,26 @@ func (r *Relay) Changed() <-chan struct{} { return r.state.changed }
 
 // Run serves until ctx is done. A Relay runs once.
 func (r *Relay) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer r.Close()
+	defer cancel()
+	r.stack.Forward(&netstack.Hooks{
+		SYN: func(p *packet.Packet) bool {
+			src, dst, ok := p.Ports()
+			t := r.table.Load()
+			return ok && (t.live(src.Addr(), dst) || t.rule(packet.TCP, src.Addr(), dst) != nil)
+		},
+		TCP:       func(q *netstack.TCPRequest) { r.serveTCP(ctx, q) },
+		Datagrams: func(batch []packet.Packet) { r.takeDatagrams(ctx, batch) },
+	})
 	<-ctx.Done()
+	r.flows.close()
+	r.stack.Flush(farewell)
 	return nil
 }
 
-// Close ends all connections and the device.
-func (r *Relay) Close() error { return r.stack.Close() }
+// Close ends the relay where Run has not: the device is closed.
+func (r *Relay) Close() error {
+	r.flows.close()
+	return r.stack.Close()
+}

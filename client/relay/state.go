@@ -2,6 +2,7 @@ package relay
 
 import (
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -20,10 +21,12 @@ type state struct {
 	requests map[string][]Request // by rule
 	trouble  map[string]string    // by rule
 	subs     map[*func(Request)]struct{}
+
+	inspections map[string][]*inspection // by rule
 }
 
 type agentState struct {
-	connected       bool
+	conn            net.Conn // nil: not connected
 	since, lastBeat time.Time
 	lost            int64
 	trouble         string
@@ -38,6 +41,8 @@ func newState() *state {
 		requests: map[string][]Request{},
 		trouble:  map[string]string{},
 		subs:     map[*func(Request)]struct{}{},
+
+		inspections: map[string][]*inspection{},
 	}
 }
 
@@ -59,19 +64,47 @@ func (s *state) keep(t *table) {
 	}
 	maps.DeleteFunc(s.requests, func(name string, _ []Request) bool { return !names[name] })
 	maps.DeleteFunc(s.trouble, func(name, _ string) bool { return !names[name] })
+	maps.DeleteFunc(s.inspections, func(name string, _ []*inspection) bool { return !names[name] })
 	s.announce()
 }
 
-// agent changes what is known of an agent.
-func (s *state) agent(a netip.Addr, change func(*agentState)) {
+// agent changes what is known of an agent, and returns what change does.
+func (s *state) agent(a netip.Addr, change func(*agentState) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have := s.agents[a]
 	if have == nil {
-		have = &agentState{counts: map[string]control.Counts{}}
+		have = &agentState{}
 		s.agents[a] = have
 	}
-	change(have)
+	return change(have)
+}
+
+// refuse notes why an agent was sent away. It reports whether that is new.
+func (s *state) refuse(a netip.Addr, why string) bool {
+	fresh := s.agent(a, func(have *agentState) bool {
+		fresh := have.trouble != why
+		have.trouble = why
+		return fresh
+	})
+	if fresh {
+		s.announce()
+	}
+	return fresh
+}
+
+// disconnect notes that an agent's connection is over. It reports false when
+// the agent was not, or has long been on another one.
+func (s *state) disconnect(a netip.Addr, conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.agents[a]
+	if have == nil || have.conn != conn {
+		return false
+	}
+	have.conn = nil
+	s.announce()
+	return true
 }
 
 // local notes what became of a rule's last attempt to reach its local program.
@@ -136,7 +169,7 @@ func (s *state) live(t *table) []Live {
 		if have == nil {
 			have = &agentState{}
 		}
-		l.Connected, l.Since, l.LastBeat, l.Lost, l.Trouble = have.connected, have.since, have.lastBeat, have.lost, have.trouble
+		l.Connected, l.Since, l.LastBeat, l.Lost, l.Trouble = have.conn != nil, have.since, have.lastBeat, have.lost, have.trouble
 		for _, r := range t.rules {
 			p, ok := r.Agents[a]
 			if !ok {
@@ -145,7 +178,7 @@ func (s *state) live(t *table) []Live {
 			l.Namespace, l.Pod, l.PodUID = p.Namespace, p.Name, p.UID
 			l.Rules = append(l.Rules, LiveRule{
 				Rule: r.Name, Object: p.Object, Counts: have.counts[p.Object], Trouble: s.trouble[r.Name],
-				InForce: have.connected && slices.Contains(have.inForce, p.Object),
+				InForce: l.Connected && slices.Contains(have.inForce, p.Object),
 			})
 		}
 		out = append(out, l)

@@ -29,11 +29,11 @@ func newTable(addr netip.Addr, rules []Rule) *table {
 	t := &table{addr: addr, rules: slices.Clone(rules), ports: map[portKey]int{}}
 	slices.SortFunc(t.rules, func(a, b Rule) int { return strings.Compare(a.Name, b.Name) })
 	for i, r := range t.rules {
-		proto := packet.TCP
+		k := portKey{packet.TCP, r.Port}
 		if r.Protocol == steer.UDP {
-			proto = packet.UDP
+			k.proto = packet.UDP
 		}
-		t.ports[portKey{uint8(proto), r.Port}] = i
+		t.ports[k] = i
 		t.rules[i].Agents = maps.Clone(r.Agents)
 		for a := range r.Agents {
 			t.agents = append(t.agents, a)
@@ -65,6 +65,16 @@ func (t *table) live(src netip.Addr, dst netip.AddrPort) bool {
 func (t *table) known(agent netip.Addr) bool {
 	_, ok := slices.BinarySearchFunc(t.agents, agent, netip.Addr.Compare)
 	return ok
+}
+
+// podUID is where an agent has to be.
+func (t *table) podUID(agent netip.Addr) string {
+	for i := range t.rules {
+		if p, ok := t.rules[i].Agents[agent]; ok {
+			return p.UID
+		}
+	}
+	return ""
 }
 
 // byObject finds the rule that has the name object in an agent's pod.

@@ -1,0 +1,133 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/packet"
+	"podnet.dev/internal/steer/control"
+)
+
+// acceptLive takes an agent's live connection.
+func (r *Relay) acceptLive(ctx context.Context, q *netstack.TCPRequest) {
+	conn, err := q.Accept(ctx)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	f := &flow{proto: packet.TCP, src: q.Src, dst: q.Dst, end: conn.Interrupt}
+	if !r.flows.add(f, r.table.Load) {
+		return
+	}
+	defer r.flows.remove(f)
+	r.serveLive(conn, q.Src.Addr())
+}
+
+// serveLive talks with an agent until one side is silent, and closes conn. What
+// an agent says on a connection that a newer one has replaced counts for nothing.
+func (r *Relay) serveLive(conn net.Conn, agent netip.Addr) {
+	var beats sync.WaitGroup
+	defer beats.Wait()
+	stop := make(chan struct{})
+	defer conn.Close()
+	defer close(stop)
+	beats.Go(func() {
+		if beat(conn, stop) != nil {
+			conn.Close() // the agent hears nothing from us any more
+		}
+	})
+	lines := control.NewReader(conn)
+	for first := true; ; first = false {
+		var line control.FromPod
+		_ = conn.SetReadDeadline(time.Now().Add(control.Silence))
+		err := lines.Read(&line)
+		if err == nil && first {
+			err = r.greet(agent, &line)
+			if err != nil {
+				if r.state.refuse(agent, err.Error()) {
+					r.log.Warn("agent cannot be understood", "agent", agent, "err", err)
+				}
+				return
+			}
+			r.log.Info("agent is here", "agent", agent)
+		}
+		if err != nil {
+			if r.state.disconnect(agent, conn) {
+				r.log.Info("agent is gone", "agent", agent, "err", err)
+			}
+			return
+		}
+		r.hear(conn, agent, &line, first)
+	}
+}
+
+// beat writes a line each control.Beat until stop.
+func beat(w net.Conn, stop <-chan struct{}) error {
+	tick := time.NewTicker(control.Beat)
+	defer tick.Stop()
+	for line := (control.ToPod{Podnet: control.Version}); ; line = (control.ToPod{}) {
+		_ = w.SetWriteDeadline(time.Now().Add(control.Silence))
+		if err := control.Write(w, line); err != nil {
+			return err
+		}
+		select {
+		case <-stop:
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// greet judges an agent's first line.
+func (r *Relay) greet(agent netip.Addr, line *control.FromPod) error {
+	if line.Podnet != control.Version {
+		return fmt.Errorf("the agent speaks %q, this machine %q", line.Podnet, control.Version)
+	}
+	if uid := r.table.Load().podUID(agent); uid != line.PodUID {
+		return fmt.Errorf("the agent says that it is in pod %q, its rule is for %q", line.PodUID, uid)
+	}
+	return nil
+}
+
+// hear notes what an agent said on conn.
+func (r *Relay) hear(conn net.Conn, agent netip.Addr, line *control.FromPod, first bool) {
+	t := r.table.Load()
+	now := time.Now()
+	current := r.state.agent(agent, func(a *agentState) bool {
+		if first {
+			*a = agentState{conn: conn, since: now, counts: map[string]control.Counts{}}
+		} else if a.conn != conn {
+			return false
+		}
+		a.lastBeat = now
+		if line.Rules != nil {
+			a.inForce = *line.Rules
+		}
+		for name, c := range line.Counts {
+			if rule, _ := t.byObject(agent, name); rule != nil {
+				a.counts[name] = c
+			}
+		}
+		if line.Lost != 0 {
+			a.lost = line.Lost
+		}
+		return true
+	})
+	if !current {
+		return
+	}
+	if first || line.Rules != nil || len(line.Counts) > 0 || line.Lost != 0 {
+		r.state.announce()
+	}
+	if line.Event == nil {
+		return
+	}
+	if rule, pod := t.byObject(agent, line.Event.Rule); rule != nil {
+		r.state.event(rule, pod, line.Event)
+	}
+}

@@ -1,0 +1,124 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/packet"
+)
+
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// serveTCP takes a connection that an agent wants to open.
+func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
+	if !r.flows.begin() {
+		q.Drop()
+		return
+	}
+	defer r.flows.done()
+	t := r.table.Load()
+	if t.live(q.Src.Addr(), q.Dst) {
+		r.acceptLive(ctx, q)
+		return
+	}
+	rule := t.rule(packet.TCP, q.Src.Addr(), q.Dst)
+	if rule == nil {
+		q.Drop()
+		return
+	}
+	local, err := dialTCP(ctx, rule.Local)
+	if err != nil {
+		// Refused stays refused: the agent knows what to do then.
+		q.Reset()
+		if ctx.Err() == nil {
+			r.log.Debug("local program does not answer", "rule", rule.Name, "err", err)
+			r.state.local(rule.Name, err.Error())
+		}
+		return
+	}
+	defer local.Close()
+	r.state.local(rule.Name, "")
+	conn, err := q.Accept(ctx)
+	if err != nil {
+		_ = local.SetLinger(0)
+		return
+	}
+	defer conn.Close()
+	f := &flow{proto: packet.TCP, src: q.Src, dst: q.Dst, rule: rule.Name, end: func() {
+		conn.Interrupt()
+		_ = local.SetDeadline(time.Unix(1, 0))
+	}}
+	if !r.flows.add(f, r.table.Load) {
+		conn.Reset()
+		_ = local.SetLinger(0)
+		return
+	}
+	defer r.flows.remove(f)
+	var in, out func([]byte)
+	if rule.Inspect {
+		i := r.state.inspect(rule.Name, rule.Agents[q.Src.Addr()])
+		defer i.end()
+		in, out = i.in.keep, i.out.keep
+	}
+	r.log.Debug("steered connection begins", "rule", rule.Name, "flow", q.Src)
+	err = splice(conn, local, in, out)
+	r.log.Debug("steered connection is over", "rule", rule.Name, "flow", q.Src, "err", err)
+}
+
+// splice carries bytes both ways until both sides have said all, or one has
+// failed: then both are reset. in and out, which may be nil, see what goes to
+// the local program and what comes from it.
+func splice(conn *netstack.TCPConn, local *net.TCPConn, in, out func([]byte)) error {
+	var back error
+	var done sync.WaitGroup
+	fail := sync.OnceFunc(func() {
+		conn.Reset()
+		_ = local.SetLinger(0)
+		local.Close()
+	})
+	done.Go(func() {
+		if back = pour(conn, local, out); back != nil {
+			fail()
+		}
+	})
+	err := pour(local, conn, in)
+	if err != nil {
+		fail()
+	}
+	done.Wait()
+	return errors.Join(err, back)
+}
+
+// half is a connection whose one direction can be closed.
+type half interface {
+	io.ReadWriter
+	CloseWrite() error
+}
+
+// pour copies until from ends, and then closes that direction of to.
+func pour(to, from half, see func([]byte)) error {
+	buf := buffers.Get().(*[32 << 10]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := from.Read(buf[:])
+		if n > 0 {
+			if see != nil {
+				see(buf[:n])
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return to.CloseWrite()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
