@@ -1,0 +1,576 @@
+package serve
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"podnet.dev/gateway/agent/redirect"
+	"podnet.dev/internal/steer"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("PODNET_TEST_ROLE") == "neighbour" {
+		neighbour(os.Stdin)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const patience = 10 * time.Second
+
+// pod is a pod with an app at one port, which is steered, and the laptops of those
+// who steer it. The tests connect to where the kernel would redirect them.
+type pod struct {
+	*Server
+	t    *testing.T
+	port uint16
+	set  atomic.Pointer[steer.Set]
+
+	mu      sync.Mutex
+	laptops map[string]string // by owner; "silence" never answers
+	dialed  map[string]int
+	seen    []steer.Seen
+}
+
+var errNoLaptop = errors.New("no such laptop")
+
+// newPod steers the port of an app.
+func newPod(t *testing.T, app net.Addr, rules ...steer.Rule) *pod {
+	t.Helper()
+	p := &pod{t: t, laptops: map[string]string{}, dialed: map[string]int{}}
+	p.port = netip.MustParseAddrPort(app.String()).Port()
+	p.steer(rules...)
+	p.Server = New(Config{
+		Rules:    func(protocol steer.Protocol, port uint16) *steer.Port { return p.set.Load().Port(protocol, port) },
+		Laptop:   p.laptop,
+		Observer: func(PortKey) steer.Observer { return p },
+		Log:      slog.New(slog.DiscardHandler),
+	})
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// steer makes these the rules of the app's port, and no others.
+func (p *pod) steer(rules ...steer.Rule) {
+	p.t.Helper()
+	for i := range rules {
+		rules[i].Port = p.port
+	}
+	set, err := steer.Compile(rules)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.set.Store(set)
+}
+
+// listen has the port listened for, and returns where the kernel redirects to.
+func (p *pod) listen(protocol steer.Protocol) string {
+	p.t.Helper()
+	redirects, err := p.Set([]PortKey{{protocol, p.port}})
+	if err != nil || len(redirects) != 1 || redirects[0].From != p.port {
+		p.t.Fatalf("%v, %v", redirects, err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", redirects[0].To)
+}
+
+func (p *pod) laptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
+	p.mu.Lock()
+	p.dialed[r.Owner]++
+	addr := p.laptops[r.Owner]
+	p.mu.Unlock()
+	switch addr {
+	case "":
+		return nil, errNoLaptop
+	case "silence":
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return new(net.Dialer).DialContext(ctx, string(r.Protocol), addr)
+}
+
+func (p *pod) dials(owner string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dialed[owner]
+}
+
+func (p *pod) Seen(s steer.Seen) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen = append(p.seen, s)
+}
+
+// until waits for something that was seen.
+func (p *pod) until(what string, ok func(steer.Seen) bool) steer.Seen {
+	p.t.Helper()
+	var found steer.Seen
+	if !eventually(func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, s := range p.seen {
+			if ok(s) {
+				found = s
+				return true
+			}
+		}
+		return false
+	}) {
+		p.t.Fatalf("%s: not seen: %+v", what, p.seen)
+	}
+	return found
+}
+
+func eventually(holds func() bool) bool {
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(2 * time.Millisecond) {
+		if holds() {
+			return true
+		}
+	}
+	return false
+}
+
+// steal takes the whole port, for ada.
+func steal() steer.Rule {
+	return steer.Rule{Name: "ada-1", Owner: "ada", Protocol: steer.TCP, Mode: steer.Steal}
+}
+
+// mirror copies the whole port, for bob.
+func mirror() steer.Rule {
+	return steer.Rule{Name: "bob-1", Owner: "bob", Protocol: steer.TCP, Mode: steer.Mirror}
+}
+
+// requests takes requests with "x-user: ada".
+func requests() steer.Rule {
+	r := steal()
+	r.Matches = []steer.Match{{Headers: []steer.Condition{{Name: "x-user", Value: "ada"}}}}
+	return r
+}
+
+// serveTCP gives each connection to f and closes it behind f.
+func serveTCP(t testing.TB, f func(*net.TCPConn)) net.Addr {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() {
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(2 * patience))
+				f(conn.(*net.TCPConn))
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); open.Wait() })
+	return l.Addr()
+}
+
+// named answers all that a client says, when it has said it all, behind a name.
+// Whoever says nothing gets nothing.
+func named(name string) func(*net.TCPConn) {
+	return func(c *net.TCPConn) {
+		if b, _ := io.ReadAll(c); len(b) > 0 {
+			fmt.Fprintf(c, "%s: %s", name, b)
+		}
+	}
+}
+
+func dial(t testing.TB, addr string) *net.TCPConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(2 * patience))
+	t.Cleanup(func() { conn.Close() })
+	return conn.(*net.TCPConn)
+}
+
+// tell says something and all of it, and returns what comes.
+func tell(t testing.TB, addr, text string) (string, error) {
+	t.Helper()
+	d := net.Dialer{Deadline: time.Now().Add(2 * patience)}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		return "", err // a reset may be that quick
+	}
+	conn := c.(*net.TCPConn)
+	defer conn.Close()
+	conn.SetDeadline(d.Deadline)
+	if _, err := io.WriteString(conn, text); err != nil {
+		return "", err
+	}
+	if err := conn.CloseWrite(); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(conn)
+	return string(b), err
+}
+
+func TestWholePortGoesToLaptop(t *testing.T) {
+	p := newPod(t, serveTCP(t, named("app")), steal())
+	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	addr := p.listen(steer.TCP)
+	if got, err := tell(t, addr, "hello"); got != "ada: hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	s := p.until("stolen", func(s steer.Seen) bool { return s.Rule != nil && s.Err == nil })
+	if s.Rule.Name != "ada-1" || s.In != 5 || s.Out != 10 || s.Began.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	p.steer()
+	if got, err := tell(t, addr, "hello"); got != "app: hello" || err != nil {
+		t.Errorf("without rules: %q, %v", got, err)
+	}
+}
+
+func TestLaptopLearnsClient(t *testing.T) {
+	r := steal()
+	r.ClientAddress = steer.ClientByProxy
+	p := newPod(t, serveTCP(t, named("app")), r)
+	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	client := dial(t, p.listen(steer.TCP))
+	io.WriteString(client, "hello")
+	client.CloseWrite()
+	header := steer.AppendProxyHeader(nil, client.LocalAddr(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(p.port)})
+	if got, err := io.ReadAll(client); string(got) != "ada: "+string(header)+"hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// What is nobody's passes byte for byte, whatever the port's rules are about.
+func TestPassIsExact(t *testing.T) {
+	p := newPod(t, serveTCP(t, named("app")), requests())
+	addr := p.listen(steer.TCP)
+	for _, text := range []string{"\x16\x03\x01\x00\x05\x01 a hello of TLS", "QUIT\r\n", "\x00\xff", "G", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", strings.Repeat("long ", 1<<18)} {
+		if got, err := tell(t, addr, text); got != "app: "+text || err != nil {
+			t.Errorf("%.20q: %.30q (%d), %v", text, got, len(got), err)
+		}
+	}
+	p.until("passed", func(s steer.Seen) bool { return s.Rule == nil && s.In == 2 && s.Out == 7 })
+	if p.dials("ada") > 0 {
+		t.Error("the laptop was asked")
+	}
+}
+
+// In many protocols the server speaks first. Nobody waits until it is clear that
+// the client will not.
+func TestServerSpeaksFirst(t *testing.T) {
+	p := newPod(t, serveTCP(t, func(c *net.TCPConn) {
+		io.WriteString(c, "220 app\n")
+		io.Copy(c, c)
+	}), requests())
+	conn := dial(t, p.listen(steer.TCP))
+	began := time.Now()
+	r := bufio.NewReader(conn)
+	if got, err := r.ReadString('\n'); got != "220 app\n" || err != nil || time.Since(began) > steer.SniffTime/2 {
+		t.Errorf("%q, %v after %s", got, err, time.Since(began))
+	}
+	io.WriteString(conn, "GET / HTTP/1.1\r\n\n")
+	if got, err := r.ReadString('\n'); got != "GET / HTTP/1.1\r\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestSilentClientIsTheApps(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for steer.SniffTime")
+	}
+	p := newPod(t, serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) }), requests())
+	conn := dial(t, p.listen(steer.TCP))
+	if !eventually(func() bool { return p.conns.Load() == 1 }) {
+		t.Fatal("no connection")
+	}
+	time.Sleep(steer.SniffTime + 100*time.Millisecond)
+	io.WriteString(conn, "GET / HTTP/1.1\r\nx-user: ada\r\n\r\n") // too late to be decided
+	b := make([]byte, 100)
+	if n, err := conn.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "GET / ") || p.dials("ada") > 0 {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+}
+
+// Where the app refuses, so do we; and what nobody listens to is not redirected,
+// as a probe that only connects would see us.
+func TestDeadAppRefuses(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPod(t, l.Addr(), steal())
+	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	addr := p.listen(steer.TCP)
+	l.Close()
+	if got, err := tell(t, addr, "hello"); err == nil || p.dials("ada") > 0 {
+		t.Errorf("%q, %v", got, err)
+	}
+	redirects, err := p.Set([]PortKey{{steer.TCP, p.port}})
+	if len(redirects) > 0 || err != nil {
+		t.Errorf("redirected: %v, %v", redirects, err)
+	}
+}
+
+func TestDeadLaptop(t *testing.T) {
+	p := newPod(t, serveTCP(t, named("app")), steal())
+	addr := p.listen(steer.TCP)
+	if got, err := tell(t, addr, "hello"); err == nil {
+		t.Errorf("%q", got)
+	}
+	p.until("failed", func(s steer.Seen) bool { return s.Rule != nil && errors.Is(s.Err, errNoLaptop) })
+
+	toApp := steal()
+	toApp.ToApp = true
+	p.steer(toApp)
+	if got, err := tell(t, addr, "hello"); got != "app: hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	p.until("passed", func(s steer.Seen) bool { return s.Rule == nil && s.Err == nil && s.In == 5 })
+
+	if testing.Short() {
+		t.Skip("waits for a silent laptop")
+	}
+	p.laptops["ada"] = "silence"
+	if got, err := tell(t, addr, "hello"); got != "app: hello" || err != nil {
+		t.Errorf("a silent laptop: %q, %v", got, err)
+	}
+}
+
+// A laptop that dies in the middle is no end in order for the client.
+func TestLaptopThatBreaksResetsClient(t *testing.T) {
+	p := newPod(t, serveTCP(t, named("app")), steal())
+	p.laptops["ada"] = serveTCP(t, func(c *net.TCPConn) {
+		io.WriteString(c, "half")
+		c.Read(make([]byte, 1))
+		c.SetLinger(0)
+	}).String()
+	conn := dial(t, p.listen(steer.TCP))
+	b := make([]byte, 10)
+	if n, err := conn.Read(b); string(b[:n]) != "half" || err != nil {
+		t.Fatalf("%q, %v", b[:n], err)
+	}
+	conn.Write(b)
+	if _, err := conn.Read(b); err == nil || err == io.EOF {
+		t.Errorf("%v, want a reset", err)
+	}
+}
+
+func TestTooManyForOneLaptop(t *testing.T) {
+	p := newPod(t, serveTCP(t, named("app")), steal())
+	p.laptops["ada"] = serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) }).String()
+	addr := p.listen(steer.TCP)
+	var held []*net.TCPConn
+	b := make([]byte, 1)
+	for range MaxLaptop {
+		c := dial(t, addr)
+		c.Write(b)
+		if _, err := c.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	if got, err := tell(t, addr, "hello"); err == nil {
+		t.Errorf("one more: %q", got)
+	}
+	held[0].Close()
+	if !eventually(func() bool { got, _ := tell(t, addr, "hello"); return got == "hello" }) {
+		t.Error("there is no room again")
+	}
+}
+
+// Requests of one connection go each its own way.
+func TestRequestsAreDecided(t *testing.T) {
+	answer := func(name string) func(*net.TCPConn) {
+		return func(c *net.TCPConn) {
+			for r := bufio.NewReader(c); ; {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					return
+				}
+				if line == "\r\n" {
+					fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n%s", name)
+				}
+			}
+		}
+	}
+	p := newPod(t, serveTCP(t, answer("app")), requests())
+	p.laptops["ada"] = serveTCP(t, answer("ada")).String()
+	conn := dial(t, p.listen(steer.TCP))
+	b := make([]byte, len("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp"))
+	for _, c := range []struct{ fields, want string }{{"", "app"}, {"x-user: ada\r\n", "ada"}, {"", "app"}, {"x-user: ada\r\n", "ada"}} {
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n"+c.fields+"\r\n")
+		if _, err := io.ReadFull(conn, b); err != nil || !strings.HasSuffix(string(b), c.want) {
+			t.Fatalf("%q, %v; want %s", b, err, c.want)
+		}
+	}
+}
+
+// Probes of the kubelet reach the app of a port that a laptop has as a whole.
+func TestProbesAreTheApps(t *testing.T) {
+	var knocks atomic.Int32
+	p := newPod(t, serveTCP(t, func(c *net.TCPConn) { knocks.Add(1); named("app")(c) }), steal())
+	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	p.NodeAddrs = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	addr := p.listen(steer.TCP)
+	const probe = "GET /healthz HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe/1.37\r\n\r\n"
+	if got, err := tell(t, addr, probe); got != "app: "+probe || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	before := knocks.Load()
+	dial(t, addr).Close()
+	if !eventually(func() bool { return knocks.Load() == before+1 && p.conns.Load() == 0 }) {
+		t.Error("the app was not knocked")
+	}
+	if p.dials("ada") > 0 {
+		t.Error("the laptop was asked")
+	}
+	if got, err := tell(t, addr, "hello"); got != "ada: hello" || err != nil {
+		t.Errorf("not a probe: %q, %v", got, err)
+	}
+}
+
+func TestMirrorGetsCopy(t *testing.T) {
+	p := newPod(t, serveTCP(t, named("app")), mirror())
+	copied := make(chan string, 1)
+	p.laptops["bob"] = serveTCP(t, func(c *net.TCPConn) {
+		b, _ := io.ReadAll(c)
+		io.WriteString(c, "nobody reads this")
+		copied <- string(b)
+	}).String()
+	if got, err := tell(t, p.listen(steer.TCP), "hello"); got != "app: hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got := <-copied; got != "hello" {
+		t.Errorf("copy %q", got)
+	}
+	p.until("copied", func(s steer.Seen) bool { return s.Mirror && s.Rule.Owner == "bob" && s.In == 5 && s.Err == nil })
+}
+
+// A laptop that does not read costs the app nothing.
+func TestSlowMirrorIsDropped(t *testing.T) {
+	p := newPod(t, serveTCP(t, func(c *net.TCPConn) {
+		n, _ := io.Copy(io.Discard, c)
+		fmt.Fprint(c, n)
+	}), mirror())
+	quit := make(chan struct{})
+	p.laptops["bob"] = serveTCP(t, func(*net.TCPConn) { <-quit }).String()
+	defer close(quit)
+	const size = 32 << 20
+	if got, err := tell(t, p.listen(steer.TCP), strings.Repeat("x", size)); got != fmt.Sprint(size) || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	p.until("dropped", func(s steer.Seen) bool { return s.Mirror && s.Err == errSlowCopy })
+	if !eventually(func() bool { return p.waiting.left.Load() == MaxWaiting }) {
+		t.Errorf("%d bytes are still counted", MaxWaiting-p.waiting.left.Load())
+	}
+}
+
+// A port that is steered no more is listened to as long as the kernel may send
+// there, and is the app's.
+func TestRetiredPortIsTheApps(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for redirect.Timeout")
+	}
+	p := newPod(t, serveTCP(t, named("app")), steal())
+	p.laptops["ada"] = serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) }).String()
+	addr := p.listen(steer.TCP)
+	old := dial(t, addr)
+	b := []byte("x")
+	old.Write(b)
+	if _, err := old.Read(b); err != nil {
+		t.Fatal(err)
+	}
+	p.steer()
+	if redirects, err := p.Set(nil); len(redirects) > 0 || err != nil {
+		t.Errorf("%v, %v", redirects, err)
+	}
+	began := time.Now()
+	if got, err := tell(t, addr, "hello"); got != "app: hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if !eventually(func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	}) || time.Since(began) < redirect.Timeout-time.Second {
+		t.Errorf("closed after %s", time.Since(began))
+	}
+	old.Write(b)
+	if _, err := old.Read(b); err != nil {
+		t.Errorf("what was open: %v", err)
+	}
+}
+
+func TestSetAndClose(t *testing.T) {
+	p := newPod(t, serveTCP(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) }), requests())
+	ports := []PortKey{{steer.TCP, p.port}, {steer.UDP, p.port}}
+	first, err := p.Set(ports)
+	if err != nil || len(first) != 2 {
+		t.Fatalf("%v, %v", first, err)
+	}
+	again, err := p.Set(ports)
+	if err != nil || fmt.Sprint(first) != fmt.Sprint(again) {
+		t.Errorf("%v, then %v, %v", first, again, err)
+	}
+	conn := dial(t, fmt.Sprintf("127.0.0.1:%d", first[0].To))
+	if !eventually(func() bool { return p.conns.Load() == 1 }) {
+		t.Fatal("no connection")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	p.Drain(ctx)
+	if ctx.Err() == nil {
+		t.Error("there was something to wait for")
+	}
+	for range 2 {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Error("open after Close")
+	}
+	p.Drain(t.Context())
+	if _, err := p.Set(ports); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestListeningPorts(t *testing.T) {
+	const file = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0
+   2: 0100007F:2000 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 3 1 0 100 0 0 10 0
+`
+	ports := portSet{}
+	if err := ports.read(strings.NewReader(file)); err != nil || !ports.has(8080) || !ports.has(80) || ports.has(0x2000) {
+		t.Errorf("%v, %v", ports, err)
+	}
+	if !portSet(nil).has(1) {
+		t.Error("what is not known counts as listening")
+	}
+}
