@@ -46,7 +46,7 @@ func (b *Book) appoint(now time.Time, w World, pods []*pod, laptops map[string]L
 			}
 			if !chosen {
 				a := id.agent(w)
-				a.Chosen, a.Rules = true, told(w, at, laptops)
+				a.Chosen, a.Rules = true, rulesOf(w, at, laptops)
 				p.Agents = append(p.Agents, a)
 			} else {
 				ending = append(ending, id)
@@ -90,7 +90,8 @@ func (b *Book) remember(now time.Time, named map[agentID]bool, taken map[netip.A
 		gone = append(gone, id)
 	}
 	slices.SortFunc(gone, func(x, y agentID) int {
-		return cmp.Or(b.told[y].Compare(b.told[x]), bytes.Compare(x.key[:], y.key[:]), cmp.Compare(x.pod.uid, y.pod.uid), cmp.Compare(x.pod.name, y.pod.name))
+		return cmp.Or(b.told[y].Compare(b.told[x]), bytes.Compare(x.key[:], y.key[:]), cmp.Compare(x.pod.uid, y.pod.uid),
+			cmp.Compare(x.pod.namespace, y.pod.namespace), cmp.Compare(x.pod.name, y.pod.name))
 	})
 	return gone
 }
@@ -103,8 +104,8 @@ func (id agentID) agent(w World) Agent {
 	return a
 }
 
-// told are a pod's rules as its agent is told them.
-func told(w World, at *pod, laptops map[string]Laptop) []control.Rule {
+// rulesOf are a pod's rules as its agent is told them.
+func rulesOf(w World, at *pod, laptops map[string]Laptop) []control.Rule {
 	rules := make([]control.Rule, 0, len(at.rules))
 	for _, i := range at.rules {
 		o := w.Rules[i]
@@ -116,10 +117,9 @@ func told(w World, at *pod, laptops map[string]Laptop) []control.Rule {
 // tie lists the ways that the agents' rules need.
 func (p *Plan) tie() {
 	for _, a := range p.Agents {
+		at := a.Key.Address6()
 		for _, r := range a.Rules {
-			p.Ties = append(p.Ties,
-				Tie{a.Key.Address6(), r.Laptop, r.RelayPort, r.Protocol},
-				Tie{a.Key.Address6(), r.Laptop, control.LivePort, steer.TCP})
+			p.Ties = append(p.Ties, Tie{at, r.Laptop, r.RelayPort, r.Protocol}, Tie{at, r.Laptop, control.LivePort, steer.TCP})
 		}
 	}
 	slices.SortFunc(p.Ties, func(x, y Tie) int {

@@ -1,8 +1,8 @@
 package steering
 
 import (
-	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -266,17 +266,18 @@ func (s *Server) hear(c *session, m control.FromAgent) bool {
 	}
 	if !c.greeted {
 		if m.Podnet != control.Version {
-			s.log.Warn("agent speaks another protocol", "addr", c.addr, "version", cmp.Or(line(m.Podnet), "none"))
+			s.log.Warn("agent refused", "addr", c.addr, "key", c.key, "err", fmt.Sprintf("it speaks %q, not %q", line(m.Podnet), control.Version))
 			return false
 		}
 		c.greeted = true
 		c.report = Report{Connected: time.Now(), PodUID: m.PodUID}
-		if s.toldLocked(c) == nil {
+		a := s.toldLocked(c)
+		if a == nil {
 			c.greeted = false
-			s.log.Warn("agent is in another pod than its users say", "addr", c.addr, "uid", line(m.PodUID))
+			s.log.Warn("agent refused", "addr", c.addr, "key", c.key, "err", fmt.Sprintf("nobody says that it is in the pod %q", line(m.PodUID)))
 			return false
 		}
-		s.log.Info("agent connected", "addr", c.addr, "key", c.key)
+		s.log.Info("agent connected", "addr", c.addr, "key", c.key, "pod", a.Namespace+"/"+a.Pod)
 		kick(s.changed)
 	}
 	news, counted := c.take(m)
