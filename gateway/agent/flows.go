@@ -18,13 +18,30 @@ type flow struct {
 	once sync.Once
 }
 
-// streamFlow is a flow of TCP, which can end in one direction.
-type streamFlow struct {
-	*flow
-	halfCloser
+// stream is what connections of TCP can do besides: end in one direction, and
+// end by a reset.
+type stream interface {
+	CloseWrite() error
+	Reset()
 }
 
-type halfCloser interface{ CloseWrite() error }
+// streamFlow is a flow of TCP.
+type streamFlow struct {
+	*flow
+	stream stream
+}
+
+// CloseWrite says that no more comes.
+func (f *streamFlow) CloseWrite() error { return f.stream.CloseWrite() }
+
+// SetLinger with 0 resets the connection at once, so that the Close that follows
+// has no more to say. It does nothing with other values.
+func (f *streamFlow) SetLinger(seconds int) error {
+	if seconds == 0 {
+		f.stream.Reset()
+	}
+	return nil
+}
 
 // dialLaptop connects to the laptop of a rule that is in force.
 func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
@@ -55,8 +72,8 @@ func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error
 		f.Close()
 		return nil, gone
 	}
-	if half, ok := c.(halfCloser); ok {
-		return &streamFlow{f, half}, nil
+	if s, ok := c.(stream); ok {
+		return &streamFlow{f, s}, nil
 	}
 	return f, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"podnet.dev/internal/key"
@@ -36,19 +37,19 @@ type gateway struct {
 // keepGateway keeps a connection to g until ctx ends.
 func (w *worker) keepGateway(ctx context.Context, g *gateway) {
 	log := w.log.With("gateway", g.key)
-	for fresh := false; ctx.Err() == nil; fresh = true {
+	fresh := false // the last handshake leads nowhere any more
+	for wait := redialAfter; ctx.Err() == nil; pause(ctx, wait) {
 		if err := w.wire.greet(ctx, g.key, fresh); err != nil {
 			log.Debug("no handshake", "err", err)
-			pause(ctx, redialAfter)
 			continue
 		}
 		c, err := w.wire.dial(ctx, netip.AddrPortFrom(g.key.Address6(), control.Port), dialTime)
 		if err != nil {
 			log.Debug("gateway does not answer", "err", err)
-			pause(ctx, redialAfter)
+			fresh = true
 			continue
 		}
-		log.Info("gateway connected")
+		began := time.Now()
 		err = w.converse(ctx, g, c)
 		w.mu.Lock()
 		g.beats, g.set, g.inForce = false, nil, 0
@@ -56,6 +57,11 @@ func (w *worker) keepGateway(ctx context.Context, g *gateway) {
 		w.poke()
 		if ctx.Err() == nil {
 			log.Warn("gateway lost", "err", err)
+		}
+		fresh = errors.Is(err, os.ErrDeadlineExceeded)
+		wait = redialAfter
+		if time.Since(began) < control.Beat { // it wants nothing of us
+			wait = control.Beat
 		}
 	}
 }
@@ -71,6 +77,7 @@ func (w *worker) converse(ctx context.Context, g *gateway, c net.Conn) error {
 		defer close(said)
 		cancel(w.report(ctx, g, c))
 	}()
+	w.log.Info("gateway connected", "gateway", g.key)
 	err := w.hear(g, c)
 	cancel(err)
 	c.Close()
@@ -131,8 +138,8 @@ func say(c net.Conn, line any) error {
 	return control.Write(c, line)
 }
 
-// signal wakes who waits on c, which has room for one.
-func signal(c chan struct{}) {
+// wake wakes who waits on c, which has room for one.
+func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -83,10 +83,12 @@ func (w *worker) keepLaptop(ctx context.Context, l *laptop) {
 		}
 		log.Info("laptop does not answer", "err", err)
 		w.mu.Lock()
-		l.tried, l.up = true, false
-		if len(l.ways) > 1 {
+		if l.up { // it was there, so the best way is to be tried again
+			l.at = 0
+		} else {
 			l.at++
 		}
+		l.tried, l.up = true, false
 		w.mu.Unlock()
 		w.poke()
 		wait := redialAfter

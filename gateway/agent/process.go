@@ -130,13 +130,16 @@ func supervise(ctx context.Context, o Options, args []string, log *slog.Logger) 
 // runWorker starts a worker and waits for its end. When ctx ends, it asks the
 // worker to.
 func runWorker(ctx context.Context, args []string, ord order) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	read, write, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer write.Close()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
-	cmd.Args[0] = os.Args[0]
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append(os.Environ(), workerVariable+"=1")
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{read}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

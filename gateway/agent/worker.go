@@ -144,7 +144,7 @@ func (w *worker) steer(ctx context.Context) error {
 	}
 }
 
-func (w *worker) poke() { signal(w.poked) }
+func (w *worker) poke() { wake(w.poked) }
 
 // step makes everything as the gateways wish it. It says why the agent is to end
 // on purpose; "": it is not.
@@ -327,7 +327,7 @@ func (w *worker) settle(wish wish, inForce map[string]bool, trouble []error) {
 		if !slices.Equal(l.rules, names[addr]) {
 			l.rules = names[addr]
 			w.log.Info("rules in force", "addr", addr, "rules", l.rules)
-			signal(l.notify)
+			wake(l.notify)
 		}
 	}
 	for _, g := range w.gateways {
@@ -337,7 +337,7 @@ func (w *worker) settle(wish wish, inForce map[string]bool, trouble []error) {
 		}
 		if generation != g.inForce || text != g.trouble {
 			g.inForce, g.trouble = generation, text
-			signal(g.notify)
+			wake(g.notify)
 		}
 	}
 }

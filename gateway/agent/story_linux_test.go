@@ -1,0 +1,210 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/control"
+)
+
+// late is how much later than promised something may be on a busy machine.
+const late = 2 * time.Second
+
+var group = &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: agentGroup}}
+
+// TestPodIsSteeredAndServesAgain is the life of an agent with one rule, from
+// its Hello to the last rule's end.
+func TestPodIsSteeredAndServesAgain(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		var g *fakeGateway
+		g = newGateway(t, func() []control.Gateway { return []control.Gateway{g.entry()} })
+		laptop := newLaptop(t, "laptop", g)
+		newApp(t)
+		before := ruleset(t)
+
+		agent := start(t, group, g)
+		if agent.hello.PublicKey.IsZero() || agent.hello.PodUID != podUID || agent.hello.Error != "" {
+			t.Fatalf("hello: %+v", agent.hello)
+		}
+		if got := get("alice"); got != "app" {
+			t.Fatalf("before there is a rule: %s", got)
+		}
+		g.admit(agent.hello.PublicKey, true, laptop.rule("alice-web", header("alice")))
+		took := until(t, 3*time.Second+late, "the laptop answers", func() bool { return get("alice") == "laptop" })
+		t.Logf("the laptop answers %v after the gateway admitted the agent", took.Round(time.Millisecond))
+		if got := get("bob"); got != "app" {
+			t.Errorf("bob: %s", got)
+		}
+		until(t, late, "the gateway hears that the rules are in force", func() bool {
+			r, ok := g.server.Report(agent.hello.PublicKey)
+			return ok && r.Sent > 0 && r.Generation == r.Sent
+		})
+		until(t, 2*control.Beat+late, "the laptop hears of its rule", func() bool {
+			rules, events, counts := laptop.told()
+			return slices.Equal(rules, []string{"alice-web"}) && len(events) > 0 && events[0].Status == 200 &&
+				counts["alice-web"].Matched == int64(len(events)) && counts["alice-web"].Passed > 0
+		})
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", agent.worker()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(status)) {
+			if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "RssAnon") {
+				t.Logf("worker: %s", strings.TrimSpace(line))
+			}
+		}
+
+		laptop.silence(true)
+		took = until(t, 4*time.Second+late, "the app serves a silent laptop's users", func() bool { return get("alice") == "app" })
+		t.Logf("the app answers %v after the laptop's last word", took.Round(time.Millisecond))
+		laptop.silence(false)
+		took = until(t, 4*time.Second+late, "the laptop is back", func() bool { return get("alice") == "laptop" })
+		t.Logf("the laptop answers %v after it is back", took.Round(time.Millisecond))
+
+		g.admit(agent.hello.PublicKey, true)
+		took = until(t, time.Second+late, "the table is gone", func() bool { return ruleset(t) == before })
+		t.Logf("the table is gone %v after the last rule", took.Round(time.Millisecond))
+		if status := agent.ends(late); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+		if got := get("alice"); got != "app" {
+			t.Errorf("after all: %s", got)
+		}
+	})
+}
+
+// TestDatagrams: a whole port of UDP.
+func TestDatagrams(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		var g *fakeGateway
+		g = newGateway(t, func() []control.Gateway { return []control.Gateway{g.entry()} })
+		laptop := newLaptop(t, "laptop", g)
+		newApp(t)
+		rule := laptop.rule("alice-dns")
+		rule.Protocol = steer.UDP
+		agent := start(t, group, g)
+		g.admit(agent.hello.PublicKey, true, rule)
+		until(t, 3*time.Second+late, "the laptop answers", func() bool { return ask() == "laptop" })
+		if got := get("alice"); got != "app" {
+			t.Errorf("TCP: %s", got)
+		}
+		laptop.silence(true)
+		until(t, 4*time.Second+late, "the app answers", func() bool { return ask() == "app" })
+	})
+}
+
+// TestKilledWorkerIsReplaced: the pod serves itself at once, and is steered
+// again soon, by an agent that its gateway still knows.
+func TestKilledWorkerIsReplaced(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		var g *fakeGateway
+		g = newGateway(t, func() []control.Gateway { return []control.Gateway{g.entry()} })
+		laptop := newLaptop(t, "laptop", g)
+		newApp(t)
+		agent := start(t, group, g)
+		g.admit(agent.hello.PublicKey, true, laptop.rule("alice-web"))
+		until(t, 3*time.Second+late, "the laptop answers", func() bool { return get("alice") == "laptop" })
+
+		if err := syscall.Kill(agent.worker(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		took := until(t, 200*time.Millisecond+late, "the app answers", func() bool { return get("alice") == "app" })
+		t.Logf("the app answers %v after SIGKILL", took.Round(time.Millisecond))
+		took = until(t, 5*time.Second+late, "the laptop answers again", func() bool { return get("alice") == "laptop" })
+		t.Logf("the laptop answers %v later", took.Round(time.Millisecond))
+
+		// Asked to end, all of it does.
+		if err := agent.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if status := agent.ends(2*time.Second + late); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+		if rules := ruleset(t); strings.Contains(rules, "podnet") {
+			t.Errorf("left behind: %s", rules)
+		}
+	})
+}
+
+// TestWorkerEndsWithItsParent: who watches the worker is gone, so it goes.
+func TestWorkerEndsWithItsParent(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		var g *fakeGateway
+		g = newGateway(t, func() []control.Gateway { return []control.Gateway{g.entry()} })
+		agent := start(t, group, g)
+		worker := agent.worker()
+		if !strings.Contains(ruleset(t), "podnet_"+tableID(agent.hello.PublicKey)) {
+			t.Fatal("no table")
+		}
+		if err := agent.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, time.Second+late, "the worker ends", func() bool { return syscall.Kill(worker, 0) != nil || !strings.Contains(ruleset(t), "podnet") })
+		if rules := ruleset(t); strings.Contains(rules, "podnet") {
+			t.Errorf("left behind: %s", rules)
+		}
+	})
+}
+
+// TestLaptopMoves: a laptop that goes from one gateway to another is reached
+// through the other one.
+func TestLaptopMoves(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		var one, two *fakeGateway
+		all := func() []control.Gateway { return []control.Gateway{one.entry(), two.entry()} }
+		one, two = newGateway(t, all), newGateway(t, all)
+		atOne := newLaptop(t, "at one", one)
+		newApp(t)
+		if err := two.stack.AddAddress(atOne.addr); err != nil {
+			t.Fatal(err)
+		}
+		atTwo := &fakeLaptop{t: t, addr: atOne.addr}
+		atTwo.serve("at two", two)
+
+		agent := start(t, group, one) // and hears of the other one
+		rule := atOne.rule("alice-web")
+		one.admit(agent.hello.PublicKey, true, rule)
+		two.admit(agent.hello.PublicKey, false, rule)
+		until(t, 3*time.Second+late, "at one", func() bool { return get("alice") == "at one" })
+		until(t, 3*time.Second+late, "the other gateway is connected", func() bool {
+			_, ok := two.server.Report(agent.hello.PublicKey)
+			return ok
+		})
+		two.admit(agent.hello.PublicKey, true, rule)
+		took := until(t, 4*time.Second+late, "at two", func() bool { return get("alice") == "at two" })
+		t.Logf("at the other gateway after %v", took.Round(time.Millisecond))
+
+		// The gateway that has the laptop goes; the other one has it no more.
+		one.admit(agent.hello.PublicKey, false, rule)
+		if err := two.tunnel.SetPeers(nil); err != nil {
+			t.Fatal(err)
+		}
+		until(t, 5*time.Second+late, "the app", func() bool { return get("alice") == "app" })
+	})
+}
+
+// TestNoAgent: whoever started it hears why there will be none.
+func TestNoAgent(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		var g *fakeGateway
+		g = newGateway(t, func() []control.Gateway { return nil })
+		for name, c := range map[string]struct {
+			attributes *syscall.SysProcAttr
+			want       string
+		}{
+			"group 0":         {nil, "group of its own"},
+			"no capabilities": {&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}, "not permitted"},
+		} {
+			agent := start(t, c.attributes, g)
+			if status := agent.ends(5 * time.Second); status != 1 || !strings.Contains(agent.hello.Error, c.want) || agent.hello.Hint == "" {
+				t.Errorf("%s: exit status %d, hello %+v", name, status, agent.hello)
+			}
+		}
+	})
+}
