@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := -trimpath -buildvcs=false
 GOBUILD := go build -ldflags '-s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)'
 
-PROGRAMS := ./cmd/podnet ./cmd/podnet-gateway ./deploy/image ./e2e/lab ./e2e/bench
+PROGRAMS := ./cmd/podnet ./cmd/podnet-gateway ./cmd/podnet-agent ./deploy/image ./e2e/lab ./e2e/bench
 
 .PHONY: help
 help: ## List the targets
@@ -23,9 +23,11 @@ build: ## Build every program into bin/
 	$(GOBUILD) -o bin/ $(PROGRAMS)
 
 .PHONY: images
-images: build ## Make the gateway's image as bin/podnet-gateway.tar, named in bin/podnet-gateway.image
-	@name=podnet.dev/gateway:$$(sha256sum bin/podnet-gateway | cut -c1-12); \
-	bin/image -o bin/podnet-gateway.tar -name $$name bin/podnet-gateway; echo $$name > bin/podnet-gateway.image
+images: build ## Make the images of gateway and agent as bin/podnet-*.tar, named in bin/podnet-*.image
+	@for what in gateway agent; do \
+	  at=bin/podnet-$$what; name=podnet.dev/$$what:$$(sha256sum $$at | cut -c1-12); \
+	  bin/image -o $$at.tar -name $$name $$at; echo $$name > $$at.image; \
+	  printf '%s: %d KiB\n' $$name $$(( $$(stat -c %s $$at.tar) / 1024 )); done
 
 .PHONY: test
 test: lint programs ## Run every test there is, the lab's included

@@ -52,6 +52,7 @@ var apart = []struct{ from, to, why string }{
 	{"client/helper", "net/http", "the privileged half is no HTTP client"},
 	{"gateway/forward", "k8s.io", "flows know nothing of Kubernetes"},
 	{"gateway/agent", "k8s.io", "the agent in a pod must be small"},
+	{"gateway/agent", module + "internal/transport", "the agent has one path to a gateway"},
 	{"internal/steer", module + "internal/transport", "what is decided knows no paths"},
 	{"internal/netstack", "k8s.io", "the stack knows nothing of Kubernetes"},
 	{"internal/transport", "k8s.io", "paths know nothing of Kubernetes"},
