@@ -50,33 +50,32 @@ func (f *filed) Close() (err error) {
 	return err
 }
 
-func init() {
-	outers["direct"] = func(t testing.TB) (tun.Device, func([]byte), func() []byte) {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
-		if err != nil {
+// newFiled is one of the outers.
+func newFiled(t testing.TB) (dev tun.Device, send func([]byte), got func() []byte) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*os.File
+	for i, fd := range fds {
+		if err := unix.SetNonblock(fd, true); err != nil {
 			t.Fatal(err)
 		}
-		var ends [2]*os.File
-		for i, fd := range fds {
-			if err := unix.SetNonblock(fd, true); err != nil {
-				t.Fatal(err)
-			}
-			ends[i] = os.NewFile(uintptr(fd), "device")
-		}
-		t.Cleanup(func() { ends[1].Close() })
-		send := func(p []byte) {
-			if _, err := ends[1].Write(p); err != nil {
-				t.Error(err)
-			}
-		}
-		got := func() []byte {
-			b := make([]byte, 65535)
-			n, err := ends[1].Read(b)
-			if err != nil {
-				t.Error(err)
-			}
-			return b[:n]
-		}
-		return &filed{file: ends[0], events: make(chan tun.Event)}, send, got
+		ends[i] = os.NewFile(uintptr(fd), "device")
 	}
+	t.Cleanup(func() { ends[1].Close() })
+	send = func(p []byte) {
+		if _, err := ends[1].Write(p); err != nil {
+			t.Error(err)
+		}
+	}
+	got = func() []byte {
+		b := make([]byte, 65535)
+		n, err := ends[1].Read(b)
+		if err != nil {
+			t.Error(err)
+		}
+		return b[:n]
+	}
+	return &filed{file: ends[0], events: make(chan tun.Event)}, send, got
 }
