@@ -1,0 +1,160 @@
+package gateway
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/steering"
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/packet"
+	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/tunnel"
+)
+
+func TestElsewhere(t *testing.T) {
+	pod := []netip.Addr{netip.MustParseAddr("10.244.0.7"), netip.MustParseAddr("fd00:10::7")}
+	for _, c := range []struct {
+		endpoint string
+		addrs    []netip.Addr
+		want     bool
+	}{
+		{"10.244.0.7:4500", pod, false},
+		{"[::ffff:10.244.0.7]:4500", pod, false},
+		{"[fd00:10::7]:4500", pod, false},
+		{"10.244.0.8:4500", pod, true},
+		{"stream:12", pod, true},
+		{"10.244.0.8:4500", nil, false},
+		{"stream:12", nil, false},
+	} {
+		if got := elsewhere(c.endpoint, c.addrs); got != c.want {
+			t.Errorf("%s of %v: %v", c.endpoint, c.addrs, got)
+		}
+	}
+}
+
+func TestGatewaysThatAgentsAreTold(t *testing.T) {
+	own := control.Gateway{PublicKey: key.Public{9}, Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.244.0.5:51820")}}
+	entry := func(n byte, pod, uid string, draining bool, at ...string) podnet.Gateway {
+		return podnet.Gateway{Pod: pod, PodUID: uid, PublicKey: key.Public{n}.String(), Draining: draining, ClusterEndpoints: at}
+	}
+	p := newPeer()
+	p.Status.Gateways = []podnet.Gateway{
+		entry(9, "podnet-gateway-0", "a", false, "10.244.0.1:1"), // ours, from before
+		entry(4, "podnet-gateway-1", "b", false, "10.244.0.6:51820", "[fd00::6]:51820"),
+		entry(5, "podnet-gateway-2", "c", true, "10.244.0.7:51820"),
+		entry(6, "podnet-gateway-3", "dead", false, "10.244.0.8:51820"),
+		entry(7, "podnet-gateway-4", "e", false),
+		{Pod: "podnet-gateway-5", PodUID: "f", PublicKey: "nonsense", ClusterEndpoints: []string{"10.244.0.9:51820"}},
+	}
+	w := snapshot{peers: []peerObject{{object: p}}, gateways: map[string]string{
+		"podnet-gateway-0": "a", "podnet-gateway-1": "b", "podnet-gateway-2": "c", "podnet-gateway-3": "d", "podnet-gateway-4": "e", "podnet-gateway-5": "f"}}
+	keys := func(all []control.Gateway) (first []byte) {
+		for _, g := range all {
+			first = append(first, g.PublicKey[0])
+		}
+		return first
+	}
+	all := gatewaysFor(w, own)
+	if !slices.Equal(keys(all), []byte{4, 9}) || len(all[0].Endpoints) != 2 || !slices.Equal(all[1].Endpoints, own.Endpoints) {
+		t.Errorf("%v", all)
+	}
+	w.gateways = nil // it cannot be told who runs
+	if all := gatewaysFor(w, own); !slices.Equal(keys(all), []byte{4, 6, 9}) {
+		t.Errorf("%v", all)
+	}
+	if all := gatewaysFor(snapshot{}, own); !slices.Equal(keys(all), []byte{9}) {
+		t.Errorf("%v", all)
+	}
+}
+
+func TestPodsThatAreSteeredHaveAddresses(t *testing.T) {
+	w := testWorld()
+	w.rules["r"] = ruleObject{rule: steering.Object{Namespace: "shop", PodUID: "u"}}
+	w.rules["s"] = ruleObject{rule: steering.Object{Namespace: "shop", PodUID: "nowhere"}}
+	v4, v6, pay := testSlice("shop", "a", "10.244.0.7", "10.244.0.8"), testSlice("shop", "b", "fd00:10::7", "10.244.0.7"), testSlice("pay", "c", "10.244.9.9")
+	for _, s := range []*discoveryv1.EndpointSlice{v4, v6, pay} {
+		for i := range s.Endpoints {
+			s.Endpoints[i].TargetRef.UID = "u"
+		}
+	}
+	v4.Endpoints[1].TargetRef.UID = "another"
+	for _, s := range []*discoveryv1.EndpointSlice{v4, v6, pay} {
+		w.event(w.setSlice, s)
+	}
+	got := w.snapshot().pods
+	slices.SortFunc(got["u"], netip.Addr.Compare)
+	if want := []netip.Addr{netip.MustParseAddr("10.244.0.7"), netip.MustParseAddr("fd00:10::7")}; !slices.Equal(got["u"], want) || len(got["nowhere"]) != 0 || len(got) != 2 {
+		t.Errorf("%v", got)
+	}
+	w.event(w.removeSlice, v4)
+	w.event(w.removeSlice, v6)
+	if got := w.snapshot().pods["u"]; len(got) != 0 {
+		t.Errorf("they stay: %v", got)
+	}
+	w.event(w.removeSlice, pay)
+	if len(w.slices) != 0 {
+		t.Errorf("slices %v", w.slices)
+	}
+}
+
+// TestSettling follows an agent and a laptop through what the tunnel knows.
+func TestSettling(t *testing.T) {
+	self, agent, laptop := key.Public{1}, key.Public{2}, key.Public{3}
+	var peers []tunnel.PeerStats
+	var claims func(*packet.Packet) bool
+	looks := 0
+	s := newSteerer(slog.New(slog.DiscardHandler), self, nil, time.Hour)
+	s.stats = func() ([]tunnel.PeerStats, error) { return peers, nil }
+	s.relay = func(f func(*packet.Packet) bool) { claims = f }
+	s.changed = func() { looks++ }
+	rule := steering.Object{UID: "r", Namespace: "shop", Name: "r", User: "alice", Peer: "laptop", Pod: "web-0", PodUID: "u", Renew: 1, RelayPort: 20000, Agent: agent,
+		Steer: steer.Rule{Name: "r", Owner: "alice", Protocol: steer.TCP, Port: 80, Mode: steer.Steal}}
+	w := snapshot{
+		peers: []peerObject{{object: newPeer(), peer: enrol.Peer{Name: "laptop", Lease: 300 * time.Second}}},
+		rules: []ruleObject{{rule: rule}}, pods: map[string][]netip.Addr{"u": {netip.MustParseAddr("10.244.0.7")}},
+	}
+	admitted := []enrol.Admitted{{Name: "laptop", User: "alice", Key: laptop, Address6: laptop.Address6()}}
+	look := func() steered {
+		p := s.look(time.Now(), w, enrol.World{PolicyHolds: true, Connected: true}, admitted)
+		s.act(p, w, admitted)
+		return p
+	}
+	segment, _ := packet.Parse(segment(netip.AddrPortFrom(agent.Address6(), 40000), netip.AddrPortFrom(laptop.RelayAddress6(), 20000), 2))
+
+	p := look()
+	if len(p.agents) != 1 || p.agents[0].Key != agent || claims == nil || !claims(&segment) || s.here(laptop.RelayAddress6()) {
+		t.Fatalf("agents %+v, tied %v", p.agents, claims != nil)
+	}
+	peers = []tunnel.PeerStats{{PublicKey: laptop, LastHandshake: time.Now().Add(-time.Minute)}, {PublicKey: agent, Endpoint: "10.244.0.7:4500"}}
+	if s.poll(); !s.here(laptop.RelayAddress6()) || claims == nil {
+		t.Error("the laptop is not here")
+	}
+	looks = 0
+	peers[1].Endpoint, peers[0].LastHandshake = "10.244.0.66:4500", time.Now().Add(-hereTime)
+	if s.poll(); s.here(laptop.RelayAddress6()) || claims != nil || looks != 1 {
+		t.Errorf("a stale handshake counts, or a stranger is tied; %d looks", looks)
+	}
+	peers[1].Endpoint = "10.244.0.7:4501"
+	if s.poll(); claims == nil {
+		t.Error("an agent that is back is not tied again")
+	}
+
+	for what, k := range map[string]key.Public{"the gateway's": self, "the laptop's": laptop} {
+		w.rules[0].rule.Agent = k
+		if p := look(); slices.ContainsFunc(p.agents, func(a steering.Agent) bool { return a.Key == k }) {
+			t.Errorf("%s key is an agent's", what)
+		}
+	}
+	w.rules = nil
+	if look(); claims != nil {
+		t.Error("a tie outlives its rule")
+	}
+}
