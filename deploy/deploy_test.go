@@ -63,9 +63,10 @@ func text(t *testing.T, objects []*unstructured.Unstructured) string {
 }
 
 func TestRenderedText(t *testing.T) {
-	golden(t, "default.yaml", text(t, render(t, Options{Image: "example.org/podnet-gateway:1"})))
+	golden(t, "default.yaml", text(t, render(t, Options{Image: "example.org/podnet-gateway:1", AgentImage: "example.org/podnet-agent:1"})))
 	golden(t, "everything.yaml", text(t, render(t, Options{
 		Namespace: "tunnels", Image: "example.org/gw@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+		AgentImage: "example.org/agent@sha256:1111111111111111111111111111111111111111111111111111111111111111",
 		PullPolicy: "Never", ImagePullSecrets: []string{"registry"}, Replicas: 3, NodePort: 31820,
 		PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, STUN: []string{"stun.example.org:3478", "[2001:db8::1]:3478"}, DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug", Users: []string{`o'hara "x"`}, Groups: []string{"dev"},
 	})))
@@ -74,7 +75,7 @@ func TestRenderedText(t *testing.T) {
 // Whoever adds a verb to a role changes this golden and answers for it.
 func TestVerbs(t *testing.T) {
 	var lines []string
-	for _, u := range render(t, Options{Image: "x"}) {
+	for _, u := range render(t, Options{Image: "x", AgentImage: "y"}) {
 		if k := u.GetKind(); k != "Role" && k != "ClusterRole" {
 			continue
 		}
@@ -127,7 +128,7 @@ func TestOrderAndLabels(t *testing.T) {
 	}
 	last := 0
 	seen := map[string]bool{}
-	for _, u := range render(t, Options{Image: "x", UDPService: "LoadBalancer", Replicas: 2, Groups: []string{"dev"}}) {
+	for _, u := range render(t, Options{Image: "x", AgentImage: "y", UDPService: "LoadBalancer", Replicas: 2, Groups: []string{"dev"}}) {
 		r, known := rank[u.GetKind()]
 		if !known {
 			t.Errorf("unexpected kind %s", u.GetKind())
@@ -150,34 +151,35 @@ func TestOrderAndLabels(t *testing.T) {
 func TestRenderRefuses(t *testing.T) {
 	for name, o := range map[string]Options{
 		"no image":                 {},
-		"image with a line break":  {Image: "x\nfoo: bar"},
-		"namespace with a quote":   {Image: "x", Namespace: "a'b"},
-		"pull policy":              {Image: "x", PullPolicy: "never"},
-		"too many replicas":        {Image: "x", Replicas: 10},
-		"node port of a balancer":  {Image: "x", UDPService: "LoadBalancer", NodePort: 30000},
-		"node ports beyond 65535":  {Image: "x", NodePort: 65535, Replicas: 2},
-		"advertise without port":   {Image: "x", Advertise: []string{"192.0.2.1"}},
-		"advertise by name":        {Image: "x", Advertise: []string{"example.org:1"}},
-		"advertise for several":    {Image: "x", Advertise: []string{"192.0.2.1:1"}, Replicas: 2},
-		"pod CIDR that is none":    {Image: "x", PodCIDRs: []string{"10.0.0.0"}},
-		"pod CIDR with host bits":  {Image: "x", PodCIDRs: []string{"10.0.0.1/16"}},
-		"default route":            {Image: "x", PodCIDRs: []string{"0.0.0.0/0"}},
-		"IPv6 default route":       {Image: "x", PodCIDRs: []string{"::/0"}},
-		"broader than /8":          {Image: "x", PodCIDRs: []string{"10.0.0.0/7"}},
-		"broader than /32":         {Image: "x", PodCIDRs: []string{"fd00::/31"}},
-		"loopback":                 {Image: "x", PodCIDRs: []string{"127.1.0.0/16"}},
-		"around link-local":        {Image: "x", PodCIDRs: []string{"169.0.0.0/8"}},
-		"IPv6 link-local":          {Image: "x", PodCIDRs: []string{"fe80::/64"}},
-		"multicast":                {Image: "x", PodCIDRs: []string{"239.0.0.0/8"}},
-		"IPv4 in IPv6 form":        {Image: "x", PodCIDRs: []string{"::ffff:10.0.0.0/112"}},
-		"STUN server without port": {Image: "x", STUN: []string{"stun.example.org"}},
-		"STUN server on port 0":    {Image: "x", STUN: []string{"stun.example.org:0"}},
-		"STUN server with a space": {Image: "x", STUN: []string{"a b:3478"}},
-		"five STUN servers":        {Image: "x", STUN: []string{"a:1", "b:1", "c:1", "d:1", "e:1"}},
-		"memory that is too small": {Image: "x", Memory: "1Mi"},
-		"memory that is nonsense":  {Image: "x", Memory: "lots"},
-		"log level":                {Image: "x", LogLevel: "loud"},
-		"domain":                   {Image: "x", DNSDomain: "a b"},
+		"image with a line break":  {Image: "x\nfoo: bar", AgentImage: "y"},
+		"no image of the agent":    {Image: "x"},
+		"namespace with a quote":   {Image: "x", AgentImage: "y", Namespace: "a'b"},
+		"pull policy":              {Image: "x", AgentImage: "y", PullPolicy: "never"},
+		"too many replicas":        {Image: "x", AgentImage: "y", Replicas: 10},
+		"node port of a balancer":  {Image: "x", AgentImage: "y", UDPService: "LoadBalancer", NodePort: 30000},
+		"node ports beyond 65535":  {Image: "x", AgentImage: "y", NodePort: 65535, Replicas: 2},
+		"advertise without port":   {Image: "x", AgentImage: "y", Advertise: []string{"192.0.2.1"}},
+		"advertise by name":        {Image: "x", AgentImage: "y", Advertise: []string{"example.org:1"}},
+		"advertise for several":    {Image: "x", AgentImage: "y", Advertise: []string{"192.0.2.1:1"}, Replicas: 2},
+		"pod CIDR that is none":    {Image: "x", AgentImage: "y", PodCIDRs: []string{"10.0.0.0"}},
+		"pod CIDR with host bits":  {Image: "x", AgentImage: "y", PodCIDRs: []string{"10.0.0.1/16"}},
+		"default route":            {Image: "x", AgentImage: "y", PodCIDRs: []string{"0.0.0.0/0"}},
+		"IPv6 default route":       {Image: "x", AgentImage: "y", PodCIDRs: []string{"::/0"}},
+		"broader than /8":          {Image: "x", AgentImage: "y", PodCIDRs: []string{"10.0.0.0/7"}},
+		"broader than /32":         {Image: "x", AgentImage: "y", PodCIDRs: []string{"fd00::/31"}},
+		"loopback":                 {Image: "x", AgentImage: "y", PodCIDRs: []string{"127.1.0.0/16"}},
+		"around link-local":        {Image: "x", AgentImage: "y", PodCIDRs: []string{"169.0.0.0/8"}},
+		"IPv6 link-local":          {Image: "x", AgentImage: "y", PodCIDRs: []string{"fe80::/64"}},
+		"multicast":                {Image: "x", AgentImage: "y", PodCIDRs: []string{"239.0.0.0/8"}},
+		"IPv4 in IPv6 form":        {Image: "x", AgentImage: "y", PodCIDRs: []string{"::ffff:10.0.0.0/112"}},
+		"STUN server without port": {Image: "x", AgentImage: "y", STUN: []string{"stun.example.org"}},
+		"STUN server on port 0":    {Image: "x", AgentImage: "y", STUN: []string{"stun.example.org:0"}},
+		"STUN server with a space": {Image: "x", AgentImage: "y", STUN: []string{"a b:3478"}},
+		"five STUN servers":        {Image: "x", AgentImage: "y", STUN: []string{"a:1", "b:1", "c:1", "d:1", "e:1"}},
+		"memory that is too small": {Image: "x", AgentImage: "y", Memory: "1Mi"},
+		"memory that is nonsense":  {Image: "x", AgentImage: "y", Memory: "lots"},
+		"log level":                {Image: "x", AgentImage: "y", LogLevel: "loud"},
+		"domain":                   {Image: "x", AgentImage: "y", DNSDomain: "a b"},
 	} {
 		if _, err := Render(o); err == nil {
 			t.Errorf("%s: accepted", name)

@@ -20,7 +20,10 @@ type Options struct {
 	Namespace string
 	// Image is the gateway's image. Required.
 	Image string
-	// PullPolicy is IfNotPresent (the default), Always or Never.
+	// AgentImage is the image that clients put into the pods they steer. Required;
+	// best by digest.
+	AgentImage string
+	// PullPolicy of both images is IfNotPresent (the default), Always or Never.
 	PullPolicy string
 	// ImagePullSecrets name Secrets in Namespace for a private registry.
 	ImagePullSecrets []string
@@ -87,8 +90,10 @@ func (o Options) check() error {
 	if problems := validation.IsDNS1123Label(o.Namespace); problems != nil {
 		return fmt.Errorf("namespace %q: %s", o.Namespace, strings.Join(problems, "; "))
 	}
-	if !imageRef.MatchString(o.Image) {
-		return fmt.Errorf("image %q is not an image reference", o.Image)
+	for _, image := range []string{o.Image, o.AgentImage} {
+		if !imageRef.MatchString(image) {
+			return fmt.Errorf("image %q is not an image reference", image)
+		}
 	}
 	if !oneOf(o.PullPolicy, "IfNotPresent", "Always", "Never") {
 		return fmt.Errorf("pull policy %q: want IfNotPresent, Always or Never", o.PullPolicy)

@@ -52,6 +52,7 @@ func prepare(ctx context.Context, options ...string) error {
 	for _, s := range []command{
 		host(append([]string{"bin/lab", "up"}, options...)...),
 		host("bin/lab", "load", "bin/podnet-gateway.tar"),
+		host("bin/lab", "load", "bin/podnet-agent.tar"),
 	} {
 		if err := s.stream(ctx); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
@@ -69,12 +70,16 @@ var usual = []string{"--node-port", "31820"}
 
 // install puts the gateway into the lab's cluster and lets alice and bob use it.
 func install(ctx context.Context, flags ...string) error {
-	image, err := os.ReadFile(filepath.Join(top, "bin/podnet-gateway.image"))
-	if err != nil {
-		return err
+	images := []string{"install", "--image-pull-policy", "Never"}
+	for flag, program := range map[string]string{"--image": "podnet-gateway", "--agent-image": "podnet-agent"} {
+		name, err := os.ReadFile(filepath.Join(top, "bin", program+".image"))
+		if err != nil {
+			return err
+		}
+		images = append(images, flag, strings.TrimSpace(string(name)))
 	}
 	for _, s := range []command{
-		admin.podnet(append([]string{"install", "--image", strings.TrimSpace(string(image)), "--image-pull-policy", "Never"}, flags...)...),
+		admin.podnet(append(images, flags...)...),
 		host("bin/lab", "grant"),
 	} {
 		if err := s.stream(ctx); err != nil {

@@ -46,7 +46,7 @@ func setStage(t *testing.T) *stage {
 	for _, ns := range []string{"shop", "pay"} {
 		s.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})
 	}
-	s.server.Install(t, deploy.Options{Image: "example.org/podnet-gateway:1", Users: []string{"alice"}})
+	s.server.Install(t, deploy.Options{Image: "example.org/podnet-gateway:1", AgentImage: "example.org/podnet-agent:1", Users: []string{"alice"}})
 	s.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "alice"},
 		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "alice"}}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "podnet-user"}})
 	s.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}, Spec: corev1.NodeSpec{PodCIDR: "10.244.0.0/24", PodCIDRs: []string{"10.244.0.0/24"}}})
@@ -435,7 +435,7 @@ func TestMissingPolicyIsNoticed(t *testing.T) {
 	s := setStage(t)
 	g, _ := s.start("podnet-gateway-0")
 	l := s.enrol("before", 300, "shop")
-	objects, err := deploy.Render(deploy.Options{Image: "x"})
+	objects, err := deploy.Render(deploy.Options{Image: "x", AgentImage: "y"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,8 @@ type Env struct {
 	Guard func(stateDir string, in io.Reader) error
 	// Cleanup takes back what a killed daemon left, if its guard was killed too.
 	Cleanup func(ctx context.Context) error
-	// DefaultImage is the gateway image of this version.
-	DefaultImage string
+	// DefaultImage and DefaultAgentImage are the images of this version.
+	DefaultImage, DefaultAgentImage string
 }
 
 // KubeFlags are kubectl's connection flags.
@@ -59,6 +59,7 @@ type Installer interface {
 type InstallOptions struct {
 	Namespace        string
 	Image            string
+	AgentImage       string
 	PullPolicy       string
 	ImagePullSecrets []string
 	Replicas         int32

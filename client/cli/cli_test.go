@@ -127,7 +127,7 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 	var out, errs bytes.Buffer
 	code := Run(ctx, Env{
 		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
-		Kube: newFakeKube(), Installer: &m.install, DefaultImage: "podnet.dev/gateway:test",
+		Kube: newFakeKube(), Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
 		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
 		Guard: func(string, io.Reader) error { return nil },
 	}, args)

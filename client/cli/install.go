@@ -62,6 +62,7 @@ Then they run: podnet connect -n NAMESPACE
 	f.StringVarP(&output, "output", "o", "", "with --dry-run: yaml or json")
 	f.StringVarP(&o.Namespace, "namespace", "n", "podnet-system", "namespace for the gateway")
 	f.StringVar(&o.Image, "image", env.DefaultImage, "image of the gateway")
+	f.StringVar(&o.AgentImage, "agent-image", env.DefaultAgentImage, "image that users put into the pods they steer")
 	f.StringVar(&o.PullPolicy, "image-pull-policy", "IfNotPresent", "IfNotPresent, Always or Never")
 	f.StringSliceVar(&o.ImagePullSecrets, "image-pull-secret", nil, "Secret in the gateway's namespace for a private registry, repeatable")
 	f.Int32Var(&o.Replicas, "replicas", 1, "how many gateways")

@@ -70,7 +70,7 @@ func (in *installer) uninstall(ctx context.Context) error {
 // kinds are those of a full install, in the order of deletion. Those that the
 // cluster does not know cannot be there.
 func (in *installer) kinds() ([]*meta.RESTMapping, error) {
-	objects, err := deploy.Render(deploy.Options{Image: "any", Replicas: 1, NodePort: 30000, Users: []string{"any"}})
+	objects, err := deploy.Render(deploy.Options{Image: "any", AgentImage: "any", Replicas: 1, NodePort: 30000, Users: []string{"any"}})
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ func main() {
 	os.Exit(cli.Run(ctx, cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(),
 		Kube: cluster.NewFlags(), Installer: installer{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
-		StartDaemon: startDaemon, RunDaemon: runDaemon, Guard: guard, Cleanup: cleanup,
+		DefaultAgentImage: "podnet.dev/agent:" + version.Version,
+		StartDaemon:       startDaemon, RunDaemon: runDaemon, Guard: guard, Cleanup: cleanup,
 	}, os.Args[1:]))
 }

@@ -100,7 +100,7 @@ func (installer) Uninstall(ctx context.Context, kube localapi.Kube, say func(str
 
 func deployOptions(o cli.InstallOptions) deploy.Options {
 	return deploy.Options{
-		Namespace: o.Namespace, Image: o.Image, PullPolicy: o.PullPolicy, ImagePullSecrets: o.ImagePullSecrets, Replicas: o.Replicas,
+		Namespace: o.Namespace, Image: o.Image, AgentImage: o.AgentImage, PullPolicy: o.PullPolicy, ImagePullSecrets: o.ImagePullSecrets, Replicas: o.Replicas,
 		UDPService: o.UDPService, NodePort: o.NodePort, Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, DNSDomain: o.DNSDomain, Memory: o.Memory, LogLevel: o.LogLevel,
 		Users: o.Users, Groups: o.Groups,
 	}

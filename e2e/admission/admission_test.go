@@ -85,7 +85,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	for _, ns := range []string{"shop", "pay", "doomed"} {
 		must(admin.Create(ctx, &corev1.Namespace{ObjectMeta: meta("", ns)}))
 	}
-	s.Install(t, deploy.Options{Image: "example.org/podnet-gateway:1", Groups: []string{"dev"}})
+	s.Install(t, deploy.Options{Image: "example.org/podnet-gateway:1", AgentImage: "example.org/podnet-agent:1", Groups: []string{"dev"}})
 	group := func(name string) []rbacv1.Subject {
 		return []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: name}}
 	}
@@ -247,7 +247,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 // TestApplyTwice installs over an install: nothing may be refused or change.
 func TestApplyTwice(t *testing.T) {
 	s := apiserver.Start(t)
-	o := deploy.Options{Image: "example.org/podnet-gateway:1", NodePort: 31820, Replicas: 2}
+	o := deploy.Options{Image: "example.org/podnet-gateway:1", AgentImage: "example.org/podnet-agent:1", NodePort: 31820, Replicas: 2}
 	s.Install(t, o)
 	var before appsv1.StatefulSet
 	name := types.NamespacedName{Namespace: system, Name: deploy.StatefulSetName}

@@ -83,7 +83,7 @@ func TestWhoMaySteer(t *testing.T) {
 	for _, ns := range []string{"shop", "pay", "doomed"} {
 		must(admin.Create(ctx, &corev1.Namespace{ObjectMeta: meta("", ns)}))
 	}
-	s.Install(t, deploy.Options{Image: "example.org/podnet-gateway:1", Groups: []string{"dev"}})
+	s.Install(t, deploy.Options{Image: "example.org/podnet-gateway:1", AgentImage: "example.org/podnet-agent:1", Groups: []string{"dev"}})
 	bind := func(namespace, name string, subject rbacv1.Subject, roles ...string) {
 		subject.APIGroup = rbacv1.GroupName
 		for _, r := range roles {
