@@ -85,6 +85,10 @@ func (s *steerer) look(now time.Time, w snapshot, c enrol.World, admitted []enro
 		Rules: make([]steering.Object, len(w.rules)), Laptops: make([]steering.Laptop, len(admitted)),
 		PolicyHolds: c.PolicyHolds, Connected: c.Connected,
 		PodAddrs: func(uid string) []netip.Addr { return w.pods[uid] },
+		Connects: func(agent key.Public, uid string) bool {
+			r, ok := s.server.Report(agent)
+			return ok && r.PodUID == uid
+		},
 	}
 	for i, r := range w.rules {
 		world.Rules[i] = r.rule

@@ -27,9 +27,11 @@ const (
 	maxEnding = 256
 )
 
-// appoint names the agents: in each pod the one whose key the oldest rule has.
-// The other keys belong to agents that are to end, and so do those that a rule
-// has named until a moment ago.
+// appoint names the agents: in each pod the one, of those that are connected,
+// whose key the oldest rule has. The other keys belong to agents that are to end,
+// and so do those that a rule has named until a moment ago. While none is
+// connected, whichever comes is welcome: the key of an agent that has died stays
+// in the rule of a laptop that sleeps.
 func (b *Book) appoint(now time.Time, w World, pods []*pod, laptops map[string]Laptop, p *Plan) {
 	taken := map[netip.Addr]bool{}
 	for _, l := range laptops {
@@ -38,20 +40,22 @@ func (b *Book) appoint(now time.Time, w World, pods []*pod, laptops map[string]L
 	named := map[agentID]bool{}
 	var ending []agentID // the more important first
 	for _, at := range pods {
-		chosen := false
+		var ids []agentID // by the age of the rules that name them
 		for _, i := range at.rules {
 			id := agentID{w.Rules[i].Agent, at.id}
-			if id.key.IsZero() || named[id] || taken[id.key.Address6()] {
+			if !id.key.IsZero() && !named[id] && !taken[id.key.Address6()] {
+				named[id], ids = true, append(ids, id)
+			}
+		}
+		connected := slices.IndexFunc(ids, func(id agentID) bool { return w.Connects != nil && w.Connects(id.key, id.pod.uid) })
+		for i, id := range ids {
+			if connected >= 0 && i != connected {
+				ending = append(ending, id)
 				continue
 			}
-			if !chosen {
-				a := id.agent(w)
-				a.Chosen, a.Rules = true, rulesOf(w, at, laptops)
-				p.Agents = append(p.Agents, a)
-			} else {
-				ending = append(ending, id)
-			}
-			named[id], chosen = true, true
+			a := id.agent(w)
+			a.Chosen, a.Rules = true, rulesOf(w, at, laptops)
+			p.Agents = append(p.Agents, a)
 		}
 	}
 	ending = append(ending, b.remember(now, named, taken, p)...)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/control"
 )
@@ -19,14 +20,28 @@ func TestTheOldestRuleNamesTheAgent(t *testing.T) {
 	s.wantAgents("")
 	s.steer("b", "bob", agent(4))
 	s.wantAgents("4:a,b")
-	s.rule("a").Agent = testKey(3) // alice has read another agent's line
+	s.connected(4)
+	s.wantAgents("4:a,b")
+	s.rule("a").Agent = testKey(3) // alice has put one in at the same time
 	s.look()
+	s.wantAgents("3: 4:a,b") // which has not come yet, and ends when it does
+	s.connected(3, 4)
 	s.wantAgents("3:a,b 4:")
 	s.rule("b").Agent = testKey(3)
 	s.look()
 	s.wantAgents("3:a,b 4:")
 	s.after(farewell)
 	s.wantAgents("3:a,b")
+}
+
+// alice's laptop sleeps, and the agent that her rule names is dead.
+func TestADeadAgentIsInNobodysWay(t *testing.T) {
+	s := begin(t)
+	s.steer("a", "alice", agent(3))
+	s.steer("b", "bob", agent(4))
+	s.wantAgents("3:a,b 4:a,b")
+	s.connected(4)
+	s.wantAgents("3: 4:a,b")
 }
 
 func TestAnAgentIsToldThatAllIsOver(t *testing.T) {
@@ -106,6 +121,7 @@ func TestTies(t *testing.T) {
 	s.steer("a", "alice", agent(3))
 	s.steer("a2", "alice", func(o *Object) { o.RelayPort = 20001 })
 	s.steer("b", "bob", agent(4)) // which is not the pod's agent
+	s.connected(3)
 	s.steer("u", "bob", func(o *Object) { o.Steer.Protocol, o.Steer.Matches, o.RelayPort = steer.UDP, nil, 20007 })
 	at, alice, bob := testKey(3).Address6(), testKey(1).RelayAddress6(), testKey(2).RelayAddress6()
 	want := []Tie{
@@ -161,6 +177,8 @@ func TestPlanHoldsItsPromises(t *testing.T) {
 
 func change(r *rand.Rand, w *World, seed uint64, step int, now time.Time) {
 	w.Connected, w.PolicyHolds = r.IntN(8) > 0, r.IntN(8) > 0
+	connected := testKey(r.IntN(12))
+	w.Connects = func(k key.Public, _ string) bool { return k == connected }
 	w.Rules = slices.Clone(w.Rules)
 	for i := range w.Rules {
 		o := &w.Rules[i]
@@ -213,15 +231,19 @@ func checkPlan(t *testing.T, w World, p Plan) {
 		accepted[o.Name] = o
 	}
 	ties := map[Tie]bool{}
-	chosen := map[string]bool{}
+	chosen := map[string]int{}
+	connected := map[string]bool{}
 	for _, a := range p.Agents {
 		if a.Key[1] < 3 {
 			t.Fatalf("a laptop is an agent: %+v", a)
 		}
-		if a.Chosen && chosen[a.PodUID] {
-			t.Fatalf("%s has two agents", a.PodUID)
+		if a.Chosen {
+			chosen[a.PodUID]++
+			connected[a.PodUID] = connected[a.PodUID] || w.Connects(a.Key, a.PodUID)
 		}
-		chosen[a.PodUID] = chosen[a.PodUID] || a.Chosen
+		if connected[a.PodUID] && chosen[a.PodUID] > 1 {
+			t.Fatalf("%s has %d agents, one of them connected", a.PodUID, chosen[a.PodUID])
+		}
 		for _, r := range a.Rules {
 			if o := accepted[r.Name]; !a.Chosen || o.PodUID != a.PodUID || !reflect.DeepEqual(o.Steer, r.Rule) || r.Here {
 				t.Fatalf("agent of %s has %+v", a.PodUID, r)

@@ -116,6 +116,14 @@ func (s *story) wantOut(name, reason string, words ...string) {
 	}
 }
 
+// connected says which agents are connected from now on.
+func (s *story) connected(agents ...int) {
+	s.world.Connects = func(k key.Public, _ string) bool {
+		return slices.ContainsFunc(agents, func(n int) bool { return testKey(n) == k })
+	}
+	s.look()
+}
+
 // agents tells who the agents are: "3:a,b" is the agent with key 3, which has the
 // rules a and b, "4:" one that is to end.
 func (s *story) agents() string {

@@ -47,6 +47,9 @@ type World struct {
 	PolicyHolds, Connected bool
 	// PodAddrs tells the addresses of a pod; none: unknown. It may be nil.
 	PodAddrs func(podUID string) []netip.Addr
+	// Connects tells whether an agent is connected now, and in that pod. It may
+	// be nil: none is.
+	Connects func(agent key.Public, podUID string) bool
 }
 
 // Plan is what follows from a World. It does not depend on the order of the
@@ -81,8 +84,8 @@ type Agent struct {
 	PodUID, Namespace, Pod string
 	// Addrs are the pod's addresses, sorted; none: unknown.
 	Addrs []netip.Addr
-	// Chosen: this is the agent that the pod's rules are with. One that is not
-	// gets no rules, which ends it.
+	// Chosen: this is the agent that the pod's rules are with, or may come to be
+	// with as none is connected yet. One that is not gets no rules, which ends it.
 	Chosen bool
 	// Rules are in the order of age, their Here unset.
 	Rules []control.Rule
