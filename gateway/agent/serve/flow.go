@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,12 +20,11 @@ type flow struct {
 	port   *udpPort
 	sock   *socket
 	key    flowKey
-	answer []byte // the control message of answers
-	turn   uint64 // guarded by port.mu
+	answer []byte       // the control message of answers
+	last   atomic.Int64 // when something came, from either side; nanoseconds
 
-	last atomic.Int64 // when something came, from either side; nanoseconds
-
-	mu     sync.Mutex
+	// Guarded by port.mu.
+	turn   uint64 // of the client's last datagram
 	closed bool
 	legs   map[legKey]*leg
 }
@@ -58,27 +56,6 @@ func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
 
 func (f *flow) touched() time.Time { return time.Unix(0, f.last.Load()) }
 
-// deliver decides a datagram and sends it on. It does not keep b, and waits for
-// no laptop.
-func (f *flow) deliver(b []byte) {
-	rules := f.port.s.Rules(f.port.key.Protocol, f.port.key.Port)
-	d := rules.Whole()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return
-	}
-	f.leaveLocked(d)
-	for _, r := range d.Mirrors {
-		f.legLocked(r).put(b)
-	}
-	if d.Steal != nil {
-		f.legLocked(d.Steal).put(b)
-		return
-	}
-	f.toAppLocked(b, rules != nil)
-}
-
 // leaveLocked ends the legs to laptops that have no part in a decision.
 func (f *flow) leaveLocked(d steer.Decision) {
 	for _, l := range f.legs {
@@ -86,18 +63,22 @@ func (f *flow) leaveLocked(d steer.Decision) {
 			slices.ContainsFunc(d.Mirrors, func(r *steer.Rule) bool { return l.key == keyOf(r) }) {
 			continue
 		}
-		l.cancel(nil)
-		delete(f.legs, l.key)
+		l.endLocked()
 	}
 }
 
 func keyOf(r *steer.Rule) legKey { return legKey{r.Name, r.Since.UnixNano()} }
 
-// legLocked returns the leg to a rule's laptop, a new one if there is none.
+// legLocked returns the leg to a rule's laptop, a new one if there is none. Of
+// too many, the one whose client was silent longest makes room.
 func (f *flow) legLocked(r *steer.Rule) *leg {
-	l := f.legs[keyOf(r)]
+	key := keyOf(r)
+	l := f.legs[key]
 	if l == nil {
-		l = f.newLegLocked(keyOf(r), r)
+		if p := f.port; p.legs[key] >= MaxLaptop {
+			p.silentLocked(func(f *flow) bool { return f.legs[key] != nil }).legs[key].endLocked()
+		}
+		l = f.newLegLocked(key, r)
 		l.in = make(chan []byte, maxQueued)
 		f.port.s.wg.Go(l.toLaptop)
 	}
@@ -108,7 +89,20 @@ func (f *flow) newLegLocked(k legKey, r *steer.Rule) *leg {
 	l := &leg{flow: f, key: k, rule: r, began: time.Now(), tell: true}
 	l.ctx, l.cancel = context.WithCancelCause(f.port.s.ctx)
 	f.legs[k] = l
+	f.port.legs[k]++
 	return l
+}
+
+// endLocked ends a leg, which may have ended already.
+func (l *leg) endLocked() {
+	l.cancel(nil)
+	if l.flow.legs[l.key] != l {
+		return
+	}
+	delete(l.flow.legs, l.key)
+	if l.flow.port.legs[l.key]--; l.flow.port.legs[l.key] == 0 {
+		delete(l.flow.port.legs, l.key)
+	}
 }
 
 // toAppLocked sends a datagram to the app.
@@ -128,15 +122,13 @@ func (f *flow) toAppLocked(b []byte, tell bool) {
 	l.sent.Add(int64(len(b)))
 }
 
-// close ends all legs.
-func (f *flow) close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// closeLocked forgets the flow and ends all its legs.
+func (f *flow) closeLocked() {
+	delete(f.port.flows, f.key)
 	f.closed = true
 	for _, l := range f.legs {
-		l.cancel(nil)
+		l.endLocked()
 	}
-	f.legs = nil
 }
 
 // reply sends a datagram to the client, from the address it had sent to.
@@ -178,12 +170,9 @@ func (l *leg) put(b []byte) {
 // instead of the app says.
 func (l *leg) toLaptop() {
 	err := l.converse()
-	l.cancel(err)
 	f := l.flow
-	f.mu.Lock()
-	if f.legs[l.key] == l {
-		delete(f.legs, l.key)
-	}
+	f.port.mu.Lock()
+	l.endLocked()
 	for left := true; left; { // nobody puts any more
 		select {
 		case b := <-l.in:
@@ -195,14 +184,14 @@ func (l *leg) toLaptop() {
 			left = false
 		}
 	}
-	f.mu.Unlock()
+	f.port.mu.Unlock()
 	l.ended(err)
 }
 
 // converse returns nil when the leg is ended from outside.
 func (l *leg) converse() error {
 	s := l.flow.port.s
-	conn, err := s.dialLaptop(l.ctx, l.rule)
+	conn, err := s.connectLaptop(l.ctx, l.rule)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,316 @@
 package serve
 
-import "io"
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
 
-func neighbour(io.Reader) {}
+	"podnet.dev/gateway/agent/redirect"
+	"podnet.dev/internal/steer"
+)
+
+const (
+	agentGroup = 4242
+	appPort    = 8080
+)
+
+// inPod runs the story as the agent of a pod: in a process of its own with a group
+// of its own, whose network namespace is new.
+func inPod(t *testing.T, story func(*testing.T)) {
+	t.Helper()
+	if os.Getenv("PODNET_TEST_POD") == t.Name() {
+		run(t, "ip link set lo up")
+		story(t)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to have groups")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "PODNET_TEST_POD="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Credential: &syscall.Credential{Gid: agentGroup}}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Skipf("no network namespace: %v", err)
+	}
+	err := cmd.Wait()
+	t.Logf("in the pod:\n%s", out.String())
+	if err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
+		t.Fatalf("the story did not end well: %v", err)
+	}
+}
+
+func run(t *testing.T, command string) {
+	t.Helper()
+	f := strings.Fields(command)
+	if out, err := exec.Command(f[0], f[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
+}
+
+// process is another process, of group 0; see neighbour.
+type process struct {
+	pid int
+	say func(line string) string
+}
+
+func start(t *testing.T, cloneflags uintptr) process {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=neighbour")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: cloneflags, Credential: &syscall.Credential{Gid: 0}}
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	answers := bufio.NewReader(out)
+	return process{cmd.Process.Pid, func(line string) string {
+		t.Helper()
+		fmt.Fprintln(in, line)
+		answer, err := answers.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		return strings.TrimSpace(answer)
+	}}
+}
+
+// neighbour obeys lines: "who NETWORK ADDRESS", "load DURATION NETWORK ADDRESS", or
+// a command to run. Each has one line of answer.
+func neighbour(in io.Reader) {
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		f := strings.Fields(lines.Text())
+		switch f[0] {
+		case "who":
+			fmt.Println(who(f[1], f[2]))
+		case "load":
+			duration, _ := time.ParseDuration(f[1])
+			answers := map[string]int{}
+			for began := time.Now(); time.Since(began) < duration; {
+				answers[who(f[2], f[3])]++
+			}
+			fmt.Println(answers)
+		default:
+			out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
+			fmt.Printf("%v %q\n", err, out)
+		}
+	}
+}
+
+// who answers.
+func who(network, address string) string {
+	c, err := net.DialTimeout(network, address, patience)
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintln(c, "who is there?")
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Fields(line)[0]
+}
+
+// host is another host, on a cable to the pod.
+func host(t *testing.T) process {
+	t.Helper()
+	p := start(t, syscall.CLONE_NEWNET)
+	run(t, fmt.Sprintf("ip link add eth1 type veth peer name far netns %d", p.pid))
+	for _, line := range []string{"ip addr add 10.99.1.1/24 dev eth1", "ip addr add fd99:1::1/64 dev eth1 nodad", "ip link set eth1 up"} {
+		run(t, line)
+	}
+	for _, line := range []string{"ip addr add 10.99.1.2/24 dev far", "ip addr add fd99:1::2/64 dev far nodad", "ip link set far up"} {
+		if got := p.say(line); got != `<nil> ""` {
+			t.Fatalf("%s: %s", line, got)
+		}
+	}
+	return p
+}
+
+// line answers each line and each datagram with a name, at a port of all addresses.
+func line(t *testing.T, name string, port int) (closeTCP func()) {
+	t.Helper()
+	address := fmt.Sprintf("[::]:%d", port)
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packets, err := net.ListenPacket("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close(); packets.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for lines := bufio.NewScanner(c); lines.Scan(); {
+					fmt.Fprintf(c, "%s sees %s\n", name, c.RemoteAddr())
+				}
+			}()
+		}
+	}()
+	go func() {
+		for b := make([]byte, 100); ; {
+			_, from, err := packets.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			packets.WriteTo([]byte(name+"\n"), from)
+		}
+	}()
+	return func() { l.Close() }
+}
+
+// agent redirects the app's port to a Server, by the rules that steal says: by TCP
+// and by UDP. tick is what an agent does each second.
+func agent(t *testing.T, steal *atomic.Bool, laptop string) (s *Server, tick func(ports ...PortKey)) {
+	t.Helper()
+	rules := []steer.Rule{
+		{Name: "tcp", Owner: "ada", Protocol: steer.TCP, Port: appPort, Mode: steer.Steal},
+		{Name: "udp", Owner: "ada", Protocol: steer.UDP, Port: appPort, Mode: steer.Steal},
+	}
+	set, err := steer.Compile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = New(Config{
+		Rules: func(protocol steer.Protocol, port uint16) *steer.Port {
+			if !steal.Load() {
+				return nil
+			}
+			return set.Port(protocol, port)
+		},
+		Laptop: func(ctx context.Context, r *steer.Rule) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, string(r.Protocol), laptop)
+		},
+		Observer: func(PortKey) steer.Observer { return blind{} },
+		Log:      slog.New(slog.DiscardHandler),
+	})
+	table, err := redirect.Open("test", agentGroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		table.Close()
+		s.Close()
+	})
+	return s, func(ports ...PortKey) {
+		t.Helper()
+		redirects, err := s.Set(ports)
+		if err == nil {
+			err = table.Set(redirects)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+var bothPorts = []PortKey{{steer.TCP, appPort}, {steer.UDP, appPort}}
+
+func TestPodIsSteered(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		far, near := host(t), start(t, 0)
+		closeApp := line(t, "app", appPort)
+		line(t, "laptop", 9000)
+		var steal atomic.Bool
+		_, tick := agent(t, &steal, "127.0.0.1:9000")
+		want := func(name string) {
+			t.Helper()
+			for _, network := range []string{"tcp", "udp"} {
+				for i, a := range []string{"127.0.0.1", "[::1]", "10.99.1.1", "[fd99:1::1]"} {
+					a = fmt.Sprintf("%s %s:%d", network, a, appPort)
+					if got := near.say("who " + a); got != name {
+						t.Errorf("%s from the pod: %s, want %s", a, got, name)
+					}
+					if i < 2 {
+						continue // the host has a loopback of its own
+					}
+					if got := far.say("who " + a); got != name {
+						t.Errorf("%s from the host: %s, want %s", a, got, name)
+					}
+				}
+			}
+		}
+		want("app")
+		steal.Store(true)
+		tick(bothPorts...)
+		want("laptop")
+		steal.Store(false)
+		want("app") // by way of the agent
+		tick()
+		want("app")
+
+		// What only connects, as a probe does, learns that there is no app.
+		steal.Store(true)
+		closeApp()
+		tick(bothPorts...)
+		if got := far.say("who tcp 10.99.1.1:8080"); !strings.Contains(got, "refused") {
+			t.Errorf("without an app: %s", got)
+		}
+	})
+}
+
+// Rules come and go, and no connection fails.
+func TestRulesComeAndGoUnseen(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		far := host(t)
+		line(t, "app", appPort)
+		line(t, "laptop", 9000)
+		var steal atomic.Bool
+		_, tick := agent(t, &steal, "127.0.0.1:9000")
+		for _, network := range []string{"tcp", "udp"} {
+			answers := make(chan string)
+			go func() { answers <- far.say("load 2s " + network + " 10.99.1.1:8080") }()
+			changes, got := 0, ""
+			for got == "" {
+				steal.Store(changes%2 == 0)
+				if network == "udp" || changes%3 > 0 { // an answer on its way may be lost when UDP is no longer redirected
+					tick(bothPorts...)
+				} else {
+					tick()
+				}
+				changes++
+				select {
+				case got = <-answers:
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+			t.Logf("%s: %s, %d changes", network, got, changes)
+			got = strings.TrimSuffix(strings.TrimPrefix(got, "map["), "]")
+			for _, answer := range strings.Fields(got) {
+				if !strings.HasPrefix(answer, "app:") && !strings.HasPrefix(answer, "laptop:") {
+					t.Errorf("%s: %s", network, got)
+					break
+				}
+			}
+		}
+	})
+}

@@ -20,19 +20,28 @@ type laptopConn struct {
 	release func()
 }
 
+// dialLaptop connects to the laptop of a TCP rule.
 func (s *Server) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
 	name := r.Name
 	if !s.laptops.take(name) {
 		return nil, fmt.Errorf("the laptop of %s has %d connections of the rule already", r.Owner, MaxLaptop)
 	}
+	conn, err := s.connectLaptop(ctx, r)
+	if err != nil {
+		s.laptops.give(name)
+		return nil, err
+	}
+	return &laptopConn{conn, sync.OnceFunc(func() { s.laptops.give(name) })}, nil
+}
+
+func (s *Server) connectLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, laptopTime)
 	defer cancel()
 	conn, err := s.Config.Laptop(ctx, r)
 	if err != nil {
-		s.laptops.give(name)
 		return nil, fmt.Errorf("connect to the laptop of %s: %w", r.Owner, err)
 	}
-	return &laptopConn{conn, sync.OnceFunc(func() { s.laptops.give(name) })}, nil
+	return conn, nil
 }
 
 func (c *laptopConn) Close() error {

@@ -31,9 +31,9 @@ const (
 	// MaxConns is how many TCP connections are decided at the same time. Those
 	// beyond it are the pod's own program's, unread.
 	MaxConns = 4096
-	// MaxLaptop is how many connections and UDP flows a rule may have with its
-	// laptop at the same time, copies included. To those beyond it the laptop is
-	// dead.
+	// MaxLaptop is how many connections, or UDP flows, a rule may have with its
+	// laptop at the same time. To a connection beyond it the laptop is dead; of
+	// flows, the one that was silent longest makes room.
 	MaxLaptop = 256
 	// MaxWaiting is how many bytes of copies and of datagrams may wait.
 	MaxWaiting = 32 << 20

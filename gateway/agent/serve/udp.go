@@ -36,6 +36,7 @@ type udpPort struct {
 	mu    sync.Mutex
 	flows map[flowKey]*flow // nil: the port is closed
 	turn  uint64            // grows with each datagram of a client
+	legs  map[legKey]int    // how many flows have it
 }
 
 // flowKey is a client and the address of the pod that it sends to.
@@ -49,7 +50,7 @@ type socket struct {
 }
 
 func (s *Server) listenUDP(k PortKey) (*port, error) {
-	p := &udpPort{s: s, key: k, see: s.Observer(k), stop: make(chan struct{}), flows: map[flowKey]*flow{}}
+	p := &udpPort{s: s, key: k, see: s.Observer(k), stop: make(chan struct{}), flows: map[flowKey]*flow{}, legs: map[legKey]int{}}
 	to, err := p.open()
 	if err != nil {
 		return nil, err
@@ -117,11 +118,30 @@ func (p *udpPort) read(sock *socket) {
 		if !ok {
 			continue
 		}
-		key := flowKey{client, netip.AddrPortFrom(to, p.key.Port)}
-		if f := p.flow(key, sock, answer); f != nil {
-			f.deliver(b[:n])
-		}
+		p.deliver(flowKey{client, netip.AddrPortFrom(to, p.key.Port)}, sock, answer, b[:n])
 	}
+}
+
+// deliver decides a datagram and sends it on. It does not keep b, and waits for no
+// laptop.
+func (p *udpPort) deliver(k flowKey, sock *socket, answer, b []byte) {
+	rules := p.s.Rules(p.key.Protocol, p.key.Port)
+	d := rules.Whole()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.flows == nil {
+		return
+	}
+	f := p.flowLocked(k, sock, answer)
+	f.leaveLocked(d)
+	for _, r := range d.Mirrors {
+		f.legLocked(r).put(b)
+	}
+	if d.Steal != nil {
+		f.legLocked(d.Steal).put(b)
+		return
+	}
+	f.toAppLocked(b, rules != nil)
 }
 
 // addresses reads where a datagram was sent to, and returns that with the control
@@ -147,18 +167,12 @@ func (s *socket) addresses(oob []byte) (to netip.Addr, answer []byte, ok bool) {
 	return to, from.Marshal(), ok
 }
 
-// flow returns a client's flow, a new one if there is none; nil: the port is
-// closed.
-func (p *udpPort) flow(k flowKey, sock *socket, answer []byte) *flow {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.flows == nil {
-		return nil
-	}
+// flowLocked returns a client's flow, a new one if there is none.
+func (p *udpPort) flowLocked(k flowKey, sock *socket, answer []byte) *flow {
 	f := p.flows[k]
 	if f == nil {
 		if len(p.flows) >= maxFlows {
-			p.evictLocked()
+			p.silentLocked(func(*flow) bool { return true }).closeLocked()
 		}
 		f = &flow{port: p, sock: sock, key: k, answer: answer, legs: map[legKey]*leg{}}
 		p.flows[k] = f
@@ -169,16 +183,16 @@ func (p *udpPort) flow(k flowKey, sock *socket, answer []byte) *flow {
 	return f
 }
 
-// evictLocked ends the flow whose client was silent longest.
-func (p *udpPort) evictLocked() {
+// silentLocked returns the flow whose client was silent longest of those that ok
+// names; there is one.
+func (p *udpPort) silentLocked(ok func(*flow) bool) *flow {
 	var oldest *flow
 	for _, f := range p.flows {
-		if oldest == nil || f.turn < oldest.turn {
+		if ok(f) && (oldest == nil || f.turn < oldest.turn) {
 			oldest = f
 		}
 	}
-	delete(p.flows, oldest.key)
-	oldest.close()
+	return oldest
 }
 
 // expire ends flows of which nothing comes.
@@ -191,10 +205,9 @@ func (p *udpPort) expire() {
 			return
 		case now := <-tick.C:
 			p.mu.Lock()
-			for k, f := range p.flows {
+			for _, f := range p.flows {
 				if now.Sub(f.touched()) >= flowTime {
-					delete(p.flows, k)
-					f.close()
+					f.closeLocked()
 				}
 			}
 			p.mu.Unlock()
@@ -210,7 +223,7 @@ func (p *udpPort) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range p.flows {
-		f.close()
+		f.closeLocked()
 	}
 	p.flows = nil
 }

@@ -76,19 +76,10 @@ func TestDatagramsAreDecided(t *testing.T) {
 	if s.In != 1 || s.Out != 6 || s.Err != nil {
 		t.Errorf("%+v", s)
 	}
-	if p.laptopsOpen("ada-1") != 0 {
-		t.Error("the laptop's leg is still counted")
-	}
 	p.steer(overUDP(steal()))
 	if got := ask(t, conn, "3"); got != "ada: 3" {
 		t.Errorf("stolen again: %q", got)
 	}
-}
-
-func (p *pod) laptopsOpen(rule string) int {
-	p.Server.laptops.mu.Lock()
-	defer p.Server.laptops.mu.Unlock()
-	return p.Server.laptops.open[rule]
 }
 
 func TestLargeAndEmptyDatagrams(t *testing.T) {
@@ -166,27 +157,41 @@ func TestDeadLaptopOfDatagrams(t *testing.T) {
 	}
 }
 
-// The client that was silent longest makes room.
+// The client that was silent longest makes room, at the port and at the laptop.
 func TestTooManyFlows(t *testing.T) {
-	p := newPod(t, serveUDP(t, "127.0.0.1:0", "app"), overUDP(mirror()))
-	addr := p.listen(steer.UDP)
-	p.steer()
-	first := client(t, addr)
-	for i := range maxFlows + 10 {
-		conn, err := net.Dial("udp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn.SetDeadline(time.Now().Add(patience))
-		if got := ask(t, conn, "x"); got != "app: x" {
-			t.Fatalf("%d: %q", i, got)
-		}
-		conn.Close()
-		if i%100 == 0 {
-			ask(t, first, "still here")
-		}
-	}
-	if got := ask(t, first, "x"); got != "app: x" {
-		t.Errorf("%q", got)
+	for name, c := range map[string]struct {
+		limit int
+		rules []steer.Rule
+		want  string
+	}{
+		"at the port":   {maxFlows, nil, "app: x"},
+		"at the laptop": {MaxLaptop, []steer.Rule{overUDP(steal())}, "ada: x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPod(t, serveUDP(t, "127.0.0.1:0", "app"), c.rules...)
+			p.laptops["ada"] = serveUDP(t, "127.0.0.1:0", "ada").String()
+			addr := p.listen(steer.UDP)
+			first := client(t, addr)
+			for i := range c.limit + 10 {
+				conn, err := net.Dial("udp", addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.SetDeadline(time.Now().Add(patience))
+				if got := ask(t, conn, "x"); got != c.want {
+					t.Fatalf("%d: %q", i, got)
+				}
+				conn.Close()
+				if i%100 == 0 {
+					ask(t, first, "still here")
+				}
+			}
+			if got := ask(t, first, "x"); got != c.want {
+				t.Errorf("%q", got)
+			}
+			if n := p.dials("ada"); len(c.rules) > 0 && n > c.limit+11 {
+				t.Errorf("%d ways to the laptop, want one for each client", n)
+			}
+		})
 	}
 }
