@@ -29,6 +29,7 @@ type gateway struct {
 	// Guarded by worker.mu.
 	beats   bool
 	set     *control.Set // its newest on this connection
+	setAt   time.Time    // since when
 	since   map[netip.Addr]time.Time
 	inForce int64 // generation
 	trouble string
@@ -97,7 +98,8 @@ func (w *worker) hear(g *gateway, c net.Conn) error {
 		w.mu.Lock()
 		g.beats = true
 		if line.Set != nil {
-			g.set, g.since = line.Set, turned(g.since, line.Set, time.Now())
+			g.setAt = time.Now()
+			g.set, g.since = line.Set, turned(g.since, line.Set, g.setAt)
 		}
 		w.mu.Unlock()
 		if line.Set != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -24,13 +25,12 @@ type laptop struct {
 	notify chan struct{} // something is to be said before the next beat
 
 	// Guarded by worker.mu.
-	ways    []key.Public  // gateways, the best first
-	at      int           // of ways, the one that is used
-	moved   chan struct{} // closed when ways change
-	tried   bool          // it was dialled once, with or without success
-	up      bool
-	rules   []string // names of those in force
-	trouble error    // of a laptop that can not be spoken to
+	ways  []key.Public  // gateways, the best first
+	at    int           // of ways, the one that is used
+	moved chan struct{} // closed when ways change
+	tried bool          // it was dialled once, with or without success
+	up    bool
+	rules []string // names of those in force
 }
 
 // wayLocked is the gateway through which the laptop is reached.
@@ -72,25 +72,26 @@ func (w *worker) keepLaptop(ctx context.Context, l *laptop) {
 		}
 		c, err := w.wire.dial(ctx, netip.AddrPortFrom(l.addr, control.LivePort), limit)
 		if err == nil {
-			log.Info("laptop connected")
 			err = w.accompany(ctx, l, c)
-			failures = 0
-		} else {
-			failures++
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		log.Info("laptop does not answer", "err", err)
 		w.mu.Lock()
 		if l.up { // it was there, so the best way is to be tried again
-			l.at = 0
+			l.at, failures = 0, 0
 		} else {
 			l.at++
+			failures++
 		}
 		l.tried, l.up = true, false
 		w.mu.Unlock()
 		w.poke()
+		level := slog.LevelDebug
+		if failures <= 1 {
+			level = slog.LevelInfo
+		}
+		log.Log(ctx, level, "laptop does not answer", "err", err)
 		wait := redialAfter
 		if failures > len(firstTimes) {
 			wait = time.Second
@@ -132,12 +133,13 @@ func (w *worker) listen(l *laptop, c net.Conn) error {
 		}
 		err := versionError(line.Podnet)
 		w.mu.Lock()
-		l.tried, l.up, l.trouble = true, err == nil, err
+		l.tried, l.up = true, err == nil
 		w.mu.Unlock()
 		w.poke()
 		if err != nil {
 			return err
 		}
+		w.log.Info("laptop connected", "addr", l.addr)
 	}
 }
 

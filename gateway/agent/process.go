@@ -115,6 +115,9 @@ func supervise(ctx context.Context, o Options, args []string, log *slog.Logger) 
 			return exitFailed
 		}
 		removed := redirect.Remove(id)
+		if ctx.Err() != nil && removed == nil {
+			return exitDone
+		}
 		log.Error("worker died", "err", err, "undone", removed == nil)
 		now := time.Now()
 		deaths = append(deaths, now)

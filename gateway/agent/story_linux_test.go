@@ -123,9 +123,11 @@ func TestKilledWorkerIsReplaced(t *testing.T) {
 		if err := agent.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
+		began := time.Now()
 		if status := agent.ends(2*time.Second + late); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
+		t.Logf("ended %v after SIGTERM", time.Since(began).Round(time.Millisecond))
 		if rules := ruleset(t); strings.Contains(rules, "podnet") {
 			t.Errorf("left behind: %s", rules)
 		}
@@ -186,6 +188,30 @@ func TestLaptopMoves(t *testing.T) {
 			t.Fatal(err)
 		}
 		until(t, 5*time.Second+late, "the app", func() bool { return get("alice") == "app" })
+	})
+}
+
+// TestNobodyListens: a port that the pod does not serve is refused, steered or
+// not, and its rule is in nobody's way. The agent has to see that though its
+// memory is hidden.
+func TestNobodyListens(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		var g *fakeGateway
+		g = newGateway(t, func() []control.Gateway { return []control.Gateway{g.entry()} })
+		laptop := newLaptop(t, "laptop", g)
+		other := laptop.rule("alice-dns")
+		other.Protocol = steer.UDP
+		agent := start(t, group, g)
+		g.admit(agent.hello.PublicKey, true, laptop.rule("alice-web"), other)
+		until(t, 3*time.Second+late, "the other rule is in force", func() bool {
+			rules, _, _ := laptop.told()
+			return slices.Equal(rules, []string{"alice-dns"})
+		})
+		if got := get("alice"); !strings.Contains(got, "refused") {
+			t.Errorf("got %s", got)
+		}
+		newApp(t)
+		until(t, 3*time.Second+late, "the laptop answers", func() bool { return get("alice") == "laptop" })
 	})
 }
 

@@ -128,10 +128,9 @@ func (w *worker) steer(ctx context.Context) error {
 	tick := time.NewTicker(redirect.RefreshEvery)
 	defer tick.Stop()
 	for {
-		why, err := w.step(ctx, time.Now())
-		if err != nil || why != "" {
+		if why := w.step(ctx, time.Now()); why != "" {
 			w.log.Info("agent ends", "why", why)
-			return err
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -148,7 +147,7 @@ func (w *worker) poke() { wake(w.poked) }
 
 // step makes everything as the gateways wish it. It says why the agent is to end
 // on purpose; "": it is not.
-func (w *worker) step(ctx context.Context, now time.Time) (why string, err error) {
+func (w *worker) step(ctx context.Context, now time.Time) (why string) {
 	w.mu.Lock()
 	wish := merge(w.viewsLocked())
 	if !w.aloneLocked() {
@@ -159,24 +158,24 @@ func (w *worker) step(ctx context.Context, now time.Time) (why string, err error
 	w.mu.Unlock()
 	switch {
 	case wish.end:
-		return "no rule is left", nil
+		return "no rule is left"
 	case !w.lonely.IsZero() && now.Sub(w.lonely) >= loneliness:
-		return "no gateway answers", nil
+		return "no gateway answers"
 	}
 	if wish.gateways != nil {
 		w.known = wish.gateways
 	}
 	w.seen.follow(wish.rules)
-	if err := w.follow(ctx, wish); err != nil {
-		return "", err
-	}
 	trouble := wish.refused
+	if err := w.follow(ctx, wish); err != nil {
+		trouble = append(trouble, err)
+	}
 	inForce, err := w.enforce(wish)
 	if err != nil {
 		trouble = append(trouble, err)
 	}
-	w.settle(wish, inForce, trouble)
-	return "", nil
+	w.settle(wish, inForce, trouble, now)
+	return ""
 }
 
 func (w *worker) viewsLocked() []view {
@@ -240,13 +239,11 @@ func (w *worker) follow(ctx context.Context, wish wish) error {
 			delete(w.laptops, addr)
 		}
 	}
-	if err := w.wire.set(w.known, ways); err != nil {
-		return err
-	}
+	err := w.wire.set(w.known, ways)
 	for _, f := range begin {
 		w.wg.Go(f)
 	}
-	return nil
+	return err
 }
 
 // enforce redirects the ports of the rules whose laptop is there, and returns the
@@ -312,8 +309,8 @@ func (w *worker) put(rules []control.Rule) error {
 }
 
 // settle tells gateways and laptops what is in force. A gateway hears of its rule
-// set when each laptop that is there has been tried.
-func (w *worker) settle(wish wish, inForce map[string]bool, trouble []error) {
+// set when each laptop of it has been tried, or had its time.
+func (w *worker) settle(wish wish, inForce map[string]bool, trouble []error, now time.Time) {
 	names := map[netip.Addr][]string{}
 	for _, r := range wish.rules {
 		if inForce[r.Name] {
@@ -332,7 +329,7 @@ func (w *worker) settle(wish wish, inForce map[string]bool, trouble []error) {
 	}
 	for _, g := range w.gateways {
 		generation := g.inForce
-		if g.beats && g.set != nil && w.triedLocked(g) {
+		if g.beats && g.set != nil && (w.triedLocked(g.set) || now.Sub(g.setAt) > control.Silence) {
 			generation = g.set.Generation
 		}
 		if generation != g.inForce || text != g.trouble {
@@ -342,13 +339,11 @@ func (w *worker) settle(wish wish, inForce map[string]bool, trouble []error) {
 	}
 }
 
-func (w *worker) triedLocked(g *gateway) bool {
-	for addr := range g.since {
-		if l := w.laptops[addr]; l == nil || !l.tried {
-			return false
-		}
-	}
-	return true
+func (w *worker) triedLocked(set *control.Set) bool {
+	return !slices.ContainsFunc(set.Rules, func(r control.Rule) bool {
+		l := w.laptops[r.Laptop]
+		return l != nil && !l.tried
+	})
 }
 
 // describe makes a line of what is wrong.
