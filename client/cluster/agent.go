@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,16 +19,28 @@ import (
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/localapi"
-	"podnet.dev/internal/version"
 )
 
-// AgentImage is the image of the agent: what PODNET_AGENT_IMAGE says in the
-// environment env, else this version's.
-func AgentImage(env []string) string {
+// AgentImage is what to start in pods, and how to pull it: what the
+// administrator wrote into the ConfigMap podnet-agent beside the gateway, which
+// the gateway itself may not write. PODNET_AGENT_IMAGE in the environment env
+// goes before it, for who tries out an agent of their own.
+func (c *Client) AgentImage(ctx context.Context, namespace string, env []string) (image, pullPolicy string, err error) {
 	if image := lookup(env, "PODNET_AGENT_IMAGE"); image != "" {
-		return image
+		return image, "", nil
 	}
-	return "podnet.dev/agent:" + version.Version
+	var m corev1.ConfigMap
+	err = c.get(ctx, "/api/v1/namespaces/"+namespace+"/configmaps/podnet-agent", &m)
+	switch {
+	case apierrors.IsNotFound(err), err == nil && m.Data["image"] == "":
+		return "", "", c.outdated()
+	case apierrors.IsForbidden(err):
+		return "", "", &ForbiddenError{User: c.User, Err: err, Ask: c.askConnect(namespace),
+			Permission: Permission{Verb: "get", Resource: "configmaps", Namespace: namespace, Name: "podnet-agent"}}
+	case err != nil:
+		return "", "", c.explain("read which agent to start from", err)
+	}
+	return m.Data["image"], m.Data["pullPolicy"], nil
 }
 
 // AgentSpec is how to start an agent.
@@ -99,8 +112,7 @@ func (c *Client) InjectAgent(ctx context.Context, pod Pod, a AgentSpec, dryRun b
 		return "", err
 	}
 	if len(gatewayKeys(a.args())) == 0 {
-		return "", &localapi.Error{Code: localapi.CodeNotInstalled, Message: "the gateway does not say at which addresses pods reach it",
-			Hint: "an administrator brings it up to date with podnet install"}
+		return "", c.outdated() // a gateway that does not say where pods reach it
 	}
 	e, err := agentContainer(pod, a)
 	if err != nil {
@@ -203,7 +215,7 @@ func (c *Client) refusedAgent(ctx context.Context, pod Pod, err error) error {
 		refused.Advice = "a policy of the cluster forbids it: ask whoever made it for an exception for podnet's agent"
 	case apierrors.IsForbidden(err):
 		refused.Advice = "ask an administrator for: " + c.askSteer(pod.Namespace)
-		if c.missing(ctx, []Permission{{Verb: "patch", Resource: "pods", Subresource: "ephemeralcontainers", Namespace: pod.Namespace}}) == nil {
+		if c.missing(ctx, []Permission{{Verb: "patch", Resource: "pods", Subresource: "ephemeralcontainers", Namespace: pod.Namespace, Name: pod.Name}}) == nil {
 			refused.Advice = "ask an administrator which policy forbids it"
 		}
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsMethodNotSupported(err):
@@ -218,11 +230,21 @@ func (c *Client) refusedAgent(ctx context.Context, pod Pod, err error) error {
 // policy engines that list each of their rules.
 const maxRefusal = 4096
 
-// verbatim is all that the server said, on one line.
+// verbatim is all that the server said, on one line and without what would
+// steer a terminal.
 func verbatim(err error) string {
-	s := strings.Join(strings.Fields(err.Error()), " ")
+	s := strings.Join(strings.Fields(printable(err.Error())), " ")
 	if len(s) > maxRefusal {
 		s = strings.ToValidUTF8(s[:maxRefusal], "") + "..."
 	}
 	return s
+}
+
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || unicode.IsSpace(r) {
+			return r
+		}
+		return -1
+	}, s)
 }

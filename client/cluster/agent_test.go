@@ -157,12 +157,24 @@ func TestFreeGroup(t *testing.T) {
 }
 
 func TestAgentImage(t *testing.T) {
-	if got := AgentImage([]string{"PATH=x"}); !strings.HasPrefix(got, "podnet.dev/agent:") {
-		t.Errorf("image %s", got)
+	f := newFakeAPI(t)
+	c := f.client()
+	_, _, err := c.AgentImage(t.Context(), "podnet-system", nil)
+	explained(t, err, localapi.CodeNotInstalled, "podnet install")
+	const at = "GET /api/v1/namespaces/podnet-system/configmaps/podnet-agent"
+	f.on[at] = func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, 200, corev1.ConfigMap{Data: map[string]string{"image": "example.org/agent:1", "pullPolicy": "Never"}})
 	}
-	if got := AgentImage([]string{"PODNET_AGENT_IMAGE=here:5000/agent@sha256:00"}); got != "here:5000/agent@sha256:00" {
-		t.Errorf("image %s", got)
+	if image, policy, err := c.AgentImage(t.Context(), "podnet-system", []string{"PATH=x"}); image != "example.org/agent:1" || policy != "Never" || err != nil {
+		t.Errorf("image %q, %q, %v", image, policy, err)
 	}
+	mine := []string{"PODNET_AGENT_IMAGE=here:5000/agent@sha256:00"}
+	if image, policy, err := c.AgentImage(t.Context(), "podnet-system", mine); image != "here:5000/agent@sha256:00" || policy != "" || err != nil {
+		t.Errorf("image %q, %q, %v", image, policy, err)
+	}
+	f.on[at] = func(w http.ResponseWriter, _ *http.Request) { refuse(w, 403, metav1.StatusReasonForbidden, "no") }
+	_, _, err = c.AgentImage(t.Context(), "podnet-system", nil)
+	explained(t, err, localapi.CodeForbidden, "get configmaps in namespace podnet-system", "--role=podnet-connect --user=alice")
 }
 
 // agentPod serves a pod whose agent a test moves on, and the agent's log.
@@ -214,7 +226,7 @@ func saysAndRuns(lines ...any) http.HandlerFunc {
 
 func TestAgentHello(t *testing.T) {
 	want := control.Hello{Podnet: control.Version, Version: "1", PodUID: "uid-web-1", PublicKey: key.Public{1}}
-	failed := control.Hello{Podnet: control.Version, PodUID: "uid-web-1", Error: "the kernel has no nftables", Hint: "modprobe nf_tables on the node"}
+	failed := control.Hello{Podnet: control.Version, PodUID: "uid-web-1", Error: "the kernel has \x1b[1mno nftables", Hint: "modprobe nf_tables on the node"}
 	refuseOnce := func(then http.HandlerFunc) http.HandlerFunc {
 		n := 0
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -237,12 +249,12 @@ func TestAgentHello(t *testing.T) {
 		"log is late":         {[]corev1.ContainerState{running}, refuseOnce(saysAndRuns(want)), "", nil},
 		"runtime talks":       {[]corev1.ContainerState{running}, saysAndRuns("a warning", `{"level":"INFO","msg":"x"}`, "", want, "later"), "", nil},
 		"ended after it":      {[]corev1.ContainerState{ended}, says(want), "", nil},
-		"cannot":              {[]corev1.ContainerState{ended}, says(failed), localapi.CodeDeploy, []string{"the kernel has no nftables", "modprobe nf_tables"}},
+		"cannot":              {[]corev1.ContainerState{ended}, says(failed), localapi.CodeDeploy, []string{"the kernel has [1mno nftables", "modprobe nf_tables"}},
 		"crashed":             {[]corev1.ContainerState{ended}, says("panic: oh"), localapi.CodeDeploy, []string{"exit status 1", "panic: oh", "logs web-1 -c podnet-agent-aaaaa"}},
 		"crashed in silence":  {[]corev1.ContainerState{ended}, says(), localapi.CodeDeploy, []string{"exit status 1"}},
 		"another version":     {[]corev1.ContainerState{running}, saysAndRuns(control.Hello{Podnet: "agent/v9", PublicKey: key.Public{1}}), localapi.CodeDeploy, []string{"agent/v9", "same version"}},
 		"no key":              {[]corev1.ContainerState{running}, saysAndRuns(control.Hello{Podnet: control.Version}), localapi.CodeDeploy, []string{"no key"}},
-		"no image":            {[]corev1.ContainerState{creating, waiting("ImagePullBackOff", `Back-off pulling image "podnet.dev/agent:1": ErrImagePull: not found`)}, nil, localapi.CodeDeploy, []string{"ImagePullBackOff: not found", "podnet.dev/agent:1", "PODNET_AGENT_IMAGE"}},
+		"no image":            {[]corev1.ContainerState{creating, waiting("ImagePullBackOff", `Back-off pulling image "podnet.dev/agent:1": ErrImagePull: not found`)}, nil, localapi.CodeDeploy, []string{"ImagePullBackOff: not found", "podnet.dev/agent:1", "podnet install --agent-image"}},
 		"no image on purpose": {[]corev1.ContainerState{waiting("ErrImageNeverPull", "")}, nil, localapi.CodeDeploy, []string{"ErrImageNeverPull"}},
 		"no container":        {[]corev1.ContainerState{waiting("CreateContainerError", "no space left")}, nil, localapi.CodeDeploy, []string{"no space left", "describe pod web-1"}},
 		"may not read":        {[]corev1.ContainerState{running}, func(w http.ResponseWriter, _ *http.Request) { refuse(w, 403, metav1.StatusReasonForbidden, "no") }, localapi.CodeForbidden, []string{"get pods/log in namespace shop", "--clusterrole=podnet-steer"}},

@@ -102,7 +102,7 @@ func hopeless(why string) bool {
 
 func adviceFor(pod Pod, a AgentContainer) string {
 	if strings.Contains(a.Why, "Image") || strings.Contains(a.Why, "Registry") {
-		return "can the cluster's nodes pull " + a.Image + "? PODNET_AGENT_IMAGE names another image"
+		return "can the cluster's nodes pull " + a.Image + "? An administrator names another image by podnet install --agent-image"
 	}
 	return "kubectl -n " + pod.Namespace + " describe pod " + pod.Name
 }
@@ -162,7 +162,7 @@ func findHello(log io.Reader) (control.Hello, error) {
 		if json.Unmarshal(lines.Bytes(), &h) == nil && h.Podnet != "" {
 			return h, nil
 		}
-		if text := oneLine(lines.Text()); text != "" {
+		if text := oneLine(printable(lines.Text())); text != "" {
 			said = text
 		}
 	}
@@ -179,11 +179,11 @@ func checkHello(pod Pod, h control.Hello) error {
 		return &AgentError{Pod: pod.Name, Text: fmt.Sprintf("it speaks %q and this podnet %q", oneLine(h.Podnet), control.Version),
 			Advice: "bring podnet and its agent to the same version"}
 	case h.Error != "":
-		advice := oneLine(h.Hint)
+		advice := oneLine(printable(h.Hint))
 		if advice == "" {
 			advice = "kubectl -n " + pod.Namespace + " describe pod " + pod.Name
 		}
-		return &AgentError{Pod: pod.Name, Text: oneLine(h.Error), Advice: advice}
+		return &AgentError{Pod: pod.Name, Text: oneLine(printable(h.Error)), Advice: advice}
 	case h.PodUID != "" && h.PodUID != pod.UID:
 		return ErrGone
 	case h.PublicKey.IsZero():

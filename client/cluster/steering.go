@@ -43,7 +43,7 @@ func (c *Client) CreateSteeringRule(ctx context.Context, rule *v1alpha1.Steering
 	case apierrors.IsNotFound(err):
 		return c.cannotSteer(ctx, r.Namespace)
 	case apierrors.IsForbidden(err):
-		return c.refusedSteering(ctx, r.Namespace, "create", err)
+		return c.refusedSteering(ctx, r.Namespace, r.Spec.Pod, "create", err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return c.admission(err)
 	}
@@ -64,16 +64,22 @@ func (c *Client) cannotSteer(ctx context.Context, namespace string) error {
 				Hint: "kubectl get namespaces lists them", Status: http.StatusNotFound}
 		}
 	}
+	return c.outdated()
+}
+
+// outdated says that the cluster's podnet is of a time before steering.
+func (c *Client) outdated() error {
 	return &localapi.Error{Code: localapi.CodeNotInstalled, Message: "podnet in the cluster " + c.Server + " cannot steer yet",
 		Hint: "an administrator brings it up to date with podnet install"}
 }
 
 // refusedSteering says which of the permissions that a rule takes is missing.
-func (c *Client) refusedSteering(ctx context.Context, namespace, verb string, err error) error {
+// One for a single pod counts where the pod is known.
+func (c *Client) refusedSteering(ctx context.Context, namespace, pod, verb string, err error) error {
 	if p := c.missing(ctx, []Permission{{Verb: verb, Group: "podnet.dev", Resource: "steeringrules", Namespace: namespace}}); p != nil {
 		return &ForbiddenError{User: c.User, Permission: *p, Err: err, Ask: c.askUser(namespace)}
 	}
-	if p := c.missing(ctx, []Permission{{Verb: "patch", Resource: "pods", Subresource: "ephemeralcontainers", Namespace: namespace}}); p != nil {
+	if p := c.missing(ctx, []Permission{{Verb: "patch", Resource: "pods", Subresource: "ephemeralcontainers", Namespace: namespace, Name: pod}}); p != nil {
 		return &ForbiddenError{User: c.User, Permission: *p, Err: err, Ask: c.askSteer(namespace)}
 	}
 	return c.admission(err)
@@ -99,7 +105,7 @@ func (c *Client) patchSteering(ctx context.Context, namespace, name, field strin
 	err := c.patch(ctx, steeringPath(namespace, name), field, value)
 	switch {
 	case apierrors.IsForbidden(err):
-		return c.refusedSteering(ctx, namespace, "patch", err)
+		return c.refusedSteering(ctx, namespace, "", "patch", err)
 	case apierrors.IsInvalid(err):
 		return c.admission(err)
 	}
@@ -111,7 +117,7 @@ func (c *Client) patchSteering(ctx context.Context, namespace, name, field strin
 func (c *Client) DeleteSteeringRule(ctx context.Context, namespace, name string) error {
 	err := ignoreNotFound(c.delete(ctx, steeringPath(namespace, name)))
 	if apierrors.IsForbidden(err) {
-		return c.refusedSteering(ctx, namespace, "delete", err)
+		return c.refusedSteering(ctx, namespace, "", "delete", err)
 	}
 	return c.explain("delete a steering rule at", err)
 }

@@ -132,10 +132,10 @@ func waiting(reason, message string) corev1.ContainerState {
 func TestReadPod(t *testing.T) {
 	group := int64(7)
 	got := readPod(aPod("web-1", dying,
-		withAgent("podnet-agent-aaaaa", ended, "--gateway=K1@10.0.0.1:51820", "--pod-uid=x"),
-		withAgent("debugger", running),
-		withAgent("podnet-agent-bbbbb", waiting("ImagePullBackOff", `Back-off pulling image "podnet.dev/agent:1": ErrImagePull: not there`), "--gateway=K2@10.0.0.1:51820"),
 		withAgent("podnet-agent-ccccc", running, "--gateway=K1@10.0.0.1:51820", "--gateway=K2@10.0.0.2:51820"),
+		withAgent("podnet-agent-bbbbb", waiting("ImagePullBackOff", `Back-off pulling image "podnet.dev/agent:1": ErrImagePull: not there`), "--gateway=K2@10.0.0.1:51820"),
+		withAgent("debugger", running),
+		withAgent("podnet-agent-aaaaa", ended, "--gateway=K1@10.0.0.1:51820", "--pod-uid=x"),
 		func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &group} }))
 	want := Pod{Namespace: "shop", Name: "web-1", UID: "uid-web-1", Ready: true, Terminating: true, Node: "n1",
 		HostIP: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},

@@ -111,6 +111,8 @@ func readPod(p *corev1.Pod) Pod {
 			out.Agents = append(out.Agents, readAgent(c, p.Status.EphemeralContainerStatuses))
 		}
 	}
+	// A strategic merge patch, which everybody writes, puts its own in front.
+	slices.Reverse(out.Agents)
 	return out
 }
 
