@@ -98,6 +98,7 @@ func TestResetIsPassedOn(t *testing.T) {
 			_ = c.(*net.TCPConn).SetLinger(0)
 			return
 		}
+		_, _ = c.Write(buf)
 		_, err := c.Read(buf)
 		closed <- err
 	})
@@ -110,6 +111,9 @@ func TestResetIsPassedOn(t *testing.T) {
 	}
 	c = w.mustDial(20000)
 	_, _ = c.Write([]byte("x"))
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 	c.(interface{ Reset() }).Reset()
 	if err := <-closed; !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the agent reset, the program reads %v", err)

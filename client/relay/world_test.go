@@ -2,11 +2,13 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,7 +49,7 @@ func newWorld(t *testing.T, rules ...Rule) *world {
 			t.Fatal(err)
 		}
 	}
-	r.SetRules(rules)
+	r.SetRules([]Rule{rule("first", 30000, closedPort(t))})
 	r.SetAddr(relay6)
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
@@ -63,7 +65,13 @@ func newWorld(t *testing.T, rules ...Rule) *world {
 		agent.Close()
 		done.Wait()
 	})
-	return &world{t, r, agent}
+	w := &world{t, r, agent}
+	until(t, "the relay runs", func() bool {
+		_, err := w.dial(30000)
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	r.SetRules(rules)
+	return w
 }
 
 // wire carries packets from one device to the other.
@@ -164,7 +172,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// agentLine is an agent that has said its first line.
+// greet is an agent that has said its first line.
 func (w *world) greet() (net.Conn, *control.Reader) {
 	w.t.Helper()
 	c := w.mustDial(control.LivePort)
