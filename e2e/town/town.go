@@ -60,20 +60,31 @@ type Town struct {
 	mu       sync.Mutex
 	gateways map[string]*gateway // by pod
 	peers    map[string]*v1alpha1.Peer
-	last     netip.Addr // the tunnel address given last
-	trouble  Trouble
-	refused  int // calls, as Forbidden
+	pods     map[string]*pod
+	rules    map[string]*v1alpha1.SteeringRule
+	// podsChanged is closed, and another one made, when a pod or its agent has
+	// changed.
+	podsChanged chan struct{}
+	agents      sync.WaitGroup
+	last        netip.Addr // the tunnel address given last
+	trouble     Trouble
+	refused     int // calls, as Forbidden
 }
 
 // New makes a town with a gateway in each of the pods. It is gone when the test
 // is over.
 func New(t testing.TB, log *slog.Logger, pods ...string) *Town {
 	t.Helper()
-	w := &Town{t: t, log: log, gateways: map[string]*gateway{}, peers: map[string]*v1alpha1.Peer{}, last: NameServer}
+	w := &Town{t: t, log: log, gateways: map[string]*gateway{}, peers: map[string]*v1alpha1.Peer{}, last: NameServer,
+		pods: map[string]*pod{}, rules: map[string]*v1alpha1.SteeringRule{}, podsChanged: make(chan struct{})}
 	for _, pod := range pods {
 		w.Start(pod)
 	}
 	t.Cleanup(func() {
+		for _, p := range w.pods {
+			w.killAgent(p)
+		}
+		w.agents.Wait()
 		for pod := range w.gateways {
 			w.Kill(pod)
 		}
@@ -84,6 +95,7 @@ func New(t testing.TB, log *slog.Logger, pods ...string) *Town {
 // gateway is one process: it is killed as a whole.
 type gateway struct {
 	private key.Private
+	stack   *netstack.Stack
 	bind    *transport.Bind
 	tunnel  *tunnel.Tunnel
 	streams net.Listener
@@ -106,6 +118,7 @@ func (w *Town) Start(pod string) {
 	w.must(err)
 	stack, err := netstack.New(netstack.Config{MTU: 16384, Log: w.log})
 	w.must(err)
+	g.stack = stack
 	for _, a := range []netip.Addr{NameServer, Service} {
 		w.must(stack.AddAddress(a))
 	}
@@ -212,10 +225,16 @@ func (w *Town) admitLocked() error {
 				return err
 			}
 			own := netip.MustParseAddr(p.Status.Address4)
-			peers = append(peers, tunnel.Peer{PublicKey: public, AllowedIPs: []netip.Prefix{netip.PrefixFrom(own, own.BitLen())}})
+			relay := public.RelayAddress6()
+			peers = append(peers, tunnel.Peer{PublicKey: public, AllowedIPs: []netip.Prefix{netip.PrefixFrom(own, own.BitLen()), netip.PrefixFrom(relay, relay.BitLen())}})
 			keys = append(keys, k)
 			w.enterLocked(p, pod, g)
 		}
+		agents, ties := w.agentsLocked()
+		for _, k := range agents {
+			peers = append(peers, tunnel.Peer{PublicKey: k, AllowedIPs: []netip.Prefix{netip.PrefixFrom(k.Address6(), 128)}})
+		}
+		letPass(g.stack, ties)
 		if w.trouble.Deaf || w.trouble.Cut {
 			peers = nil
 		}
@@ -230,11 +249,15 @@ func (w *Town) admitLocked() error {
 	return nil
 }
 
+func (g *gateway) endpoint() netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), g.tunnel.ListenPort())
+}
+
 // enterLocked writes a gateway, and how it stands with it, into a Peer. mu is
 // held.
 func (w *Town) enterLocked(p *v1alpha1.Peer, pod string, g *gateway) {
-	endpoint := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), g.tunnel.ListenPort())
-	entry := v1alpha1.Gateway{Pod: pod, PublicKey: g.private.Public().String(), Endpoints: []string{endpoint.String()}, StreamPort: 51821}
+	at := []string{g.endpoint().String()}
+	entry := v1alpha1.Gateway{Pod: pod, PublicKey: g.private.Public().String(), Endpoints: at, ClusterEndpoints: at, StreamPort: 51821}
 	others := slices.DeleteFunc(slices.Clone(p.Status.Gateways), func(o v1alpha1.Gateway) bool { return o.Pod == pod })
 	p.Status.Gateways = append(others, entry)
 	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAdmitted}
