@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/backlog"
 )
 
 const (
@@ -31,6 +32,7 @@ type mirror struct {
 	ctx    context.Context // its cause is why no copies are taken any more
 	cancel context.CancelCauseFunc
 	wake   chan struct{} // the queue or closed has changed
+	budget *backlog.Budget
 
 	mu     sync.Mutex
 	queue  []piece
@@ -76,7 +78,7 @@ func (c *conn) openMirrors(ex *exchange, rules []*steer.Rule, head []byte) {
 }
 
 func (c *conn) newMirror(r *steer.Rule) *mirror {
-	m := &mirror{conn: c, rule: r, wake: make(chan struct{}, 1)}
+	m := &mirror{conn: c, rule: r, wake: make(chan struct{}, 1), budget: backlog.Of(c.out)}
 	// It outlives the connection, if only for a moment.
 	m.ctx, m.cancel = context.WithCancelCause(context.WithoutCancel(c.ctx))
 	if c.mirrors == nil {
@@ -120,16 +122,15 @@ func (c *conn) finishMirrors(ctx context.Context) {
 func (m *mirror) put(p piece) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.size+len(p.b)+pieceCost > maxMirrored {
-		m.cancel(errSlowMirror)
+	cost := len(p.b) + pieceCost
+	if m.ctx.Err() == nil && m.size+cost <= maxMirrored && m.budget.Take(cost) {
+		m.size += cost
+		m.queue = append(m.queue, p)
+		m.changed()
+		return nil
 	}
-	if m.ctx.Err() != nil {
-		return context.Cause(m.ctx)
-	}
-	m.size += len(p.b) + pieceCost
-	m.queue = append(m.queue, p)
-	m.changed()
-	return nil
+	m.cancel(errSlowMirror)
+	return context.Cause(m.ctx)
 }
 
 func (m *mirror) close() {
@@ -153,7 +154,7 @@ func (m *mirror) next() (piece, bool) {
 		if len(m.queue) > 0 && m.ctx.Err() == nil {
 			p := m.queue[0]
 			m.queue = m.queue[1:]
-			m.size -= len(p.b) + pieceCost
+			m.dropLocked(len(p.b) + pieceCost)
 			m.mu.Unlock()
 			return p, true
 		}
@@ -188,7 +189,14 @@ func (m *mirror) run() {
 		}
 	}
 	m.queue = nil
+	m.dropLocked(m.size)
 	m.cancel(nil)
+}
+
+// dropLocked notes that so much less waits.
+func (m *mirror) dropLocked(cost int) {
+	m.size -= cost
+	m.budget.Give(cost)
 }
 
 // send sends a piece. Copies do not overtake each other, and each waits for the

@@ -279,6 +279,7 @@ func (c *conn) freedLocked(n int) {
 func (c *conn) releaseLocked(weight int) {
 	if c.role == mirror {
 		c.held -= weight
+		c.s.copies.Give(weight)
 	}
 }
 

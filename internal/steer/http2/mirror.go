@@ -57,17 +57,18 @@ func (st *stream) copyPartLocked(fields []hpack.HeaderField, data []byte, end bo
 		return
 	}
 	added := part{fields: fields, data: data}
-	st.c.held += added.weight()
+	weight := added.weight()
+	if st.c.held+weight > maxMirror || !st.c.s.copies.Take(weight) {
+		st.c.s.mirrorLostLocked(st.c, errMirrorFull)
+		return
+	}
+	st.c.held += weight
 	if fields != nil {
 		st.out.addFields(fields, end)
 	} else {
 		st.out.addData(data, end)
 	}
 	st.x.seen.In += int64(len(data))
-	if st.c.held > maxMirror {
-		st.c.s.mirrorLostLocked(st.c, errMirrorFull)
-		return
-	}
 	st.listLocked()
 }
 

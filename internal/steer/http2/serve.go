@@ -30,6 +30,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/backlog"
 )
 
 // Names of fields as HTTP/2 has them.
@@ -45,6 +46,8 @@ type session struct {
 	see   steer.Observer
 	ctx   context.Context // over when the session is
 	wg    sync.WaitGroup  // of all but the client's goroutine
+
+	copies *backlog.Budget // of what waits on mirrors
 
 	mu      sync.Mutex
 	client  *conn
@@ -96,7 +99,7 @@ func Serve(ctx context.Context, client net.Conn, first []byte, rules steer.Rules
 
 func newSession(ctx context.Context, rules steer.Rules, out steer.Outlet, see steer.Observer) *session {
 	s := &session{
-		rules: rules, out: out, see: see, ctx: ctx,
+		rules: rules, out: out, see: see, ctx: ctx, copies: backlog.Of(out),
 		laptops: make(map[string]*conn), mirrors: make(map[string]*conn),
 		dialed:      make(map[*conn]bool),
 		lastAllowed: windowMax,
