@@ -99,7 +99,7 @@ func (t *tee) add(b []byte) {
 	if t.ctx.Err() != nil {
 		return
 	}
-	if t.size+len(b) > maxCopied || !t.conn.s.waiting.take(len(b)) {
+	if t.size+len(b) > maxCopied || !t.conn.s.waiting.Take(len(b)) {
 		t.cancel(errSlowCopy)
 		return
 	}
@@ -143,7 +143,7 @@ func (t *tee) next() ([]byte, error) {
 
 func (t *tee) shrinkLocked(n int) {
 	t.size -= n
-	t.conn.s.waiting.give(n)
+	t.conn.s.waiting.Give(n)
 }
 
 func (t *tee) run() {

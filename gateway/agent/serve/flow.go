@@ -156,13 +156,13 @@ func (l *leg) fromApp() {
 // put gives a datagram to the laptop when it can take it.
 func (l *leg) put(b []byte) {
 	s := l.flow.port.s
-	if !s.waiting.take(len(b)) {
+	if !s.waiting.Take(len(b)) {
 		return
 	}
 	select {
 	case l.in <- slices.Clone(b):
 	default:
-		s.waiting.give(len(b))
+		s.waiting.Give(len(b))
 	}
 }
 
@@ -176,7 +176,7 @@ func (l *leg) toLaptop() {
 	for left := true; left; { // nobody puts any more
 		select {
 		case b := <-l.in:
-			f.port.s.waiting.give(len(b))
+			f.port.s.waiting.Give(len(b))
 			if l.rule.Mode == steer.Steal && l.rule.ToApp && !f.closed {
 				f.toAppLocked(b, true)
 			}
@@ -202,10 +202,10 @@ func (l *leg) converse() error {
 	if l.rule.Mode == steer.Steal {
 		room = maxDatagram
 	}
-	if !s.waiting.take(room) {
+	if !s.waiting.Take(room) {
 		return fmt.Errorf("answers of the laptop of %s: too much waits already", l.rule.Owner)
 	}
-	defer s.waiting.give(room)
+	defer s.waiting.Give(room)
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -225,7 +225,7 @@ func (l *leg) converse() error {
 	for {
 		select {
 		case b := <-l.in:
-			s.waiting.give(len(b))
+			s.waiting.Give(len(b))
 			if _, err := conn.Write(b); err != nil {
 				l.cancel(err)
 			}

@@ -1,9 +1,6 @@
 package serve
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
 // limits counts what each rule has with its laptop. The zero limits are ready.
 type limits struct {
@@ -32,16 +29,3 @@ func (l *limits) give(rule string) {
 		delete(l.open, rule)
 	}
 }
-
-// budget is a number of bytes that all who share it may keep.
-type budget struct{ left atomic.Int64 }
-
-func (b *budget) take(n int) bool {
-	if b.left.Add(-int64(n)) >= 0 {
-		return true
-	}
-	b.give(n)
-	return false
-}
-
-func (b *budget) give(n int) { b.left.Add(int64(n)) }

@@ -24,6 +24,7 @@ import (
 
 	"podnet.dev/gateway/agent/redirect"
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/backlog"
 )
 
 // What may be open and may wait, over all ports.
@@ -73,7 +74,7 @@ type Server struct {
 
 	conns   atomic.Int64 // TCP connections, decided and not
 	laptops limits
-	waiting budget
+	waiting *backlog.Budget // of copies and datagrams
 
 	mu      sync.Mutex
 	closed  bool
@@ -90,9 +91,11 @@ type port struct {
 
 // New returns a Server that listens nowhere yet.
 func New(c Config) *Server {
-	s := &Server{Config: c, ports: map[PortKey]*port{}, retired: map[*port]*time.Timer{}}
+	s := &Server{
+		Config: c, waiting: backlog.NewBudget(MaxWaiting),
+		ports: map[PortKey]*port{}, retired: map[*port]*time.Timer{},
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.waiting.left.Store(MaxWaiting)
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/backlog"
 	"podnet.dev/internal/steer/http1"
 	"podnet.dev/internal/steer/http2"
 )
@@ -54,7 +55,7 @@ func (s *Server) accept(l net.Listener, k PortKey) {
 	}
 }
 
-// conn is a redirected connection. It is the steer.Outlet of its own.
+// conn is a redirected connection. It is the backlog.Outlet of its own.
 type conn struct {
 	s      *Server
 	key    PortKey
@@ -161,6 +162,9 @@ func (c *conn) Laptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
 	}
 	return conn, err
 }
+
+// Copies is what waits on mirrors of all connections.
+func (c *conn) Copies() *backlog.Budget { return c.s.waiting }
 
 func (c *conn) dialApp(ctx context.Context) (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: knockTime}

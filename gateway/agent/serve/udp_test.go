@@ -152,9 +152,7 @@ func TestDeadLaptopOfDatagrams(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	p.until("failed", func(s steer.Seen) bool { return s.Rule != nil && errors.Is(s.Err, errNoLaptop) })
-	if !eventually(func() bool { return p.waiting.left.Load() == MaxWaiting }) {
-		t.Errorf("%d bytes are still counted", MaxWaiting-p.waiting.left.Load())
-	}
+	p.wantNothingWaits()
 }
 
 // The client that was silent longest makes room, at the port and at the laptop.
