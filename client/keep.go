@@ -386,6 +386,9 @@ func (k *keeper) answered(r renewal, err error) error {
 	}
 	k.renewed, k.failing = r.begun, time.Time{}
 	k.leaseHeld(time.Now())
+	if k.steering != nil {
+		k.steering.Renew()
+	}
 	k.clear("lease", "the lease is renewed again")
 	k.renew.Reset(jitter(k.leaseTime() / 3))
 	if r.expired { // no path, no handshake and no flow is good any more

@@ -56,6 +56,8 @@ type link struct {
 	tunnel *tunnel.Tunnel
 	// dial opens a stream to a port of a gateway's pod.
 	dial func(ctx context.Context, pod string, port uint16) (net.Conn, error)
+	// rekeyed hears of the device's key when it becomes another one.
+	rekeyed func(key.Public)
 
 	// peers is held while the device's peers are changed.
 	peers sync.Mutex
@@ -308,6 +310,7 @@ func (l *link) setLocked(m *member, r *remote) error {
 		if err := l.tunnel.SetPrivateKey(m.private); err != nil {
 			return err
 		}
+		l.rekeyed(r.self)
 	}
 	return l.tunnel.SetPeers([]tunnel.Peer{r.peer(m)})
 }

@@ -19,6 +19,7 @@ import (
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/netwatch"
+	"podnet.dev/client/steering"
 	"podnet.dev/dnsproxy"
 	"podnet.dev/internal/httpjson"
 )
@@ -95,6 +96,7 @@ type Session struct {
 	renewed  time.Duration // on the clock of uptime
 	host     helper.Session
 	link     *link
+	steering *steering.Manager // nil: the cluster cannot
 	resolver *resolver
 	jobs     *jobs
 	// hosted is the network that the host was set up for, mtu the interface's.

@@ -28,15 +28,21 @@ func (s *Session) handshake(ctx context.Context) (string, error) {
 		return "", err
 	}
 	only := map[string]transport.Kind{PathUDP: transport.UDP, PathAPIServer: transport.APIServer}[s.Request.Path]
+	relay, dev, err := s.relay(dev)
+	if err != nil {
+		return "", err
+	}
 	l, err := newLink(dev, s.member.private, only, s.Log)
 	if err != nil {
 		return "", err
 	}
+	l.rekeyed = relay.answerTo
 	l.dial = func(ctx context.Context, pod string, port uint16) (net.Conn, error) {
 		return s.cluster.DialPod(ctx, s.Request.GatewayNamespace, pod, port)
 	}
 	s.undo.add("the tunnel", func(context.Context) error { return l.Close() })
 	s.link = l
+	s.steer(relay.Relay)
 	s.mu.Lock()
 	s.live, s.outlook.only = l, only
 	s.status.Tunnel.Interface, s.status.Tunnel.MTU = l.name, s.mtu
@@ -88,6 +94,7 @@ func pods(all []v1alpha1.Gateway) []string {
 // learn takes over what a Peer's status says.
 func (s *Session) learn(p *v1alpha1.Peer) {
 	s.member.granted = p
+	s.steerFor()
 	s.mu.Lock()
 	s.outlook.stun = p.Status.Network != nil && len(p.Status.Network.STUN) > 0
 	s.mu.Unlock()

@@ -127,7 +127,7 @@ const (
 	exitTimeout      = 5
 	exitUnreachable  = 6
 	exitDaemon       = 7
-	exitConflict     = 8
+	exitConflict     = 8 // also: somebody else's rule is in the way
 	exitDNS          = 9
 	exitDeploy       = 10
 	exitInterrupted  = 130
@@ -172,6 +172,7 @@ func usage(format string, args ...any) error {
 const long = `podnet puts this machine on the pod network of a Kubernetes cluster.
 
   podnet connect -n shop      then: curl http://web.shop
+  podnet steer deploy/web 8080:3000 --header 'x-user: alice'
   podnet status
   podnet disconnect
   podnet doctor               if any of it does not work
@@ -200,7 +201,7 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newStatus(env), newDisconnect(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newStatus(env), newDisconnect(env), newSteer(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments
@@ -228,7 +229,7 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := variable(f.Name)
 		value, ok := values[name]
-		if !ok || f.Changed || f.Name == "help" || err != nil {
+		if !ok || f.Changed || f.Name == "help" || f.Annotations[noVariable] != nil || err != nil {
 			return
 		}
 		if e := flags.Set(f.Name, value); e != nil {
@@ -237,6 +238,10 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	})
 	return err
 }
+
+// noVariable annotates the flags that are words of one command line: the --path
+// of steer is not that of connect.
+const noVariable = "podnet/no-variable"
 
 // variable is the environment variable of a flag.
 func variable(flag string) string {

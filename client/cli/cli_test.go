@@ -69,6 +69,7 @@ type fakeSession struct {
 	events func(localapi.Event)
 	fail   error
 	never  bool
+	*fakeSteering
 }
 
 func (f *fakeSession) Run(ctx context.Context) error {
@@ -104,12 +105,30 @@ type machine struct {
 	cleaned int
 	last    localapi.ConnectRequest
 
+	steering fakeSteering
+	// when this is printed, then is called.
+	when     string
+	then     func()
 	findings []localapi.Finding
 	examined localapi.DoctorRequest
 }
 
 func newMachine(t *testing.T) *machine {
 	return &machine{t: t, socket: filepath.Join(t.TempDir(), "run", "d.sock")}
+}
+
+// screenful is what was printed; with the word when it calls then.
+type screenful struct {
+	bytes.Buffer
+	when string
+	then func()
+}
+
+func (s *screenful) Write(p []byte) (int, error) {
+	if s.when != "" && strings.Contains(string(p), s.when) {
+		defer s.then()
+	}
+	return s.Buffer.Write(p)
 }
 
 type result struct {
@@ -124,7 +143,7 @@ func (m *machine) podnet(args ...string) result {
 
 func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 	m.t.Helper()
-	var out, errs bytes.Buffer
+	out, errs := screenful{when: m.when, then: m.then}, bytes.Buffer{}
 	code := Run(ctx, Env{
 		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
 		Kube: newFakeKube(), Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
@@ -142,7 +161,7 @@ func (m *machine) startDaemon(_ context.Context, socket string) error {
 		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler),
 			NewSession: func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 				m.last = req
-				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never}
+				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering}
 			},
 			Doctor: func(_ context.Context, req localapi.DoctorRequest, _ func() localapi.Status, say func(localapi.Finding)) error {
 				m.examined = req

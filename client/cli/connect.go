@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/version"
@@ -74,16 +75,33 @@ address and by name, as far as you may. Returns when all of it was tried once.
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&req.Namespaces, "namespace", "n", nil, "namespace to open, repeatable; the first one's names need no suffix (default: the context's)")
-	f.BoolVarP(&req.AllNamespaces, "all-namespaces", "A", false, "open every namespace")
-	f.StringVar(&req.Path, "path", "auto", "how to reach the gateway: auto, udp or apiserver")
-	f.StringVar(&req.GatewayNamespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
-	f.DurationVar(&lease, "lease", defaultLease(env.Environ), "how long the gateway keeps a laptop that has vanished, 1m to 15m")
+	connectFlags(f, env, &req, &lease)
 	f.DurationVar(&wait, "wait", 0, "how long to wait at most until connected (default without a value: 60s)")
 	f.Lookup("wait").NoOptDefVal = "60s"
 	f.StringVarP(&output, "output", "o", "", "json: print the status as JSON")
 	env.Kube.AddTo(f)
 	return cmd
+}
+
+// connectFlags are those that say what is asked for.
+func connectFlags(f *pflag.FlagSet, env *Env, req *localapi.ConnectRequest, lease *time.Duration) {
+	f.StringSliceVarP(&req.Namespaces, "namespace", "n", nil, "namespace to open, repeatable; the first one's names need no suffix (default: the context's)")
+	f.BoolVarP(&req.AllNamespaces, "all-namespaces", "A", false, "open every namespace")
+	f.StringVar(&req.Path, "path", "auto", "how to reach the gateway: auto, udp or apiserver")
+	f.StringVar(&req.GatewayNamespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
+	f.DurationVar(lease, "lease", defaultLease(env.Environ), "how long the gateway keeps a laptop that has vanished, 1m to 15m")
+}
+
+// connectDefaults is what connect asks for when only the environment speaks.
+func connectDefaults(env *Env) (localapi.ConnectRequest, error) {
+	var req localapi.ConnectRequest
+	var lease time.Duration
+	f := pflag.NewFlagSet("connect", pflag.ContinueOnError)
+	connectFlags(f, env, &req, &lease)
+	if err := fromEnvironment(f, env.Environ); err != nil {
+		return req, err
+	}
+	return req, checkConnect(&req, lease, "")
 }
 
 func defaultLease(environ []string) time.Duration {

@@ -27,6 +27,7 @@ type Session interface {
 	Run(ctx context.Context) error
 	// Status may be called at any time, also before and after Run.
 	Status() (localapi.Connection, []localapi.Warning)
+	Steering
 }
 
 // Options of a daemon.
@@ -175,6 +176,12 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/connect", d.connect)
 	mux.HandleFunc("POST /v1/disconnect", d.disconnect)
 	mux.HandleFunc("POST /v1/doctor", d.doctor)
+	mux.HandleFunc("POST /v1/steer", d.steer)
+	mux.HandleFunc("GET /v1/steer", d.steered)
+	mux.HandleFunc("DELETE /v1/steer", d.stopSteering)
+	mux.HandleFunc("DELETE /v1/steer/{name}", d.stopSteering)
+	mux.HandleFunc("GET /v1/steer/{name}/requests", d.steeredRequests)
+	mux.HandleFunc("POST /v1/steer/revoke", d.revokeSteering)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "no such call: " + r.Method + " " + r.URL.Path, Status: http.StatusNotFound})
 	})

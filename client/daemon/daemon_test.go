@@ -27,6 +27,7 @@ type fakeSession struct {
 	req    localapi.ConnectRequest
 	events func(localapi.Event)
 	host   *fakeHost
+	Steering
 
 	mu    sync.Mutex
 	phase localapi.Phase
@@ -43,13 +44,15 @@ type fakeHost struct {
 	end     chan error          // ends a ready session
 	later   chan localapi.Event // happen to a ready session
 	undoing time.Duration
+
+	steering Steering
 }
 
 func (h *fakeHost) session(req localapi.ConnectRequest, events func(localapi.Event)) Session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.made++
-	return &fakeSession{req: req, events: events, host: h}
+	return &fakeSession{req: req, events: events, host: h, Steering: h.steering}
 }
 
 func (h *fakeHost) add(n int) {

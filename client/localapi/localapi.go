@@ -10,6 +10,12 @@
 //	POST /v1/connect      ConnectRequest in, Event values one a line out
 //	POST /v1/disconnect   DisconnectResult
 //	POST /v1/doctor       DoctorRequest in, Finding values one a line out
+//
+//	POST   /v1/steer                   SteerRequest in, SteerEvent values one a line out
+//	GET    /v1/steer                   SteerList; everybody's with ?all=1&namespace=NS
+//	DELETE /v1/steer/NAME, ?all=1      SteerStopped
+//	GET    /v1/steer/NAME/requests     SteeredRequest values one a line out, ?follow=1
+//	POST   /v1/steer/revoke            RevokeRequest in, SteerStopped
 package localapi
 
 import (
@@ -37,12 +43,13 @@ const (
 	CodeNotInstalled = "not-installed" // no podnet in that cluster
 	CodeTooOld       = "too-old"       // the cluster lacks what podnet stands on
 	CodeDaemon       = "daemon"        // the daemon is not there or not ours
-	CodeConflict     = "conflict"      // an address, a route or a session is in the way
+	CodeConflict     = "conflict"      // an address, a route, a session or somebody's rule is in the way
 	CodeDNS          = "dns"           // names do not resolve
 	CodeDeploy       = "deploy"        // the gateway could not be installed
 	CodePrivilege    = "privilege"     // the host's network is not ours to change
 	CodeEnded        = "ended"         // the session's permission or lease is over
 	CodeCanceled     = "canceled"      // somebody asked for it
+	CodeNotFound     = "not-found"     // there is no such thing
 )
 
 // Phase is a step of connecting, in this order.

@@ -1,0 +1,347 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/internal/steer"
+)
+
+// steerFlags are what one command line says of its rules.
+type steerFlags struct {
+	req      localapi.SteerRequest
+	matches  []steer.Match
+	detach   bool
+	output   string
+	selector string
+}
+
+func newSteer(env *Env) *cobra.Command {
+	var o steerFlags
+	cmd := &cobra.Command{
+		Use:   "steer TARGET PORT[:LOCAL]... [-- COMMAND...]",
+		Short: "Take requests that reach pods to this machine",
+		Long: `Take what reaches a port of pods to a port of this machine: all of it, or the
+requests that match. All pods of the target are steered, also those that come
+later. Ends with Ctrl-C, or with the command behind --; with --detach it lives
+as long as the session. Connects first where nothing is connected.
+
+  podnet steer deploy/web 8080:3000 --header 'x-user: alice'
+  podnet steer svc/web http:3000 --path '/api/*' --method POST
+  podnet steer -l app=web 8080:3000 --header 'x-user: alice' -- npm start
+  podnet steer sts/db 5432:15432 --mirror        a copy; the pods answer
+  podnet steer deploy/dns 53/udp:5353            UDP, the whole port
+
+TARGET is KIND/NAME: pod, deploy, rs, sts, ds, job or svc. LOCAL is a port, or
+host:port; without it the same number. A pattern is exact, a glob with *, or a
+regular expression after a ~. All that is given must hold; --or begins another
+set of conditions.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var command []string
+			if at := cmd.ArgsLenAtDash(); at >= 0 {
+				args, command = args[:at], args[at:]
+				if len(command) == 0 {
+					return usage("no command behind --")
+				}
+			}
+			reqs, err := o.requests(args)
+			if err != nil {
+				return err
+			}
+			switch {
+			case o.output != "" && o.output != "json":
+				return usage("output %q: want json", o.output)
+			case o.detach && command != nil:
+				return usage("--detach and a command do not go together: the rule would live as long as which of them?")
+			}
+			return runSteer(cmd, env, o, reqs, command)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.req.Namespace, "namespace", "n", "", "namespace of the target (default: the session's)")
+	f.StringVarP(&o.selector, "selector", "l", "", "label selector in place of TARGET")
+	f.StringVar(&o.req.Name, "name", "", "name of the rule (default: of target and port)")
+	f.BoolVar(&o.req.Mirror, "mirror", false, "copy requests; the pods answer")
+	f.StringVar(&o.req.OnError, "on-error", localapi.OnErrorFail, "what becomes of requests that this machine does not take: fail, or app for the pod")
+	f.StringVar(&o.req.ClientAddress, "client-address", "", "how the local program learns a client's address: proxy (PROXY protocol v2) or header (X-Forwarded-For)")
+	f.BoolVar(&o.detach, "detach", false, "leave the rule to the daemon and return once it is ready")
+	f.StringVarP(&o.output, "output", "o", "", "json: the rules, and each request as a line, as JSON")
+	o.matchFlags(f)
+	env.Kube.AddTo(f)
+	cmd.AddCommand(newSteerList(env), newSteerStop(env), newSteerRevoke(env), newSteerApply(env))
+	for _, c := range cmd.Commands() {
+		if c.Args == nil {
+			c.Args = noArguments
+		}
+	}
+	return cmd
+}
+
+// matchFlags are those whose order matters.
+func (o *steerFlags) matchFlags(f *pflag.FlagSet) {
+	kind := "pattern"
+	add := func(name, help string, set func(m *steer.Match, value string) error) {
+		f.Var(matchFlag{o, kind, set}, name, help)
+		f.Lookup(name).Annotations = map[string][]string{noVariable: {}}
+	}
+	add("header", "header field, as 'x-user: alice', repeatable", func(m *steer.Match, v string) error {
+		name, value, ok := strings.Cut(v, ":")
+		if name = strings.TrimSpace(name); !ok || name == "" {
+			return errors.New("want 'name: pattern'")
+		}
+		m.Headers = append(m.Headers, steer.Condition{Name: name, Value: strings.TrimSpace(value)})
+		return nil
+	})
+	add("query", "parameter of the query, as user=alice, repeatable", func(m *steer.Match, v string) error {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" {
+			return errors.New("want name=pattern")
+		}
+		m.Query = append(m.Query, steer.Condition{Name: name, Value: value})
+		return nil
+	})
+	for name, c := range map[string]struct {
+		help string
+		of   func(*steer.Match) *string
+	}{
+		"path":   {"path, as '/api/*'", func(m *steer.Match) *string { return &m.Path }},
+		"method": {"method, as POST", func(m *steer.Match) *string { return &m.Method }},
+		"host":   {"host, as 'web.*'", func(m *steer.Match) *string { return &m.Host }},
+		"grpc":   {"gRPC method, as 'shop.Cart/*'", func(m *steer.Match) *string { return &m.GRPC }},
+	} {
+		add(name, c.help, func(m *steer.Match, v string) error {
+			if *c.of(m) != "" {
+				return errors.New("is given twice; --or begins another set of conditions")
+			}
+			if v == "" {
+				return errors.New("is empty")
+			}
+			*c.of(m) = v
+			return nil
+		})
+	}
+	kind = "bool"
+	add("or", "begin another set of conditions", func(*steer.Match, string) error {
+		o.matches = append(o.matches, steer.Match{})
+		return nil
+	})
+	f.Lookup("or").NoOptDefVal = "true"
+}
+
+// matchFlag adds to the last match.
+type matchFlag struct {
+	o    *steerFlags
+	kind string
+	set  func(*steer.Match, string) error
+}
+
+func (matchFlag) String() string { return "" }
+func (m matchFlag) Type() string { return m.kind }
+func (m matchFlag) Set(v string) error {
+	if len(m.o.matches) == 0 {
+		m.o.matches = make([]steer.Match, 1)
+	}
+	return m.set(&m.o.matches[len(m.o.matches)-1], v)
+}
+
+// requests are the rules of a command line, one for each port.
+func (o *steerFlags) requests(args []string) ([]localapi.SteerRequest, error) {
+	ports := args
+	o.req.Selector = o.selector
+	if o.selector == "" {
+		if len(args) == 0 {
+			return nil, usage("nothing to steer was named: want TARGET PORT[:LOCAL], as in deploy/web 8080:3000")
+		}
+		o.req.Target, ports = args[0], args[1:]
+	}
+	if len(ports) == 0 {
+		return nil, usage("no port was named: want TARGET PORT[:LOCAL], as in deploy/web 8080:3000")
+	}
+	if o.req.Namespace != "" {
+		if err := checkNamespace(o.req.Namespace); err != nil {
+			return nil, err
+		}
+	}
+	var out []localapi.SteerRequest
+	for _, p := range ports {
+		r := o.req
+		r.Hold, r.Matches = !o.detach, o.matches
+		r.Port, r.Local, _ = strings.Cut(p, ":")
+		if strings.HasSuffix(p, ":") {
+			return nil, usage("port %q: nothing behind the colon", p)
+		}
+		if r.Name != "" && len(ports) > 1 {
+			r.Name += "-" + strings.ReplaceAll(r.Port, "/", "-")
+		}
+		if err := r.Check(); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// session makes sure of one: it connects as connect does, unless something is
+// connected already.
+func session(ctx context.Context, cmd *cobra.Command, env *Env, namespace, output string) (*localapi.Client, localapi.Kube, error) {
+	kube, err := env.Kube.Kube(env.Environ)
+	if err != nil {
+		return nil, kube, usage("%v", err)
+	}
+	c, socket := client(cmd)
+	s, err := ask(ctx, c)
+	if err != nil {
+		return c, kube, err
+	}
+	if s.State == localapi.Connected || s.State == localapi.Degraded {
+		return c, kube, nil
+	}
+	req, err := connectDefaults(env)
+	if err != nil {
+		return c, kube, err
+	}
+	if req.Kube = kube; namespace != "" && !slices.Contains(req.Namespaces, namespace) {
+		req.Namespaces = append(req.Namespaces, namespace)
+	}
+	_, err = connect(ctx, env, c, socket, req, output)
+	return c, kube, err
+}
+
+func newSteerList(env *Env) *cobra.Command {
+	var output, namespace string
+	var owners, all bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "Say what is steered",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case output != "" && output != "json":
+				return usage("output %q: want json", output)
+			case all && namespace != "":
+				return usage("--all-namespaces and --namespace do not go together")
+			}
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			if owners && namespace == "" && !all {
+				s, err := ask(ctx, c)
+				if err != nil {
+					return err
+				}
+				for _, connection := range s.Connections {
+					namespace = connection.Namespace
+				}
+			}
+			l, err := c.Steered(ctx, owners, namespace)
+			if err != nil {
+				return notConnected(err)
+			}
+			if !owners && namespace != "" {
+				l.Rules = slices.DeleteFunc(l.Rules, func(r localapi.SteerRule) bool { return r.Namespace != namespace })
+			}
+			if output == "json" {
+				return printJSON(env.Out, l)
+			}
+			printRules(env.Out, l.Rules, owners, time.Now())
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&output, "output", "o", "", "json: as JSON")
+	f.BoolVar(&owners, "all-owners", false, "everybody's rules, as the cluster has them")
+	f.StringVarP(&namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
+	f.BoolVarP(&all, "all-namespaces", "A", false, "of every namespace")
+	return cmd
+}
+
+func newSteerStop(env *Env) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "stop NAME... | --all",
+		Short: "Give requests back to the pods",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if all == (len(names) > 0) {
+				return &localapi.Error{Code: localapi.CodeUsage, Message: "want names of rules, or --all", Hint: "podnet steer list"}
+			}
+			if all {
+				names = []string{""}
+			}
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			stopped := 0
+			for _, name := range names {
+				r, err := c.StopSteering(ctx, name)
+				if err != nil {
+					return notConnected(err)
+				}
+				for _, n := range r.Rules {
+					stopped++
+					fmt.Fprintf(env.Err, "%s stopped\n", n)
+				}
+			}
+			if stopped == 0 {
+				fmt.Fprintln(env.Err, "nothing is steered")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all rules of this machine")
+	return cmd
+}
+
+func newSteerRevoke(env *Env) *cobra.Command {
+	var req localapi.RevokeRequest
+	cmd := &cobra.Command{
+		Use:   "revoke NAME -n NAMESPACE",
+		Short: "Delete somebody's rule, with the right to",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if len(args) != 1 || req.Namespace == "" {
+				return &localapi.Error{Code: localapi.CodeUsage, Message: "want one name of a rule and its namespace", Hint: "podnet steer list --all-owners -A"}
+			}
+			if req.Kube, err = env.Kube.Kube(env.Environ); err != nil {
+				return usage("%v", err)
+			}
+			req.Name = args[0]
+			c, _ := client(cmd)
+			r, err := c.RevokeSteering(cmd.Context(), req)
+			if err != nil {
+				e := notConnected(err)
+				if e.Code == localapi.CodeNotConnected {
+					e.Hint = fmt.Sprintf("podnet connect; or kubectl -n %s delete steeringrules -l podnet.dev/rule=%s", req.Namespace, req.Name)
+				}
+				return e
+			}
+			for _, n := range r.Rules {
+				fmt.Fprintf(env.Err, "%s revoked\n", n)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&req.Namespace, "namespace", "n", "", "namespace of the rule")
+	env.Kube.AddTo(cmd.Flags())
+	return cmd
+}
+
+// notConnected is err, where no daemon means that nothing is connected.
+func notConnected(err error) *localapi.Error {
+	var e *localapi.Error
+	switch {
+	case errors.Is(err, localapi.ErrNoDaemon):
+		return &localapi.Error{Code: localapi.CodeNotConnected, Message: "nothing is connected", Hint: "podnet connect"}
+	case errors.As(err, &e):
+		return e
+	}
+	return &localapi.Error{Code: localapi.CodeInternal, Message: err.Error()}
+}

@@ -1,0 +1,268 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+)
+
+const (
+	// stopTime is for a rule to go when its command is over.
+	stopTime = 10 * time.Second
+	// endTime is how long a command may take to end once it was told to.
+	endTime = 10 * time.Second
+)
+
+// runSteer makes the rules of a command line and keeps them as long as it says.
+func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerRequest, command []string) error {
+	c, kube, err := session(cmd.Context(), cmd, env, o.req.Namespace, o.output)
+	if err != nil {
+		return err
+	}
+	s := &steered{env: env, client: c, json: o.output == "json", start: time.Now()}
+	for i := range reqs {
+		reqs[i].Kube = kube
+	}
+	if o.detach {
+		rules, err := s.leave(cmd.Context(), reqs)
+		if err == nil && s.json {
+			return printJSON(env.Out, localapi.NewSteerList(rules))
+		}
+		return err
+	}
+	return s.hold(cmd.Context(), reqs, command)
+}
+
+// steered is one run of steer.
+type steered struct {
+	env    *Env
+	client *localapi.Client
+	json   bool
+	start  time.Time
+
+	mu sync.Mutex // of what is printed
+}
+
+// leave makes rules that stay. When one of them cannot be, those before it go.
+func (s *steered) leave(ctx context.Context, reqs []localapi.SteerRequest) (rules []localapi.SteerRule, err error) {
+	for _, req := range reqs {
+		rule, err := s.client.Steer(ctx, req, s.progress)
+		if err != nil {
+			s.stop(rules)
+			return nil, err
+		}
+		rules = append(rules, rule)
+	}
+	if !s.json {
+		for _, r := range rules {
+			printRule(s.env.Out, r, time.Now())
+		}
+	}
+	return rules, nil
+}
+
+// held is a rule that lives as long as its call.
+type held struct {
+	ready chan localapi.SteerRule // gets it once
+	over  chan error              // and this when it is over
+}
+
+// hold makes rules that live until ctx is done or the command ends, and says
+// what they take.
+func (s *steered) hold(ctx context.Context, reqs []localapi.SteerRequest, command []string) error {
+	calls, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
+	connecting := context.AfterFunc(ctx, hangUp)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var rules []localapi.SteerRule
+	over := make(chan error, len(reqs))
+	defer func() { hangUp(); s.stop(rules) }()
+	for _, req := range reqs {
+		h := held{make(chan localapi.SteerRule, 1), make(chan error, 1)}
+		wg.Go(func() {
+			_, err := s.client.Steer(calls, req, func(e localapi.SteerEvent) {
+				s.progress(e)
+				if e.Type == localapi.SteerReady {
+					h.ready <- *e.Rule
+				}
+			})
+			h.over <- err
+			over <- err
+		})
+		select {
+		case r := <-h.ready:
+			rules = append(rules, r)
+		case err := <-h.over:
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+	}
+	for _, r := range rules {
+		s.show(r)
+	}
+	if command != nil {
+		connecting() // the command hears of an interrupt itself, and the rules outlive it
+		return s.run(ctx, command, over)
+	}
+	for _, r := range rules {
+		wg.Go(func() {
+			_ = s.client.Requests(calls, r.Name, true, func(q localapi.SteeredRequest) error { s.request(q); return nil })
+		})
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-over:
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+}
+
+// stop waits until rules are gone, which may be so already.
+func (s *steered) stop(rules []localapi.SteerRule) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	for _, r := range rules {
+		_, err := s.client.StopSteering(ctx, r.Name)
+		if err != nil && notConnected(err).Code != localapi.CodeNotFound && notConnected(err).Code != localapi.CodeNotConnected {
+			fmt.Fprintf(s.env.Err, "warning: %s may go on until its lease ends: %v\n", r.Name, err)
+		}
+	}
+}
+
+// run runs the command that the rules are for. Its exit status is ours.
+func (s *steered) run(ctx context.Context, command []string, over <-chan error) error {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = s.env.In, s.env.Out, s.env.Err, s.env.Environ
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = endTime
+	if err := cmd.Start(); err != nil {
+		return &localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "podnet steer TARGET PORT -- COMMAND..."}
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for {
+		select {
+		case err := <-over:
+			if err != nil && ctx.Err() == nil {
+				fmt.Fprintf(s.env.Err, "warning: nothing is steered any more: %v\n", err)
+			}
+			over = nil
+		case err := <-done:
+			var exit *exec.ExitError
+			switch {
+			case errors.As(err, &exit) && exit.ExitCode() >= 0:
+				return exitError(exit.ExitCode())
+			case errors.As(err, &exit):
+				return exitError(exitGeneric)
+			case ctx.Err() != nil:
+				return nil // it ended well when it was told to
+			}
+			return err
+		}
+	}
+}
+
+// progress prints one line a step, with the time since the start.
+func (s *steered) progress(e localapi.SteerEvent) {
+	if e.Type == localapi.SteerFailed || e.Type == localapi.SteerReady || s.json && !isTerminal(s.env.Err) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.Type == localapi.SteerChanged {
+		fmt.Fprintf(s.env.Err, "%s: %s\n", e.Rule.Name, e.Text)
+		return
+	}
+	fmt.Fprintf(s.env.Err, "%5.1fs  %-9s  %s\n", e.Time.Sub(s.start).Seconds(), e.Type, e.Text)
+}
+
+func (s *steered) show(r localapi.SteerRule) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.json {
+		s.line(r)
+		return
+	}
+	printRule(s.env.Out, r, time.Now())
+}
+
+func (s *steered) request(q localapi.SteeredRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.json {
+		s.line(q)
+		return
+	}
+	fmt.Fprintln(s.env.Out, describeRequest(q))
+}
+
+// line prints JSON on one line; who does not read any more needs none.
+func (s *steered) line(v any) { _ = json.NewEncoder(s.env.Out).Encode(v) }
+
+// newSteerApply makes rules of a file.
+func newSteerApply(env *Env) *cobra.Command {
+	var file, output string
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Make the rules of a file, for as long as the session lives",
+		Long: `Make the rules of a file, for as long as the session lives. Those that are
+there already stay as they are. The file holds YAML or JSON documents:
+
+  apiVersion: podnet/v1
+  kind: Steer
+  name: cart
+  namespace: shop
+  target: deploy/web
+  port: 8080
+  local: 3000
+  matches:
+  - headers:
+    - {name: x-user, value: alice}`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return &localapi.Error{Code: localapi.CodeUsage, Message: "which file?", Hint: "podnet steer apply -f rules.yaml"}
+			}
+			if output != "" && output != "json" {
+				return usage("output %q: want json", output)
+			}
+			raw, err := readFile(env.In, file)
+			if err != nil {
+				return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: "podnet steer apply -f rules.yaml; - means standard input"}
+			}
+			reqs, err := readRules(raw)
+			if err != nil {
+				return &localapi.Error{Code: localapi.CodeUsage, Message: file + ": " + err.Error(), Hint: "podnet steer apply --help shows a document"}
+			}
+			return runSteer(cmd, env, steerFlags{detach: true, output: output, req: localapi.SteerRequest{Namespace: reqs[0].Namespace}}, reqs, nil)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&file, "filename", "f", "", "the file; - means standard input")
+	f.StringVarP(&output, "output", "o", "", "json: the rules as JSON")
+	env.Kube.AddTo(f)
+	return cmd
+}
+
+func readFile(in io.Reader, name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(in)
+	}
+	return os.ReadFile(name)
+}

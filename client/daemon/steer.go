@@ -1,0 +1,138 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/internal/httpjson"
+)
+
+// Steering is what a session does about steering rules, once it is ready.
+type Steering interface {
+	// Steer makes a rule and tells say how far it is. It returns when the rule is
+	// ready, one that is held when ctx is done; or with the reason why there is
+	// none.
+	Steer(ctx context.Context, req localapi.SteerRequest, say func(localapi.SteerEvent)) error
+	// Steered lists the session's rules, or with all everybody's in a namespace.
+	Steered(ctx context.Context, all bool, namespace string) ([]localapi.SteerRule, error)
+	// StopSteering ends a rule, or all with the name "".
+	StopSteering(ctx context.Context, name string) ([]string, error)
+	// SteeredRequests calls begin when there is that rule, and line with the
+	// requests that it took and, to follow, with those that come.
+	SteeredRequests(ctx context.Context, rule string, follow bool, begin func(), line func(localapi.SteeredRequest) error) error
+	// RevokeSteering deletes somebody's rule.
+	RevokeSteering(ctx context.Context, req localapi.RevokeRequest) ([]string, error)
+}
+
+// ready is the session that is ready.
+func (s *sessions) ready() (Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil || !s.current.wasReady() {
+		return nil, &localapi.Error{Code: localapi.CodeNotConnected, Message: "nothing is connected", Hint: "podnet connect", Status: http.StatusConflict}
+	}
+	return s.current.session, nil
+}
+
+// steer streams how far a rule is. Who hangs up before it is ready gives it up;
+// afterwards it stays, unless it is held.
+func (d *daemon) steer(w http.ResponseWriter, r *http.Request) {
+	var req localapi.SteerRequest
+	err := httpjson.Read(r, &req)
+	if err == nil {
+		err = req.Check()
+	}
+	var s Session
+	if err == nil {
+		s, err = d.sessions.ready()
+	}
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	lines := httpjson.NewLines(w)
+	err = s.Steer(ctx, req, func(e localapi.SteerEvent) {
+		if e.Type == localapi.SteerReady {
+			d.Log.Info("steering", "rule", e.Rule.Name, "pods", len(e.Rule.Pods), "port", e.Rule.Port, "held", req.Hold)
+		}
+		if lines.Send(e) != nil {
+			cancel() // nobody listens any more
+		}
+	})
+	if err != nil {
+		e := httpjson.FromError(err)
+		d.Log.Info("not steering", "target", req.Words(), "err", err)
+		_ = lines.Send(localapi.SteerEvent{Time: time.Now(), Type: localapi.SteerFailed, Text: e.Message, Error: e})
+	}
+}
+
+func (d *daemon) steered(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	s, err := d.sessions.ready()
+	var rules []localapi.SteerRule
+	if err == nil {
+		rules, err = s.Steered(r.Context(), q.Get("all") == "1", q.Get("namespace"))
+	}
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	httpjson.Write(w, http.StatusOK, localapi.NewSteerList(rules))
+}
+
+func (d *daemon) stopSteering(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if name == "" && r.URL.Query().Get("all") != "1" {
+		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "which rule?", Hint: "/v1/steer/NAME or /v1/steer?all=1", Status: http.StatusBadRequest})
+		return
+	}
+	s, err := d.sessions.ready()
+	var names []string
+	if err == nil {
+		names, err = s.StopSteering(r.Context(), name)
+	}
+	answerStopped(w, names, err)
+}
+
+func (d *daemon) revokeSteering(w http.ResponseWriter, r *http.Request) {
+	var req localapi.RevokeRequest
+	err := httpjson.Read(r, &req)
+	if err == nil && (req.Namespace == "" || req.Name == "") {
+		err = &localapi.Error{Code: localapi.CodeUsage, Message: "a rule to revoke has a namespace and a name", Hint: "podnet steer list --all-owners", Status: http.StatusBadRequest}
+	}
+	var s Session
+	if err == nil {
+		s, err = d.sessions.ready()
+	}
+	var names []string
+	if err == nil {
+		names, err = s.RevokeSteering(r.Context(), req)
+	}
+	answerStopped(w, names, err)
+}
+
+func answerStopped(w http.ResponseWriter, names []string, err error) {
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	httpjson.Write(w, http.StatusOK, localapi.SteerStopped{Rules: append([]string{}, names...)})
+}
+
+func (d *daemon) steeredRequests(w http.ResponseWriter, r *http.Request) {
+	s, err := d.sessions.ready()
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	var lines *httpjson.Lines
+	err = s.SteeredRequests(r.Context(), r.PathValue("name"), r.URL.Query().Get("follow") == "1",
+		func() { lines = httpjson.NewLines(w) }, func(q localapi.SteeredRequest) error { return lines.Send(q) })
+	if err != nil && lines == nil {
+		httpjson.WriteError(w, err)
+	}
+}

@@ -1,0 +1,244 @@
+package steering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"podnet.dev/client/cluster"
+	"podnet.dev/client/localapi"
+)
+
+func metaUID(s string) types.UID { return types.UID(s) }
+
+// Steer makes a rule and returns when it acts in all pods of the target that are
+// ready, or with the reason why it cannot; then nothing of it is left. A rule that
+// is held goes when ctx is done, and until then Steer says what becomes of it. Any
+// other stays until Stop, or the end of the session.
+func (m *Manager) Steer(ctx context.Context, req localapi.SteerRequest, say func(localapi.SteerEvent)) error {
+	r, ours, err := m.begin(req)
+	if err != nil {
+		return err
+	}
+	tell := func(e localapi.SteerEvent) {
+		e.Time = time.Now()
+		say(e)
+	}
+	err = m.await(ctx, r, tell)
+	if err == nil && req.Hold {
+		err = m.hold(ctx, r, tell)
+		if ctx.Err() != nil {
+			err = nil
+		}
+	}
+	if ours && (err != nil || req.Hold) {
+		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+		defer cancel()
+		m.remove(leaving, r)
+	}
+	return err
+}
+
+// begin makes a rule, or finds the one that is the same; ours says that it was
+// made.
+func (m *Manager) begin(req localapi.SteerRequest) (r *rule, ours bool, err error) {
+	if err := req.Check(); err != nil {
+		return nil, false, err
+	}
+	target, err := cluster.ParseTarget(req.Target, req.Selector)
+	if err != nil {
+		return nil, false, err
+	}
+	local, err := req.LocalAddress()
+	if err != nil {
+		return nil, false, err
+	}
+	if req.Namespace == "" {
+		req.Namespace = m.Namespace
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx == nil || m.st.member.Peer == "" {
+		return nil, false, &localapi.Error{Code: localapi.CodeNotConnected, Message: "the session is not ready", Hint: "podnet status", Status: http.StatusConflict}
+	}
+	for _, o := range m.st.rules {
+		if same := o.req.SameAs(req) && !o.req.Hold && !req.Hold && !o.stopping; same && (req.Name == "" || req.Name == o.name) {
+			return o, false, nil
+		}
+	}
+	name := req.Name
+	taken := func(n string) bool { return m.st.rules[n] != nil }
+	if name == "" {
+		name = ruleName(req, taken)
+	} else if taken(name) {
+		return nil, false, &localapi.Error{Code: localapi.CodeConflict, Message: "there is a rule " + name + " already, and it is another one",
+			Hint: "podnet steer stop " + name + ", or another --name", Status: http.StatusConflict}
+	}
+	_, protocol, _ := req.PodPort()
+	r = &rule{name: name, req: req, namespace: req.Namespace, local: local, protocol: protocol, relayPort: m.st.port(), began: time.Now(),
+		ports: map[string]uint16{}, objects: map[string]*object{}}
+	m.st.rules[name] = r
+	ctx, cancel := context.WithCancel(m.ctx)
+	r.leave = cancel
+	m.wg.Go(func() { m.watch(ctx, r, target) })
+	m.kick()
+	return r, true, nil
+}
+
+// await returns when a rule is ready, and tells the steps to that.
+func (m *Manager) await(ctx context.Context, r *rule, tell func(localapi.SteerEvent)) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	var told progress
+	for {
+		m.mu.Lock()
+		now := m.st.progress(r)
+		if now.none {
+			m.st.fail(r, m.st.nobody(r))
+			m.kick()
+		}
+		stopping, failed, changed := r.stopping, r.failed, m.changed
+		settled := now.settled && !stopping
+		r.settled = r.settled || settled
+		rule := m.st.describe(r)
+		m.mu.Unlock()
+		if settled {
+			m.lookBeside(ctx, r, &rule)
+		}
+		for _, e := range now.since(told) {
+			tell(e)
+		}
+		told = now
+		switch {
+		case failed != nil:
+			return failed
+		case stopping:
+			return &localapi.Error{Code: localapi.CodeCanceled, Message: "the rule was stopped"}
+		case settled:
+			tell(localapi.SteerEvent{Type: localapi.SteerReady, Text: fmt.Sprintf("%d/%d agents ready", rule.Ready, len(rule.Pods)), Rule: &rule})
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return late(rule)
+			}
+			return ctx.Err()
+		}
+	}
+}
+
+// hold tells what becomes of a rule, until it ends or ctx is done.
+func (m *Manager) hold(ctx context.Context, r *rule, tell func(localapi.SteerEvent)) error {
+	var last string
+	for {
+		m.mu.Lock()
+		stopping, failed, changed := r.stopping, r.failed, m.changed
+		rule := m.st.describe(r)
+		m.mu.Unlock()
+		if failed != nil {
+			return failed
+		}
+		if stopping {
+			return &localapi.Error{Code: localapi.CodeCanceled, Message: "the rule was stopped"}
+		}
+		text := fmt.Sprintf("%d/%d agents ready", rule.Ready, len(rule.Pods))
+		for _, p := range rule.Pods {
+			if p.State == localapi.SteerPodRefused || p.State == localapi.SteerPodTrouble || p.State == localapi.SteerPodReady && p.Text != "" {
+				text += "; " + p.Name + ": " + p.Text
+			}
+		}
+		if last != "" && text != last {
+			tell(localapi.SteerEvent{Type: localapi.SteerChanged, Text: text, Rule: &rule})
+		}
+		last = text
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// remove has a rule deleted and waits for that.
+func (m *Manager) remove(ctx context.Context, r *rule) {
+	for {
+		m.mu.Lock()
+		r.stopping = true
+		r.leave()
+		gone, changed := m.st.rules[r.name] != r, m.changed
+		m.kick()
+		m.mu.Unlock()
+		if gone {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lookBeside finds out who else steers the port, as far as we may see them.
+func (m *Manager) lookBeside(ctx context.Context, r *rule, rule *localapi.SteerRule) {
+	list, err := m.Cluster.SteeringRules(ctx, r.namespace, "")
+	if err != nil {
+		m.Log.Debug("cannot see who else steers", "rule", r.name, "err", err)
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.others = m.st.beside(r, list)
+	rule.Others = r.others
+}
+
+// late is the error of a rule that did not become ready in time.
+func late(rule localapi.SteerRule) error {
+	e := &localapi.Error{Code: localapi.CodeTimeout, Message: fmt.Sprintf("the rule did not become ready within %v", readyTime),
+		Hint: "kubectl -n " + rule.Namespace + " get steeringrules", Status: http.StatusGatewayTimeout}
+	for _, p := range rule.Pods {
+		if p.State != localapi.SteerPodReady {
+			e.Message += ": pod " + p.Name + ": " + p.Text
+			if p.Hint != "" {
+				e.Hint = p.Hint
+			}
+			break
+		}
+	}
+	return e
+}
+
+// Stop ends a rule, or all with the name "", and returns the names when nothing
+// is left of them.
+func (m *Manager) Stop(ctx context.Context, name string) ([]string, error) {
+	m.mu.Lock()
+	var rules []*rule
+	if name != "" {
+		r, err := m.find(name)
+		if err != nil {
+			m.mu.Unlock()
+			return nil, err
+		}
+		rules = []*rule{r}
+	} else {
+		for _, r := range m.st.rules {
+			rules = append(rules, r)
+		}
+	}
+	for _, r := range rules {
+		r.stopping = true
+	}
+	m.mu.Unlock()
+	names := []string{}
+	for _, r := range rules {
+		m.remove(ctx, r)
+		names = append(names, r.name)
+	}
+	return sorted(names), ctx.Err()
+}
