@@ -114,3 +114,17 @@ func TestCopiesOfRequestsShareRoom(t *testing.T) {
 	p.waiting.Give(MaxWaiting - room)
 	p.wantNothingWaits()
 }
+
+func TestTooManyConnectionsAreTheApps(t *testing.T) {
+	p := newPod(t, serveTCP(t, named("app")), steal())
+	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	addr := p.listen(steer.TCP)
+	p.conns.Add(MaxConns)
+	if got, err := tell(t, addr, "hello"); got != "app: hello" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	p.conns.Add(-MaxConns)
+	if got, err := tell(t, addr, "hello"); got != "ada: hello" || err != nil {
+		t.Errorf("there is room again: %q, %v", got, err)
+	}
+}
