@@ -28,8 +28,10 @@ type wish struct {
 	// ways are the gateways by which each laptop of a rule may be reached, the
 	// best one first; none while it is with no gateway.
 	ways map[netip.Addr][]key.Public
-	// gateways are all there are, sorted by key; nil: nobody says.
+	// gateways are all there are, sorted by key.
 	gateways []control.Gateway
+	// heard says that some gateway has said something at all.
+	heard bool
 	// end says that no rule is left.
 	end bool
 	// refused says what is wrong with rules that cannot be followed.
@@ -44,12 +46,11 @@ func merge(views []view) wish {
 	w := wish{ways: map[netip.Addr][]key.Public{}}
 	rules := map[string]control.Rule{}
 	gateways := map[key.Public]control.Gateway{}
-	said := 0
 	for _, v := range views {
 		if v.set == nil {
 			continue
 		}
-		said++
+		w.heard = true
 		for _, r := range v.set.Rules {
 			r.Here = false
 			// A name may have come back with another rule behind it.
@@ -87,7 +88,7 @@ func merge(views []view) wish {
 		w.gateways = append(w.gateways, g)
 	}
 	slices.SortFunc(w.gateways, func(a, b control.Gateway) int { return slices.Compare(a.PublicKey[:], b.PublicKey[:]) })
-	w.end = said > 0 && len(rules) == 0
+	w.end = w.heard && len(rules) == 0
 	return w
 }
 

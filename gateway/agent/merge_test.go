@@ -144,6 +144,22 @@ func TestTurned(t *testing.T) {
 	}
 }
 
+func TestSolitude(t *testing.T) {
+	var s solitude
+	for _, c := range []struct {
+		at    time.Duration
+		beats bool
+		want  bool
+	}{
+		{0, false, false}, {loneliness - 1, false, false}, {loneliness, false, true},
+		{loneliness, true, false}, {loneliness + 1, false, false}, {2 * loneliness, false, false}, {2*loneliness + 1, false, true},
+	} {
+		if got := s.tooLong(time.Unix(1, 0).Add(c.at), c.beats); got != c.want {
+			t.Errorf("after %v, beats %v: %v", c.at, c.beats, got)
+		}
+	}
+}
+
 func TestParseOptions(t *testing.T) {
 	k := keyA.String()
 	for args, want := range map[string]string{

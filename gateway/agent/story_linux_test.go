@@ -1,7 +1,11 @@
 package agent
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -166,7 +170,7 @@ func TestLaptopMoves(t *testing.T) {
 		if err := two.stack.AddAddress(atOne.addr); err != nil {
 			t.Fatal(err)
 		}
-		atTwo := &fakeLaptop{t: t, addr: atOne.addr}
+		atTwo := &fakeLaptop{t: t, addr: atOne.addr, counts: map[string]control.Counts{}}
 		atTwo.serve("at two", two)
 
 		agent := start(t, group, one) // and hears of the other one
@@ -188,6 +192,52 @@ func TestLaptopMoves(t *testing.T) {
 			t.Fatal(err)
 		}
 		until(t, 5*time.Second+late, "the app", func() bool { return get("alice") == "app" })
+	})
+}
+
+// TestLargeThingsArrive: more than a packet, both ways.
+func TestLargeThingsArrive(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		var g *fakeGateway
+		g = newGateway(t, func() []control.Gateway { return []control.Gateway{g.entry()} })
+		laptop := newLaptop(t, "laptop", g)
+		newApp(t)
+		dns := laptop.rule("alice-dns")
+		dns.Protocol = steer.UDP
+		agent := start(t, group, g)
+		g.admit(agent.hello.PublicKey, true, laptop.rule("alice-web"), dns)
+		until(t, 3*time.Second+late, "the laptop answers", func() bool { return get("alice") == "laptop" && ask() == "laptop" })
+
+		body := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
+		began := time.Now()
+		response, err := http.Post(fmt.Sprintf("http://127.0.0.1:%d/echo", appPort), "text/plain", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		got, err := io.ReadAll(response.Body)
+		if err != nil || !bytes.Equal(got, body) {
+			t.Errorf("%d bytes came back of %d: %v", len(got), len(body), err)
+		}
+		t.Logf("%d KiB there and back in %v", len(body)>>10, time.Since(began).Round(time.Millisecond))
+
+		c, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", appPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		datagram := append([]byte("echo"), body[:60000]...)
+		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(datagram); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 1<<16)
+		n, err := c.Read(answer)
+		if err != nil || !bytes.Equal(answer[:n], datagram) {
+			t.Errorf("a datagram of %d bytes came back as one of %d: %v", len(datagram), n, err)
+		}
 	})
 }
 
@@ -218,8 +268,7 @@ func TestNobodyListens(t *testing.T) {
 // TestNoAgent: whoever started it hears why there will be none.
 func TestNoAgent(t *testing.T) {
 	inPod(t, func(t *testing.T) {
-		var g *fakeGateway
-		g = newGateway(t, func() []control.Gateway { return nil })
+		g := newGateway(t, func() []control.Gateway { return nil })
 		for name, c := range map[string]struct {
 			attributes *syscall.SysProcAttr
 			want       string

@@ -51,7 +51,7 @@ type worker struct {
 
 	// The main goroutine's.
 	known    []control.Gateway
-	lonely   time.Time // since when no gateway beats; zero: one does
+	alone    solitude
 	compiled []control.Rule
 
 	mu       sync.Mutex
@@ -78,7 +78,7 @@ func tableID(k key.Public) string {
 func run(ctx context.Context, o Options, private key.Private, hello func(control.Hello) error, log *slog.Logger) (err error) {
 	w := &worker{
 		o: o, log: log, id: tableID(private.Public()), gid: uint32(os.Getgid()),
-		seen: newObserver(), poked: make(chan struct{}, 1), known: o.Gateways, lonely: time.Now(),
+		seen: newObserver(), poked: make(chan struct{}, 1), known: o.Gateways,
 		gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}, flows: map[string]map[*flow]struct{}{},
 	}
 	w.forced.Store(&force{set: new(steer.Set)})
@@ -149,23 +149,21 @@ func (w *worker) poke() { wake(w.poked) }
 // on purpose; "": it is not.
 func (w *worker) step(ctx context.Context, now time.Time) (why string) {
 	w.mu.Lock()
-	wish := merge(w.viewsLocked())
-	if !w.aloneLocked() {
-		w.lonely = time.Time{}
-	} else if w.lonely.IsZero() {
-		w.lonely = now
-	}
+	views := w.viewsLocked()
 	w.mu.Unlock()
+	wish := merge(views)
 	switch {
 	case wish.end:
 		return "no rule is left"
-	case !w.lonely.IsZero() && now.Sub(w.lonely) >= loneliness:
+	case w.alone.tooLong(now, len(views) > 0):
 		return "no gateway answers"
 	}
-	if wish.gateways != nil {
-		w.known = wish.gateways
+	if wish.heard { // else all stay known, and their counts, until somebody is heard again
+		w.seen.follow(wish.rules)
+		if len(wish.gateways) > 0 {
+			w.known = wish.gateways
+		}
 	}
-	w.seen.follow(wish.rules)
 	trouble := wish.refused
 	if err := w.follow(ctx, wish); err != nil {
 		trouble = append(trouble, err)
@@ -188,13 +186,18 @@ func (w *worker) viewsLocked() []view {
 	return views
 }
 
-func (w *worker) aloneLocked() bool {
-	for _, g := range w.gateways {
-		if g.beats {
-			return false
-		}
+// solitude is since when no gateway beats; zero: one does.
+type solitude struct{ since time.Time }
+
+// tooLong reports whether it has lasted for all of loneliness.
+func (s *solitude) tooLong(now time.Time, beats bool) bool {
+	switch {
+	case beats:
+		s.since = time.Time{}
+	case s.since.IsZero():
+		s.since = now
 	}
-	return true
+	return !beats && now.Sub(s.since) >= loneliness
 }
 
 // follow has exactly the gateways and the laptops that are wished for.

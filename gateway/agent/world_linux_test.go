@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -284,17 +285,33 @@ func header(user string) steer.Match {
 	return steer.Match{Headers: []steer.Condition{{Name: "x-user", Value: user}}}
 }
 
+// answer gives its name, or at /echo what it got.
 func answer(name string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/echo" {
+			fmt.Fprint(w, name)
+			return
+		}
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		_, _ = w.Write(b)
+	})
 }
 
-// echo answers each datagram with a name.
+// echo answers each datagram with a name, or with itself if it begins with echo.
 func echo(c net.PacketConn, name string) {
-	b := make([]byte, 2048)
+	b := make([]byte, 1<<16)
 	for {
-		_, from, err := c.ReadFrom(b)
+		n, from, err := c.ReadFrom(b)
 		if err != nil {
 			return
+		}
+		if bytes.HasPrefix(b[:n], []byte("echo")) {
+			_, _ = c.WriteTo(b[:n], from)
+			continue
 		}
 		_, _ = c.WriteTo([]byte(name), from)
 	}
@@ -376,7 +393,7 @@ func start(t *testing.T, attributes *syscall.SysProcAttr, gateways ...*fakeGatew
 		args = append(args, "--gateway", fmt.Sprintf("%s@%s", g.key, g.entry().Endpoints[0]))
 	}
 	p := &process{t: t, cmd: exec.Command("/proc/self/exe", args...), ended: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=agent")
+	p.cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=agent", "GORACE=atexit_sleep_ms=0")
 	p.cmd.SysProcAttr = attributes
 	p.cmd.Stderr = t.Output()
 	out, err := p.cmd.StdoutPipe()
