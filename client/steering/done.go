@@ -130,6 +130,9 @@ func (s *state) lost(o *object, now time.Time) {
 func (s *state) polled(r *rule, list []v1alpha1.SteeringRule, begun, now time.Time, err error) {
 	r.polling = false
 	if err != nil {
+		if isNo(err) && !r.settled {
+			s.fail(r, err)
+		}
 		return
 	}
 	have := map[string]*v1alpha1.SteeringRule{}

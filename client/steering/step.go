@@ -205,11 +205,11 @@ func (s *state) stepPod(p *pod, now time.Time) []action {
 func (s *state) wait() time.Duration {
 	for _, r := range s.rules {
 		if !r.settled || r.stopping || len(r.old) > 0 {
-			return quickly
+			return quickly / 2
 		}
 		for _, o := range r.objects {
 			if !o.ready() {
-				return quickly
+				return quickly / 2
 			}
 		}
 	}
