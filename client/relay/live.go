@@ -50,15 +50,15 @@ func (r *Relay) serveLive(conn net.Conn, agent netip.Addr) {
 			err = r.greet(agent, &line)
 			if err != nil {
 				if r.state.refuse(agent, err.Error()) {
-					r.log.Warn("agent cannot be understood", "agent", agent, "err", err)
+					r.log.Warn("agent sent away", "addr", agent, "err", err)
 				}
 				return
 			}
-			r.log.Info("agent is here", "agent", agent)
+			r.log.Info("agent connected", "addr", agent)
 		}
 		if err != nil {
 			if r.state.disconnect(agent, conn) {
-				r.log.Info("agent is gone", "agent", agent, "err", err)
+				r.log.Info("agent gone", "addr", agent, "err", err)
 			}
 			return
 		}

@@ -68,7 +68,8 @@ func New(log *slog.Logger) (*Relay, error) {
 func (r *Relay) Device() tun.Device { return r.stack.Device() }
 
 // SetRules makes rules the only ones. What goes on under a rule or with an agent
-// that is not among them ends at once.
+// that is not among them ends at once; what goes on under one that stays keeps
+// the Local that it has.
 func (r *Relay) SetRules(rules []Rule) {
 	r.setMu.Lock()
 	defer r.setMu.Unlock()

@@ -36,7 +36,7 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 		// Refused stays refused: the agent knows what to do then.
 		q.Reset()
 		if ctx.Err() == nil {
-			r.log.Debug("local program does not answer", "rule", rule.Name, "err", err)
+			r.log.Debug("local program not reached", "rule", rule.Name, "err", err)
 			r.state.local(rule.Name, err.Error())
 		}
 		return
@@ -65,9 +65,9 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 		defer i.end()
 		in, out = i.in.keep, i.out.keep
 	}
-	r.log.Debug("steered connection begins", "rule", rule.Name, "flow", q.Src)
+	r.log.Debug("steered connection began", "rule", rule.Name, "addr", q.Src)
 	err = splice(conn, local, in, out)
-	r.log.Debug("steered connection is over", "rule", rule.Name, "flow", q.Src, "err", err)
+	r.log.Debug("steered connection ended", "rule", rule.Name, "addr", q.Src, "err", err)
 }
 
 // splice carries bytes both ways until both sides have said all, or one has

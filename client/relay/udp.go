@@ -110,7 +110,7 @@ func (fl *udpFlow) run(ctx context.Context) {
 			break
 		}
 	}
-	fl.r.log.Debug("local program does not answer", "rule", fl.rule, "err", first)
+	fl.r.log.Debug("local program not reached", "rule", fl.rule, "err", first)
 	fl.r.state.local(fl.rule, first.Error())
 }
 

@@ -8,6 +8,11 @@
 // for a device that is a file (Linux, macOS). Any other device is read by a
 // goroutine with buffers of its own, which costs a copy and a change of
 // goroutines per batch; the inner device is always read so.
+//
+// A datagram from a socket through a TUN of Linux into Read costs (BenchmarkRead,
+// medians of 7 interleaved rounds on one CPU, its time) 6.9 µs without this
+// package, 7.1 µs read directly, 15.3 µs through a goroutine. Sorting what is
+// written costs 20 ns a packet.
 package tunsplit
 
 import (
