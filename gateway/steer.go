@@ -100,7 +100,8 @@ func (s *steerer) look(now time.Time, w snapshot, c enrol.World, admitted []enro
 	}
 	out := steered{plan: s.book.Plan(now, world), leases: leases}
 	for _, a := range out.plan.Agents {
-		// A user may write any key; it must not be in anybody's way.
+		// A user may write any key; it must not be in anybody's way. A key may
+		// also be there for two pods.
 		at := a.Key.Address6()
 		if taken[at] || a.Key.IsZero() {
 			continue
@@ -122,23 +123,19 @@ func (s *steerer) act(p steered, w snapshot, admitted []enrol.Admitted) {
 		laptops[i] = l.Key
 	}
 	gateways := gatewaysFor(w, control.Gateway{PublicKey: s.self, Endpoints: s.own})
-	others := !slices.EqualFunc(gateways, s.allGateways(), sameGateway)
 	s.gateways.Store(&gateways)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.plan.Agents = slices.DeleteFunc(slices.Clone(p.plan.Agents), func(a steering.Agent) bool { return !in[a.Key] })
 	s.plan, s.laptops = p.plan, laptops
-	s.settleLocked()
-	if others {
-		s.server.Rehere()
-	}
+	s.settleLocked(true)
 }
 
-// settleLocked has ties and agents follow from the plan and from where everybody
-// is now.
-func (s *steerer) settleLocked() {
-	fresh := map[netip.Addr]bool{}
+// settleLocked has ties and agents follow from the plan, which may be a new one,
+// and from where everybody is now.
+func (s *steerer) settleLocked(replanned bool) {
+	fresh, before := map[netip.Addr]bool{}, s.strange
 	s.places, s.strange = map[netip.Addr]string{}, map[agentOfPod]bool{}
 	if len(s.plan.Agents) > 0 {
 		peers, err := s.stats()
@@ -172,8 +169,10 @@ func (s *steerer) settleLocked() {
 		}
 	}
 	old := s.fresh.Swap(&fresh)
-	s.server.SetAgents(agents, s.here)
-	if !maps.Equal(*old, fresh) {
+	switch {
+	case replanned || !maps.Equal(before, s.strange):
+		s.server.SetAgents(agents, s.here) // which looks at here as well
+	case !maps.Equal(*old, fresh):
 		s.server.Rehere()
 	}
 }
@@ -228,7 +227,7 @@ func (s *steerer) poll() {
 		return
 	}
 	before := s.strange
-	s.settleLocked()
+	s.settleLocked(false)
 	if !maps.Equal(before, s.strange) {
 		s.changed()
 	}
@@ -262,7 +261,7 @@ func (s *steerer) locate(who net.Addr) {
 	defer s.mu.Unlock()
 	ours := slices.ContainsFunc(s.plan.Agents, func(a steering.Agent) bool { return a.Key.Address6() == at.Addr() })
 	if ours && s.places[at.Addr()] == "" {
-		s.settleLocked()
+		s.settleLocked(false)
 	}
 }
 
@@ -274,17 +273,17 @@ func (s *steerer) allGateways() []control.Gateway {
 	return nil
 }
 
-func sameGateway(a, b control.Gateway) bool {
-	return a.PublicKey == b.PublicKey && slices.Equal(a.Endpoints, b.Endpoints)
-}
-
 // gatewaysFor are the gateways that Peers know, and own, in the order of their
 // keys.
 func gatewaysFor(w snapshot, own control.Gateway) []control.Gateway {
-	all := map[key.Public]control.Gateway{own.PublicKey: own}
+	all, seen := map[key.Public]control.Gateway{own.PublicKey: own}, map[string]bool{}
 	for _, p := range w.peers {
 		for _, g := range p.object.Status.Gateways {
+			if seen[g.PublicKey] {
+				continue
+			}
 			if k, ok := liveGateway(w, g); ok && k != own.PublicKey {
+				seen[g.PublicKey] = true
 				all[k] = control.Gateway{PublicKey: k, Endpoints: addrPorts(g.ClusterEndpoints)}
 			}
 		}
