@@ -62,7 +62,7 @@ func Render(o Options) ([]*unstructured.Unstructured, error) {
 	}
 	var all []*unstructured.Unstructured
 	for _, glob := range []string{
-		"manifests/10-*.yaml", "manifests/crds/*.yaml", "manifests/30-*.yaml", "manifests/40-*.yaml", "manifests/50-*.yaml",
+		"manifests/10-*.yaml", "manifests/20-*.yaml", "manifests/crds/*.yaml", "manifests/30-*.yaml", "manifests/40-*.yaml", "manifests/50-*.yaml",
 	} {
 		names, err := fs.Glob(manifests, glob)
 		if err != nil || len(names) == 0 {

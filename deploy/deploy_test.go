@@ -123,7 +123,7 @@ func forbidGateway(t *testing.T, group, resource string, verbs []string) {
 
 func TestOrderAndLabels(t *testing.T) {
 	rank := map[string]int{
-		"Namespace": 0, "CustomResourceDefinition": 1, "ServiceAccount": 2, "ClusterRole": 2, "ClusterRoleBinding": 2, "Role": 2, "RoleBinding": 2,
+		"Namespace": 0, "ConfigMap": 1, "CustomResourceDefinition": 1, "ServiceAccount": 2, "ClusterRole": 2, "ClusterRoleBinding": 2, "Role": 2, "RoleBinding": 2,
 		"ValidatingAdmissionPolicy": 3, "ValidatingAdmissionPolicyBinding": 3, "Service": 4, "PodDisruptionBudget": 4, "StatefulSet": 5,
 	}
 	last := 0
