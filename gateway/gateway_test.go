@@ -57,6 +57,9 @@ func setStage(t *testing.T) *stage {
 	return s
 }
 
+// loopback is where a gateway's pod is.
+var loopback = netip.MustParseAddr("127.0.0.1")
+
 func (s *stage) create(o client.Object) {
 	s.Helper()
 	if err := s.admin.Create(s.Context(), o); err != nil {
@@ -70,7 +73,7 @@ func (s *stage) start(pod string) (*Gateway, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	g, err := New(ctx, Options{
 		REST:      s.server.ConfigAs("system:serviceaccount:"+deploy.DefaultNamespace+":"+deploy.ServiceAccountName, "system:serviceaccounts", "system:serviceaccounts:"+deploy.DefaultNamespace),
-		Namespace: deploy.DefaultNamespace, Pod: pod, PodUID: "uid-" + pod, Node: "node1", DNSDomain: "cluster.test", Log: testLog(s.T),
+		Namespace: deploy.DefaultNamespace, Pod: pod, PodUID: "uid-" + pod, PodIPs: []netip.Addr{loopback}, Node: "node1", DNSDomain: "cluster.test", Log: testLog(s.T),
 		WireGuardPort: -1, StreamPort: -1, HTTPPort: -1,
 	})
 	if err != nil {

@@ -234,6 +234,10 @@ func TestSteeredTrafficReachesTheLaptop(t *testing.T) {
 	at := l.relay(20000, 20001)
 	a := s.agent(g, at)
 	a.deaf.Store(true)
+	pods := netip.AddrPortFrom(loopback, g.tunnel.ListenPort())
+	if got := l.peer.Status.Gateways[0].ClusterEndpoints; !slices.Equal(got, []string{pods.String()}) {
+		t.Errorf("pods are told to reach the gateway at %v", got)
+	}
 
 	tcp, udp := steerRule("web-tcp", "web-0", "laptop", "tcp", 20000, a.secret.Public()), steerRule("web-udp", "web-0", "laptop", "udp", 20001, a.secret.Public())
 	s.steer(tcp)
@@ -246,7 +250,7 @@ func TestSteeredTrafficReachesTheLaptop(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.set("both rules, whose laptop is here", func(set control.Set) bool {
-		return len(set.Rules) == 2 && set.Rules[0].Here && set.Rules[1].Here && set.Rules[0].Laptop == at && len(set.Gateways) == 1 && set.Gateways[0].PublicKey == g.key
+		return len(set.Rules) == 2 && set.Rules[0].Here && set.Rules[1].Here && set.Rules[0].Laptop == at && len(set.Gateways) == 1 && set.Gateways[0].PublicKey == g.key && slices.Equal(set.Gateways[0].Endpoints, []netip.AddrPort{pods})
 	})
 	s.awaitRule("web-tcp", "waits for the agent", func(st podnet.SteeringRuleStatus) bool {
 		return ready(podnet.ReasonAgentMissing)(st) && st.Agent != nil
