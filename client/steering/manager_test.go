@@ -27,6 +27,12 @@ func steerIn(ctx context.Context, m *Manager, req localapi.SteerRequest) (types 
 	return types, err
 }
 
+// pass lets time pass, and what is to be done in it be done.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // TestSteerAllPods: three pods, one agent each, a fourth that comes, one that
 // goes, an end without anything left.
 func TestSteerAllPods(t *testing.T) {
@@ -42,6 +48,7 @@ func TestSteerAllPods(t *testing.T) {
 		if len(list) != 1 || list[0].Name != "web-8080" || list[0].Ready != 3 || len(list[0].Pods) != 3 || list[0].Matched != 9 || list[0].Number != 8080 {
 			t.Fatalf("%+v", list)
 		}
+		synctest.Wait()
 		for _, o := range w.objects {
 			s := o.Spec
 			if !strings.HasPrefix(o.Name, "alice-example-org-web-8080-web-") || s.Rule != "web-8080" || s.Peer != "u1" || s.RelayPort != 20000 || s.Local != "3000" || s.Target != "deploy/web" ||
@@ -51,8 +58,7 @@ func TestSteerAllPods(t *testing.T) {
 		}
 		w.add("web-4")
 		w.remove("web-1")
-		synctest.Wait()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if list := m.List(); list[0].Ready != 3 || list[0].Pods[2].Name != "web-4" {
 			t.Errorf("%+v", list[0])
 		}
@@ -60,7 +66,7 @@ func TestSteerAllPods(t *testing.T) {
 			t.Errorf("%d agents were put into 4 pods", n)
 		}
 		m.Renew()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if n := w.count("renew"); n != 3 {
 			t.Errorf("%d renewals", n)
 		}
@@ -108,8 +114,8 @@ func TestNoRuleIsLeft(t *testing.T) {
 				c.spoil(w)
 				m, stop := w.manager()
 				defer stop()
-				synctest.Wait()
 				_, err := steerIn(t.Context(), m, c.req)
+				synctest.Wait()
 				if e := httpjson.FromError(err); err == nil || e.Code != c.code || !strings.Contains(e.Message, c.says) {
 					t.Errorf("%v (%+v)", err, e)
 				}
@@ -135,17 +141,17 @@ func TestAgentsEnd(t *testing.T) {
 		}
 		for i := 2; i <= maxInjections; i++ {
 			w.kill("web-1")
-			time.Sleep(time.Second)
+			pass(time.Second)
 			if r := m.List()[0]; r.Ready != 1 || w.count("inject") != i {
 				t.Fatalf("agent %d: %+v", i, r)
 			}
 		}
 		w.kill("web-1")
-		time.Sleep(time.Second)
-		if p := m.List()[0].Pods[0]; p.State != localapi.SteerPodTrouble || !strings.Contains(p.Text, "3 agents ended") || p.Hint == "" {
+		pass(time.Second)
+		if p := m.List()[0].Pods[0]; p.State != localapi.SteerPodTrouble || !strings.Contains(p.Text, "4 agents ended") || p.Hint == "" {
 			t.Errorf("%+v", p)
 		}
-		time.Sleep(injectTime)
+		pass(injectTime)
 		if r := m.List()[0]; r.Ready != 1 || w.count("inject") != maxInjections+1 {
 			t.Errorf("later: %+v, %d agents", r, w.count("inject"))
 		}
@@ -162,7 +168,7 @@ func TestAnotherKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.SetMember(Member{Peer: "u2", Gateways: []v1alpha1.Gateway{{PublicKey: "g1"}}})
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if len(w.objects) != 1 || w.count("inject") != 1 || m.List()[0].Ready != 1 {
 			t.Errorf("%d objects, %d agents, %+v", len(w.objects), w.count("inject"), m.List())
 		}
@@ -171,11 +177,11 @@ func TestAnotherKey(t *testing.T) {
 				t.Errorf("%+v", o.Spec)
 			}
 		}
-		w.silent = true // the agent knows no gateway any more
+		w.with(func() { w.silent = true }) // the agent knows no gateway any more
 		m.SetMember(Member{Peer: "u2", Gateways: []v1alpha1.Gateway{{PublicKey: "g2"}}})
-		time.Sleep(time.Second)
-		w.silent = false
-		time.Sleep(10 * time.Second)
+		pass(time.Second)
+		w.with(func() { w.silent = false })
+		pass(10 * time.Second)
 		if n := w.count("inject"); n != 2 || m.List()[0].Ready != 1 {
 			t.Errorf("%d agents, %+v", n, m.List())
 		}
@@ -193,7 +199,7 @@ func TestRevoked(t *testing.T) {
 		held.Hold = true
 		ended := make(chan error, 1)
 		go func() { _, err := steerIn(t.Context(), m, held); ended <- err }()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		names, err := m.Revoke(t.Context(), "shop", "web-8080")
 		if err != nil || len(names) != 1 {
 			t.Fatal(names, err)
@@ -209,11 +215,11 @@ func TestRevoked(t *testing.T) {
 		if _, err := steerIn(t.Context(), m, request8080); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(lease) // asleep
+		pass(lease) // asleep
 		if _, err := m.Revoke(t.Context(), "shop", "web-8080"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if l := m.List(); len(l) != 1 || l[0].Ready != 1 {
 			t.Errorf("%+v", l)
 		}
@@ -235,7 +241,7 @@ func TestHeld(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		time.Sleep(time.Second)
+		pass(time.Second)
 		var lines []localapi.SteeredRequest
 		begun := 0
 		wg.Go(func() {
@@ -252,6 +258,7 @@ func TestHeld(t *testing.T) {
 		synctest.Wait()
 		hangUp()
 		wg.Wait()
+		synctest.Wait()
 		if begun != 1 || len(lines) != 2 || lines[0].By != "laptop" || lines[1].By != "app" {
 			t.Errorf("%d, %+v", begun, lines)
 		}

@@ -23,7 +23,7 @@ func (s *state) progress(r *rule) progress {
 	p.none = r.known && len(r.ports) == 0
 	some, all := false, true // of the pods that are ready to serve
 	for uid, o := range r.objects {
-		if o.phase == there && o.accepted() {
+		if o.ready() || o.phase == there && o.accepted() {
 			p.accepted++
 		}
 		if o.ready() {
@@ -48,7 +48,7 @@ func (p progress) since(before progress) (out []localapi.SteerEvent) {
 	if p.pods > 0 && p.accepted == p.pods && (before.accepted != before.pods || before.pods == 0) {
 		add(localapi.SteerRules, "%s written, and the gateway accepts them", count(p.pods, "rule"))
 	}
-	if p.ready > before.ready && !p.settled {
+	if p.ready > before.ready && p.accepted == p.pods && !p.settled {
 		add(localapi.SteerAgents, "%d/%d agents ready", p.ready, p.pods)
 	}
 	return out

@@ -19,8 +19,8 @@ const (
 	// missing is how long an object may be gone before somebody is held to have
 	// deleted it: with a pod go its objects, and we may hear of these first.
 	missing = 5 * time.Second
-	// A pod gets maxInjections agents in injectTime at most.
-	maxInjections = 3
+	// A pod gets an agent, and three more in its place, in injectTime at most.
+	maxInjections = 1 + 3
 	injectTime    = 5 * time.Minute
 )
 

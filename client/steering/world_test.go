@@ -64,6 +64,13 @@ func (w *world) add(name string) {
 	w.tellLocked()
 }
 
+// with changes how the world is.
+func (w *world) with(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+}
+
 // remove ends a pod; what it owns goes with it.
 func (w *world) remove(name string) {
 	w.mu.Lock()
