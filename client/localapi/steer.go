@@ -43,9 +43,6 @@ type SteerRequest struct {
 	// ClientAddress is proxy or header: how the local program learns a client's
 	// address. Empty means not at all.
 	ClientAddress string `json:"clientAddress,omitempty"`
-	// Inspect keeps the first 64 KiB of each direction of the last connections,
-	// in memory.
-	Inspect bool `json:"inspect,omitempty"`
 	// Hold ends the rule when this call's caller hangs up. Without it the rule
 	// lives as long as the session.
 	Hold bool `json:"hold,omitempty"`

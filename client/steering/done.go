@@ -238,7 +238,7 @@ func (s *state) live(all []relay.Live) {
 func (s *state) relayed() []relay.Rule {
 	var out []relay.Rule
 	for _, r := range s.rules {
-		to := relay.Rule{Name: r.name, Port: r.relayPort, Protocol: r.protocol, Local: r.local, Inspect: r.req.Inspect, Agents: relayAgents(s, r)}
+		to := relay.Rule{Name: r.name, Port: r.relayPort, Protocol: r.protocol, Local: r.local, Agents: relayAgents(s, r)}
 		if len(to.Agents) > 0 {
 			out = append(out, to)
 		}

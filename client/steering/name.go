@@ -12,6 +12,9 @@ import (
 // maxName is the longest name of an object that is made; Kubernetes allows 253.
 const maxName = 253
 
+// maxRule leaves room for a number in the 63 characters of a rule's name.
+const maxRule = 56
+
 // objectName names a SteeringRule so that its reader sees whose it is. The end
 // makes it unique: another Peer of the same user has other objects.
 func objectName(user, rule, pod, uid, peer string) string {
@@ -52,6 +55,7 @@ func ruleName(req localapi.SteerRequest, taken func(string) bool) string {
 	if protocol == "udp" {
 		name += "-udp"
 	}
+	name = strings.TrimRight(name[:min(len(name), maxRule)], "-")
 	for i, try := 2, name; ; i++ {
 		if !taken(try) {
 			return try
