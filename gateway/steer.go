@@ -181,10 +181,20 @@ func (s *steerer) settleLocked(replanned bool) {
 func (s *steerer) here(laptop netip.Addr) bool { return (*s.fresh.Load())[laptop] }
 
 // elsewhere reports whether an endpoint of the tunnel is none of the addresses,
-// when these are known. What has no address, as a stream has none, is elsewhere.
+// as far as those of its family are known: EndpointSlices name those of the
+// families that a Service has. What has no address, as a stream has none, is
+// elsewhere.
 func elsewhere(endpoint string, addrs []netip.Addr) bool {
+	if len(addrs) == 0 {
+		return false
+	}
 	at, err := netip.ParseAddrPort(endpoint)
-	return len(addrs) > 0 && (err != nil || !slices.Contains(addrs, at.Addr().Unmap()))
+	if err != nil {
+		return true
+	}
+	a := at.Addr().Unmap()
+	comparable := slices.ContainsFunc(addrs, func(known netip.Addr) bool { return known.Is4() == a.Is4() })
+	return comparable && !slices.Contains(addrs, a)
 }
 
 // tiesOf drops the ties that none of these agents has a rule for.

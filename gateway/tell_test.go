@@ -30,6 +30,8 @@ func TestElsewhere(t *testing.T) {
 		{"[::ffff:10.244.0.7]:4500", pod, false},
 		{"[fd00:10::7]:4500", pod, false},
 		{"10.244.0.8:4500", pod, true},
+		{"[fd00:10::7]:4500", pod[:1], false}, // a Service of IPv4 alone
+		{"10.244.0.8:4500", pod[:1], true},
 		{"stream:12", pod, true},
 		{"10.244.0.8:4500", nil, false},
 		{"stream:12", nil, false},
