@@ -64,9 +64,14 @@ func (s *Session) steer(r *relay.Relay) {
 	s.steering = m
 	s.mu.Unlock()
 	s.steerFor()
-	s.undo.add("the steering rules", func(context.Context) error {
+	s.undo.add("the steering rules", func(ctx context.Context) error {
 		cancel()
-		return <-done
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done(): // an API server that does not answer; leases do the rest
+			return ctx.Err()
+		}
 	})
 }
 

@@ -57,7 +57,7 @@ func (d *daemon) steer(w http.ResponseWriter, r *http.Request) {
 	lines := httpjson.NewLines(w)
 	err = s.Steer(ctx, req, func(e localapi.SteerEvent) {
 		if e.Type == localapi.SteerReady {
-			d.Log.Info("steering", "rule", e.Rule.Name, "pods", len(e.Rule.Pods), "port", e.Rule.Port, "held", req.Hold)
+			d.Log.Info("steering", "rule", e.Rule.Name, "count", len(e.Rule.Pods))
 		}
 		if lines.Send(e) != nil {
 			cancel() // nobody listens any more
@@ -65,7 +65,7 @@ func (d *daemon) steer(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil {
 		e := httpjson.FromError(err)
-		d.Log.Info("not steering", "target", req.Words(), "err", err)
+		d.Log.Info("not steering", "what", req.Words(), "err", err)
 		_ = lines.Send(localapi.SteerEvent{Time: time.Now(), Type: localapi.SteerFailed, Text: e.Message, Error: e})
 	}
 }
