@@ -65,7 +65,7 @@ func TestOnlyAgentsOfTheRuleGetThrough(t *testing.T) {
 		}
 	}
 	w.mustDial(20000)
-	w.relay.SetAddr(netip.MustParseAddr("fd70:6f64:6e65:7401::2"))
+	w.relay.SetAddr(netip.MustParseAddr("fd70:6f64:6e65:7403::2"))
 	if _, err := w.dial(20000); err == nil {
 		t.Error("the old address still answers")
 	}

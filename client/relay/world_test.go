@@ -22,7 +22,7 @@ import (
 var (
 	agent6 = netip.MustParseAddr("fd70:6f64:6e65:7400::a")
 	other6 = netip.MustParseAddr("fd70:6f64:6e65:7400::b")
-	relay6 = netip.MustParseAddr("fd70:6f64:6e65:7401::1")
+	relay6 = netip.MustParseAddr("fd70:6f64:6e65:7403::1")
 )
 
 var pod = Pod{Namespace: "shop", Name: "web-1", UID: "uid-1", Object: "ada-web-1"}

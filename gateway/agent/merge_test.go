@@ -15,8 +15,8 @@ import (
 
 var (
 	keyA, keyB = key.Public{1}, key.Public{2}
-	laptopA    = netip.MustParseAddr("fd70:6f64:6e65:7401::a")
-	laptopB    = netip.MustParseAddr("fd70:6f64:6e65:7401::b")
+	laptopA    = netip.MustParseAddr("fd70:6f64:6e65:7403::a")
+	laptopB    = netip.MustParseAddr("fd70:6f64:6e65:7403::b")
 )
 
 // ruleOf is a rule about a whole port.

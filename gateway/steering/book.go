@@ -113,7 +113,7 @@ func (b *Book) sight(c lease.Circumstances, w World, laptops map[string]Laptop, 
 
 func newRecord(r steer.Rule) *record {
 	// An agent is told a relay address and whether the laptop is here as well.
-	const rest = len(`,"laptop":"fd70:6f64:6e65:7401:1111:1111:1111:1111","relayPort":65535,"here":true},`)
+	const rest = len(`,"laptop":"fd70:6f64:6e65:7403:1111:1111:1111:1111","relayPort":65535,"here":true},`)
 	text, _ := json.Marshal(r) // strings, numbers and a time, which may be too late for JSON but not for the API
 	return &record{rule: r, size: len(text) + rest, clashes: map[*record]error{}}
 }

@@ -24,7 +24,7 @@ var Prefix6 = netip.MustParsePrefix("fd70:6f64:6e65:7400::/64")
 type Private struct{ k wgtypes.Key }
 
 // RelayPrefix6 is the IPv6 range of all relay addresses, beside Prefix6.
-var RelayPrefix6 = netip.MustParsePrefix("fd70:6f64:6e65:7401::/64")
+var RelayPrefix6 = netip.MustParsePrefix("fd70:6f64:6e65:7403::/64")
 
 // NewPrivate makes a private key from the system's randomness.
 func NewPrivate() (Private, error) {

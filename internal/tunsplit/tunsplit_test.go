@@ -20,8 +20,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
-	hers = netip.MustParseAddr("fd70:6f64:6e65:7401::1")
-	new6 = netip.MustParseAddr("fd70:6f64:6e65:7401::2")
+	hers = netip.MustParseAddr("fd70:6f64:6e65:7403::1")
+	new6 = netip.MustParseAddr("fd70:6f64:6e65:7403::2")
 	host = netip.MustParseAddr("fd70:6f64:6e65:7400::1")
 )
 

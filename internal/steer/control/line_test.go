@@ -22,7 +22,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 				Name: "alice-web-x", Owner: "alice", Since: time.Unix(1, 0).UTC(), Protocol: steer.TCP, Port: 8080, Mode: steer.Steal,
 				Matches: []steer.Match{{Headers: []steer.Condition{{Name: "x-user", Value: "alice"}}, Path: "/api/*"}}, ToApp: true,
 			},
-			Laptop: netip.MustParseAddr("fd70:6f64:6e65:7401::1"), RelayPort: 20000, Here: true,
+			Laptop: netip.MustParseAddr("fd70:6f64:6e65:7403::1"), RelayPort: 20000, Here: true,
 		}},
 		Gateways: []Gateway{{PublicKey: key.Public{1}, Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.244.0.5:51820")}}},
 	}}
