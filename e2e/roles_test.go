@@ -26,6 +26,8 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"refused":     refused,
 	"crowd":       crowdRole,     // see crowd_test.go
 	"customers":   customersRole, // see customers_test.go
+	"chat":        chat,          // see programs_test.go
+	"healthy":     healthy,
 
 	// These go on until they are told to stop, and print what they see.
 	"echo":     echo,
@@ -34,7 +36,11 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"bulk":     bulk,
 	"download": download,
 	"watch":    watch,
-	"web":      web,
+
+	// These serve until they are told to stop.
+	"web":       web,
+	"websocket": chatServer,
+	"health":    healthServer,
 }
 
 func play(role string, args []string) int {
