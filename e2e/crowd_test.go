@@ -34,7 +34,7 @@ func TestFiftyLaptops(t *testing.T) {
 	// again: its heap, its tables and its threads have a working size. What
 	// must not happen is that they grow from one crowd to the next.
 	fresh := gatewayGauges(t)
-	gather(t, laptops, 15*time.Second, false)
+	gather(t, laptops, lasting(15*time.Second, 3*time.Minute), long)
 	before := deserted(t)
 	gather(t, laptops, lasting(60*time.Second, 10*time.Minute), long)
 	busy := gatewayGauges(t)
