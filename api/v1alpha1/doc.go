@@ -20,7 +20,8 @@ var GroupVersion = schema.GroupVersion{Group: "podnet.dev", Version: "v1alpha1"}
 
 // AddToScheme registers this package's objects with a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &Peer{}, &PeerList{}, &Access{}, &AccessList{}, &SteeringRule{}, &SteeringRuleList{})
+	s.AddKnownTypes(GroupVersion, &Peer{}, &PeerList{}, &Access{}, &AccessList{}, &SteeringRule{}, &SteeringRuleList{},
+		&Exposure{}, &ExposureList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }
