@@ -3,10 +3,11 @@ package v1alpha1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // Exposure says that a peer's local port is to be reached in this namespace under
-// a Service's name, which is the Exposure's own. The gateway keeps a Service in its
-// own namespace that leads to the peer; one of type ExternalName, which the user
-// writes here and which the Exposure owns, leads to that one. Admission demands that its writer may create
-// services in the namespace, and asks again at each renewal.
+// a Service's name, which is the Exposure's own. The gateway keeps a Service in
+// its own namespace that leads to the peer; one of type ExternalName, which the
+// user writes here and which the Exposure owns, leads to that one. Admission
+// demands that its writer may create services in the namespace, and asks again at
+// each renewal.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
