@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"
 )
 
@@ -192,7 +193,7 @@ func (t *tee) send() error {
 		t.seen.In += int64(len(b))
 	}
 	// The laptop closes when it has read all, and has said what it had to say.
-	if err := closeWrite(conn); err != nil {
+	if err := splice.CloseWrite(conn); err != nil {
 		return err
 	}
 	<-answered

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"
 )
 
@@ -50,7 +51,7 @@ func (c *laptopConn) Close() error {
 }
 
 // CloseWrite says that no more comes.
-func (c *laptopConn) CloseWrite() error { return closeWrite(c.Conn) }
+func (c *laptopConn) CloseWrite() error { return splice.CloseWrite(c.Conn) }
 
 // SetLinger does what it does to the connection within, if that can.
 func (c *laptopConn) SetLinger(sec int) error {

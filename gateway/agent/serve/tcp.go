@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/backlog"
 	"podnet.dev/internal/steer/http1"
@@ -87,7 +88,7 @@ func (c *conn) serve(ctx context.Context, decided bool) {
 	knock, err := c.dialApp(ctx)
 	if err != nil {
 		c.s.Log.Debug("pod refused a steered connection", "addr", c.to, "err", err)
-		reset(c.client)
+		splice.Reset(c.client)
 		return
 	}
 	c.knock = knock
@@ -105,7 +106,7 @@ func (c *conn) serve(ctx context.Context, decided bool) {
 			c.ended(http2.Serve(ctx, c.addressed(), o.client, c.rules, c, c.see))
 			return
 		case o.clientErr != nil && o.clientErr != io.EOF:
-			reset(knock)
+			splice.Reset(knock)
 			return
 		case len(o.client) == 0 && o.clientErr == io.EOF && c.fromNode():
 			return // a probe of the kubelet that asks only whether there is somebody
@@ -202,7 +203,7 @@ func (c *conn) whole(ctx context.Context, d steer.Decision, o opening, tell bool
 		if peer, err = c.stealWhole(ctx, d.Steal); err != nil {
 			c.report(seen, err)
 			if !d.Steal.ToApp {
-				reset(c.client)
+				splice.Reset(c.client)
 				return err
 			}
 			seen.Rule = nil
@@ -211,11 +212,11 @@ func (c *conn) whole(ctx context.Context, d steer.Decision, o opening, tell bool
 	}
 	if peer == nil {
 		if o.appErr != nil && o.appErr != io.EOF {
-			reset(c.client)
+			splice.Reset(c.client)
 			return o.appErr
 		}
 		if peer, err = c.App(ctx); err != nil {
-			reset(c.client)
+			splice.Reset(c.client)
 			return err
 		}
 	}
