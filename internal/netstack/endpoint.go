@@ -98,11 +98,15 @@ func (e *endpoint) try(s *side, op func() tcpip.Error) error {
 }
 
 func (e *endpoint) read(b []byte, from *tcpip.FullAddress) (n int, err error) {
+	w := tcpip.SliceWriter(b)
+	return e.readTo(&w, from)
+}
+
+func (e *endpoint) readTo(w io.Writer, from *tcpip.FullAddress) (n int, err error) {
 	e.in.mu.Lock()
 	defer e.in.mu.Unlock()
-	w := tcpip.SliceWriter(b)
 	err = e.try(&e.in, func() tcpip.Error {
-		res, terr := e.ep.Read(&w, tcpip.ReadOptions{NeedRemoteAddr: from != nil})
+		res, terr := e.ep.Read(w, tcpip.ReadOptions{NeedRemoteAddr: from != nil})
 		n = res.Count
 		if from != nil {
 			*from = res.RemoteAddr

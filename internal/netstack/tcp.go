@@ -198,18 +198,30 @@ func (c *TCPConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remot
 // DialTCP connects to a. Its errors tell ECONNREFUSED, EHOSTUNREACH,
 // ENETUNREACH, ETIMEDOUT and ctx's own apart by errors.Is.
 func (s *Stack) DialTCP(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	return s.DialTCPFrom(ctx, netip.Addr{}, a)
+}
+
+// DialTCPFrom is DialTCP from one of the stack's own addresses, or from the one
+// that the stack chooses when from is the zero Addr.
+func (s *Stack) DialTCPFrom(ctx context.Context, from netip.Addr, a netip.AddrPort) (net.Conn, error) {
 	var wq waiter.Queue
 	ep, terr := s.stack.NewEndpoint(tcp.ProtocolNumber, protocol(a.Addr()), &wq)
 	if terr != nil {
 		return nil, opError("dial", netip.AddrPort{}, a, errno(terr))
+	}
+	if from.IsValid() {
+		if terr := ep.Bind(fullAddress(netip.AddrPortFrom(from, 0))); terr != nil {
+			ep.Close()
+			return nil, opError("dial", netip.AddrPort{}, a, errno(terr))
+		}
 	}
 	c := newTCPConn(ep, &wq, netip.AddrPort{}, a)
 	if err := c.connect(ctx); err != nil {
 		c.Close()
 		return nil, opError("dial", netip.AddrPort{}, a, err)
 	}
-	if from, terr := ep.GetLocalAddress(); terr == nil {
-		c.local = addrPort(from.Addr, from.Port)
+	if at, terr := ep.GetLocalAddress(); terr == nil {
+		c.local = addrPort(at.Addr, at.Port)
 	}
 	s.keepAlive(c)
 	return c, nil

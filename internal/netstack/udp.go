@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -21,16 +22,23 @@ var (
 	_ net.PacketConn = (*UDPConn)(nil)
 )
 
-func (s *Stack) newUDPConn(a netip.AddrPort, connect bool) (*UDPConn, error) {
+// newUDPConn makes a socket that is bound to local and connected to remote, as
+// far as they are valid.
+func (s *Stack) newUDPConn(local, remote netip.AddrPort) (*UDPConn, error) {
 	wq := new(waiter.Queue)
-	ep, terr := s.stack.NewEndpoint(udp.ProtocolNumber, protocol(a.Addr()), wq)
+	either := remote
+	if !remote.IsValid() {
+		either = local
+	}
+	ep, terr := s.stack.NewEndpoint(udp.ProtocolNumber, protocol(either.Addr()), wq)
 	if terr != nil {
 		return nil, errno(terr)
 	}
-	if connect {
-		terr = ep.Connect(fullAddress(a))
-	} else {
-		terr = ep.Bind(fullAddress(a))
+	if local.IsValid() {
+		terr = ep.Bind(fullAddress(local))
+	}
+	if terr == nil && remote.IsValid() {
+		terr = ep.Connect(fullAddress(remote))
 	}
 	if terr != nil {
 		ep.Close()
@@ -41,16 +49,14 @@ func (s *Stack) newUDPConn(a netip.AddrPort, connect bool) (*UDPConn, error) {
 	if at, terr := ep.GetLocalAddress(); terr == nil {
 		c.local = addrPort(at.Addr, at.Port)
 	}
-	if connect {
-		c.remote = a
-	}
+	c.remote = remote
 	return c, nil
 }
 
 // ListenUDP receives on a, one of the stack's own addresses. ReadFrom returns
 // *net.UDPAddr.
 func (s *Stack) ListenUDP(a netip.AddrPort) (net.PacketConn, error) {
-	c, err := s.newUDPConn(a, false)
+	c, err := s.newUDPConn(a, netip.AddrPort{})
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: "udp", Addr: net.UDPAddrFromAddrPort(a), Err: err}
 	}
@@ -60,7 +66,20 @@ func (s *Stack) ListenUDP(a netip.AddrPort) (net.PacketConn, error) {
 // DialUDP connects to a: Read returns ECONNREFUSED when nothing listens
 // there.
 func (s *Stack) DialUDP(a netip.AddrPort) (net.Conn, error) {
-	c, err := s.newUDPConn(a, true)
+	c, err := s.dialUDP(netip.AddrPort{}, a)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// DialUDPFrom is DialUDP from one of the stack's own addresses.
+func (s *Stack) DialUDPFrom(from netip.Addr, a netip.AddrPort) (*UDPConn, error) {
+	return s.dialUDP(netip.AddrPortFrom(from, 0), a)
+}
+
+func (s *Stack) dialUDP(from, a netip.AddrPort) (*UDPConn, error) {
+	c, err := s.newUDPConn(from, a)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "udp", Addr: net.UDPAddrFromAddrPort(a), Err: err}
 	}
@@ -79,6 +98,13 @@ func (c *UDPConn) ReadFrom(b []byte) (int, net.Addr, error) {
 		return n, nil, c.opError("read", err)
 	}
 	return n, net.UDPAddrFromAddrPort(addrPort(from.Addr, from.Port)), nil
+}
+
+// ReadTo waits for a datagram and gives it to w, in pieces perhaps: many can wait
+// that have no room for one meanwhile.
+func (c *UDPConn) ReadTo(w io.Writer) (int, error) {
+	n, err := c.readTo(w, nil)
+	return n, c.opError("read", err)
 }
 
 func (c *UDPConn) Write(b []byte) (int, error) {
