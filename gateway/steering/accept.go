@@ -40,7 +40,7 @@ func (s *share) add(bytes int) { s.rules, s.bytes = s.rules+1, s.bytes+bytes }
 
 // accept decides on every rule, oldest first, so that who was there first stays.
 // It returns the pods in the order of their oldest rules.
-func (b *Book) accept(w World, laptops map[string]Laptop, p *Plan) []*pod {
+func (b *Book) accept(w World, p *Plan) []*pod {
 	order := make([]int, len(w.Rules))
 	for i := range order {
 		order[i] = i
@@ -56,7 +56,7 @@ func (b *Book) accept(w World, laptops map[string]Laptop, p *Plan) []*pod {
 		if !known {
 			at = &pod{id: podID{o.Namespace, o.Pod, o.PodUID}, users: map[string]*share{}}
 		}
-		v := b.judge(w, o, r, at, len(pods), laptops)
+		v := b.judge(w, o, r, at, len(pods))
 		p.Verdicts[i] = v
 		if !v.Accepted {
 			continue
@@ -76,7 +76,7 @@ func (b *Book) accept(w World, laptops map[string]Laptop, p *Plan) []*pod {
 }
 
 // judge decides on one rule beside the older ones of its pod.
-func (b *Book) judge(w World, o Object, r *record, at *pod, pods int, laptops map[string]Laptop) Verdict {
+func (b *Book) judge(w World, o Object, r *record, at *pod, pods int) Verdict {
 	v := r.refuse()
 	if v.Reason != "" {
 		return v
@@ -86,7 +86,7 @@ func (b *Book) judge(w World, o Object, r *record, at *pod, pods int, laptops ma
 		v.Reason, v.Message = podnet.ReasonInvalid, fmt.Sprintf("The rule cannot be. %s.", err)
 		return v
 	}
-	if _, live := owner(o, laptops); !live {
+	if !r.Live {
 		v.Reason, v.Message = podnet.ReasonPeerMissing, fmt.Sprintf("No Peer %s of %s is admitted.", o.Peer, o.User)
 		return v
 	}

@@ -15,9 +15,7 @@ import (
 
 // Book remembers leases, and which agents are to end, from one World to the next.
 type Book struct {
-	keep   time.Duration
-	begun  bool
-	frozen bool
+	leases *lease.Ledger
 	rules  map[string]*record // by UID
 	// told are the agents of the last Plan; the time is when one that no rule
 	// names any more is forgotten, zero for those that are named.
@@ -27,8 +25,7 @@ type Book struct {
 // record is what is remembered of a rule. When the rule changes, which the API
 // server forbids, it is another record.
 type record struct {
-	lease.Lease
-	length  time.Duration
+	lease.Standing
 	present bool
 	rule    steer.Rule
 	size    int               // in bytes, as an agent is told it
@@ -38,27 +35,18 @@ type record struct {
 // NewBook makes an empty Book. An expired rule stays for keep, for people to look
 // at.
 func NewBook(keep time.Duration) *Book {
-	return &Book{keep: keep, rules: map[string]*record{}, told: map[agentID]time.Time{}}
+	return &Book{leases: lease.NewLedger(keep), rules: map[string]*record{}, told: map[agentID]time.Time{}}
 }
 
 // Plan takes note of a World and says what follows.
 func (b *Book) Plan(now time.Time, w World) Plan {
-	c := lease.Circumstances{Now: now, Policy: w.PolicyHolds, Connected: w.Connected, Initial: !b.begun}
-	b.begun = true
-	if b.frozen && w.Connected {
-		for _, r := range b.rules {
-			r.Thaw(now, r.length)
-		}
-	}
-	b.frozen = !w.Connected
-
 	laptops := make(map[string]Laptop, len(w.Laptops))
 	for _, l := range w.Laptops {
 		laptops[l.Name] = l
 	}
 	p := Plan{Verdicts: make([]Verdict, len(w.Rules))}
-	b.sight(c, w, laptops, &p)
-	pods := b.accept(w, laptops, &p)
+	b.sight(now, w, &p)
+	pods := b.accept(w, &p)
 	b.appoint(now, w, pods, laptops, &p)
 	p.tie()
 	return p
@@ -70,39 +58,26 @@ func (p *Plan) wake(t time.Time) {
 	}
 }
 
-// orphanLease is how long a rule counts whose Peer was never there to say.
-const orphanLease = 300 * time.Second
-
-// sight notes all leases.
-func (b *Book) sight(c lease.Circumstances, w World, laptops map[string]Laptop, p *Plan) {
+// sight notes all rules and their leases.
+func (b *Book) sight(now time.Time, w World, p *Plan) {
+	claims := make([]lease.Claim, len(w.Rules))
+	for i, o := range w.Rules {
+		claims[i] = lease.Claim{UID: o.UID, User: o.User, Peer: o.Peer, Renew: o.Renew, Ended: o.Ended}
+	}
+	standings, next := b.leases.Look(now, w.PolicyHolds, w.Connected, w.Laptops, claims)
+	p.wake(next)
 	for _, r := range b.rules {
 		r.present = false
 	}
 	for i, o := range w.Rules {
 		r, known := b.rules[o.UID]
-		switch {
-		case !known:
+		if !known || !reflect.DeepEqual(r.rule, o.Steer) {
 			r = newRecord(o.Steer)
-			r.length = orphanLease
-		case !reflect.DeepEqual(r.rule, o.Steer):
-			r = newRecord(o.Steer)
-			r.Lease, r.length = b.rules[o.UID].Lease, b.rules[o.UID].length
+			b.rules[o.UID] = r
 		}
-		b.rules[o.UID] = r
-		l, live := owner(o, laptops)
-		if live {
-			r.length = l.Lease // when it is gone, as it was
-		}
-		r.present = true
-		r.Sight(c, o.Renew, r.length, o.Ended, !known)
-		p.wake(r.Tick(c))
-		if !r.Running() {
-			over, at := r.Outstayed(c.Now, b.keep, r.length, !live)
-			if over {
-				p.Delete = append(p.Delete, i)
-			} else {
-				p.wake(at)
-			}
+		r.Standing, r.present = standings[i], true
+		if r.Over {
+			p.Delete = append(p.Delete, i)
 		}
 	}
 	maps.DeleteFunc(b.rules, func(_ string, r *record) bool { return !r.present })
@@ -116,12 +91,6 @@ func newRecord(r steer.Rule) *record {
 	const rest = len(`,"laptop":"fd70:6f64:6e65:7403:1111:1111:1111:1111","relayPort":65535,"here":true},`)
 	text, _ := json.Marshal(r) // strings, numbers and a time, which may be too late for JSON but not for the API
 	return &record{rule: r, size: len(text) + rest, clashes: map[*record]error{}}
-}
-
-// owner is the laptop that a rule names, if it is its user's and admitted.
-func owner(o Object, laptops map[string]Laptop) (Laptop, bool) {
-	l, ok := laptops[o.Peer]
-	return l, ok && l.User == o.User
 }
 
 // refuse says why a rule's own lease keeps it from acting; the zero Verdict when

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"podnet.dev/gateway/lease"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/control"
@@ -32,11 +33,7 @@ type Object struct {
 }
 
 // Laptop is a peer that is admitted.
-type Laptop struct {
-	Name, User string
-	Key        key.Public
-	Lease      time.Duration
-}
+type Laptop = lease.Laptop
 
 // World is all that is known at one moment. Objects that are being deleted are
 // not in it.
