@@ -1,0 +1,254 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"podnet.dev/internal/steer"
+)
+
+// desk is a laptop whose relay ports are ports of this machine.
+type desk struct {
+	mu    sync.Mutex
+	ports map[uint16]string
+	tcp   []netip.AddrPort // what was dialled
+}
+
+func (d *desk) at(to netip.AddrPort) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tcp = append(d.tcp, to)
+	if at, ok := d.ports[to.Port()]; ok {
+		return at
+	}
+	return "127.0.0.1:1" // where nobody is
+}
+
+func (d *desk) DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, "tcp", d.at(to))
+}
+
+func (d *desk) DialUDP(to netip.AddrPort) (Datagrams, error) {
+	c, err := net.Dial("udp", d.at(to))
+	if err != nil {
+		return nil, err
+	}
+	return sock{c}, nil
+}
+
+type sock struct{ net.Conn }
+
+func (s sock) ReadTo(w io.Writer) (int, error) {
+	b := make([]byte, maxDatagram)
+	n, err := s.Read(b)
+	if err != nil {
+		return n, err
+	}
+	return w.Write(b[:n])
+}
+
+// echo answers what it gets, TCP and UDP.
+func echo(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := net.ListenPacket("udp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close(); _ = u.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
+		}
+	}()
+	go func() {
+		b := make([]byte, maxDatagram)
+		for {
+			n, from, err := u.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = u.WriteTo(b[:n], from)
+		}
+	}()
+	return l.Addr().String()
+}
+
+// freePort is one that nobody has, TCP and UDP.
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port()
+}
+
+func newServer(t *testing.T, d Dialer) *Server {
+	s := New(slog.New(slog.DiscardHandler), d, []netip.Addr{netip.MustParseAddr("127.0.0.1")})
+	t.Cleanup(s.Close)
+	return s
+}
+
+var laptop = netip.MustParseAddr("fd70:6f64:6e65:7403::7")
+
+func dial(t *testing.T, network string, port uint16) net.Conn {
+	t.Helper()
+	c, err := net.Dial(network, fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	return c
+}
+
+func say(c net.Conn, text string) error {
+	if _, err := io.WriteString(c, text); err != nil {
+		return err
+	}
+	b := make([]byte, len(text))
+	if _, err := io.ReadFull(c, b); err != nil {
+		return err
+	}
+	if string(b) != text {
+		return fmt.Errorf("heard %q", b)
+	}
+	return nil
+}
+
+// TestAnExposureComesAndGoes: its ports lead to its laptop, to that port alone,
+// and whoever is connected is reset when it ends.
+func TestAnExposureComesAndGoes(t *testing.T) {
+	d := &desk{ports: map[uint16]string{3000: echo(t)}}
+	s := newServer(t, d)
+	port, dead := freePort(t), freePort(t)
+	e := Exposure{UID: "u", Name: "shop/my-api", Laptop: laptop, Ports: []Port{{steer.TCP, port, 3000}, {steer.UDP, port, 3000}, {steer.TCP, dead, 3001}}}
+	for range 2 { // the second time does nothing
+		if !s.Set([]Exposure{e})["u"] {
+			t.Fatal("it is not open")
+		}
+	}
+	tcp, udp := dial(t, "tcp", port), dial(t, "udp", port)
+	for _, c := range []net.Conn{tcp, udp} {
+		if err := errors.Join(say(c, "hello"), say(c, strings.Repeat("pod", 400))); err != nil {
+			t.Error(err)
+		}
+	}
+	if at := d.tcp[0]; at != netip.AddrPortFrom(laptop, 3000) {
+		t.Errorf("it leads to %s", at)
+	}
+	if _, err := dial(t, "tcp", dead).Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the laptop refuses, the client hears %v", err)
+	}
+	half := dial(t, "tcp", port)
+	_, _ = io.WriteString(half, "question")
+	_ = half.(*net.TCPConn).CloseWrite()
+	if got, err := io.ReadAll(half); err != nil || string(got) != "question" {
+		t.Errorf("after its end the client hears %q, %v", got, err)
+	}
+
+	moved := e
+	moved.Ports = []Port{{steer.TCP, port, 3000}}
+	if s.Set([]Exposure{moved}); say(tcp, "hello") == nil {
+		t.Error("a connection outlives its port")
+	}
+	if err := say(dial(t, "tcp", port), "hello"); err != nil {
+		t.Error(err)
+	}
+	s.Set(nil)
+	for _, p := range []uint16{port, dead} {
+		if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p)); err == nil {
+			_ = c.Close()
+			t.Errorf("port %d is still open", p)
+		}
+	}
+}
+
+// TestPortTaken: an exposure whose port another program has is not ready, and has
+// none of its ports open; the next Set tries again.
+func TestPortTaken(t *testing.T) {
+	s := newServer(t, &desk{ports: map[uint16]string{3000: echo(t)}})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, free := l.Addr().(*net.TCPAddr).AddrPort().Port(), freePort(t)
+	e := Exposure{UID: "u", Laptop: laptop, Ports: []Port{{steer.TCP, free, 3000}, {steer.TCP, taken, 3000}}}
+	if s.Set([]Exposure{e})["u"] {
+		t.Error("it is ready")
+	}
+	if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", free)); err == nil {
+		_ = c.Close()
+		t.Error("half of it is open")
+	}
+	_ = l.Close()
+	if !s.Set([]Exposure{e})["u"] {
+		t.Error("it is not tried again")
+	}
+}
+
+// TestTooManyClients: one more is reset, or makes the one go that was silent
+// longest.
+func TestTooManyClients(t *testing.T) {
+	s := newServer(t, &desk{ports: map[uint16]string{3000: echo(t)}})
+	port := freePort(t)
+	if !s.Set([]Exposure{{UID: "u", Laptop: laptop, Ports: []Port{{steer.TCP, port, 3000}, {steer.UDP, port, 3000}}}})["u"] {
+		t.Fatal("it is not open")
+	}
+	x := s.served["u"]
+	x.mu.Lock()
+	x.conns = MaxConns - 1
+	x.mu.Unlock()
+	held := dial(t, "tcp", port)
+	if err := say(held, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if err := say(dial(t, "tcp", port), "hello"); err == nil {
+		t.Error("one more is let in")
+	}
+	first := dial(t, "udp", port)
+	if err := say(first, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	x.flows.mu.Lock()
+	gone := x.flows.silentLocked()
+	for i := range MaxFlows - 1 {
+		f := &flow{key: flowKey{client: netip.AddrPortFrom(laptop, uint16(i))}}
+		f.touch()
+		x.flows.all[f.key] = f
+	}
+	x.flows.mu.Unlock()
+	if err := say(dial(t, "udp", port), "hello"); err != nil {
+		t.Fatal(err)
+	}
+	x.flows.mu.Lock()
+	defer x.flows.mu.Unlock()
+	if len(x.flows.all) != MaxFlows || x.flows.all[gone.key] == gone {
+		t.Errorf("%d flows", len(x.flows.all))
+	}
+	for k, f := range x.flows.all { // those that were made up
+		if f.laptop == nil {
+			delete(x.flows.all, k)
+		}
+	}
+}
