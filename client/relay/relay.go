@@ -44,7 +44,11 @@ type Relay struct {
 	table atomic.Pointer[table]
 
 	setMu sync.Mutex // one change of the table at a time
+	next  uint16     // what Port tries next
 }
+
+// firstPort and those above it are what Port gives.
+const firstPort = 20000
 
 // New makes a Relay without an address and without rules. It is deaf until Run,
 // which also cleans up; who never calls Run calls Close.
@@ -56,7 +60,7 @@ func New(log *slog.Logger) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make relay: %w", err)
 	}
-	r := &Relay{log: log, stack: stack, state: newState()}
+	r := &Relay{log: log, stack: stack, state: newState(), next: firstPort}
 	r.flows.all = map[*flow]struct{}{}
 	r.udp.flows = map[udpKey]*udpFlow{}
 	r.table.Store(newTable(netip.Addr{}, nil))
@@ -67,13 +71,43 @@ func New(log *slog.Logger) (*Relay, error) {
 // those from it come from.
 func (r *Relay) Device() tun.Device { return r.stack.Device() }
 
+// Port is a port for a new Rule or Exposure: none has it, and it is not given
+// again before all others were.
+func (r *Relay) Port() uint16 {
+	r.setMu.Lock()
+	defer r.setMu.Unlock()
+	t := r.table.Load()
+	for {
+		p := r.next
+		r.next = max(r.next+1, firstPort) // also from 65535 on
+		if !slices.ContainsFunc(t.rules, func(have Rule) bool { return have.Port == p }) {
+			return p
+		}
+	}
+}
+
 // SetRules makes rules the only ones. What goes on under a rule or with an agent
 // that is not among them ends at once; what goes on under one that stays keeps
-// the Local that it has.
+// the Local that it has. Exposures are not touched.
 func (r *Relay) SetRules(rules []Rule) {
 	r.setMu.Lock()
 	defer r.setMu.Unlock()
-	r.setLocked(newTable(r.table.Load().addr, rules))
+	have := r.table.Load()
+	exposed := slices.DeleteFunc(slices.Clone(have.rules), func(o Rule) bool { return o.gateways == nil })
+	r.setLocked(newTable(have.addr, slices.Concat(rules, exposed)))
+}
+
+// SetExposures makes all the only ones, as SetRules does with rules, which are not
+// touched.
+func (r *Relay) SetExposures(all []Exposure) {
+	r.setMu.Lock()
+	defer r.setMu.Unlock()
+	have := r.table.Load()
+	rules := slices.DeleteFunc(slices.Clone(have.rules), func(o Rule) bool { return o.gateways != nil })
+	for _, e := range all {
+		rules = append(rules, Rule{Name: e.Name, Port: e.Port, Protocol: e.Protocol, Local: e.Local, gateways: append([]netip.Addr{}, e.Gateways...)})
+	}
+	r.setLocked(newTable(have.addr, rules))
 }
 
 // SetAddr gives the relay its address; the zero Addr takes it away. What came
@@ -93,6 +127,15 @@ func (r *Relay) setLocked(t *table) {
 // Live is what is known of each pod's agent, in the order of their addresses.
 func (r *Relay) Live() []Live { return r.state.live(r.table.Load()) }
 
+// Served is what the Exposure of a name took since it is there.
+func (r *Relay) Served(name string) Served {
+	r.state.mu.Lock()
+	defer r.state.mu.Unlock()
+	s := r.state.served[name]
+	s.Trouble = r.state.trouble[name]
+	return s
+}
+
 // Requests are the last MaxRequests of a rule, newest last.
 func (r *Relay) Requests(rule string) []Request {
 	r.state.mu.Lock()
@@ -100,8 +143,8 @@ func (r *Relay) Requests(rule string) []Request {
 	return slices.Clone(r.state.requests[rule])
 }
 
-// Subscribe has fn called with each request that ends, in order for each pod,
-// until cancel. It must not block. A call that is under way may end after
+// Subscribe has fn called with each request of a rule and each connection of an
+// Exposure that ends, in order for each pod, until cancel. It must not block. A call that is under way may end after
 // cancel.
 func (r *Relay) Subscribe(fn func(Request)) (cancel func()) { return r.state.subscribe(fn) }
 

@@ -20,6 +20,7 @@ type state struct {
 	agents   map[netip.Addr]*agentState
 	requests map[string][]Request // by rule
 	trouble  map[string]string    // by rule
+	served   map[string]Served    // by Exposure; Trouble is in trouble
 	subs     map[*func(Request)]struct{}
 
 	inspections map[string][]*inspection // by rule
@@ -40,6 +41,7 @@ func newState() *state {
 		agents:   map[netip.Addr]*agentState{},
 		requests: map[string][]Request{},
 		trouble:  map[string]string{},
+		served:   map[string]Served{},
 		subs:     map[*func(Request)]struct{}{},
 
 		inspections: map[string][]*inspection{},
@@ -64,6 +66,7 @@ func (s *state) keep(t *table) {
 	}
 	maps.DeleteFunc(s.requests, func(name string, _ []Request) bool { return !names[name] })
 	maps.DeleteFunc(s.trouble, func(name, _ string) bool { return !names[name] })
+	maps.DeleteFunc(s.served, func(name string, _ Served) bool { return !names[name] })
 	maps.DeleteFunc(s.inspections, func(name string, _ []*inspection) bool { return !names[name] })
 	s.announce()
 }
@@ -141,6 +144,27 @@ func (s *state) event(r *Rule, p Pod, e *control.Event) {
 		list = slices.Delete(list, 0, len(list)-MaxRequests)
 	}
 	s.requests[r.Name] = list
+	subs := slices.Collect(maps.Keys(s.subs))
+	s.mu.Unlock()
+	for _, fn := range subs {
+		(*fn)(q)
+	}
+}
+
+// serve notes that a connection of an Exposure is over, and tells those who
+// subscribed. failed says that the local program was not there. t is asked for
+// while nobody can forget the Exposure.
+func (s *state) serve(q Request, failed bool, t func() *table) {
+	q.By = ByLaptop
+	s.mu.Lock()
+	if t().has(q.Rule) {
+		n := s.served[q.Rule]
+		n.Connections++
+		if failed {
+			n.Failed++
+		}
+		s.served[q.Rule] = n
+	}
 	subs := slices.Collect(maps.Keys(s.subs))
 	s.mu.Unlock()
 	for _, fn := range subs {

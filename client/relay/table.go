@@ -45,13 +45,13 @@ func newTable(addr netip.Addr, rules []Rule) *table {
 }
 
 // rule returns the rule whose traffic a packet is; nil: none, or src is no agent
-// of it.
+// or gateway of it.
 func (t *table) rule(proto uint8, src netip.Addr, dst netip.AddrPort) *Rule {
 	i, ok := t.ports[portKey{proto, dst.Port()}]
 	if !ok || dst.Addr() != t.addr {
 		return nil
 	}
-	if _, ok := t.rules[i].Agents[src]; !ok {
+	if _, ok := t.rules[i].Agents[src]; !ok && !slices.Contains(t.rules[i].gateways, src) {
 		return nil
 	}
 	return &t.rules[i]
@@ -65,6 +65,11 @@ func (t *table) live(src netip.Addr, dst netip.AddrPort) bool {
 func (t *table) known(agent netip.Addr) bool {
 	_, ok := slices.BinarySearchFunc(t.agents, agent, netip.Addr.Compare)
 	return ok
+}
+
+// has says that there is a rule of a name.
+func (t *table) has(name string) bool {
+	return slices.ContainsFunc(t.rules, func(r Rule) bool { return r.Name == name })
 }
 
 // podUID is where an agent has to be.

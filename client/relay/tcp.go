@@ -31,6 +31,7 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 		q.Drop()
 		return
 	}
+	began := time.Now()
 	local, err := dialTCP(ctx, rule.Local)
 	if err != nil {
 		// Refused stays refused: the agent knows what to do then.
@@ -38,6 +39,7 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 		if ctx.Err() == nil {
 			r.log.Debug("local program not reached", "rule", rule.Name, "err", err)
 			r.state.local(rule.Name, err.Error())
+			r.over(rule, began, 0, 0, err)
 		}
 		return
 	}
@@ -60,14 +62,32 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 	}
 	defer r.flows.remove(f)
 	var in, out func([]byte)
-	if rule.Inspect {
+	switch {
+	case rule.Inspect:
 		i := r.state.inspect(rule.Name, rule.Agents[q.Src.Addr()])
 		defer i.end()
 		in, out = i.in.keep, i.out.keep
+	case rule.gateways != nil:
+		var heard, said int64
+		in, out = func(b []byte) { heard += int64(len(b)) }, func(b []byte) { said += int64(len(b)) }
+		defer func() { r.over(rule, began, heard, said, nil) }()
 	}
 	r.log.Debug("steered connection began", "rule", rule.Name, "addr", q.Src)
 	err = splice(conn, local, in, out)
 	r.log.Debug("steered connection ended", "rule", rule.Name, "addr", q.Src, "err", err)
+}
+
+// over notes that what an Exposure took is over, as agents do for other rules. err
+// is that the local program was not there.
+func (r *Relay) over(rule *Rule, began time.Time, in, out int64, err error) {
+	if rule.gateways == nil {
+		return
+	}
+	q := Request{Rule: rule.Name, Began: began, Took: time.Since(began), In: in, Out: out}
+	if err != nil {
+		q.Error = err.Error()
+	}
+	r.state.serve(q, err != nil, r.table.Load)
 }
 
 // splice carries bytes both ways until both sides have said all, or one has

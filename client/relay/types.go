@@ -24,6 +24,33 @@ type Rule struct {
 	// Inspect keeps the beginnings of the last connections, see Inspected. TCP
 	// only.
 	Inspect bool
+
+	// gateways may send here, no agents; nil: it is no Exposure.
+	gateways []netip.Addr
+}
+
+// Exposure is a port of this machine that gateways bring connections to, from
+// whoever it is that reaches them.
+type Exposure struct {
+	// Name is NAMESPACE/NAME; no Rule has one like it.
+	Name string
+	// Port is at our relay address, as a Rule's.
+	Port     uint16
+	Protocol steer.Protocol
+	// Local is where the traffic goes, as a Rule's.
+	Local string
+	// Gateways are those that may send here, by their tunnel addresses.
+	Gateways []netip.Addr
+}
+
+// Served counts what an Exposure took.
+type Served struct {
+	// Connections are those that are over, of UDP the flows; Failed those of them
+	// for which the local program was not there.
+	Connections, Failed int64
+	// Trouble is why the local program could not be reached the last time, ""
+	// when it was.
+	Trouble string
 }
 
 // Pod is a pod that a rule steers.
@@ -64,7 +91,7 @@ type LiveRule struct {
 
 // Request is a request, or a connection of a whole port, that is over.
 type Request struct {
-	// Rule is the rule's common name.
+	// Rule is the rule's common name, or the Exposure's, whose pod is not known.
 	Rule           string
 	Namespace, Pod string
 	// By is who answered: ByLaptop or ByApp.

@@ -39,6 +39,7 @@ type udpFlow struct {
 	targets []string
 	queue   chan []byte
 	last    []byte // sent to a target that has not answered yet, perhaps
+	in, out int64  // bytes from and to the client
 }
 
 // takeDatagrams gives datagrams to their flows. It does not block.
@@ -85,8 +86,10 @@ func (r *Relay) udpFlow(ctx context.Context, k udpKey, rule *Rule) *udpFlow {
 	go func() {
 		defer r.flows.done()
 		defer r.flows.remove(f)
-		fl.run(ctx)
+		began := time.Now()
+		err := fl.run(ctx)
 		cancel()
+		r.over(rule, began, fl.in, fl.out, err)
 		r.udp.mu.Lock()
 		defer r.udp.mu.Unlock()
 		delete(r.udp.flows, k)
@@ -95,13 +98,13 @@ func (r *Relay) udpFlow(ctx context.Context, k udpKey, rule *Rule) *udpFlow {
 }
 
 // run tries the targets in turn: the next one when one is not there and has never
-// answered.
-func (fl *udpFlow) run(ctx context.Context) {
+// answered. The error is that none is.
+func (fl *udpFlow) run(ctx context.Context) error {
 	var first error
 	for _, at := range fl.targets {
 		heard, err := fl.serve(ctx, at)
 		if err == nil || ctx.Err() != nil {
-			return
+			return nil
 		}
 		if first == nil {
 			first = &localError{at, err}
@@ -112,6 +115,7 @@ func (fl *udpFlow) run(ctx context.Context) {
 	}
 	fl.r.log.Debug("local program not reached", "rule", fl.rule, "err", first)
 	fl.r.state.local(fl.rule, first.Error())
+	return first
 }
 
 // serve carries datagrams between the agent and the program at at. It returns
@@ -144,6 +148,7 @@ func (fl *udpFlow) serve(ctx context.Context, at string) (heard bool, err error)
 	for err == nil {
 		select {
 		case b := <-fl.queue:
+			fl.in += int64(len(b))
 			err = send(b)
 			began = time.Now()
 			idle.Reset(udpIdle)
@@ -175,6 +180,7 @@ func (fl *udpFlow) answer(sock net.Conn, used *atomic.Int64) error {
 		if header+n > packet.MaxSize {
 			continue // more than a packet holds
 		}
+		fl.out += int64(n)
 		b := netstack.NewBuffer(header + n)
 		copy(b.B[header:], buf[:n])
 		packet.PutUDP(b.B, fl.key.dst, fl.key.src)

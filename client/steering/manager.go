@@ -39,6 +39,7 @@ type Cluster interface {
 
 // Relay takes the steered traffic; *relay.Relay is one.
 type Relay interface {
+	Port() uint16
 	SetRules([]relay.Rule)
 	Live() []relay.Live
 	Requests(rule string) []relay.Request

@@ -35,7 +35,6 @@ type state struct {
 	member Member
 	rules  map[string]*rule // by name
 	pods   map[string]*pod  // by UID
-	next   uint16           // relay port of the next rule
 }
 
 // rule is one `podnet steer`, in all pods of its target.
@@ -123,27 +122,7 @@ type pod struct {
 }
 
 func newState(user string, lease time.Duration) *state {
-	return &state{user: user, lease: lease, rules: map[string]*rule{}, pods: map[string]*pod{}, next: firstRelayPort}
-}
-
-// firstRelayPort and those above it are the ports of rules at the relay address.
-const firstRelayPort = 20000
-
-// port is one that no rule has.
-func (s *state) port() uint16 {
-	for {
-		p := s.next
-		if s.next++; s.next < firstRelayPort {
-			s.next = firstRelayPort
-		}
-		used := false
-		for _, r := range s.rules {
-			used = used || r.relayPort == p
-		}
-		if !used {
-			return p
-		}
-	}
+	return &state{user: user, lease: lease, rules: map[string]*rule{}, pods: map[string]*pod{}}
 }
 
 // follow takes over what the target's pods are.

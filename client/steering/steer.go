@@ -79,7 +79,7 @@ func (m *Manager) begin(req localapi.SteerRequest) (r *rule, ours bool, err erro
 			Hint: "podnet steer stop " + name + ", or another --name", Status: http.StatusConflict}
 	}
 	_, protocol, _ := req.PodPort()
-	r = &rule{name: name, req: req, namespace: req.Namespace, local: local, protocol: protocol, relayPort: m.st.port(), began: time.Now(),
+	r = &rule{name: name, req: req, namespace: req.Namespace, local: local, protocol: protocol, relayPort: m.Relay.Port(), began: time.Now(),
 		ports: map[string]uint16{}, objects: map[string]*object{}}
 	m.st.rules[name] = r
 	ctx, cancel := context.WithCancel(m.ctx)

@@ -26,7 +26,7 @@ func oneRule(agents ...cluster.AgentContainer) (*state, *rule, *object, *pod) {
 	s.member = Member{Peer: "u1", Gateways: []v1alpha1.Gateway{{PublicKey: "g1"}}}
 	_, cancel := context.WithCancel(context.Background())
 	cancel()
-	r := &rule{name: "web", req: request8080, namespace: "shop", protocol: steer.TCP, relayPort: s.port(), ports: map[string]uint16{}, objects: map[string]*object{}, leave: cancel}
+	r := &rule{name: "web", req: request8080, namespace: "shop", protocol: steer.TCP, relayPort: 20000, ports: map[string]uint16{}, objects: map[string]*object{}, leave: cancel}
 	s.rules["web"] = r
 	s.follow(r, cluster.PodSet{Pods: []cluster.Pod{{Name: "web-1", UID: "1", Ready: true, Agents: agents}}, Port: map[string]uint16{"1": 8080}})
 	s.sort(r)

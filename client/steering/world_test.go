@@ -37,6 +37,7 @@ type world struct {
 	keys    map[string]key.Public             // by container
 	calls   []string
 	rules   []relay.Rule
+	ports   uint16 // given
 	changed chan struct{}
 	subs    []func(relay.Request)
 
@@ -261,6 +262,13 @@ func (w *world) newsLocked() {
 	case w.changed <- struct{}{}:
 	default:
 	}
+}
+
+func (w *world) Port() uint16 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ports++
+	return 19999 + w.ports
 }
 
 func (w *world) SetRules(rules []relay.Rule) {
