@@ -2,17 +2,12 @@ package relay
 
 import (
 	"context"
-	"errors"
-	"io"
-	"net"
-	"sync"
 	"time"
 
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/packet"
+	"podnet.dev/internal/splice"
 )
-
-var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // serveTCP takes a connection that an agent wants to open.
 func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
@@ -73,7 +68,7 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 		defer func() { r.over(rule, began, heard, said, nil) }()
 	}
 	r.log.Debug("steered connection began", "rule", rule.Name, "addr", q.Src)
-	err = splice(conn, local, in, out)
+	err = splice.Join(conn, local, in, out)
 	r.log.Debug("steered connection ended", "rule", rule.Name, "addr", q.Src, "err", err)
 }
 
@@ -88,57 +83,4 @@ func (r *Relay) over(rule *Rule, began time.Time, in, out int64, err error) {
 		q.Error = err.Error()
 	}
 	r.state.serve(q, err != nil, r.table.Load)
-}
-
-// splice carries bytes both ways until both sides have said all, or one has
-// failed: then both are reset. in and out, which may be nil, see what goes to
-// the local program and what comes from it.
-func splice(conn *netstack.TCPConn, local *net.TCPConn, in, out func([]byte)) error {
-	var back error
-	var done sync.WaitGroup
-	fail := sync.OnceFunc(func() {
-		conn.Reset()
-		_ = local.SetLinger(0)
-		local.Close()
-	})
-	done.Go(func() {
-		if back = pour(conn, local, out); back != nil {
-			fail()
-		}
-	})
-	err := pour(local, conn, in)
-	if err != nil {
-		fail()
-	}
-	done.Wait()
-	return errors.Join(err, back)
-}
-
-// half is a connection whose one direction can be closed.
-type half interface {
-	io.ReadWriter
-	CloseWrite() error
-}
-
-// pour copies until from ends, and then closes that direction of to.
-func pour(to, from half, see func([]byte)) error {
-	buf := buffers.Get().(*[32 << 10]byte)
-	defer buffers.Put(buf)
-	for {
-		n, err := from.Read(buf[:])
-		if n > 0 {
-			if see != nil {
-				see(buf[:n])
-			}
-			if _, err := to.Write(buf[:n]); err != nil {
-				return err
-			}
-		}
-		if err == io.EOF {
-			return to.CloseWrite()
-		}
-		if err != nil {
-			return err
-		}
-	}
 }
