@@ -33,7 +33,7 @@ func (c *Client) AgentImage(ctx context.Context, namespace string, env []string)
 	err = c.get(ctx, "/api/v1/namespaces/"+namespace+"/configmaps/podnet-agent", &m)
 	switch {
 	case apierrors.IsNotFound(err), err == nil && m.Data["image"] == "":
-		return "", "", c.outdated()
+		return "", "", c.outdated("steer")
 	case apierrors.IsForbidden(err):
 		return "", "", &ForbiddenError{User: c.User, Err: err, Ask: c.askConnect(namespace),
 			Permission: Permission{Verb: "get", Resource: "configmaps", Namespace: namespace, Name: "podnet-agent"}}
@@ -112,7 +112,7 @@ func (c *Client) InjectAgent(ctx context.Context, pod Pod, a AgentSpec, dryRun b
 		return "", err
 	}
 	if len(gatewayKeys(a.args())) == 0 {
-		return "", c.outdated() // a gateway that does not say where pods reach it
+		return "", c.outdated("steer") // a gateway that does not say where pods reach it
 	}
 	e, err := agentContainer(pod, a)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/localapi"
@@ -191,11 +192,55 @@ func (c *Client) DeleteAccess(ctx context.Context, namespace, name string) error
 	return c.explain("delete our access at", ignoreNotFound(c.delete(ctx, accessPath(namespace, name))))
 }
 
+// deleteExactly deletes the object that has this UID, and not another one of its
+// name.
+func (c *Client) deleteExactly(ctx context.Context, path string, uid types.UID) error {
+	exactly := metav1.DeleteOptions{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"}, Preconditions: &metav1.Preconditions{UID: &uid}}
+	err := ignoreNotFound(c.do(ctx, c.rest.Delete(), path, exactly, nil))
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
 func ignoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err
+}
+
+// refusedList says who would let us list a kind of ours in a namespace, in all of
+// them when it is empty.
+func (c *Client) refusedList(namespace, kind string, err error) error {
+	ask := c.askUser(namespace)
+	if namespace == "" {
+		ask = fmt.Sprintf("kubectl create clusterrolebinding %s --clusterrole=podnet-user %s", c.bindingName(), c.subject())
+	}
+	return &ForbiddenError{User: c.User, Permission: Permission{Verb: "list", Group: "podnet.dev", Resource: kind, Namespace: namespace}, Err: err, Ask: ask}
+}
+
+// unknown says what a create that found nothing means: no such namespace, or no
+// such kind, without which podnet cannot do what is named.
+func (c *Client) unknown(ctx context.Context, namespace, kind, what string) error {
+	var kinds metav1.APIResourceList
+	err := c.get(ctx, api, &kinds)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return c.explain("ask for the kinds of", err)
+	}
+	for _, k := range kinds.APIResources {
+		if k.Name == kind {
+			return &localapi.Error{Code: localapi.CodeUsage, Message: "there is no namespace " + namespace + " in the cluster " + c.Server,
+				Hint: "kubectl get namespaces lists them", Status: http.StatusNotFound}
+		}
+	}
+	return c.outdated(what)
+}
+
+// outdated says that the cluster's podnet is of a time before what is named.
+func (c *Client) outdated(what string) error {
+	return &localapi.Error{Code: localapi.CodeNotInstalled, Message: "podnet in the cluster " + c.Server + " cannot " + what + " yet",
+		Hint: "an administrator brings it up to date with podnet install"}
 }
 
 // Peer reads one; ErrGone when there is none.

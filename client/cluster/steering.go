@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"podnet.dev/api/v1alpha1"
-	"podnet.dev/client/localapi"
 )
 
 // ErrExists is returned when an object of that name is there already.
@@ -41,36 +39,13 @@ func (c *Client) CreateSteeringRule(ctx context.Context, rule *v1alpha1.Steering
 	case apierrors.IsAlreadyExists(err):
 		return ErrExists
 	case apierrors.IsNotFound(err):
-		return c.cannotSteer(ctx, r.Namespace)
+		return c.unknown(ctx, r.Namespace, "steeringrules", "steer")
 	case apierrors.IsForbidden(err):
 		return c.refusedSteering(ctx, r.Namespace, r.Spec.Pod, "create", err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return c.admission(err)
 	}
 	return c.explain("write a steering rule to", err)
-}
-
-// cannotSteer says what a create that found nothing means: no such namespace,
-// or no such kind.
-func (c *Client) cannotSteer(ctx context.Context, namespace string) error {
-	var kinds metav1.APIResourceList
-	err := c.get(ctx, api, &kinds)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return c.explain("ask for the kinds of", err)
-	}
-	for _, k := range kinds.APIResources {
-		if k.Name == "steeringrules" {
-			return &localapi.Error{Code: localapi.CodeUsage, Message: "there is no namespace " + namespace + " in the cluster " + c.Server,
-				Hint: "kubectl get namespaces lists them", Status: http.StatusNotFound}
-		}
-	}
-	return c.outdated()
-}
-
-// outdated says that the cluster's podnet is of a time before steering.
-func (c *Client) outdated() error {
-	return &localapi.Error{Code: localapi.CodeNotInstalled, Message: "podnet in the cluster " + c.Server + " cannot steer yet",
-		Hint: "an administrator brings it up to date with podnet install"}
 }
 
 // refusedSteering says which of the permissions that a rule takes is missing.
@@ -148,11 +123,7 @@ func (c *Client) SteeringRules(ctx context.Context, namespace, selector string) 
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case apierrors.IsForbidden(err):
-		ask := c.askUser(namespace)
-		if namespace == "" {
-			ask = fmt.Sprintf("kubectl create clusterrolebinding %s --clusterrole=podnet-user %s", c.bindingName(), c.subject())
-		}
-		return nil, &ForbiddenError{User: c.User, Permission: Permission{Verb: "list", Group: "podnet.dev", Resource: "steeringrules", Namespace: namespace}, Err: err, Ask: ask}
+		return nil, c.refusedList(namespace, "steeringrules", err)
 	}
 	return nil, c.explain("list the steering rules of", err)
 }
