@@ -16,6 +16,11 @@
 //	DELETE /v1/steer/NAME, ?all=1      SteerStopped
 //	GET    /v1/steer/NAME/requests     SteeredRequest values one a line out, ?follow=1
 //	POST   /v1/steer/revoke            RevokeRequest in, SteerStopped
+//
+//	POST   /v1/expose                       ExposeRequest in, ExposeEvent values one a line out
+//	GET    /v1/expose                       ExposeList; everybody's with ?all=1&namespace=NS
+//	DELETE /v1/expose/NAME?namespace=NS     ExposeStopped; without NS in whichever namespace it is
+//	DELETE /v1/expose?all=1                 ExposeStopped
 package localapi
 
 import (

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -86,15 +85,15 @@ var (
 // Check finds what can be known to be wrong without a cluster.
 func (r SteerRequest) Check() error {
 	if (r.Target == "") == (r.Selector == "") {
-		return steerUsage("a target or a selector says what to steer, one of the two", "podnet steer deploy/web 8080:3000")
+		return usage("a target or a selector says what to steer, one of the two", "podnet steer deploy/web 8080:3000")
 	}
 	if r.Target != "" {
 		if kind, name, ok := strings.Cut(r.Target, "/"); !ok || kind == "" || name == "" || strings.Contains(name, "/") {
-			return steerUsage(fmt.Sprintf("target %q: want KIND/NAME", r.Target), "as in deploy/web, pod/web-7c9f-x2 or svc/web")
+			return usage(fmt.Sprintf("target %q: want KIND/NAME", r.Target), "as in deploy/web, pod/web-7c9f-x2 or svc/web")
 		}
 	}
 	if r.Name != "" && !ruleName.MatchString(r.Name) {
-		return steerUsage(fmt.Sprintf("name %q: want at most 63 of a-z, 0-9 and -", r.Name), "--name web")
+		return usage(fmt.Sprintf("name %q: want at most 63 of a-z, 0-9 and -", r.Name), "--name web")
 	}
 	if _, _, err := r.PodPort(); err != nil {
 		return err
@@ -103,7 +102,7 @@ func (r SteerRequest) Check() error {
 		return err
 	}
 	if r.OnError != "" && r.OnError != OnErrorFail && r.OnError != OnErrorApp {
-		return steerUsage(fmt.Sprintf("on-error %q: want fail or app", r.OnError), "--on-error=app gives the pod what this machine does not take")
+		return usage(fmt.Sprintf("on-error %q: want fail or app", r.OnError), "--on-error=app gives the pod what this machine does not take")
 	}
 	rule := r.Rule()
 	rule.Name, rule.Owner = "rule", "me"
@@ -111,7 +110,7 @@ func (r SteerRequest) Check() error {
 		rule.Port = 1 // of a named one
 	}
 	if err := rule.Validate(); err != nil {
-		return steerUsage("the rule cannot be: "+err.Error(), "podnet steer --help")
+		return usage("the rule cannot be: "+err.Error(), "podnet steer --help")
 	}
 	return nil
 }
@@ -136,11 +135,11 @@ func (r SteerRequest) PodPort() (uint16, steer.Protocol, error) {
 	case suffix == "udp":
 		protocol = steer.UDP
 	default:
-		return 0, "", steerUsage(fmt.Sprintf("port %q: want tcp or udp behind the slash", r.Port), "9000/udp:9000")
+		return 0, "", usage(fmt.Sprintf("port %q: want tcp or udp behind the slash", r.Port), "9000/udp:9000")
 	}
 	n, err := parsePort(text)
 	if err != nil && !(portName.MatchString(text) && strings.ContainsFunc(text, func(c rune) bool { return c >= 'a' })) {
-		return 0, "", steerUsage(fmt.Sprintf("port %q: want a number from 1 to 65535 or the name of a port", r.Port), "PORT[:LOCAL], as in 8080:3000, http:3000 or 9000/udp:9000")
+		return 0, "", usage(fmt.Sprintf("port %q: want a number from 1 to 65535 or the name of a port", r.Port), "PORT[:LOCAL], as in 8080:3000, http:3000 or 9000/udp:9000")
 	}
 	return n, protocol, nil
 }
@@ -154,22 +153,31 @@ func (r SteerRequest) LocalAddress() (string, error) {
 			return "", err
 		}
 		if n == 0 {
-			return "", steerUsage(fmt.Sprintf("port %s has a name: say which port of this machine it goes to", r.Port), r.Port+":3000")
+			return "", usage(fmt.Sprintf("port %s has a name: say which port of this machine it goes to", r.Port), r.Port+":3000")
 		}
 		return strconv.Itoa(int(n)), nil
 	}
+	if _, err := localPort(local); err != nil {
+		return "", err
+	}
+	return local, nil
+}
+
+// localPort is the number in a place of this machine: a port, or host:port.
+func localPort(local string) (uint16, error) {
 	port := local
 	if strings.Contains(local, ":") {
 		host, p, err := net.SplitHostPort(local)
 		if err != nil || host == "" {
-			return "", steerUsage(fmt.Sprintf("local %q: want a port, or host:port", local), "3000, app.test:3000 or [::1]:3000")
+			return 0, usage(fmt.Sprintf("local %q: want a port, or host:port", local), "3000, app.test:3000 or [::1]:3000")
 		}
 		port = p
 	}
-	if _, err := parsePort(port); err != nil {
-		return "", steerUsage(fmt.Sprintf("local port %q: want a number from 1 to 65535", port), "PORT[:LOCAL], as in 8080:3000")
+	n, err := parsePort(port)
+	if err != nil {
+		return 0, usage(fmt.Sprintf("local port %q: want a number from 1 to 65535", port), "3000, app.test:3000 or [::1]:3000")
 	}
-	return local, nil
+	return n, nil
 }
 
 func parsePort(text string) (uint16, error) {
@@ -178,10 +186,6 @@ func parsePort(text string) (uint16, error) {
 		return 0, errors.New("no port")
 	}
 	return uint16(n), nil
-}
-
-func steerUsage(message, hint string) error {
-	return &Error{Code: CodeUsage, Message: message, Hint: hint, Status: http.StatusBadRequest}
 }
 
 // SteerEvent is one line of the answer to a SteerRequest.
