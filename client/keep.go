@@ -389,6 +389,9 @@ func (k *keeper) answered(r renewal, err error) error {
 	if k.steering != nil {
 		k.steering.Renew()
 	}
+	if k.exposing != nil {
+		k.exposing.Renew()
+	}
 	k.clear("lease", "the lease is renewed again")
 	k.renew.Reset(jitter(k.leaseTime() / 3))
 	if r.expired { // no path, no handshake and no flow is good any more

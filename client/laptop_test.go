@@ -90,7 +90,7 @@ func (w *place) connect(path string) *laptop {
 	w.t.Helper()
 	l := &laptop{t: w.t, host: crowd.NewHost(w.log), wire: crowd.NewWire(), news: make(chan netwatch.Event), ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
-	var c client.Cluster = steerable{crowd.Over(l.wire, w.Cluster()), w.Cluster().(pods)}
+	var c client.Cluster = steerable{crowd.Over(l.wire, w.Cluster()), w.Cluster().(pods), w.Cluster().(names)}
 	if w.hidden {
 		c = hidden{c, w.Cluster()}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
+	"podnet.dev/client/exposing"
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/netwatch"
@@ -97,6 +98,7 @@ type Session struct {
 	host     helper.Session
 	link     *link
 	steering *steering.Manager // nil: the cluster cannot
+	exposing *exposing.Manager // nil: the cluster cannot
 	resolver *resolver
 	jobs     *jobs
 	// hosted is the network that the host was set up for, mtu the interface's.

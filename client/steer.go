@@ -8,6 +8,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun"
 
+	"podnet.dev/client/exposing"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/relay"
 	"podnet.dev/client/steering"
@@ -64,7 +65,12 @@ func (s *Session) steer(r *relay.Relay) {
 	s.steering = m
 	s.mu.Unlock()
 	s.steerFor()
-	s.undo.add("the steering rules", func(ctx context.Context) error {
+	s.undo.add("the steering rules", ending(cancel, done))
+}
+
+// ending cancels something that runs and waits until it is done.
+func ending(cancel func(), done <-chan error) func(context.Context) error {
+	return func(ctx context.Context) error {
 		cancel()
 		select {
 		case err := <-done:
@@ -72,13 +78,16 @@ func (s *Session) steer(r *relay.Relay) {
 		case <-ctx.Done(): // an API server that does not answer; leases do the rest
 			return ctx.Err()
 		}
-	})
+	}
 }
 
-// steerFor tells whose the traffic is.
+// steerFor tells whose the traffic is, what is steered and what is exposed.
 func (s *Session) steerFor() {
 	if s.steering != nil {
 		s.steering.SetMember(steering.Member{Peer: s.member.Peer, Gateways: s.member.granted.Status.Gateways})
+	}
+	if s.exposing != nil {
+		s.exposing.SetMember(exposing.Member{Peer: s.member.Peer, Gateways: s.member.granted.Status.Gateways})
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client"
 	"podnet.dev/client/cluster"
+	"podnet.dev/client/exposing"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/steering"
 	"podnet.dev/e2e/town"
@@ -29,17 +30,24 @@ type pods interface {
 	AgentHello(ctx context.Context, pod cluster.Pod, container string) (control.Hello, error)
 }
 
-// steerable is a town's cluster in which one can steer.
+// names is what a town lets exposing do.
+type names interface{ exposing.Cluster }
+
+// steerable is a town's cluster in which one can steer and expose.
 type steerable struct {
 	client.Cluster
 	pods
+	names
 }
 
 func (steerable) AgentImage(context.Context, string, []string) (string, string, error) {
 	return "podnet.dev/agent:1", "", nil
 }
 
-var _ steering.Cluster = steerable{}
+var (
+	_ steering.Cluster = steerable{}
+	_ exposing.Cluster = steerable{}
+)
 
 // answers says whether the laptop's program answers for a pod.
 func (w *place) answers(pod string) bool {
@@ -51,6 +59,17 @@ func (w *place) answers(pod string) bool {
 	}
 	defer c.Close()
 	return echo(c, time.Second) == nil
+}
+
+// answer sends back what connections bring.
+func answer(local net.Listener) {
+	for {
+		c, err := local.Accept()
+		if err != nil {
+			return
+		}
+		go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
+	}
 }
 
 // TestSteering: a session takes what reaches two pods, and a third, and goes on
@@ -65,15 +84,7 @@ func TestSteering(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer local.Close()
-	go func() {
-		for {
-			c, err := local.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
-		}
-	}()
+	go answer(local)
 
 	if err := l.session.Steer(t.Context(), localapi.SteerRequest{Target: "deploy/web", Port: "http", Local: local.Addr().String()}, func(e localapi.SteerEvent) { t.Log(e.Type, e.Text) }); err != nil {
 		t.Fatal(err)

@@ -43,6 +43,7 @@ func (s *Session) handshake(ctx context.Context) (string, error) {
 	s.undo.add("the tunnel", func(context.Context) error { return l.Close() })
 	s.link = l
 	s.steer(relay.Relay)
+	s.expose(relay.Relay)
 	s.mu.Lock()
 	s.live, s.outlook.only = l, only
 	s.status.Tunnel.Interface, s.status.Tunnel.MTU = l.name, s.mtu

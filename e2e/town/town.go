@@ -62,6 +62,10 @@ type Town struct {
 	peers    map[string]*v1alpha1.Peer
 	pods     map[string]*pod
 	rules    map[string]*v1alpha1.SteeringRule
+	// exposures and where the names lead that they own, by name.
+	exposures map[string]*v1alpha1.Exposure
+	names     map[string]string
+	uids      int
 	// podsChanged is closed, and another one made, when a pod or its agent has
 	// changed.
 	podsChanged chan struct{}
@@ -76,7 +80,7 @@ type Town struct {
 func New(t testing.TB, log *slog.Logger, pods ...string) *Town {
 	t.Helper()
 	w := &Town{t: t, log: log, gateways: map[string]*gateway{}, peers: map[string]*v1alpha1.Peer{}, last: NameServer,
-		pods: map[string]*pod{}, rules: map[string]*v1alpha1.SteeringRule{}, podsChanged: make(chan struct{})}
+		pods: map[string]*pod{}, rules: map[string]*v1alpha1.SteeringRule{}, exposures: map[string]*v1alpha1.Exposure{}, names: map[string]string{}, podsChanged: make(chan struct{})}
 	for _, pod := range pods {
 		w.Start(pod)
 	}
@@ -119,7 +123,7 @@ func (w *Town) Start(pod string) {
 	stack, err := netstack.New(netstack.Config{MTU: 16384, Log: w.log})
 	w.must(err)
 	g.stack = stack
-	for _, a := range []netip.Addr{NameServer, Service} {
+	for _, a := range []netip.Addr{NameServer, Service, g.private.Public().Address6()} {
 		w.must(stack.AddAddress(a))
 	}
 	g.bind = transport.NewBind(transport.Options{Log: w.log, RecvBuffer: transport.GatewayRecvBuffer})
