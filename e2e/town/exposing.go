@@ -13,7 +13,10 @@ import (
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
+	"podnet.dev/gateway/exposure/serve"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/steer"
 )
 
 // ErrNoService says that nobody has a Service's name, or that it leads nowhere.
@@ -31,36 +34,72 @@ func (w *Town) Exposed() map[string]string {
 	return all
 }
 
-// Call connects to a port of an exposed Service by TCP, as any pod does: by the name
-// to the gateway's Service, and through one of the gateways to the laptop.
-func (w *Town) Call(ctx context.Context, name string, port uint16) (net.Conn, error) {
+// Call connects to a port of an exposed Service, as any pod does: by the name to the
+// gateway's Service, and through the gateway to the laptop.
+func (w *Town) Call(ctx context.Context, network, name string, port uint16) (net.Conn, error) {
 	w.mu.Lock()
 	var at netip.AddrPort
 	if e := w.exposures[name]; e != nil && e.Status.Host == w.names[name] {
-		for _, p := range e.Spec.Ports {
-			if laptop := w.peers[e.Spec.Peer]; laptop != nil && p.Port == int32(port) && p.Protocol == v1alpha1.ExposureTCP {
-				if k, err := key.ParsePublic(laptop.Spec.PublicKey); err == nil {
-					at = netip.AddrPortFrom(k.RelayAddress6(), uint16(p.RelayPort))
+		for _, g := range w.gateways {
+			for i, p := range e.Spec.Ports {
+				if p.Port == int32(port) && string(p.Protocol) == network {
+					at = netip.AddrPortFrom(g.pod, e.pods[i])
 				}
 			}
 		}
 	}
-	var gateways []*gateway
-	for _, g := range w.gateways {
-		gateways = append(gateways, g)
-	}
 	w.mu.Unlock()
-	err := ErrNoService
 	if !at.IsValid() {
-		return nil, err
+		return nil, ErrNoService
 	}
-	for _, g := range gateways {
-		var c net.Conn
-		if c, err = g.stack.DialTCP(ctx, at); err == nil {
-			return c, nil
+	var d net.Dialer
+	return d.DialContext(ctx, network, at.String())
+}
+
+// exposed is an Exposure, and which port each of its own has on the gateways' pods.
+type exposed struct {
+	*v1alpha1.Exposure
+	pods []uint16
+}
+
+// servedLocked is what gateways serve: the exposures whose Peer lives.
+func (w *Town) servedLocked() (all []serve.Exposure) {
+	for _, e := range w.exposures {
+		laptop := w.peers[e.Spec.Peer]
+		if laptop == nil {
+			continue
 		}
+		k, err := key.ParsePublic(laptop.Spec.PublicKey)
+		w.must(err)
+		x := serve.Exposure{UID: string(e.UID), Name: e.Name, Laptop: k.RelayAddress6()}
+		for i, p := range e.Spec.Ports {
+			x.Ports = append(x.Ports, serve.Port{Protocol: steer.Protocol(p.Protocol), Pod: e.pods[i], Relay: uint16(p.RelayPort)})
+		}
+		all = append(all, x)
 	}
-	return nil, err
+	return all
+}
+
+// toLaptops reaches laptops from a gateway's own address.
+type toLaptops struct {
+	stack *netstack.Stack
+	self  netip.Addr
+}
+
+func (d toLaptops) DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	return d.stack.DialTCPFrom(ctx, d.self, to)
+}
+
+func (d toLaptops) DialUDP(to netip.AddrPort) (serve.Datagrams, error) {
+	return d.stack.DialUDPFrom(d.self, to)
+}
+
+// freePort is a port that nobody has on the address of a pod.
+func (w *Town) freePort() uint16 {
+	l, err := net.Listen("tcp", netip.AddrPortFrom(firstPod, 0).String())
+	w.must(err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }
 
 func (r resident) CreateExposure(_ context.Context, e *v1alpha1.Exposure) (*v1alpha1.Exposure, error) {
@@ -75,8 +114,12 @@ func (r resident) CreateExposure(_ context.Context, e *v1alpha1.Exposure) (*v1al
 	r.uids++
 	c := e.DeepCopy()
 	c.UID, c.CreationTimestamp = types.UID(fmt.Sprintf("uid-%d", r.uids)), metav1.Now()
-	r.exposures[e.Name] = c
-	return c.DeepCopy(), nil
+	x := &exposed{Exposure: c}
+	for range c.Spec.Ports {
+		x.pods = append(x.pods, r.freePort())
+	}
+	r.exposures[e.Name] = x
+	return c.DeepCopy(), r.admitLocked()
 }
 
 // Exposure is what the gateway makes of it: it leads wherever the Peer lives.
@@ -131,7 +174,7 @@ func (r resident) DeleteExposure(_ context.Context, _, name string, uid types.UI
 	if e := r.exposures[name]; e != nil && e.UID == uid {
 		delete(r.exposures, name)
 	}
-	return nil
+	return r.admitLocked()
 }
 
 func (r resident) NameFree(context.Context, string, string) error {

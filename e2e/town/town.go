@@ -18,6 +18,7 @@ import (
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/dnsproxy"
+	"podnet.dev/gateway/exposure/serve"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/probe"
@@ -32,6 +33,9 @@ var (
 	// Service is the address of both Services.
 	Service = netip.MustParseAddr("10.96.0.10")
 )
+
+// firstPod is the address of the first gateway's pod, as this machine has it.
+var firstPod = netip.MustParseAddr("127.0.1.1")
 
 const (
 	// ShopURL serves "/blob?size=N", N bytes with their SHA-256 as trailer, and
@@ -63,9 +67,10 @@ type Town struct {
 	pods     map[string]*pod
 	rules    map[string]*v1alpha1.SteeringRule
 	// exposures and where the names lead that they own, by name.
-	exposures map[string]*v1alpha1.Exposure
+	exposures map[string]*exposed
 	names     map[string]string
 	uids      int
+	pod       netip.Addr // of the next gateway, on this machine
 	// podsChanged is closed, and another one made, when a pod or its agent has
 	// changed.
 	podsChanged chan struct{}
@@ -80,7 +85,7 @@ type Town struct {
 func New(t testing.TB, log *slog.Logger, pods ...string) *Town {
 	t.Helper()
 	w := &Town{t: t, log: log, gateways: map[string]*gateway{}, peers: map[string]*v1alpha1.Peer{}, last: NameServer,
-		pods: map[string]*pod{}, rules: map[string]*v1alpha1.SteeringRule{}, exposures: map[string]*v1alpha1.Exposure{}, names: map[string]string{}, podsChanged: make(chan struct{})}
+		pods: map[string]*pod{}, rules: map[string]*v1alpha1.SteeringRule{}, exposures: map[string]*exposed{}, pod: firstPod, names: map[string]string{}, podsChanged: make(chan struct{})}
 	for _, pod := range pods {
 		w.Start(pod)
 	}
@@ -103,6 +108,8 @@ type gateway struct {
 	bind    *transport.Bind
 	tunnel  *tunnel.Tunnel
 	streams net.Listener
+	pod     netip.Addr
+	served  *serve.Server
 	kill    func()
 }
 
@@ -123,7 +130,8 @@ func (w *Town) Start(pod string) {
 	stack, err := netstack.New(netstack.Config{MTU: 16384, Log: w.log})
 	w.must(err)
 	g.stack = stack
-	for _, a := range []netip.Addr{NameServer, Service, g.private.Public().Address6()} {
+	self := g.private.Public().Address6()
+	for _, a := range []netip.Addr{NameServer, Service, self} {
 		w.must(stack.AddAddress(a))
 	}
 	g.bind = transport.NewBind(transport.Options{Log: w.log, RecvBuffer: transport.GatewayRecvBuffer})
@@ -148,16 +156,19 @@ func (w *Town) Start(pod string) {
 		names := dnsproxy.NewServer(dnsproxy.HandlerFunc(answerName), dnsproxy.Options{Log: w.log})
 		_ = names.Serve(ctx, []net.PacketConn{questions}, nil)
 	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g.pod, w.pod = w.pod, w.pod.Next()
+	g.served = serve.New(w.log, toLaptops{stack, self}, []netip.Addr{g.pod})
 	g.kill = func() {
 		stop()
+		g.served.Close()
 		_ = shop.Close()
 		_ = echo.Close()
 		_ = g.tunnel.Close()
 		_ = stack.Close()
 		wg.Wait()
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.gateways[pod] = g
 	w.must(w.admitLocked())
 }
@@ -249,6 +260,7 @@ func (w *Town) admitLocked() error {
 			return err
 		}
 		g.bind.Answer(keys)
+		g.served.Set(w.servedLocked())
 	}
 	return nil
 }
