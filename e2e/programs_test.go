@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -159,7 +158,10 @@ func chatServer(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &http.Server{Handler: websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) }), ReadHeaderTimeout: 10 * time.Second}
+	s := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: websocket.Handler(func(c *websocket.Conn) {
+		for text := ""; websocket.Message.Receive(c, &text) == nil && websocket.Message.Send(c, text) == nil; {
+		}
+	})}
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err

@@ -273,14 +273,6 @@ func (w *worker) enforce(wish wish) (inForce map[string]bool, err error) {
 	}
 	redirects, trouble := w.serve.Set(ports)
 	err = w.table.Set(redirects)
-	if errors.Is(err, os.ErrNotExist) { // somebody has removed our table
-		w.log.Warn("redirection was removed", "err", err)
-		var anew *redirect.Table
-		if anew, err = redirect.Open(w.id, w.gid); err == nil {
-			w.table = anew
-			err = w.table.Set(redirects)
-		}
-	}
 	if err != nil {
 		return nil, errors.Join(trouble, err)
 	}

@@ -288,35 +288,81 @@ func TestKilledAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd.Wait()
-		took := until(t, Timeout+lateness, "the app", func() bool { return who("tcp", "127.0.0.1:8080") == "app" })
-		t.Logf("the app again %v after SIGKILL", took.Round(time.Millisecond))
+		if rules := nft(t, "list", "ruleset"); rules != "" {
+			t.Errorf("the table is left:\n%s", rules)
+		}
+		for _, network := range []string{"tcp", "udp"} {
+			if got := who(network, "127.0.0.1:8080"); got != "app" {
+				t.Errorf("%s after SIGKILL: %s", network, got)
+			}
+		}
 
-		// A new agent takes the table over; a parent removes it at once.
 		table := open(t)
 		set(t, table, both)
 		if got := who("udp", "127.0.0.1:8080"); got == "app" {
 			t.Error("the port is not redirected again")
 		}
 		for range 2 {
+			if err := table.Close(); err != nil {
+				t.Error(err)
+			}
 			if err := Remove("test"); err != nil {
 				t.Error(err)
 			}
 		}
 		for _, network := range []string{"tcp", "udp"} {
 			if got := who(network, "127.0.0.1:8080"); got != "app" {
-				t.Errorf("%s after Remove: %s", network, got)
-			}
-		}
-		if err := table.Set(both); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("Set without a table: %v", err)
-		}
-		for range 2 {
-			if err := table.Close(); err != nil {
-				t.Error(err)
+				t.Errorf("%s after Close: %s", network, got)
 			}
 		}
 		if err := table.Set(both); !errors.Is(err, os.ErrClosed) {
 			t.Errorf("Set after Close: %v", err)
+		}
+	})
+}
+
+// TestNobodyElseRemovesTheTable: who flushes the pod's rules, as a restarted mesh
+// may, leaves it.
+func TestNobodyElseRemovesTheTable(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		table := open(t)
+		set(t, table, both)
+		nft(t, "flush", "ruleset")
+		if err := Remove("test"); err == nil {
+			t.Error("the table of a process that lives was removed")
+		}
+		set(t, table, both)
+		if got := who("tcp", "127.0.0.1:8080"); got != "agent" {
+			t.Errorf("after a flush: %s", got)
+		}
+	})
+}
+
+// TestATableWithoutAnOwner is how it is before Linux 5.12.
+func TestATableWithoutAnOwner(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		nft(t, "-f", "testdata/ruleset.nft") // left by an agent that died
+		old := newRuleset("podnet_golden", agentGroup)
+		s, err := openSocket()
+		if err != nil {
+			t.Fatal(err)
+		}
+		old.replace(s.Conn)
+		if err := errors.Join(old.install(s.Conn), old.fill(s.Conn, both), s.Flush(), s.CloseLasting()); err != nil {
+			t.Fatal(err)
+		}
+		if got := who("tcp", "127.0.0.1:8080"); got != "agent" {
+			t.Errorf("before: %s", got)
+		}
+		if err := Remove("golden"); err != nil {
+			t.Error(err)
+		}
+		if rules := nft(t, "list", "ruleset"); rules != "" {
+			t.Errorf("left:\n%s", rules)
 		}
 	})
 }

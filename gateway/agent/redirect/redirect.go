@@ -1,6 +1,7 @@
 // Package redirect sends a pod's ports to the steering agent, and takes that
-// back by itself: what redirects lives for Timeout in the kernel. However the
-// agent ends, the pod serves itself again.
+// back by itself: the table goes with the agent's process, and what redirects
+// lives for Timeout in the kernel. However the agent ends, the pod serves itself
+// again.
 //
 // It works in the network namespace of the calling thread, the pod's, in one
 // nftables table of its own, and touches no other table and no sysctl. What is

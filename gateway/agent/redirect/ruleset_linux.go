@@ -82,12 +82,16 @@ func newRuleset(name string, gid uint32) *ruleset {
 	return r
 }
 
-// install queues the table, and before it the removal of one that has its name:
-// made first, so that there is one to remove.
-func (r *ruleset) install(c *nftables.Conn) error {
+// replace queues an empty table in the place of one that has its name: made
+// first, so that there is one to remove.
+func (r *ruleset) replace(c *nftables.Conn) {
 	c.AddTable(r.table)
 	c.DelTable(r.table)
 	c.AddTable(r.table)
+}
+
+// install queues what is in the table.
+func (r *ruleset) install(c *nftables.Conn) error {
 	for _, s := range r.sets() {
 		if err := c.AddSet(s, nil); err != nil {
 			return err

@@ -17,12 +17,16 @@ type Table struct {
 
 	mu     sync.Mutex // one transaction at a time, none after the last
 	closed bool
+	socket *socket // that the table was made by; nil: there is no table
 }
 
 // Open makes the table of the agent id, 1 to 16 of a-z and 0-9, that as yet
-// redirects nothing. An older table of that agent is replaced in the same
-// transaction. gid is the agent's group: what its processes send is left alone.
-// Errors are a *PermissionError, an *UnsupportedError, or what netlink said.
+// redirects nothing. gid is the agent's group: what its processes send is left
+// alone.
+//
+// The kernel removes the table when the process ends. Before Linux 5.12 it stays,
+// redirects nothing any more after Timeout, and is replaced by the next of that
+// id. Errors are a *PermissionError, an *UnsupportedError, or what netlink said.
 func Open(id string, gid uint32) (*Table, error) {
 	name, err := tableName(id)
 	if err != nil {
@@ -32,20 +36,42 @@ func Open(id string, gid uint32) (*Table, error) {
 		return nil, err
 	}
 	t := &Table{ruleset: newRuleset(name, gid)}
-	err = commit("make table "+name, t.ruleset.install)
-	if errors.Is(err, unix.ENOENT) { // a kind of chain, set or expression is not there
-		return nil, &UnsupportedError{err}
-	}
-	if err != nil {
+	if err := t.makeLocked(); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
+// makeLocked makes the table.
+func (t *Table) makeLocked() error {
+	s, err := openSocket()
+	if err != nil {
+		return fmt.Errorf("make table %s: %w", t.ruleset.table.Name, classify(err))
+	}
+	owned, err := s.own(t.ruleset.table)
+	if err == nil {
+		if !owned {
+			t.ruleset.replace(s.Conn)
+		}
+		if err = t.ruleset.install(s.Conn); err == nil {
+			err = s.Flush()
+		}
+	}
+	if err == nil {
+		t.socket = s
+		return nil
+	}
+	err = errors.Join(classify(err), s.CloseLasting())
+	if errors.Is(err, unix.ENOENT) { // a kind of chain, set or expression is not there
+		err = &UnsupportedError{err}
+	}
+	return fmt.Errorf("make table %s: %w", t.ruleset.table.Name, err)
+}
+
 // Set redirects exactly ports for Timeout from now, in one transaction: no
 // connection sees a moment without them. Connections that were redirected
-// before stay with the agent. An error changes nothing; it matches
-// os.ErrNotExist when somebody removed the table.
+// before stay with the agent. After an error nothing may be redirected; the
+// next Set makes a new table.
 func (t *Table) Set(ports []Port) error {
 	if err := checkPorts(ports); err != nil {
 		return err
@@ -55,7 +81,22 @@ func (t *Table) Set(ports []Port) error {
 	if t.closed {
 		return fmt.Errorf("redirect ports by table %s: %w", t.ruleset.table.Name, os.ErrClosed)
 	}
-	return commit("redirect ports by table "+t.ruleset.table.Name, func(c *nftables.Conn) error { return t.ruleset.fill(c, ports) })
+	if t.socket == nil {
+		if err := t.makeLocked(); err != nil {
+			return err
+		}
+	}
+	err := t.ruleset.fill(t.socket.Conn, ports)
+	if err == nil {
+		err = t.socket.Flush()
+	}
+	if err == nil {
+		return nil
+	}
+	// An answer that was left unread must not be taken for the next one's.
+	err = errors.Join(classify(err), t.socket.CloseLasting())
+	t.socket = nil
+	return fmt.Errorf("redirect ports by table %s: %w", t.ruleset.table.Name, err)
 }
 
 // Close removes the table. It is not an error when the table is gone already.
@@ -69,11 +110,11 @@ func (t *Table) Close() error {
 	if t.closed {
 		return nil
 	}
-	if err := remove(t.ruleset.table); err != nil {
-		return err
-	}
 	t.closed = true
-	return nil
+	if t.socket == nil {
+		return nil
+	}
+	return errors.Join(t.socket.CloseLasting(), remove(t.ruleset.table))
 }
 
 // Remove removes the table of the agent id, whose process is dead. It is not an
@@ -87,30 +128,15 @@ func Remove(id string) error {
 }
 
 func remove(table *nftables.Table) error {
-	err := commit("remove table "+table.Name, func(c *nftables.Conn) error {
-		c.DelTable(table)
-		return nil
-	})
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// commit sends what batch queues as one transaction, on a netlink socket of its
-// own: an answer that one transaction left unread is not taken for the next's.
-func commit(what string, batch func(*nftables.Conn) error) error {
 	c, err := nftables.New()
 	if err == nil {
-		err = batch(c)
-	}
-	if err == nil {
+		c.DelTable(table)
 		err = c.Flush()
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, classify(err))
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("remove table %s: %w", table.Name, classify(err))
 }
 
 // classify knows the answers of a kernel that refuses, and of one without
