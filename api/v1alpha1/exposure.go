@@ -80,7 +80,7 @@ type ExposurePort struct {
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port"`
 	// +kubebuilder:default=tcp
-	Protocol ExposureProtocol `json:"protocol"`
+	Protocol ExposureProtocol `json:"protocol,omitempty"`
 	// RelayPort is where the traffic arrives on the peer's relay address. Several
 	// ports may arrive at one. 7411 is taken there.
 	// +kubebuilder:validation:Minimum=1024
