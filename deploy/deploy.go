@@ -31,11 +31,12 @@ const (
 	// UDPServiceName names the Service that publishes the first gateway's
 	// WireGuard port; further gateways' have "-1", "-2" after it.
 	UDPServiceName = "podnet-gateway-udp"
-	// OwnerPolicy, AccessPolicy and SteeringPolicy are the
+	// OwnerPolicy, AccessPolicy, SteeringPolicy and ExposurePolicy are the
 	// ValidatingAdmissionPolicies.
 	OwnerPolicy    = "podnet-owner"
 	AccessPolicy   = "podnet-access"
 	SteeringPolicy = "podnet-steering"
+	ExposurePolicy = "podnet-exposure"
 )
 
 // Words that begin the refusals of the admission policies.
@@ -46,6 +47,8 @@ const (
 	// ReasonSteer: the caller may not patch the pod's ephemeral containers, or
 	// the rule does not belong to the pod that it steers.
 	ReasonSteer = "PODNET-STEER"
+	// ReasonExpose: the caller may not create services there.
+	ReasonExpose = "PODNET-EXPOSE"
 )
 
 //go:embed manifests

@@ -130,14 +130,20 @@ func (s *Server) Install(t testing.TB, o deploy.Options) {
 	}
 	// The API server learns of policies in rounds, so that the first may act a
 	// second before the last. Of what the last asks even the admin can lack
-	// something: an owner of the rule.
+	// something: an owner of the rule. Exposures are refused to the gateway.
 	meta := metav1.ObjectMeta{Name: "canary", Namespace: cmp.Or(o.Namespace, deploy.DefaultNamespace)}
-	for reason, canary := range map[string]client.Object{
-		deploy.ReasonOwner: &podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: "nobody", PublicKey: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", LeaseSeconds: 60, Renew: 1}},
-		deploy.ReasonSteer: &podnet.SteeringRule{ObjectMeta: meta, Spec: podnet.SteeringRuleSpec{User: "admin", Peer: "canary", Renew: 1, Rule: "canary", Pod: "canary", PodUID: "canary", Port: 80, RelayPort: 1024}},
+	gateway := "system:serviceaccount:" + meta.Namespace + ":" + deploy.ServiceAccountName
+	for reason, forged := range map[string]struct {
+		by     client.Client
+		canary client.Object
+	}{
+		deploy.ReasonOwner: {admin, &podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: "nobody", PublicKey: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=", LeaseSeconds: 60, Renew: 1}}},
+		deploy.ReasonSteer: {admin, &podnet.SteeringRule{ObjectMeta: meta, Spec: podnet.SteeringRuleSpec{User: "admin", Peer: "canary", Renew: 1, Rule: "canary", Pod: "canary", PodUID: "canary", Port: 80, RelayPort: 1024}}},
+		deploy.ReasonExpose: {s.As(t, gateway), &podnet.Exposure{ObjectMeta: meta, Spec: podnet.ExposureSpec{User: gateway, Peer: "canary", Renew: 1,
+			Ports: []podnet.ExposurePort{{Port: 80, Protocol: podnet.ExposureTCP, RelayPort: 1024}}}}},
 	} {
 		Eventually(t, 30*time.Second, "the admission policies refuse: "+reason, func() error {
-			err := admin.Create(context.Background(), canary.DeepCopyObject().(client.Object), client.DryRunAll)
+			err := forged.by.Create(context.Background(), forged.canary.DeepCopyObject().(client.Object), client.DryRunAll)
 			if err == nil || !strings.Contains(err.Error(), reason) {
 				return fmt.Errorf("not refused: %v", err)
 			}
