@@ -29,6 +29,7 @@ var doors = []door{
 	{"github.com/pion/stun", []string{"internal/transport", "e2e"}, "STUN is asked from WireGuard's own socket"},
 	{"github.com/vishvananda/netlink", []string{"client/router", "client/helper", "client/netwatch", "e2e"}, "only the privileged half changes the host; netwatch reads"},
 	{"github.com/google/nftables", []string{"gateway/agent"}, "only the agent translates addresses, in its pod"},
+	{"github.com/mdlayher/netlink", []string{"gateway/agent"}, "the library below nftables, for what that cannot say"},
 	{"github.com/godbus/dbus", []string{"client/osdns"}, "the bus is spoken to about DNS only"},
 }
 
