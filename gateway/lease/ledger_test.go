@@ -11,7 +11,9 @@ func TestLedger(t *testing.T) {
 	const day = 24 * time.Hour
 	begin := time.Unix(1_700_000_000, 0)
 	laptops := []Laptop{{Name: "pc", User: "alice", Lease: time.Minute}}
-	claim := func(uid, user string, renew int64) Claim { return Claim{UID: uid, User: user, Peer: "pc", Renew: renew} }
+	claim := func(uid, user string, renew int64) Claim {
+		return Claim{UID: uid, User: user, Peer: "pc", Renew: renew}
+	}
 
 	l := NewLedger(day)
 	l.Look(begin, true, true, laptops, nil) // what comes next is not older than the process
