@@ -133,6 +133,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.admit.entry.ClusterEndpoints = addrPortTexts(g.clusterEndpoints())
 	s := g.admit.steer
 	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, func() { kick(g.world.peersChanged) }
+	x := newExposer(g.o, g.stack, g.key.Address6())
+	x.stats, x.id, x.probed, x.changed = g.tunnel.Stats, g.admit.probes.id, g.bind.LastProbe, s.changed
+	g.admit.expose = x
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Upstream: cluster,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
@@ -261,7 +264,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	for _, run := range []func(context.Context) error{
 		g.serveHTTP, g.serveDNS, g.forward.Run, g.watchTunnel, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.runPolicies, g.admit.mapped.run,
-		g.serveAgents, g.admit.steer.run,
+		g.serveAgents, g.admit.steer.run, g.admit.expose.run,
 		func(ctx context.Context) error { return g.guard.runContact(ctx, g.alive) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {

@@ -70,10 +70,16 @@ func (s *stage) create(o client.Object) {
 // start runs a gateway and returns it with the function that stops it.
 func (s *stage) start(pod string) (*Gateway, func()) {
 	s.Helper()
+	return s.startAt(pod, loopback)
+}
+
+// startAt is start in a pod with that address.
+func (s *stage) startAt(pod string, at netip.Addr) (*Gateway, func()) {
+	s.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	g, err := New(ctx, Options{
 		REST:      s.server.ConfigAs("system:serviceaccount:"+deploy.DefaultNamespace+":"+deploy.ServiceAccountName, "system:serviceaccounts", "system:serviceaccounts:"+deploy.DefaultNamespace),
-		Namespace: deploy.DefaultNamespace, Pod: pod, PodUID: "uid-" + pod, PodIPs: []netip.Addr{loopback}, Node: "node1", DNSDomain: "cluster.test", Log: testLog(s.T),
+		Namespace: deploy.DefaultNamespace, Pod: pod, PodUID: "uid-" + pod, PodIPs: []netip.Addr{at}, Node: "node1", DNSDomain: "cluster.test", Log: testLog(s.T),
 		WireGuardPort: -1, StreamPort: -1, HTTPPort: -1,
 	})
 	if err != nil {

@@ -73,8 +73,9 @@ func judge(err error, reason string) verdict {
 
 // try writes, for show, an object that each policy must refuse: a Peer of
 // somebody else; access to the whole cluster for the gateway itself, which may
-// not port-forward; and a rule for a pod whose ephemeral containers the gateway
-// may not patch. Nothing else is wrong with them.
+// not port-forward; a rule for a pod whose ephemeral containers the gateway may
+// not patch; and an exposure of the gateway's, which has nothing to expose.
+// Nothing else is wrong with them.
 func (g *guard) try(ctx context.Context, self string) (verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -102,6 +103,8 @@ func (g *guard) forgeries(self string) []forgery {
 		{&podnet.Access{ObjectMeta: meta, Spec: podnet.AccessSpec{User: self, Peer: selfTest, Renew: 1, Scope: podnet.ScopeCluster}}, deploy.ReasonAccess},
 		{&podnet.SteeringRule{ObjectMeta: owned, Spec: podnet.SteeringRuleSpec{User: self, Peer: selfTest, Renew: 1, Rule: selfTest,
 			Pod: selfTest, PodUID: selfTest, Port: 80, RelayPort: 1024}}, deploy.ReasonSteer},
+		{&podnet.Exposure{ObjectMeta: meta, Spec: podnet.ExposureSpec{User: self, Peer: selfTest, Renew: 1,
+			Ports: []podnet.ExposurePort{{Port: 80, Protocol: podnet.ExposureTCP, RelayPort: 1024}}}}, deploy.ReasonExpose},
 	}
 }
 
@@ -156,7 +159,7 @@ func (g *guard) note(ctx context.Context, v verdict, err error) {
 				err = errors.New("a forged object was accepted")
 			}
 			g.log.Error("the admission policies are missing or changed: nobody new is admitted and no lease renewed; podnet install puts them back", "err", err)
-			g.event(ctx, podnet.ReasonPolicyMissing, "The admission policies podnet-owner, podnet-access and podnet-steering do not refuse what they must: nobody new is admitted and no lease is renewed. `podnet install` puts them back.")
+			g.event(ctx, podnet.ReasonPolicyMissing, "The admission policies podnet-owner, podnet-access, podnet-steering and podnet-exposure do not refuse what they must: nobody new is admitted and no lease is renewed. `podnet install` puts them back.")
 		}
 	}
 	g.tried.Store(true)

@@ -63,6 +63,8 @@ func (c *clusterWithout) Create(_ context.Context, o client.Object, how ...clien
 		reason = deploy.ReasonAccess
 	case *podnet.SteeringRule:
 		reason, c.rule = deploy.ReasonSteer, o
+	case *podnet.Exposure:
+		reason = deploy.ReasonExpose
 	}
 	if reason == c.reason {
 		return nil
@@ -74,6 +76,7 @@ func TestEachPolicyIsTried(t *testing.T) {
 	all := &clusterWithout{}
 	for gone, c := range map[string]*clusterWithout{
 		"": all, deploy.ReasonOwner: {reason: deploy.ReasonOwner}, deploy.ReasonAccess: {reason: deploy.ReasonAccess}, deploy.ReasonSteer: {reason: deploy.ReasonSteer},
+		deploy.ReasonExpose: {reason: deploy.ReasonExpose},
 	} {
 		want := missing
 		if gone == "" {

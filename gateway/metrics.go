@@ -33,12 +33,13 @@ var (
 	pathsDesc     = desc("peers_by_path", "Peers with a handshake in the last three minutes, by the path they use.", "path")
 	rulesDesc     = prometheus.NewDesc("podnet_steering_rules", "SteeringRule objects, by what the gateway makes of them.", []string{"reason"}, nil)
 	agentsDesc    = prometheus.NewDesc("podnet_steering_agents", "Agents that are connected to this gateway.", nil, nil)
+	exposuresDesc = prometheus.NewDesc("podnet_exposures", "Exposure objects, by what the gateway makes of them.", []string{"reason"}, nil)
 	handshakeDesc = desc("peers_active", "Peers with a handshake in the last three minutes.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{peersDesc, accessesDesc, leaderDesc, policyDesc, frozenDesc, silenceDesc, rebuildDesc, writesDesc,
-		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc, pathsDesc, rulesDesc, agentsDesc} {
+		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc, pathsDesc, rulesDesc, agentsDesc, exposuresDesc} {
 		ch <- d
 	}
 }
@@ -60,6 +61,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		for reason, v := range n.rules {
 			gauge(rulesDesc, float64(v), reason)
+		}
+		for reason, v := range n.exposures {
+			gauge(exposuresDesc, float64(v), reason)
 		}
 	}
 	gauge(agentsDesc, float64(g.admit.steer.connected()))

@@ -13,10 +13,12 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/exposure"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
@@ -50,6 +52,7 @@ type admitter struct {
 	probes *prober
 	mapped *reflector
 	steer  *steerer
+	expose *exposer
 
 	setPeers  func([]tunnel.Peer) error
 	closePeer func(netip.Addr)
@@ -70,9 +73,10 @@ type admitter struct {
 
 // counts are for metrics: objects by reason.
 type counts struct {
-	peers    map[string]int
-	accesses map[string]int
-	rules    map[string]int
+	peers     map[string]int
+	accesses  map[string]int
+	rules     map[string]int
+	exposures map[string]int
 }
 
 // run looks at the world whenever it changes or time has passed, until ctx ends.
@@ -117,7 +121,6 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	steered := a.steer.look(now, s, w, plan.Admitted)
 	a.enforce(plan.Admitted, steered.agents)
 	a.steer.act(steered, s, plan.Admitted)
-	a.count(plan, steered.plan)
 
 	author := author{entry: a.entry, network: s.network, leads: w.Leader, now: now}
 	author.entry.Endpoints, author.entry.Draining = s.endpoints, a.draining.Load()
@@ -127,6 +130,8 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 		in[p.UID] = true
 	}
 	a.invite(s, author, in)
+	exposed := a.expose.look(now, s, w, plan.Admitted)
+	a.count(plan, steered.plan, exposed.plan)
 	for i, p := range s.peers {
 		entry := author.entryPatch(p.object, in[p.peer.UID])
 		shared := author.sharedPatch(p.object, plan.Peers[i])
@@ -138,7 +143,16 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.steer.report(author, steered, s.rules,
 		func(uid string, patch *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, nil, patch) },
 		func(o *podnet.SteeringRule) { a.remove(ctx, o) })
+	if a.draining.Load() {
+		exposed.ready = nil // nobody new is sent to a gateway that stops
+	}
+	a.expose.report(author, exposed, s, exposureWrites{
+		status: func(uid string, patch *unstructured.Unstructured) { a.apply(ctx, "exposure/"+uid, nil, patch) },
+		apply:  func(key, manager string, o runtime.ApplyConfiguration) { a.applyObject(ctx, key, manager, o) },
+		remove: func(o client.Object) { a.remove(ctx, o) },
+	})
 	next := earlier(earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.peers, s.gateways))
+	next = earlier(next, exposed.plan.Next)
 	if w.Leader {
 		a.sweep(ctx, now, s.peers)
 		for _, i := range plan.DeletePeers {
@@ -327,8 +341,8 @@ func (a *admitter) remove(ctx context.Context, o client.Object) {
 	})
 }
 
-// retire takes this gateway off all Peers: a laptop that is told so need not
-// find out. ctx bounds it.
+// retire takes this gateway off all Peers, as a laptop that is told so need not
+// find out, and off the ways to exposed ports. ctx bounds it.
 func (a *admitter) retire(ctx context.Context) {
 	a.write.idle() // what was wished before must not come after
 	s := a.world.snapshot()
@@ -336,11 +350,12 @@ func (a *admitter) retire(ctx context.Context) {
 	for _, p := range s.peers {
 		a.apply(ctx, "peer/"+p.peer.UID, own.entryPatch(p.object, false), nil)
 	}
+	a.expose.keepSlices(exposed{}, s, exposureWrites{remove: func(o client.Object) { a.remove(ctx, o) }})
 	a.write.close()
 }
 
-func (a *admitter) count(plan enrol.Plan, steered steering.Plan) {
-	c := &counts{peers: map[string]int{}, accesses: map[string]int{}, rules: map[string]int{}}
+func (a *admitter) count(plan enrol.Plan, steered steering.Plan, exposed exposure.Plan) {
+	c := &counts{peers: map[string]int{}, accesses: map[string]int{}, rules: map[string]int{}, exposures: map[string]int{}}
 	for _, v := range plan.Peers {
 		c.peers[reason(v)]++
 	}
@@ -349,6 +364,9 @@ func (a *admitter) count(plan enrol.Plan, steered steering.Plan) {
 	}
 	for _, v := range steered.Verdicts {
 		c.rules[v.Reason]++
+	}
+	for _, v := range exposed.Verdicts {
+		c.exposures[v.Reason]++
 	}
 	a.counts.Store(c)
 }

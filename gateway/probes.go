@@ -113,6 +113,14 @@ func (p *prober) ids() []probe.ID {
 	return all
 }
 
+// id is the name by which LastProbe knows a peer; the zero ID is nobody's.
+func (p *prober) id(k key.Public) (id probe.ID) {
+	if c := p.known[k]; c != nil && c.sane {
+		id = c.key.ID()
+	}
+	return id
+}
+
 const (
 	// maxCandidates is how many places of a peer are pinged, as many as the
 	// Peer's schema takes.

@@ -20,15 +20,8 @@ import (
 	"podnet.dev/internal/tunnel"
 )
 
-const (
-	// hereTime is how old a laptop's handshake with us may be while we are the
-	// way to it: WireGuard makes a new one every 120 s, and gives up after 180.
-	hereTime = 180 * time.Second
-	// herePoll is how often handshakes are looked at while there are agents.
-	herePoll = time.Second
-	// countsEvery is how often a rule's counts are written at most.
-	countsEvery = 5 * time.Second
-)
+// countsEvery is how often a rule's counts are written at most.
+const countsEvery = 5 * time.Second
 
 // steerer keeps ties, agents and what agents are told in step with what package
 // steering plans. The admitter drives it; run watches the tunnel meanwhile.
@@ -77,12 +70,9 @@ type steered struct {
 
 // look plans. Nothing has changed yet when it returns.
 func (s *steerer) look(now time.Time, w snapshot, c enrol.World, admitted []enrol.Admitted) steered {
-	leases := make(map[string]time.Duration, len(w.peers))
-	for _, p := range w.peers {
-		leases[p.peer.Name] = p.peer.Lease
-	}
+	laptops, leases := laptopsOf(w, admitted)
 	world := steering.World{
-		Rules: make([]steering.Object, len(w.rules)), Laptops: make([]steering.Laptop, len(admitted)),
+		Rules: make([]steering.Object, len(w.rules)), Laptops: laptops,
 		PolicyHolds: c.PolicyHolds, Connected: c.Connected,
 		PodAddrs: func(uid string) []netip.Addr { return w.pods[uid] },
 		Connects: func(agent key.Public, uid string) bool {
@@ -94,8 +84,7 @@ func (s *steerer) look(now time.Time, w snapshot, c enrol.World, admitted []enro
 		world.Rules[i] = r.rule
 	}
 	taken := map[netip.Addr]bool{s.self.Address6(): true, Service6: true}
-	for i, p := range admitted {
-		world.Laptops[i] = steering.Laptop{Name: p.Name, User: p.User, Key: p.Key, Lease: leases[p.Name]}
+	for _, p := range admitted {
 		taken[p.Address6] = true
 	}
 	out := steered{plan: s.book.Plan(now, world), leases: leases}
@@ -142,13 +131,9 @@ func (s *steerer) settleLocked(replanned bool) {
 		if err != nil {
 			return // the tunnel is closing
 		}
-		now := time.Now()
-		known := make(map[key.Public]tunnel.PeerStats, len(peers))
-		for _, p := range peers {
-			known[p.PublicKey] = p
-		}
+		now, known := time.Now(), byKey(peers)
 		for _, l := range s.laptops {
-			if at := known[l].LastHandshake; !at.IsZero() && now.Sub(at) < hereTime {
+			if isHere(known[l], now) {
 				fresh[l.RelayAddress6()] = true
 			}
 		}

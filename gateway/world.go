@@ -40,6 +40,7 @@ type world struct {
 	peers        map[types.UID]peerObject
 	accesses     map[types.UID]accessObject
 	rules        map[types.UID]ruleObject
+	exposures    map[types.UID]exposureObject
 	nodes        map[string]node
 	ownServices  map[string]*corev1.Service                       // of the gateway's namespace
 	slices       map[string]map[string]*discoveryv1.EndpointSlice // by namespace and name
@@ -75,7 +76,7 @@ func newWorld(o Options) *world {
 		}),
 		peersChanged: make(chan struct{}, 1), netChanged: make(chan struct{}, 1),
 		peers: map[types.UID]peerObject{}, accesses: map[types.UID]accessObject{}, rules: map[types.UID]ruleObject{},
-		nodes: map[string]node{}, ownServices: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{},
+		exposures: map[types.UID]exposureObject{}, nodes: map[string]node{}, ownServices: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{},
 		serviceCIDRs: map[string][]netip.Prefix{}, podCIDRs: prefixesOf(o.PodCIDRs),
 	}
 }
@@ -120,6 +121,7 @@ func (w *world) subscriptions(mapper meta.RESTMapper) []subscription {
 		{&podnet.Peer{}, w.setPeer, w.removePeer},
 		{&podnet.Access{}, w.setAccess, w.removeAccess},
 		{&podnet.SteeringRule{}, w.setRule, w.removeRule},
+		{&podnet.Exposure{}, w.setExposure, w.removeExposure},
 		{&corev1.Service{}, w.setService, w.removeService},
 		{&discoveryv1.EndpointSlice{}, w.setSlice, w.removeSlice},
 		{&corev1.Node{}, w.setNode, w.removeNode},
@@ -266,6 +268,7 @@ func (w *world) setService(o client.Object) {
 	changed := w.policy.SetService(serviceOf(s))
 	if s.Namespace == w.o.Namespace {
 		w.ownServices[s.Name] = s
+		w.kept(s)
 		changed = true
 	}
 	w.changed(changed)
@@ -274,6 +277,7 @@ func (w *world) setService(o client.Object) {
 func (w *world) removeService(o client.Object) {
 	if o.GetNamespace() == w.o.Namespace {
 		delete(w.ownServices, o.GetName())
+		w.kept(o)
 	}
 	w.changed(w.policy.DeleteService(o.GetNamespace(), o.GetName()))
 }
@@ -284,11 +288,13 @@ func (w *world) setSlice(o client.Object) {
 		w.slices[s.Namespace] = map[string]*discoveryv1.EndpointSlice{}
 	}
 	w.slices[s.Namespace][s.Name] = s
+	w.kept(s)
 	changed := w.policy.SetSlice(sliceOf(s))
 	w.changed(changed || s.Namespace == w.o.Namespace)
 }
 
 func (w *world) removeSlice(o client.Object) {
+	w.kept(o)
 	delete(w.slices[o.GetNamespace()], o.GetName())
 	if len(w.slices[o.GetNamespace()]) == 0 {
 		delete(w.slices, o.GetNamespace())
@@ -417,6 +423,8 @@ type snapshot struct {
 	peers     []peerObject
 	accesses  []accessObject
 	rules     []ruleObject
+	exposures []exposureObject
+	exposedBy exposedBy
 	pods      map[string][]netip.Addr // the steered pods' addresses by UID, as far as EndpointSlices tell
 	network   podnet.Network
 	ranges    []netip.Prefix
@@ -441,7 +449,10 @@ func (w *world) snapshot() snapshot {
 	for _, r := range w.rules {
 		s.rules = append(s.rules, r)
 	}
-	s.pods = w.steeredPods()
+	for _, e := range w.exposures {
+		s.exposures = append(s.exposures, e)
+	}
+	s.pods, s.exposedBy = w.steeredPods(), w.exposedBy()
 	return s
 }
 
