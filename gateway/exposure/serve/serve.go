@@ -14,14 +14,17 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"podnet.dev/internal/steer"
 )
 
-// What an exposure may have at the same time, of all its ports.
+// What an exposure may have at the same time, of all its ports; and what all of
+// them may have, since any pod of the cluster may connect to any of them.
 const (
 	MaxConns = 1024
 	MaxFlows = 1024
+	MaxAll   = 8192 // connections and flows
 )
 
 // Exposure is what is served.
@@ -58,6 +61,7 @@ type Server struct {
 	log   *slog.Logger
 	dial  Dialer
 	addrs []netip.Addr
+	open  atomic.Int64 // connections and flows
 
 	mu     sync.Mutex
 	closed bool
@@ -73,12 +77,11 @@ func New(log *slog.Logger, d Dialer, addrs []netip.Addr) *Server {
 // served is an exposure whose ports are open.
 type served struct {
 	Exposure
-	log  *slog.Logger
-	dial Dialer
+	s *Server
 	// ctx ends with the exposure, and cancel waits for nobody.
 	ctx    context.Context
 	cancel context.CancelFunc
-	open   []io.Closer
+	ports  []io.Closer
 	work   sync.WaitGroup
 
 	mu    sync.Mutex
@@ -138,7 +141,7 @@ func (s *Server) Close() {
 
 // serve opens an exposure's ports, all or none.
 func (s *Server) serve(e Exposure) (_ *served, err error) {
-	x := &served{Exposure: e, log: s.log, dial: s.dial}
+	x := &served{Exposure: e, s: s}
 	x.flows.init()
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -166,7 +169,7 @@ func (x *served) listen(p Port, at netip.AddrPort) error {
 		if err != nil {
 			return err
 		}
-		x.open = append(x.open, c)
+		x.ports = append(x.ports, c)
 		x.work.Go(func() { x.receive(c, to) })
 		return nil
 	}
@@ -174,15 +177,27 @@ func (x *served) listen(p Port, at netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	x.open = append(x.open, l)
+	x.ports = append(x.ports, l)
 	x.work.Go(func() { x.accept(l, to) })
 	return nil
 }
 
+// take reports whether there may be one connection or flow more, which give gives
+// back.
+func (s *Server) take() bool {
+	if s.open.Add(1) > MaxAll {
+		s.give()
+		return false
+	}
+	return true
+}
+
+func (s *Server) give() { s.open.Add(-1) }
+
 // end closes the ports, breaks off what there is, and waits.
 func (x *served) end() {
 	x.cancel()
-	for _, c := range x.open {
+	for _, c := range x.ports {
 		_ = c.Close()
 	}
 	x.work.Wait()

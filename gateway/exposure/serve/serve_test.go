@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"podnet.dev/internal/steer"
@@ -226,6 +227,20 @@ func TestTooManyClients(t *testing.T) {
 	if err := say(dial(t, "tcp", port), "hello"); err == nil {
 		t.Error("one more is let in")
 	}
+	x.mu.Lock()
+	x.conns = 1
+	x.mu.Unlock()
+	s.open.Store(MaxAll)
+	if err := say(dial(t, "tcp", port), "hello"); err == nil {
+		t.Error("one more than all may have is let in")
+	}
+	quiet := dial(t, "udp", port)
+	_, _ = io.WriteString(quiet, "hello")
+	_ = quiet.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := quiet.Read(make([]byte, 9)); err == nil {
+		t.Error("one flow more than all may have is let in")
+	}
+	s.open.Store(1)
 	first := dial(t, "udp", port)
 	if err := say(first, "hello"); err != nil {
 		t.Fatal(err)
@@ -251,4 +266,33 @@ func TestTooManyClients(t *testing.T) {
 			delete(x.flows.all, k)
 		}
 	}
+}
+
+// TestSilentFlowEnds: after a minute in which neither side said anything.
+func TestSilentFlowEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		x, f := &served{}, &flow{laptop: sock{ours}}
+		f.touch()
+		over := make(chan struct{})
+		go func() { x.answer(f); close(over) }()
+		time.Sleep(flowTime / 2)
+		f.touch() // by the client
+		time.Sleep(flowTime - time.Second)
+		synctest.Wait()
+		select {
+		case <-over:
+			t.Error("it ends while its client speaks")
+		default:
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		select {
+		case <-over:
+		default:
+			t.Error("it goes on")
+		}
+		_ = ours.Close()
+	})
 }

@@ -33,7 +33,7 @@ func (x *served) accept(l *net.TCPListener, to netip.AddrPort) {
 			time.Sleep(noRoom)
 			continue
 		case !x.enter():
-			x.log.Debug("exposure has too many connections", "exposure", x.Name, "flow", client.RemoteAddr())
+			x.s.log.Debug("too many connections to exposed ports", "exposure", x.Name, "flow", client.RemoteAddr())
 			splice.Reset(client)
 			continue
 		}
@@ -47,7 +47,7 @@ func (x *served) accept(l *net.TCPListener, to netip.AddrPort) {
 func (x *served) enter() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.conns >= MaxConns {
+	if x.conns >= MaxConns || !x.s.take() {
 		return false
 	}
 	x.conns++
@@ -58,6 +58,7 @@ func (x *served) leave() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.conns--
+	x.s.give()
 }
 
 // carry joins a client with the laptop. The kernel has accepted it already, so
@@ -66,10 +67,10 @@ func (x *served) carry(client *net.TCPConn, to netip.AddrPort) {
 	defer client.Close()
 	_ = client.SetKeepAliveConfig(keepAlive)
 	ctx, cancel := context.WithTimeout(x.ctx, dialTime)
-	laptop, err := x.dial.DialTCP(ctx, to)
+	laptop, err := x.s.dial.DialTCP(ctx, to)
 	cancel()
 	if err != nil {
-		x.log.Debug("exposed port not reached", "exposure", x.Name, "addr", to, "flow", client.RemoteAddr(), "err", err)
+		x.s.log.Debug("exposed port not reached", "exposure", x.Name, "addr", to, "flow", client.RemoteAddr(), "err", err)
 		splice.Reset(client)
 		return
 	}
@@ -80,6 +81,6 @@ func (x *served) carry(client *net.TCPConn, to netip.AddrPort) {
 	})
 	defer stop()
 	if err := splice.Join(client, laptop, nil, nil); err != nil {
-		x.log.Debug("exposed connection broke", "exposure", x.Name, "flow", client.RemoteAddr(), "err", err)
+		x.s.log.Debug("exposed connection broke", "exposure", x.Name, "flow", client.RemoteAddr(), "err", err)
 	}
 }

@@ -73,9 +73,13 @@ func (x *served) flow(k flowKey, to netip.AddrPort) *flow {
 	if len(x.flows.all) >= MaxFlows {
 		x.flows.dropLocked(x.flows.silentLocked())
 	}
-	laptop, err := x.dial.DialUDP(to)
+	if !x.s.take() {
+		return nil
+	}
+	laptop, err := x.s.dial.DialUDP(to)
 	if err != nil {
-		x.log.Debug("exposed port not reached", "exposure", x.Name, "addr", to, "flow", k.client, "err", err)
+		x.s.give()
+		x.s.log.Debug("exposed port not reached", "exposure", x.Name, "addr", to, "flow", k.client, "err", err)
 		return nil
 	}
 	f := &flow{key: k, laptop: laptop}
@@ -86,6 +90,7 @@ func (x *served) flow(k flowKey, to netip.AddrPort) *flow {
 		defer stop()
 		x.answer(f)
 		x.flows.drop(f)
+		x.s.give()
 	})
 	return f
 }
