@@ -174,6 +174,7 @@ func TestSteeringUndoesItself(t *testing.T) {
 			if gone > 6*time.Second {
 				t.Errorf("after %v", gone)
 			}
+			lab("link", "laptop", "up").must(t)
 			lab("heal").must(t)
 			alice.podnet("steer", "stop", "--all").try(t)
 			alice.podnet("disconnect", "--all").try(t)

@@ -48,6 +48,7 @@ var owners = map[string]*sync.Mutex{laptop1.name: new(sync.Mutex), laptop2.name:
 func calm(t testing.TB) {
 	t.Helper()
 	quiet := func() {
+		lab("link", "laptop", "up").must(t)
 		lab("move", "laptop", "0").must(t)
 		lab("heal").must(t)
 	}
