@@ -26,7 +26,9 @@ type fakeKube struct{ set *pflag.FlagSet }
 
 func newFakeKube() fakeKube {
 	f := fakeKube{pflag.NewFlagSet("kube", pflag.ContinueOnError)}
-	f.set.String("context", "", "")
+	for _, name := range []string{"context", "as", "as-group"} {
+		f.set.String(name, "", "")
+	}
 	return f
 }
 func (f fakeKube) AddTo(to *pflag.FlagSet) { to.AddFlagSet(f.set) }
@@ -70,6 +72,7 @@ type fakeSession struct {
 	fail   error
 	never  bool
 	*fakeSteering
+	*fakeExposing
 }
 
 func (f *fakeSession) Run(ctx context.Context) error {
@@ -106,6 +109,7 @@ type machine struct {
 	last    localapi.ConnectRequest
 
 	steering fakeSteering
+	exposing fakeExposing
 	// when this is printed, then is called.
 	when     string
 	then     func()
@@ -161,7 +165,7 @@ func (m *machine) startDaemon(_ context.Context, socket string) error {
 		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler),
 			NewSession: func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 				m.last = req
-				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering}
+				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering, fakeExposing: &m.exposing}
 			},
 			Doctor: func(_ context.Context, req localapi.DoctorRequest, _ func() localapi.Status, say func(localapi.Finding)) error {
 				m.examined = req

@@ -46,12 +46,9 @@ regular expression after a ~. All that is given must hold; --or begins another
 set of conditions.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var command []string
-			if at := cmd.ArgsLenAtDash(); at >= 0 {
-				args, command = args[:at], args[at:]
-				if len(command) == 0 {
-					return usage("no command behind --")
-				}
+			args, command, err := cutCommand(cmd, args)
+			if err != nil {
+				return err
 			}
 			reqs, err := o.requests(args)
 			if err != nil {
@@ -223,23 +220,11 @@ func newSteerList(env *Env) *cobra.Command {
 		Use:   "list",
 		Short: "Say what is steered",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case output != "" && output != "json":
-				return usage("output %q: want json", output)
-			case all && namespace != "":
-				return usage("--all-namespaces and --namespace do not go together")
-			}
 			c, _ := client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 			defer cancel()
-			if owners && namespace == "" && !all {
-				s, err := ask(ctx, c)
-				if err != nil {
-					return err
-				}
-				for _, connection := range s.Connections {
-					namespace = connection.Namespace
-				}
+			if err := checkList(ctx, c, output, owners, all, &namespace); err != nil {
+				return err
 			}
 			l, err := c.Steered(ctx, owners, namespace)
 			if err != nil {
@@ -261,6 +246,24 @@ func newSteerList(env *Env) *cobra.Command {
 	f.StringVarP(&namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
 	f.BoolVarP(&all, "all-namespaces", "A", false, "of every namespace")
 	return cmd
+}
+
+// checkList finds what is wrong with the flags of a list. Everybody's is of the
+// session's namespace where none is named.
+func checkList(ctx context.Context, c *localapi.Client, output string, owners, all bool, namespace *string) error {
+	switch {
+	case output != "" && output != "json":
+		return usage("output %q: want json", output)
+	case all && *namespace != "":
+		return usage("--all-namespaces and --namespace do not go together")
+	case !owners || all || *namespace != "":
+		return nil
+	}
+	s, err := ask(ctx, c)
+	for _, connection := range s.Connections {
+		*namespace = connection.Namespace
+	}
+	return err
 }
 
 func newSteerStop(env *Env) *cobra.Command {

@@ -3,13 +3,10 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,12 +14,8 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-const (
-	// stopTime is for a rule to go when its command is over.
-	stopTime = 10 * time.Second
-	// endTime is how long a command may take to end once it was told to.
-	endTime = 10 * time.Second
-)
+// stopTime is for a rule or an exposure to go when its command is over.
+const stopTime = 10 * time.Second
 
 // runSteer makes the rules of a command line and keeps them as long as it says.
 func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerRequest, command []string) error {
@@ -116,7 +109,7 @@ func (s *steered) hold(ctx context.Context, reqs []localapi.SteerRequest, comman
 	}
 	if command != nil {
 		connecting() // the command hears of an interrupt itself, and the rules outlive it
-		return s.run(ctx, command, over)
+		return runCommand(ctx, s.env, command, over, "nothing is steered any more")
 	}
 	for _, r := range rules {
 		wg.Go(func() {
@@ -142,39 +135,6 @@ func (s *steered) stop(rules []localapi.SteerRule) {
 		_, err := s.client.StopSteering(ctx, r.Name)
 		if err != nil && notConnected(err).Code != localapi.CodeNotFound && notConnected(err).Code != localapi.CodeNotConnected {
 			fmt.Fprintf(s.env.Err, "warning: %s may go on until its lease ends: %v\n", r.Name, err)
-		}
-	}
-}
-
-// run runs the command that the rules are for. Its exit status is ours.
-func (s *steered) run(ctx context.Context, command []string, over <-chan error) error {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = s.env.In, s.env.Out, s.env.Err, s.env.Environ
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = endTime
-	if err := cmd.Start(); err != nil {
-		return &localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "podnet steer TARGET PORT -- COMMAND..."}
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	for {
-		select {
-		case err := <-over:
-			if err != nil && ctx.Err() == nil {
-				fmt.Fprintf(s.env.Err, "warning: nothing is steered any more: %v\n", err)
-			}
-			over = nil
-		case err := <-done:
-			var exit *exec.ExitError
-			switch {
-			case errors.As(err, &exit) && exit.ExitCode() >= 0:
-				return exitError(exit.ExitCode())
-			case errors.As(err, &exit):
-				return exitError(exitGeneric)
-			case ctx.Err() != nil:
-				return nil // it ended well when it was told to
-			}
-			return err
 		}
 	}
 }

@@ -27,10 +27,7 @@ func printRule(w io.Writer, r localapi.SteerRule, now time.Time) {
 	for i, m := range describeMatches(r.Matches) {
 		row(map[bool]string{true: "matches", false: "or"}[i == 0], m)
 	}
-	local := r.Local
-	if !strings.Contains(local, ":") {
-		local = "port " + local + " of this machine"
-	}
+	local := place(r.Local)
 	if r.OnError == localapi.OnErrorApp {
 		local += "; the pods where it does not answer"
 	}

@@ -28,6 +28,7 @@ type Session interface {
 	// Status may be called at any time, also before and after Run.
 	Status() (localapi.Connection, []localapi.Warning)
 	Steering
+	Exposing
 }
 
 // Options of a daemon.
@@ -182,6 +183,10 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("DELETE /v1/steer/{name}", d.stopSteering)
 	mux.HandleFunc("GET /v1/steer/{name}/requests", d.steeredRequests)
 	mux.HandleFunc("POST /v1/steer/revoke", d.revokeSteering)
+	mux.HandleFunc("POST /v1/expose", d.expose)
+	mux.HandleFunc("GET /v1/expose", d.exposed)
+	mux.HandleFunc("DELETE /v1/expose", d.stopExposing)
+	mux.HandleFunc("DELETE /v1/expose/{name}", d.stopExposing)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "no such call: " + r.Method + " " + r.URL.Path, Status: http.StatusNotFound})
 	})

@@ -28,6 +28,7 @@ type fakeSession struct {
 	events func(localapi.Event)
 	host   *fakeHost
 	Steering
+	Exposing
 
 	mu    sync.Mutex
 	phase localapi.Phase
@@ -46,13 +47,14 @@ type fakeHost struct {
 	undoing time.Duration
 
 	steering Steering
+	exposing Exposing
 }
 
 func (h *fakeHost) session(req localapi.ConnectRequest, events func(localapi.Event)) Session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.made++
-	return &fakeSession{req: req, events: events, host: h, Steering: h.steering}
+	return &fakeSession{req: req, events: events, host: h, Steering: h.steering, Exposing: h.exposing}
 }
 
 func (h *fakeHost) add(n int) {

@@ -1,0 +1,299 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"podnet.dev/client/localapi"
+)
+
+func newExpose(env *Env) *cobra.Command {
+	var req localapi.ExposeRequest
+	var ports []uint
+	var detach bool
+	var output string
+	kube := pflag.NewFlagSet("kubernetes", pflag.ContinueOnError)
+	cmd := &cobra.Command{
+		Use:   "expose LOCAL[/udp] --as NAME [-- COMMAND...]",
+		Short: "Give a port of this machine a Service's name in the cluster",
+		Long: `Make a Service in the cluster whose traffic comes to a port of this machine.
+Ends with Ctrl-C, or with the command behind --; with --detach it lives as long
+as the session. Connects first where nothing is connected.
+
+  podnet expose 3000 --as my-api             then, in a pod: curl http://my-api
+  podnet expose 3000 --as my-api -n shop     from elsewhere: curl http://my-api.shop
+  podnet expose app.test:3000 --as my-api --port 8080
+  podnet expose 5353/udp --as dns
+  podnet expose 3000 --as my-api -- npm start
+
+LOCAL is a port, or host:port. The Service has the ports 80 and LOCAL's own,
+unless --port names others; by UDP it has LOCAL's own.
+
+--as is the Service's name here, not kubectl's impersonation. The variables of
+that, PODNET_AS and others, count all the same.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args, command, err := cutCommand(cmd, args)
+			switch {
+			case err != nil:
+				return err
+			case len(args) == 0:
+				return usage("nothing to expose was named: want LOCAL --as NAME, as in 3000 --as my-api")
+			case len(args) > 1:
+				return usage("%q is one thing too many: want LOCAL --as NAME, as in 3000 --as my-api", args[1])
+			case output != "" && output != "json":
+				return usage("output %q: want json", output)
+			case detach && command != nil:
+				return usage("--detach and a command do not go together: the exposure would live as long as which of them?")
+			}
+			if req.Namespace != "" {
+				if err := checkNamespace(req.Namespace); err != nil {
+					return err
+				}
+			}
+			if req.Ports, err = servicePorts(ports); err != nil {
+				return err
+			}
+			if req.Local, req.Hold = args[0], !detach; req.Name == "" {
+				return usage("by which name? want LOCAL --as NAME, as in 3000 --as my-api")
+			}
+			if err := req.Check(); err != nil {
+				return err
+			}
+			if err := fromEnvironment(kube, env.Environ); err != nil { // also those that are no flags here
+				return err
+			}
+			return runExpose(cmd, env, req, detach, output, command)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&req.Name, "as", "", "name of the Service")
+	f.Lookup("as").Annotations = map[string][]string{noVariable: {}}
+	f.StringVarP(&req.Namespace, "namespace", "n", "", "namespace of the Service (default: the session's)")
+	f.UintSliceVar(&ports, "port", nil, "port of the Service, repeatable (default: 80 and LOCAL's; by UDP LOCAL's)")
+	f.BoolVar(&detach, "detach", false, "leave the exposure to the daemon and return once it is ready")
+	f.StringVarP(&output, "output", "o", "", "json: the exposure, and each connection as a line, as JSON")
+	env.Kube.AddTo(kube)
+	kube.VisitAll(func(fl *pflag.Flag) {
+		if !slices.Contains(impersonation, fl.Name) {
+			f.AddFlag(fl)
+		}
+	})
+	cmd.AddCommand(newExposeList(env), newExposeStop(env))
+	for _, c := range cmd.Commands() {
+		if c.Args == nil {
+			c.Args = noArguments
+		}
+	}
+	return cmd
+}
+
+// impersonation are the flags of kubectl that expose does not have: beside an --as
+// that is a Service's name nobody would know what they are about.
+var impersonation = []string{"as", "as-group", "as-uid", "as-user-extra"}
+
+func servicePorts(numbers []uint) ([]uint16, error) {
+	var out []uint16
+	for _, n := range numbers {
+		if n == 0 || n > 65535 {
+			return nil, usage("port %d: want a number from 1 to 65535", n)
+		}
+		out = append(out, uint16(n))
+	}
+	return out, nil
+}
+
+// runExpose makes an exposure and keeps it as long as the command line says.
+func runExpose(cmd *cobra.Command, env *Env, req localapi.ExposeRequest, detach bool, output string, command []string) error {
+	c, kube, err := session(cmd.Context(), cmd, env, req.Namespace, output)
+	if err != nil {
+		return err
+	}
+	req.Kube = kube
+	x := &exposed{env: env, client: c, json: output == "json", start: time.Now()}
+	if !detach {
+		return x.hold(cmd.Context(), req, command)
+	}
+	e, err := c.Expose(cmd.Context(), req, x.event)
+	switch {
+	case err != nil:
+		return err
+	case x.json:
+		return printJSON(env.Out, localapi.NewExposeList([]localapi.Exposure{e}))
+	}
+	printExposure(env.Out, e)
+	return nil
+}
+
+// exposed is one run of expose.
+type exposed struct {
+	env    *Env
+	client *localapi.Client
+	json   bool
+	start  time.Time
+
+	mu sync.Mutex // of what is printed
+}
+
+// hold makes an exposure that lives until ctx is done or the command ends.
+func (x *exposed) hold(ctx context.Context, req localapi.ExposeRequest, command []string) error {
+	calls, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	connecting := context.AfterFunc(ctx, hangUp)
+	ready, over := make(chan localapi.Exposure, 1), make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, err := x.client.Expose(calls, req, func(e localapi.ExposeEvent) {
+			if e.Type == localapi.ExposeReady {
+				x.show(*e.Exposure)
+				ready <- *e.Exposure
+			}
+			if e.Type != localapi.ExposeConnection || command == nil {
+				x.event(e)
+			}
+		})
+		over <- err
+	})
+	defer wg.Wait()
+	defer hangUp()
+	select {
+	case e := <-ready:
+		defer func() { hangUp(); x.stop(e) }()
+	case err := <-over:
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return err
+	}
+	if command != nil {
+		connecting() // the command hears of an interrupt itself, and the exposure outlives it
+		return runCommand(ctx, x.env, command, over, "nothing is exposed any more")
+	}
+	err := <-over // hanging up ends it, too
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// stop waits until an exposure is gone, which may be so already.
+func (x *exposed) stop(e localapi.Exposure) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	_, err := x.client.StopExposing(ctx, e.Namespace, e.Name)
+	if err != nil && notConnected(err).Code != localapi.CodeNotFound && notConnected(err).Code != localapi.CodeNotConnected {
+		fmt.Fprintf(x.env.Err, "warning: %s may go on until its lease ends: %v\n", e.Name, err)
+	}
+}
+
+// event prints a step, with the time since the start, or a connection.
+func (x *exposed) event(e localapi.ExposeEvent) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case e.Type == localapi.ExposeConnection && x.json:
+		x.line(e.Connection)
+	case e.Type == localapi.ExposeConnection:
+		fmt.Fprintln(x.env.Out, describeConnection(*e.Connection))
+	case x.json && !isTerminal(x.env.Err):
+	case e.Type == localapi.ExposeChanged:
+		fmt.Fprintf(x.env.Err, "%s: %s\n", e.Exposure.Name, e.Text)
+	case e.Type == localapi.ExposeAdmitted:
+		fmt.Fprintf(x.env.Err, "%5.1fs  %-9s  %s\n", e.Time.Sub(x.start).Seconds(), e.Type, e.Text)
+	}
+}
+
+func (x *exposed) show(e localapi.Exposure) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.json {
+		x.line(e)
+		return
+	}
+	printExposure(x.env.Out, e)
+}
+
+// line prints JSON on one line; who does not read any more needs none.
+func (x *exposed) line(v any) { _ = json.NewEncoder(x.env.Out).Encode(v) }
+
+func newExposeList(env *Env) *cobra.Command {
+	var output, namespace string
+	var owners, all bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "Say what is exposed",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			if err := checkList(ctx, c, output, owners, all, &namespace); err != nil {
+				return err
+			}
+			l, err := c.Exposed(ctx, owners, namespace)
+			if err != nil {
+				return notConnected(err)
+			}
+			if !owners && namespace != "" {
+				l.Exposures = slices.DeleteFunc(l.Exposures, func(e localapi.Exposure) bool { return e.Namespace != namespace })
+			}
+			if output == "json" {
+				return printJSON(env.Out, l)
+			}
+			printExposures(env.Out, l.Exposures, owners, time.Now())
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&output, "output", "o", "", "json: as JSON")
+	f.BoolVar(&owners, "all-owners", false, "everybody's exposures, as the cluster has them")
+	f.StringVarP(&namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
+	f.BoolVarP(&all, "all-namespaces", "A", false, "of every namespace")
+	return cmd
+}
+
+func newExposeStop(env *Env) *cobra.Command {
+	var all bool
+	var namespace string
+	cmd := &cobra.Command{
+		Use:   "stop NAME... | --all",
+		Short: "Take the Service's name away again",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			switch {
+			case all == (len(names) > 0):
+				return &localapi.Error{Code: localapi.CodeUsage, Message: "want names of exposures, or --all", Hint: "podnet expose list"}
+			case all && namespace != "":
+				return usage("--all and --namespace do not go together")
+			case all:
+				names = []string{""}
+			}
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			stopped := 0
+			for _, name := range names {
+				r, err := c.StopExposing(ctx, namespace, name)
+				if err != nil {
+					return notConnected(err)
+				}
+				for _, n := range r.Exposures {
+					stopped++
+					fmt.Fprintf(env.Err, "%s stopped\n", n)
+				}
+			}
+			if stopped == 0 {
+				fmt.Fprintln(env.Err, "nothing is exposed")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all exposures of this machine")
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the Service, where the name is in several")
+	return cmd
+}

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+)
+
+// endTime is how long a command may take to end once it was told to.
+const endTime = 10 * time.Second
+
+// cutCommand takes the command behind -- off the arguments; nil: there is none.
+func cutCommand(cmd *cobra.Command, args []string) (before, command []string, err error) {
+	at := cmd.ArgsLenAtDash()
+	if at < 0 {
+		return args, nil, nil
+	}
+	if len(args) == at {
+		return nil, nil, usage("no command behind --")
+	}
+	return args[:at], args[at:], nil
+}
+
+// runCommand runs the command that rules or an exposure are for. Its exit status is
+// ours. over gets what ended them before it, and lost says what that means.
+func runCommand(ctx context.Context, env *Env, command []string, over <-chan error, lost string) error {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = env.In, env.Out, env.Err, env.Environ
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = endTime
+	if err := cmd.Start(); err != nil {
+		return &localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for {
+		select {
+		case err := <-over:
+			if err != nil && ctx.Err() == nil {
+				fmt.Fprintf(env.Err, "warning: %s: %v\n", lost, err)
+			}
+			over = nil
+		case err := <-done:
+			var exit *exec.ExitError
+			switch {
+			case errors.As(err, &exit) && exit.ExitCode() >= 0:
+				return exitError(exit.ExitCode())
+			case errors.As(err, &exit):
+				return exitError(exitGeneric)
+			case ctx.Err() != nil:
+				return nil // it ended well when it was told to
+			}
+			return err
+		}
+	}
+}
