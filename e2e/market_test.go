@@ -65,7 +65,9 @@ func market(t testing.TB, stalls int) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "market.yaml")
 	write(t, file, strings.Replace(marketYAML, "replicas: 3", fmt.Sprintf("replicas: %d", stalls), 1))
-	t.Cleanup(func() { kubectl("delete", "namespace", "market", "--ignore-not-found").try(t) })
+	closed := func() { kubectl("delete", "namespace", "market", "--ignore-not-found").must(t) }
+	closed() // by a run that was killed
+	t.Cleanup(closed)
 	kubectl("apply", "-f", file).must(t)
 	for _, role := range []string{"lab-developer", "podnet-steer"} {
 		kubectl("create", "rolebinding", "market-"+role, "-n", "market", "--clusterrole="+role, "--user=alice", "--user=bob").must(t)
