@@ -86,10 +86,11 @@ func (s *state) polled(e *exposure, o *v1alpha1.Exposure, now time.Time, err err
 }
 
 // lost decides what it means that the API does not have the object: its lease was
-// over, or somebody deleted it.
+// over, or somebody deleted it. Leases go on while the laptop sleeps, when the
+// monotonic clock stands still: the wall clock says how long it has been.
 func (s *state) lost(e *exposure, now time.Time) {
 	e.object, e.led, e.due = nil, "", false
-	if now.Sub(e.renewed) < s.lease {
+	if now.Round(0).Sub(e.renewed.Round(0)) < s.lease {
 		e.fail(errRevoked)
 	}
 }
