@@ -117,11 +117,14 @@ func (x *exposer) look(now time.Time, w snapshot, c enrol.World, admitted []enro
 
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	was := x.busy
 	x.busy, x.laptops = len(p.plan.Live) > 0, make(map[key.Public]probe.ID, len(laptops))
 	for _, l := range laptops {
 		x.laptops[l.Key] = x.id(l.Key)
 	}
-	x.pollLocked()
+	if x.busy != was { // else run has looked less than a second ago
+		x.pollLocked()
+	}
 	for _, l := range p.plan.Live {
 		if !x.here[l.Laptop] {
 			delete(p.ready, l.UID)

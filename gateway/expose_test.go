@@ -63,6 +63,19 @@ func (s *stage) kept() (*corev1.ServiceList, *discoveryv1.EndpointSliceList) {
 	return &services, &endpoints
 }
 
+// hearNothing connects and waits for the end. The reset may come before Dial has
+// looked.
+func hearNothing(at netip.AddrPort) error {
+	c, err := net.Dial("tcp", at.String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_, err = c.Read(make([]byte, 1))
+	return err
+}
+
 // TestExposedPortsReachTheLaptop: an Exposure, the Service and the slice that stand
 // for it, and what a pod sends to them and hears, until the Exposure is deleted.
 func TestExposedPortsReachTheLaptop(t *testing.T) {
@@ -128,13 +141,7 @@ func TestExposedPortsReachTheLaptop(t *testing.T) {
 	if err := echo(c); err != nil {
 		t.Fatal(err)
 	}
-	refused, err := net.Dial("tcp", at["tcp-81"].String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer refused.Close()
-	_ = refused.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := refused.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+	if err := hearNothing(at["tcp-81"]); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a port that the laptop refuses: %v", err)
 	}
 	u, err := net.Dial("udp", at["udp-53"].String())
@@ -182,8 +189,8 @@ func TestExposedPortsReachTheLaptop(t *testing.T) {
 		t.Fatal(err)
 	}
 	apiserver.Eventually(t, 10*time.Second, "it is there again", func() error {
-		if _, list := s.kept(); len(list.Items) != 1 {
-			return fmt.Errorf("%d slices", len(list.Items))
+		if services, list := s.kept(); len(services.Items) != 1 || len(list.Items) != 1 {
+			return fmt.Errorf("%d Services and %d slices", len(services.Items), len(list.Items))
 		}
 		return nil
 	})
@@ -223,6 +230,7 @@ func TestSlicesFollowTheLaptop(t *testing.T) {
 		x.stats = func() ([]tunnel.PeerStats, error) {
 			return []tunnel.PeerStats{{PublicKey: laptop, LastHandshake: shook[pod]}}, nil
 		}
+		x.changed = func() {}
 		x.id = func(key.Public) probe.ID { return probe.ID{} }
 		x.probed = func(probe.ID) (time.Time, transport.Kind) { return probed, "" }
 		t.Cleanup(x.server.Close)
@@ -238,6 +246,7 @@ func TestSlicesFollowTheLaptop(t *testing.T) {
 	var got wishes
 	look := func(x *exposer, leads bool) *wishes {
 		now := time.Now()
+		x.poll()
 		p := x.look(now, w, enrol.World{PolicyHolds: true, Connected: true, Leader: leads}, admitted)
 		x.report(author{leads: leads, now: now}, p, w, got.writes())
 		return &got
