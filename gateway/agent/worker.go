@@ -41,7 +41,6 @@ type worker struct {
 	log    *slog.Logger
 	id     string
 	gid    uint32
-	table  *redirect.Table
 	wire   *wire
 	serve  *serve.Server
 	seen   *observer
@@ -50,6 +49,8 @@ type worker struct {
 	wg     sync.WaitGroup        // of the gateways' and laptops' goroutines
 
 	// The main goroutine's.
+	table    *redirect.Table // nil: there is none
+	emptied  bool            // it redirects nothing, since the step before
 	known    []control.Gateway
 	alone    solitude
 	compiled []control.Rule
@@ -91,7 +92,11 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 		}
 		return errors.Join(errNoTable, err, hello(line))
 	}
-	defer func() { err = errors.Join(err, w.table.Close()) }()
+	defer func() {
+		if w.table != nil {
+			err = errors.Join(err, w.table.Close())
+		}
+	}()
 	if err := hello(line); err != nil {
 		return err
 	}
@@ -115,7 +120,7 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 // retreat leaves the ports to the pod's own program, and gives what is open a
 // moment to end: the kernel stops to translate its addresses with the table.
 func (w *worker) retreat() {
-	if err := errors.Join(w.put(nil), w.table.Set(nil)); err != nil {
+	if err := errors.Join(w.put(nil), w.redirect(nil)); err != nil {
 		w.log.Warn("redirection not emptied", "err", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
@@ -272,7 +277,7 @@ func (w *worker) enforce(wish wish) (inForce map[string]bool, err error) {
 		}
 	}
 	redirects, trouble := w.serve.Set(ports)
-	err = w.table.Set(redirects)
+	err = w.redirect(redirects)
 	if err != nil {
 		return nil, errors.Join(trouble, err)
 	}
@@ -283,6 +288,26 @@ func (w *worker) enforce(wish wish) (inForce map[string]bool, err error) {
 		})
 	}
 	return inForce, trouble
+}
+
+// redirect has exactly these ports redirected. There is a table only while it
+// redirects something, or translates addresses for connections that are open:
+// a pod whose laptops sleep is as it was before.
+func (w *worker) redirect(ports []redirect.Port) (err error) {
+	switch none := len(ports) == 0; {
+	case none && w.table == nil:
+		return nil
+	case none && w.emptied && w.serve.Conns() == 0:
+		t := w.table
+		w.table = nil
+		return t.Close()
+	case w.table == nil:
+		if w.table, err = redirect.Open(w.id, w.gid); err != nil {
+			return err
+		}
+	}
+	w.emptied = len(ports) == 0
+	return w.table.Set(ports)
 }
 
 // put has connections decided by rules from now on. What is open with a laptop

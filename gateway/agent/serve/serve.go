@@ -174,13 +174,16 @@ func (s *Server) retireLocked(p *port) {
 	})
 }
 
+// Conns is how many TCP connections are open.
+func (s *Server) Conns() int { return int(s.conns.Load()) }
+
 // Drain waits until no TCP connection is left, or ctx ends. Before it the ports
 // are to be redirected no more.
 func (s *Server) Drain(ctx context.Context) {
 	const often = 10 * time.Millisecond
 	tick := time.NewTicker(often)
 	defer tick.Stop()
-	for s.conns.Load() > 0 {
+	for s.Conns() > 0 {
 		select {
 		case <-ctx.Done():
 			return
