@@ -140,7 +140,7 @@ func say(c net.Conn, text string) error {
 		return err
 	}
 	b := make([]byte, len(text))
-	if _, err := io.ReadFull(c, b); err != nil {
+	if _, err := io.ReadFull(c, b); err != nil { // of UDP it is one read
 		return err
 	}
 	if string(b) != text {
@@ -169,6 +169,11 @@ func TestAnExposureComesAndGoes(t *testing.T) {
 	}
 	if at := d.tcp[0]; at != netip.AddrPortFrom(laptop, 3000) {
 		t.Errorf("it leads to %s", at)
+	}
+	large := strings.Repeat("x", 3*usualDatagram)
+	_, _ = io.WriteString(udp, large) // is lost
+	if err := say(udp, large); err != nil {
+		t.Errorf("a large datagram: %v", err)
 	}
 	if err := knock(dead); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the laptop refuses, the client hears %v", err)

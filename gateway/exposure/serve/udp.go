@@ -16,6 +16,9 @@ const (
 	flowTime = 60 * time.Second
 	// maxDatagram is larger than any.
 	maxDatagram = 64 << 10
+	// usualDatagram is what a port has room for until a larger one has come: 256
+	// exposures may have 8 ports each, at two addresses.
+	usualDatagram = 8 << 10
 )
 
 var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
@@ -44,15 +47,19 @@ type flows struct {
 
 func (t *flows) init() { t.all = map[flowKey]*flow{} }
 
-// receive gives each datagram to its flow until the port is closed.
+// receive gives each datagram to its flow until the port is closed. The first that
+// is larger than usual is lost.
 func (x *served) receive(port *net.UDPConn, to netip.AddrPort) {
-	b := make([]byte, maxDatagram)
+	b := make([]byte, usualDatagram)
 	for {
 		n, client, err := port.ReadFromUDPAddrPort(b)
-		if errors.Is(err, net.ErrClosed) {
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
-		}
-		if err != nil {
+		case n == len(b): // or what had room of it
+			b = make([]byte, maxDatagram)
+			continue
+		case err != nil:
 			continue // of a datagram that we sent
 		}
 		if f := x.flow(flowKey{port, client}, to); f != nil {
