@@ -202,6 +202,13 @@ func TestPortsOutliveGateways(t *testing.T) {
 		t.Errorf("the ports change before the Service is there: %v", s.pods("first"))
 	}
 	s.write()
+	services := s.world.Services
+	s.world.Services = nil // somebody deletes them
+	if s.look(); !slices.Equal(s.pods("first"), first) || s.live("first").Settled {
+		t.Errorf("the ports change as the Service is gone: %v", s.pods("first"))
+	}
+	s.world.Services = services
+	s.look()
 
 	follower := NewBook(time.Hour)
 	w := s.world

@@ -16,7 +16,7 @@ type way struct {
 // ports gives the ports of the gateways' pods to exposures. What was given stands
 // in the Services, where whoever leads next finds it, and the others read it.
 type ports struct {
-	given map[string]map[way]uint16 // by an exposure's UID: what the leader gave, until a Service says it
+	given map[string]map[way]uint16 // by an exposure's UID: what it has, for the leader to remember
 	// next is tried first. A port that is free again waits until all others had
 	// their turn: somewhere a node may still send to it what was meant for its
 	// former exposure.
@@ -73,12 +73,12 @@ func (l *Live) take(s Service, taken map[uint16]bool) bool {
 	return settled
 }
 
-// remember has exposures keep what they were given before, as long as no Service
-// says otherwise.
+// remember has exposures keep what they had before where no Service says anything:
+// it may not be there yet, or somebody has deleted it.
 func (p *ports) remember(index map[string]*Live, taken map[uint16]bool) {
 	for uid, given := range p.given {
 		l := index[uid]
-		if l == nil || l.Settled {
+		if l == nil {
 			delete(p.given, uid)
 			continue
 		}
@@ -100,13 +100,11 @@ func (p *ports) give(l *Live, taken, lingering map[uint16]bool) {
 			taken[port.Pod] = true
 		}
 	}
-	if !l.Settled {
-		given := make(map[way]uint16, len(l.Ports))
-		for _, port := range l.Ports {
-			given[way{port.Protocol, port.Port}] = port.Pod
-		}
-		p.given[l.UID] = given
+	given := make(map[way]uint16, len(l.Ports))
+	for _, port := range l.Ports {
+		given[way{port.Protocol, port.Port}] = port.Pod
 	}
+	p.given[l.UID] = given
 }
 
 // free finds a port that nobody has. There are many more than exposures may have.
