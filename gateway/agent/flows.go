@@ -13,9 +13,33 @@ import (
 // flow is a connection to a laptop on behalf of a rule. It ends with the rule.
 type flow struct {
 	net.Conn
-	w    *worker
-	rule string
-	once sync.Once
+	forget func()
+	once   sync.Once
+}
+
+// tie has end called when a rule goes out of force, until forget is called. It is
+// false when the rule is not in force.
+func (w *worker) tie(rule string, end func()) (forget func(), ok bool) {
+	tied := &end
+	w.mu.Lock()
+	if w.ends[rule] == nil {
+		w.ends[rule] = map[*func()]struct{}{}
+	}
+	w.ends[rule][tied] = struct{}{}
+	w.mu.Unlock()
+	forget = func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.ends[rule], tied)
+		if len(w.ends[rule]) == 0 {
+			delete(w.ends, rule)
+		}
+	}
+	if _, ok := w.forced.Load().rules[rule]; !ok { // and cut may have been before us
+		forget()
+		return nil, false
+	}
+	return forget, true
 }
 
 // stream is what connections of TCP can do besides: end in one direction, and
@@ -43,7 +67,7 @@ func (f *streamFlow) SetLinger(seconds int) error {
 	return nil
 }
 
-// dialLaptop connects to the laptop of a rule that is in force.
+// dialLaptop connects to the laptop of a rule, as long as that is in force.
 func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
 	gone := fmt.Errorf("rule %q is not in force any more", r.Name)
 	rule, ok := w.forced.Load().rules[r.Name]
@@ -51,6 +75,12 @@ func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error
 		return nil, gone
 	}
 	to := netip.AddrPortFrom(rule.Laptop, rule.RelayPort)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	forget, ok := w.tie(r.Name, cancel)
+	if !ok {
+		return nil, gone
+	}
 	var c net.Conn
 	var err error
 	if rule.Protocol == steer.UDP {
@@ -58,20 +88,15 @@ func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error
 	} else {
 		c, err = w.wire.dial(ctx, to, dialTime)
 	}
+	forget()
 	if err != nil {
 		return nil, err
 	}
-	f := &flow{Conn: c, w: w, rule: r.Name}
-	w.mu.Lock()
-	if w.flows[r.Name] == nil {
-		w.flows[r.Name] = map[*flow]struct{}{}
-	}
-	w.flows[r.Name][f] = struct{}{}
-	w.mu.Unlock()
-	if _, ok := w.forced.Load().rules[r.Name]; !ok { // and cut may have been before us
-		f.Close()
+	if forget, ok = w.tie(r.Name, func() { c.Close() }); !ok {
+		c.Close()
 		return nil, gone
 	}
+	f := &flow{Conn: c, forget: forget}
 	if s, ok := c.(stream); ok {
 		return &streamFlow{f, s}, nil
 	}
@@ -80,31 +105,24 @@ func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error
 
 // Close ends the flow. Further calls do nothing.
 func (f *flow) Close() error {
-	f.once.Do(func() {
-		f.w.mu.Lock()
-		defer f.w.mu.Unlock()
-		delete(f.w.flows[f.rule], f)
-		if len(f.w.flows[f.rule]) == 0 {
-			delete(f.w.flows, f.rule)
-		}
-	})
+	f.once.Do(f.forget)
 	return f.Conn.Close()
 }
 
-// cut ends the flows of rules that are not in force.
+// cut ends what is tied to rules that are not in force.
 func (w *worker) cut(in *force) {
-	var over []*flow
+	var over []*func()
 	w.mu.Lock()
-	for rule, flows := range w.flows {
+	for rule, ends := range w.ends {
 		if _, ok := in.rules[rule]; ok {
 			continue
 		}
-		for f := range flows {
-			over = append(over, f)
+		for end := range ends {
+			over = append(over, end)
 		}
 	}
 	w.mu.Unlock()
-	for _, f := range over {
-		f.Close()
+	for _, end := range over {
+		(*end)()
 	}
 }

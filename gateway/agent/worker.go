@@ -58,7 +58,7 @@ type worker struct {
 	mu       sync.Mutex
 	gateways map[key.Public]*gateway
 	laptops  map[netip.Addr]*laptop
-	flows    map[string]map[*flow]struct{} // to laptops, by rule
+	ends     map[string]map[*func()]struct{} // by rule: ends what is open, or being opened, with its laptop
 }
 
 // force is what is in force.
@@ -80,7 +80,7 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 	w := &worker{
 		o: o, log: log, id: tableID(private.Public()), gid: uint32(os.Getgid()),
 		seen: newObserver(), poked: make(chan struct{}, 1), known: o.Gateways,
-		gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}, flows: map[string]map[*flow]struct{}{},
+		gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}, ends: map[string]map[*func()]struct{}{},
 	}
 	w.forced.Store(&force{set: new(steer.Set)})
 	line := control.Hello{Podnet: control.Version, Version: version.Version, PodUID: o.PodUID, PublicKey: private.Public()}
