@@ -113,11 +113,12 @@ func (s *state) keyed(o *object, key string, now time.Time, err error) {
 }
 
 // lost decides what it means that the API does not have an object: its lease was
-// over, or somebody deleted it.
+// over, or somebody deleted it. Leases go on while the laptop sleeps, when the
+// monotonic clock stands still: the wall clock says how long it has been.
 func (s *state) lost(o *object, now time.Time) {
 	switch {
 	case o.phase != there:
-	case now.Sub(o.renewed) >= s.lease:
+	case now.Round(0).Sub(o.renewed.Round(0)) >= s.lease:
 		o.phase, o.key, o.status, o.inForce, o.missed = planned, "", v1alpha1.SteeringRuleStatus{}, false, time.Time{}
 	case o.missed.IsZero():
 		o.missed = now
