@@ -223,38 +223,18 @@ func (x *exposed) show(e localapi.Exposure) {
 func (x *exposed) line(v any) { _ = json.NewEncoder(x.env.Out).Encode(v) }
 
 func newExposeList(env *Env) *cobra.Command {
-	var output, namespace string
-	var owners, all bool
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "Say what is exposed",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _ := client(cmd)
-			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-			defer cancel()
-			if err := checkList(ctx, c, output, owners, all, &namespace); err != nil {
-				return err
-			}
-			l, err := c.Exposed(ctx, owners, namespace)
-			if err != nil {
-				return notConnected(err)
-			}
-			if !owners && namespace != "" {
-				l.Exposures = slices.DeleteFunc(l.Exposures, func(e localapi.Exposure) bool { return e.Namespace != namespace })
-			}
-			if output == "json" {
-				return printJSON(env.Out, l)
-			}
-			printExposures(env.Out, l.Exposures, owners, time.Now())
-			return nil
-		},
-	}
-	f := cmd.Flags()
-	f.StringVarP(&output, "output", "o", "", "json: as JSON")
-	f.BoolVar(&owners, "all-owners", false, "everybody's exposures, as the cluster has them")
-	f.StringVarP(&namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
-	f.BoolVarP(&all, "all-namespaces", "A", false, "of every namespace")
-	return cmd
+	return newList("Say what is exposed", "exposures", func(ctx context.Context, c *localapi.Client, l listing) error {
+		list, err := c.Exposed(ctx, l.owners, l.namespace)
+		if err != nil {
+			return notConnected(err)
+		}
+		list.Exposures = slices.DeleteFunc(list.Exposures, func(e localapi.Exposure) bool { return l.hides(e.Namespace) })
+		if l.output == "json" {
+			return printJSON(env.Out, list)
+		}
+		printExposures(env.Out, list.Exposures, l.owners, time.Now())
+		return nil
+	})
 }
 
 func newExposeStop(env *Env) *cobra.Command {

@@ -214,56 +214,18 @@ func session(ctx context.Context, cmd *cobra.Command, env *Env, namespace, outpu
 }
 
 func newSteerList(env *Env) *cobra.Command {
-	var output, namespace string
-	var owners, all bool
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "Say what is steered",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _ := client(cmd)
-			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-			defer cancel()
-			if err := checkList(ctx, c, output, owners, all, &namespace); err != nil {
-				return err
-			}
-			l, err := c.Steered(ctx, owners, namespace)
-			if err != nil {
-				return notConnected(err)
-			}
-			if !owners && namespace != "" {
-				l.Rules = slices.DeleteFunc(l.Rules, func(r localapi.SteerRule) bool { return r.Namespace != namespace })
-			}
-			if output == "json" {
-				return printJSON(env.Out, l)
-			}
-			printRules(env.Out, l.Rules, owners, time.Now())
-			return nil
-		},
-	}
-	f := cmd.Flags()
-	f.StringVarP(&output, "output", "o", "", "json: as JSON")
-	f.BoolVar(&owners, "all-owners", false, "everybody's rules, as the cluster has them")
-	f.StringVarP(&namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
-	f.BoolVarP(&all, "all-namespaces", "A", false, "of every namespace")
-	return cmd
-}
-
-// checkList finds what is wrong with the flags of a list. Everybody's is of the
-// session's namespace where none is named.
-func checkList(ctx context.Context, c *localapi.Client, output string, owners, all bool, namespace *string) error {
-	switch {
-	case output != "" && output != "json":
-		return usage("output %q: want json", output)
-	case all && *namespace != "":
-		return usage("--all-namespaces and --namespace do not go together")
-	case !owners || all || *namespace != "":
+	return newList("Say what is steered", "rules", func(ctx context.Context, c *localapi.Client, l listing) error {
+		list, err := c.Steered(ctx, l.owners, l.namespace)
+		if err != nil {
+			return notConnected(err)
+		}
+		list.Rules = slices.DeleteFunc(list.Rules, func(r localapi.SteerRule) bool { return l.hides(r.Namespace) })
+		if l.output == "json" {
+			return printJSON(env.Out, list)
+		}
+		printRules(env.Out, list.Rules, l.owners, time.Now())
 		return nil
-	}
-	s, err := ask(ctx, c)
-	for _, connection := range s.Connections {
-		*namespace = connection.Namespace
-	}
-	return err
+	})
 }
 
 func newSteerStop(env *Env) *cobra.Command {

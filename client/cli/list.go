@@ -1,0 +1,65 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+)
+
+// listing is what the lists of rules and of exposures are asked for.
+type listing struct {
+	output, namespace string
+	owners, all       bool
+}
+
+// newList is the command list of things of a session, or with --all-owners of the
+// cluster; show gets and prints them.
+func newList(short, things string, show func(context.Context, *localapi.Client, listing) error) *cobra.Command {
+	var l listing
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: short,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			if err := l.check(ctx, c); err != nil {
+				return err
+			}
+			return show(ctx, c, l)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&l.output, "output", "o", "", "json: as JSON")
+	f.BoolVar(&l.owners, "all-owners", false, "everybody's "+things+", as the cluster has them")
+	f.StringVarP(&l.namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
+	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of every namespace")
+	return cmd
+}
+
+// check finds what is wrong with the flags. Everybody's is of the session's
+// namespace where none is named.
+func (l *listing) check(ctx context.Context, c *localapi.Client) error {
+	switch {
+	case l.output != "" && l.output != "json":
+		return usage("output %q: want json", l.output)
+	case l.all && l.namespace != "":
+		return usage("--all-namespaces and --namespace do not go together")
+	case !l.owners || l.all || l.namespace != "":
+		return nil
+	}
+	s, err := ask(ctx, c)
+	for _, connection := range s.Connections {
+		l.namespace = connection.Namespace
+	}
+	return err
+}
+
+// hides reports whether a thing in a namespace was not asked for. Of everybody's
+// the daemon lists only what was.
+func (l listing) hides(namespace string) bool {
+	return !l.owners && l.namespace != "" && namespace != l.namespace
+}
