@@ -15,8 +15,11 @@ import (
 func udpEcho(t *testing.T, host, prefix string) string {
 	t.Helper()
 	c, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+	if err != nil && host == "::1" {
+		t.Skipf("this machine's loopback has no IPv6: %v", err)
+	}
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	done := make(chan struct{})
 	t.Cleanup(func() {

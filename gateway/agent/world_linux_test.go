@@ -77,7 +77,7 @@ func inPod(t *testing.T, story func(*testing.T)) {
 	case err != nil:
 		t.Fatal(err)
 	case strings.Contains(out.String(), "--- SKIP: "+t.Name()):
-		t.Skip("skipped in the pod, for the reason above")
+		t.Skip("skipped in the pod that the test made, for the reason printed above")
 	case !strings.Contains(out.String(), "--- PASS: "+t.Name()):
 		t.Fatal("the story was not told")
 	}
@@ -425,7 +425,7 @@ func (p *process) worker() int {
 	id := p.cmd.Process.Pid
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", id, id))
 	if err != nil {
-		p.t.Skip(err)
+		p.t.Skipf("this kernel does not list a process's children (CONFIG_PROC_CHILDREN): %v", err)
 	}
 	for _, task := range tasks(p.t, id) {
 		if b, _ = os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", id, task)); len(b) > 0 {

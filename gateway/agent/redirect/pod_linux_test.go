@@ -78,7 +78,7 @@ func inPod(t *testing.T, story func(*testing.T)) {
 	case err != nil:
 		t.Fatal(err)
 	case strings.Contains(out.String(), "--- SKIP: "+t.Name()):
-		t.Skip("skipped in the pod, for the reason above")
+		t.Skip("skipped in the pod that the test made, for the reason printed above")
 	case !strings.Contains(out.String(), "--- PASS: "+t.Name()):
 		t.Fatal("the story was not told")
 	}
