@@ -20,38 +20,21 @@ type Exposing interface {
 	StopExposing(ctx context.Context, namespace, name string) ([]string, error)
 }
 
-// expose streams how far an exposure is. Who hangs up before it is ready gives it up;
-// afterwards it stays, unless it is held.
+// expose streams how far an exposure is.
 func (d *daemon) expose(w http.ResponseWriter, r *http.Request) {
-	var req localapi.ExposeRequest
-	err := httpjson.Read(r, &req)
-	if err == nil {
-		err = req.Check()
-	}
-	var s Session
-	if err == nil {
-		s, err = d.sessions.ready()
-	}
-	if err != nil {
-		httpjson.WriteError(w, err)
-		return
-	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	lines := httpjson.NewLines(w)
-	err = s.Expose(ctx, req, func(e localapi.ExposeEvent) {
-		if e.Type == localapi.ExposeReady {
-			d.Log.Info("exposing", "exposure", e.Exposure.Namespace+"/"+e.Exposure.Name, "count", len(e.Exposure.Ports))
-		}
-		if lines.Send(e) != nil {
-			cancel() // nobody listens any more
+	begin(d, w, r, func(ctx context.Context, s Session, req localapi.ExposeRequest, send func(localapi.ExposeEvent)) {
+		err := s.Expose(ctx, req, func(e localapi.ExposeEvent) {
+			if e.Type == localapi.ExposeReady {
+				d.Log.Info("exposing", "exposure", e.Exposure.Namespace+"/"+e.Exposure.Name, "count", len(e.Exposure.Ports))
+			}
+			send(e)
+		})
+		if err != nil {
+			e := httpjson.FromError(err)
+			d.Log.Info("not exposing", "what", req.Local+" as "+req.Name, "err", err)
+			send(localapi.ExposeEvent{Time: time.Now(), Type: localapi.ExposeFailed, Text: e.Message, Error: e})
 		}
 	})
-	if err != nil {
-		e := httpjson.FromError(err)
-		d.Log.Info("not exposing", "what", req.Local+" as "+req.Name, "err", err)
-		_ = lines.Send(localapi.ExposeEvent{Time: time.Now(), Type: localapi.ExposeFailed, Text: e.Message, Error: e})
-	}
 }
 
 func (d *daemon) exposed(w http.ResponseWriter, r *http.Request) {

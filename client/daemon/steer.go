@@ -36,10 +36,11 @@ func (s *sessions) ready() (Session, error) {
 	return s.current.session, nil
 }
 
-// steer streams how far a rule is. Who hangs up before it is ready gives it up;
-// afterwards it stays, unless it is held.
-func (d *daemon) steer(w http.ResponseWriter, r *http.Request) {
-	var req localapi.SteerRequest
+// begin has do answer a request for something that lives with the session, a rule
+// or an exposure, by a line for each event. Who hangs up before it is ready gives it
+// up; afterwards it stays, unless it is held.
+func begin[R interface{ Check() error }, E any](d *daemon, w http.ResponseWriter, r *http.Request, do func(ctx context.Context, s Session, req R, send func(E))) {
+	var req R
 	err := httpjson.Read(r, &req)
 	if err == nil {
 		err = req.Check()
@@ -55,19 +56,28 @@ func (d *daemon) steer(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	lines := httpjson.NewLines(w)
-	err = s.Steer(ctx, req, func(e localapi.SteerEvent) {
-		if e.Type == localapi.SteerReady {
-			d.Log.Info("steering", "rule", e.Rule.Name, "count", len(e.Rule.Pods))
-		}
+	do(ctx, s, req, func(e E) {
 		if lines.Send(e) != nil {
 			cancel() // nobody listens any more
 		}
 	})
-	if err != nil {
-		e := httpjson.FromError(err)
-		d.Log.Info("not steering", "what", req.Words(), "err", err)
-		_ = lines.Send(localapi.SteerEvent{Time: time.Now(), Type: localapi.SteerFailed, Text: e.Message, Error: e})
-	}
+}
+
+// steer streams how far a rule is.
+func (d *daemon) steer(w http.ResponseWriter, r *http.Request) {
+	begin(d, w, r, func(ctx context.Context, s Session, req localapi.SteerRequest, send func(localapi.SteerEvent)) {
+		err := s.Steer(ctx, req, func(e localapi.SteerEvent) {
+			if e.Type == localapi.SteerReady {
+				d.Log.Info("steering", "rule", e.Rule.Name, "count", len(e.Rule.Pods))
+			}
+			send(e)
+		})
+		if err != nil {
+			e := httpjson.FromError(err)
+			d.Log.Info("not steering", "what", req.Words(), "err", err)
+			send(localapi.SteerEvent{Time: time.Now(), Type: localapi.SteerFailed, Text: e.Message, Error: e})
+		}
+	})
 }
 
 func (d *daemon) steered(w http.ResponseWriter, r *http.Request) {
