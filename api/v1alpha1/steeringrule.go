@@ -3,7 +3,8 @@ package v1alpha1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // SteeringRule says that what reaches a port of one pod goes to a peer (steal),
-// or is copied to it (mirror): all of it, or the requests that match. Admission
+// or is copied to it (mirror): all of it, or the requests that match. Or it says
+// that what the peer sends into the cluster leaves from that pod (egress). Admission
 // demands that its writer may patch pods/ephemeralcontainers of that pod, and
 // asks again at each renewal. It is owned by the Pod and goes with it.
 //
@@ -27,10 +28,14 @@ type SteeringRule struct {
 	Status SteeringRuleStatus `json:"status,omitempty"`
 }
 
-// SteeringMode says who answers.
+// SteeringMode says who answers, or who asks.
 //
-// +kubebuilder:validation:Enum=steal;mirror
+// +kubebuilder:validation:Enum=steal;mirror;egress
 type SteeringMode string
+
+// SteeringEgress is the mode in which nothing comes to the peer: what it sends
+// into the cluster leaves from the pod.
+const SteeringEgress SteeringMode = "egress"
 
 // SteeringProtocol is what a port speaks below any application.
 //
@@ -45,6 +50,8 @@ type SteeringProtocol string
 // +kubebuilder:validation:XValidation:rule="self.protocol != 'udp' || !has(self.matches) || size(self.matches) == 0",message="udp is steered as a whole: it takes no matches"
 // +kubebuilder:validation:XValidation:rule="self.protocol != 'udp' || size(self.clientAddress) == 0",message="udp takes no clientAddress"
 // +kubebuilder:validation:XValidation:rule="self.clientAddress != 'header' || (has(self.matches) && size(self.matches) > 0)",message="clientAddress header needs matches"
+// +kubebuilder:validation:XValidation:rule="self.mode == 'egress' || (self.port >= 1 && self.relayPort >= 1024)",message="port must be above 0 and relayPort above 1023"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'egress' || (self.port == 0 && self.relayPort == 0 && size(self.local) == 0 && (!has(self.matches) || size(self.matches) == 0) && size(self.onError) == 0 && size(self.clientAddress) == 0)",message="egress takes no port, relayPort, local, matches, onError or clientAddress"
 type SteeringRuleSpec struct {
 	// User is the name the API server knows the writer by. Admission pins it
 	// to the caller.
@@ -82,14 +89,15 @@ type SteeringRuleSpec struct {
 	// +kubebuilder:validation:MaxLength=63
 	PodUID string `json:"podUID"`
 
-	// Port is the pod's port.
-	// +kubebuilder:validation:Minimum=1
+	// Port is the pod's port; 0 with egress.
+	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port"`
 	// +kubebuilder:default=tcp
 	Protocol SteeringProtocol `json:"protocol,omitempty"`
 
-	// Mode is steal (the laptop answers) or mirror (it gets a copy).
+	// Mode is steal (the laptop answers), mirror (it gets a copy) or egress (what
+	// the laptop sends leaves from the pod).
 	// +kubebuilder:default=steal
 	Mode SteeringMode `json:"mode,omitempty"`
 
@@ -111,8 +119,9 @@ type SteeringRuleSpec struct {
 	ClientAddress string `json:"clientAddress,omitempty"`
 
 	// RelayPort is where the traffic arrives on the peer's relay address. 7411
-	// is taken there: agents and laptops talk to each other on it.
-	// +kubebuilder:validation:Minimum=1024
+	// is taken there: agents and laptops talk to each other on it. It is 0 with
+	// egress.
+	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=65535
 	// +kubebuilder:validation:XValidation:rule="self != 7411",message="7411 is podnet's own"
 	RelayPort int32 `json:"relayPort"`
@@ -165,8 +174,8 @@ type SteeringRuleStatus struct {
 	ObservedRenew int64 `json:"observedRenew,omitempty"`
 	// ExpiresAt is when the rule ends if it is not renewed; see Peer.
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
-	// Agent is the agent that the pod's rules are with; absent while none is
-	// connected to a gateway.
+	// Agent is the agent that the pod's rules are with, or with egress the one
+	// that the rule names; absent while it is not connected to a gateway.
 	Agent *SteeringAgent `json:"agent,omitempty"`
 	// Matched counts requests, or connections of a whole port, that the rule
 	// took; Failed those of them that the laptop did not answer. They are

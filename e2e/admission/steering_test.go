@@ -40,6 +40,11 @@ func owner(change func(*metav1.OwnerReference)) func(*podnet.SteeringRule) {
 	return func(r *podnet.SteeringRule) { change(&r.OwnerReferences[0]) }
 }
 
+// leaving makes a rule of egress, which has no traffic to speak of.
+var leaving = spec(func(s *podnet.SteeringRuleSpec) {
+	s.Mode, s.Port, s.RelayPort, s.Local, s.Matches = podnet.SteeringEgress, 0, 0, "", nil
+})
+
 // wordy fills the spec with n matches of as many conditions as they may have,
 // each as long as it may be.
 func wordy(n int) func(*podnet.SteeringRule) {
@@ -192,6 +197,13 @@ func TestWhoMaySteer(t *testing.T) {
 		{"alice", "takes a low port", created(rule("shop", "alice-2", "alice", spec(func(s *podnet.SteeringRuleSpec) { s.RelayPort = 80 }))), "relayPort"},
 		{"alice", "invents a mode", created(rule("shop", "alice-2", "alice", spec(func(s *podnet.SteeringRuleSpec) { s.Mode = "both" }))), "Unsupported value"},
 		{"alice", "matches seventeen ways", created(rule("shop", "alice-2", "alice", spec(func(s *podnet.SteeringRuleSpec) { s.Matches = make([]podnet.SteeringMatch, 17) }))), "Too many"},
+		{"alice", "steers port 0", created(rule("shop", "alice-2", "alice", spec(func(s *podnet.SteeringRuleSpec) { s.Port = 0 }))), "port must be above 0"},
+		{"alice", "sends as cart-0", created(rule("shop", "alice-out", "alice", leaving)), ok},
+		{"bob", "sends as cart-0 with the right to open shop alone", created(rule("shop", "bob-out", "bob", leaving)), steer},
+		{"alice", "sends as cart-0 from a port", created(rule("shop", "alice-2", "alice", leaving, spec(func(s *podnet.SteeringRuleSpec) { s.Port = 80 }))), "egress takes no port"},
+		{"alice", "sends as cart-0 to a relay port", created(rule("shop", "alice-2", "alice", leaving, spec(func(s *podnet.SteeringRuleSpec) { s.RelayPort = 20000 }))), "egress takes no port"},
+		{"alice", "sends as cart-0 what matches", created(rule("shop", "alice-2", "alice", leaving, spec(func(s *podnet.SteeringRuleSpec) { s.Matches = []podnet.SteeringMatch{{Path: "/"}} }))), "egress takes no port"},
+		{"alice", "sends as cart-0 or the app", created(rule("shop", "alice-2", "alice", leaving, spec(func(s *podnet.SteeringRuleSpec) { s.OnError = "app" }))), "egress takes no port"},
 		{"alice", "writes a rule as long as it may be", created(big), ok},
 		{"alice", "renews it", renewed(big, `{"spec":{"renew":2}}`), ok},
 

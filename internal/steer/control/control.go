@@ -9,6 +9,14 @@
 //
 // The agent dials all of them. A rule is in force while its laptop beats: who is
 // silent for Silence has lost the pod's traffic to the pod's own program.
+//
+// What a laptop sends as the pod goes the other way: a gateway dials the agent, at
+// EgressPort, once for each flow.
+//
+//	gateway -> agent        Open         what to connect to
+//	agent -> gateway        Opened       what came of it
+//
+// After that the connection is the flow's: TCP as it is, UDP as Datagrams.
 package control
 
 import (
@@ -25,6 +33,9 @@ const (
 	// LivePort is the TCP port of a laptop, at its relay address. The ports of
 	// rules there are all above 1023, and never this one.
 	LivePort = 7411
+	// EgressPort is the TCP port of an agent, at its key's tunnel address, where
+	// gateways open the flows of those who send as the pod.
+	EgressPort = 7412
 
 	// Beat is how often each side says something at least.
 	Beat = time.Second
@@ -59,11 +70,15 @@ type ToAgent struct {
 }
 
 // Set is all the rules that are accepted for a pod, as one gateway sees it. A
-// Set without rules tells the agent to undo everything and to end.
+// Set without rules and without Egress tells the agent to undo everything and to
+// end.
 type Set struct {
 	// Generation grows with each Set of this gateway.
 	Generation int64  `json:"generation"`
 	Rules      []Rule `json:"rules"`
+	// Egress are the names of the rules by which flows leave through this agent.
+	// While there are any, the gateway may dial EgressPort.
+	Egress []string `json:"egress,omitempty"`
 	// Gateways are all there are, this one included: the agent goes to each.
 	Gateways []Gateway `json:"gateways"`
 }
