@@ -159,7 +159,7 @@ func TestSteeringUndoesItself(t *testing.T) {
 				return answers(t, url, byApp)
 			})
 			report(t, "requests are answered again after "+c.what+" (within 5 s)", failed.Round(10*time.Millisecond))
-			if failed > 5*time.Second {
+			if !within(failed, 5*time.Second) {
 				t.Errorf("after %v", failed)
 			}
 			if c.stays {
@@ -171,7 +171,7 @@ func TestSteeringUndoesItself(t *testing.T) {
 			eventually(t, 15*time.Second, "nftables as before", func() error { return same(before, ruleset(t, ns)) })
 			gone := time.Since(start)
 			report(t, "nftables in the pod as before after "+c.what+" (within 6 s)", gone.Round(10*time.Millisecond))
-			if gone > 6*time.Second {
+			if !within(gone, 6*time.Second) {
 				t.Errorf("after %v", gone)
 			}
 			lab("link", "laptop", "up").must(t)
