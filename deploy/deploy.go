@@ -31,12 +31,16 @@ const (
 	// UDPServiceName names the Service that publishes the first gateway's
 	// WireGuard port; further gateways' have "-1", "-2" after it.
 	UDPServiceName = "podnet-gateway-udp"
-	// OwnerPolicy, AccessPolicy, SteeringPolicy and ExposurePolicy are the
-	// ValidatingAdmissionPolicies.
+	// OwnerPolicy, AccessPolicy, SteeringPolicy, ExposurePolicy and ServicesPolicy
+	// are the ValidatingAdmissionPolicies.
 	OwnerPolicy    = "podnet-owner"
 	AccessPolicy   = "podnet-access"
 	SteeringPolicy = "podnet-steering"
 	ExposurePolicy = "podnet-exposure"
+	ServicesPolicy = "podnet-services"
+	// ServicesRole is what the gateway needs in a namespace to steer Services
+	// there. An administrator binds it.
+	ServicesRole = "podnet-gateway-services"
 )
 
 // Words that begin the refusals of the admission policies.
@@ -45,8 +49,10 @@ const (
 	ReasonAccess    = "PODNET-ACCESS"    // the caller may not create pods/portforward there
 	ReasonNamespace = "PODNET-NAMESPACE" // a Peer outside the gateway's namespace
 	// ReasonSteer: the caller may not patch the pod's ephemeral containers, or
-	// the rule does not belong to the pod that it steers.
+	// the Service, or the rule does not belong to what it steers.
 	ReasonSteer = "PODNET-STEER"
+	// ReasonServices: the gateway may not do this to Services or EndpointSlices.
+	ReasonServices = "PODNET-SERVICES"
 	// ReasonExpose: the caller may not create services there.
 	ReasonExpose = "PODNET-EXPOSE"
 )

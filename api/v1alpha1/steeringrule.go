@@ -8,11 +8,16 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // demands that its writer may patch pods/ephemeralcontainers of that pod, and
 // asks again at each renewal. It is owned by the Pod and goes with it.
 //
+// With via it is a port of a Service instead, whose traffic a gateway takes and
+// passes on to the pods; its writer must be allowed to patch that Service, which
+// owns the rule.
+//
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="User",type=string,JSONPath=`.spec.user`
 // +kubebuilder:printcolumn:name="Rule",type=string,JSONPath=`.spec.rule`
 // +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.pod`
+// +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.service`
 // +kubebuilder:printcolumn:name="Port",type=integer,JSONPath=`.spec.port`
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
@@ -45,13 +50,15 @@ type SteeringProtocol string
 // SteeringRuleSpec is what the user asks for. Everything but renew and agentKey
 // is immutable.
 //
-// +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.peer == oldSelf.peer && self.rule == oldSelf.rule && self.target == oldSelf.target && self.pod == oldSelf.pod && self.podUID == oldSelf.podUID && self.port == oldSelf.port && self.protocol == oldSelf.protocol && self.mode == oldSelf.mode && has(self.matches) == has(oldSelf.matches) && (!has(self.matches) || self.matches == oldSelf.matches) && self.onError == oldSelf.onError && self.clientAddress == oldSelf.clientAddress && self.relayPort == oldSelf.relayPort && self.local == oldSelf.local",message="only renew and agentKey may change"
+// +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.peer == oldSelf.peer && self.rule == oldSelf.rule && self.target == oldSelf.target && self.via == oldSelf.via && self.pod == oldSelf.pod && self.podUID == oldSelf.podUID && self.service == oldSelf.service && self.serviceUID == oldSelf.serviceUID && self.port == oldSelf.port && self.protocol == oldSelf.protocol && self.mode == oldSelf.mode && has(self.matches) == has(oldSelf.matches) && (!has(self.matches) || self.matches == oldSelf.matches) && self.onError == oldSelf.onError && self.clientAddress == oldSelf.clientAddress && self.relayPort == oldSelf.relayPort && self.local == oldSelf.local",message="only renew and agentKey may change"
 // +kubebuilder:validation:XValidation:rule="self.renew >= oldSelf.renew",message="renew must not decrease"
 // +kubebuilder:validation:XValidation:rule="self.protocol != 'udp' || !has(self.matches) || size(self.matches) == 0",message="udp is steered as a whole: it takes no matches"
 // +kubebuilder:validation:XValidation:rule="self.protocol != 'udp' || size(self.clientAddress) == 0",message="udp takes no clientAddress"
 // +kubebuilder:validation:XValidation:rule="self.clientAddress != 'header' || (has(self.matches) && size(self.matches) > 0)",message="clientAddress header needs matches"
 // +kubebuilder:validation:XValidation:rule="self.mode == 'egress' || (self.port >= 1 && self.relayPort >= 1024)",message="port must be above 0 and relayPort above 1023"
 // +kubebuilder:validation:XValidation:rule="self.mode != 'egress' || (self.port == 0 && self.relayPort == 0 && size(self.local) == 0 && (!has(self.matches) || size(self.matches) == 0) && size(self.onError) == 0 && size(self.clientAddress) == 0)",message="egress takes no port, relayPort, local, matches, onError or clientAddress"
+// +kubebuilder:validation:XValidation:rule="self.via == 'service' ? size(self.service) > 0 && size(self.serviceUID) > 0 && size(self.pod) == 0 && size(self.podUID) == 0 : size(self.pod) > 0 && size(self.podUID) > 0 && size(self.service) == 0 && size(self.serviceUID) == 0",message="pod and podUID name what is steered, or service and serviceUID with via service"
+// +kubebuilder:validation:XValidation:rule="self.via != 'service' || (self.protocol == 'tcp' && self.mode in ['steal', 'mirror'] && size(self.agentKey) == 0)",message="via service takes tcp, steal or mirror, and no agentKey"
 type SteeringRuleSpec struct {
 	// User is the name the API server knows the writer by. Admission pins it
 	// to the caller.
@@ -81,15 +88,30 @@ type SteeringRuleSpec struct {
 	// +kubebuilder:validation:MaxLength=320
 	Target string `json:"target"`
 
-	// Pod and PodUID are the steered pod, in this namespace.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Pod string `json:"pod"`
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	PodUID string `json:"podUID"`
+	// Via is where the traffic is taken: in the pod, by an agent (empty), or
+	// before the pods of a Service, by a gateway (service).
+	// +kubebuilder:validation:Enum="";service
+	// +kubebuilder:default=""
+	Via string `json:"via,omitempty"`
 
-	// Port is the pod's port; 0 with egress.
+	// Pod and PodUID are the steered pod, in this namespace; both empty with via.
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=253
+	Pod string `json:"pod,omitempty"`
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=63
+	PodUID string `json:"podUID,omitempty"`
+
+	// Service and ServiceUID are the steered Service, in this namespace; both
+	// empty without via.
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=63
+	Service string `json:"service,omitempty"`
+	// +kubebuilder:default=""
+	// +kubebuilder:validation:MaxLength=63
+	ServiceUID string `json:"serviceUID,omitempty"`
+
+	// Port is the pod's port, or the Service's; 0 with egress.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port"`
@@ -175,8 +197,12 @@ type SteeringRuleStatus struct {
 	// ExpiresAt is when the rule ends if it is not renewed; see Peer.
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 	// Agent is the agent that the pod's rules are with, or with egress the one
-	// that the rule names; absent while it is not connected to a gateway.
+	// that the rule names; absent while it is not connected to a gateway. With
+	// via it is a gateway's own, and there as soon as the rule is accepted.
 	Agent *SteeringAgent `json:"agent,omitempty"`
+	// Selector is what the Service selected before it was steered, and selects
+	// again after it, while it is steered.
+	Selector map[string]string `json:"selector,omitempty"`
 	// Matched counts requests, or connections of a whole port, that the rule
 	// took; Failed those of them that the laptop did not answer. They are
 	// written every few seconds while they change.
@@ -206,8 +232,24 @@ type SteeringRuleList struct {
 	Items           []SteeringRule `json:"items"`
 }
 
+// ViaService is the Via that steers a Service.
+const ViaService = "service"
+
 // LabelRule is on each SteeringRule; its value is spec.rule.
 const LabelRule = "podnet.dev/rule"
+
+// What stands on Services while rules steer them.
+const (
+	// AnnotationSelector holds the selector of a steered Service as it was
+	// before, in JSON.
+	AnnotationSelector = "podnet.dev/original-selector"
+	// LabelSteeredBy is the one label that a steered Service selects. No pod has
+	// it. Its value is the namespace of the gateways.
+	LabelSteeredBy = "podnet.dev/steered-by"
+	// LabelShadow is on the Service that selects the pods of a steered one
+	// meanwhile; its value is that one's name.
+	LabelShadow = "podnet.dev/shadow"
+)
 
 // Condition types and reasons of a SteeringRule; Accepted shares Expired,
 // PeerMissing and PolicyMissing with the others.
@@ -220,6 +262,9 @@ const (
 	ReasonAccepted = "Accepted"
 	ReasonClash    = "Clash"   // an older rule of somebody else takes the same requests
 	ReasonInvalid  = "Invalid" // the rule cannot be; its message says why
+
+	// ReasonServiceRefused: the Service cannot be steered; the message says why.
+	ReasonServiceRefused = "ServiceRefused"
 
 	ReasonInForce      = "InForce"      // the agent has the rule
 	ReasonAgentMissing = "AgentMissing" // no agent of this pod is connected

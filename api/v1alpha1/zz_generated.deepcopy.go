@@ -555,6 +555,13 @@ func (in *SteeringRuleStatus) DeepCopyInto(out *SteeringRuleStatus) {
 		*out = new(SteeringAgent)
 		**out = **in
 	}
+	if in.Selector != nil {
+		in, out := &in.Selector, &out.Selector
+		*out = make(map[string]string, len(*in))
+		for key, val := range *in {
+			(*out)[key] = val
+		}
+	}
 	if in.Conditions != nil {
 		in, out := &in.Conditions, &out.Conditions
 		*out = make([]v1.Condition, len(*in))

@@ -273,7 +273,7 @@ func expect(t *testing.T, err error, want string) {
 		t.Errorf("allowed, want a refusal with %q", want)
 	case want != "" && !strings.Contains(err.Error(), want):
 		t.Errorf("refused with %q, want %q in it", err, want)
-	case want == deploy.ReasonOwner || want == deploy.ReasonAccess || want == deploy.ReasonNamespace || want == deploy.ReasonSteer:
+	case want == deploy.ReasonOwner || want == deploy.ReasonAccess || want == deploy.ReasonNamespace || want == deploy.ReasonSteer || want == deploy.ReasonServices:
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("%v is not Forbidden", err)
 		}
