@@ -56,9 +56,13 @@ func (c *conn) toApp(ex *exchange, why error) {
 	ex.rule, ex.seen.Rule = nil, nil
 }
 
-// refuse answers for a laptop that does not. send is held, and the exchange is the
-// first of those that are pending.
+// refuse answers for a laptop that does not, unless it is us who end. send is held,
+// and the exchange is the first of those that are pending.
 func (c *conn) refuse(ex *exchange, why error) {
+	if err := c.ctx.Err(); err != nil {
+		c.end(err, false)
+		return
+	}
 	c.mu.Lock()
 	ex.up = nil
 	isLast := !ex.sent || !ex.persistent
