@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
 	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/backlog"
 )
 
 const (
@@ -17,6 +17,11 @@ const (
 	maxCopied = 4 << 20
 	// copyTime is how long a copy may take after its connection has ended.
 	copyTime = 5 * time.Second
+	// gatherTime is how long a copy waits behind a small part of it for more that
+	// goes with it: each packet to a laptop costs the pod's node more than a
+	// request costs that is passed on.
+	gatherTime = 50 * time.Millisecond
+	smallPart  = 4 << 10
 )
 
 var errSlowCopy = errors.New("the laptop does not take the copy as fast as it comes")
@@ -32,21 +37,21 @@ type tee struct {
 	seen   steer.Seen
 	ctx    context.Context // its cause is why no more is copied
 	cancel context.CancelCauseFunc
-	wake   chan struct{} // the queue or ended has changed
-	done   chan struct{} // run is over
+	wake   chan struct{} // the queue has changed
+	ended  chan struct{} // closed: no more will come
+	done   chan struct{} // closed: run is over
 
 	mu    sync.Mutex
-	queue [][]byte
-	size  int  // of the queue
-	ended bool // no more will come
+	queue *backlog.Queue
 }
 
 func (c *conn) openCopies(rules []*steer.Rule) copies {
 	var all copies
 	for _, r := range rules {
 		t := &tee{
-			conn: c, rule: r, wake: make(chan struct{}, 1), done: make(chan struct{}),
-			seen: steer.Seen{Rule: r, Mirror: true, Began: c.began},
+			conn: c, rule: r, wake: make(chan struct{}, 1), ended: make(chan struct{}), done: make(chan struct{}),
+			seen:  steer.Seen{Rule: r, Mirror: true, Began: c.began},
+			queue: backlog.NewQueue(c.s.waiting, maxCopied),
 		}
 		t.ctx, t.cancel = context.WithCancelCause(c.s.ctx)
 		all = append(all, t)
@@ -58,17 +63,14 @@ func (c *conn) openCopies(rules []*steer.Rule) copies {
 // add copies a part.
 func (all copies) add(b []byte) {
 	for _, t := range all {
-		t.add(slices.Clone(b))
+		t.add(b)
 	}
 }
 
 // end says that the client has sent everything.
 func (all copies) end() {
 	for _, t := range all {
-		t.mu.Lock()
-		t.ended = true
-		t.mu.Unlock()
-		t.changed()
+		close(t.ended)
 	}
 }
 
@@ -81,10 +83,7 @@ func (all copies) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, copyTime)
 	defer cancel()
 	for _, t := range all {
-		t.mu.Lock()
-		ended := t.ended
-		t.mu.Unlock()
-		if !ended {
+		if !isClosed(t.ended) {
 			t.cancel(io.ErrUnexpectedEOF)
 		}
 		defer context.AfterFunc(ctx, func() { t.cancel(ctx.Err()) })()
@@ -100,51 +99,48 @@ func (t *tee) add(b []byte) {
 	if t.ctx.Err() != nil {
 		return
 	}
-	if t.size+len(b) > maxCopied || !t.conn.s.waiting.Take(len(b)) {
+	if !t.queue.Add(b) {
 		t.cancel(errSlowCopy)
-		return
 	}
-	t.size += len(b)
-	t.queue = append(t.queue, b)
-	t.changed()
-}
-
-func (t *tee) changed() {
 	select {
 	case t.wake <- struct{}{}:
 	default:
 	}
 }
 
-// next waits for a part; io.EOF: there will be none.
-func (t *tee) next() ([]byte, error) {
-	for {
+// next waits for a part; io.EOF: there will be none. written is the part before,
+// which is not used any more.
+func (t *tee) next(written []byte) ([]byte, error) {
+	for ; ; written = nil {
 		if t.ctx.Err() != nil {
 			return nil, context.Cause(t.ctx)
 		}
+		ended := isClosed(t.ended)
 		t.mu.Lock()
-		if len(t.queue) > 0 {
-			b := t.queue[0]
-			t.queue = t.queue[1:]
-			t.shrinkLocked(len(b))
-			t.mu.Unlock()
-			return b, nil
-		}
-		ended := t.ended
+		t.queue.Reuse(written)
+		b := t.queue.Next()
 		t.mu.Unlock()
-		if ended {
+		switch {
+		case b != nil:
+			return b, nil
+		case ended:
 			return nil, io.EOF
 		}
 		select {
 		case <-t.wake:
+		case <-t.ended:
 		case <-t.ctx.Done():
 		}
 	}
 }
 
-func (t *tee) shrinkLocked(n int) {
-	t.size -= n
-	t.conn.s.waiting.Give(n)
+// gather lets more come.
+func (t *tee) gather() {
+	select {
+	case <-time.After(gatherTime):
+	case <-t.ended:
+	case <-t.ctx.Done():
+	}
 }
 
 func (t *tee) run() {
@@ -155,8 +151,7 @@ func (t *tee) run() {
 	}
 	t.cancel(err)
 	t.mu.Lock()
-	t.queue = nil
-	t.shrinkLocked(t.size)
+	t.queue.Drop()
 	t.mu.Unlock()
 	t.conn.report(t.seen, err)
 }
@@ -179,9 +174,8 @@ func (t *tee) send() error {
 	}()
 	defer func() { <-answered }()
 	defer conn.Close() // before it is waited for
-	for {
-		b, err := t.next()
-		if err == io.EOF {
+	for b := []byte(nil); ; {
+		if b, err = t.next(b); err == io.EOF {
 			break
 		}
 		if err != nil {
@@ -191,6 +185,9 @@ func (t *tee) send() error {
 			return err
 		}
 		t.seen.In += int64(len(b))
+		if len(b) < smallPart {
+			t.gather()
+		}
 	}
 	// The laptop closes when it has read all, and has said what it had to say.
 	if err := splice.CloseWrite(conn); err != nil {
@@ -198,4 +195,13 @@ func (t *tee) send() error {
 	}
 	<-answered
 	return nil
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
