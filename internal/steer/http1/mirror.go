@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
-	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,8 +16,9 @@ import (
 const (
 	// maxMirrored is how many bytes of copies may wait for a laptop.
 	maxMirrored = 4 << 20
-	// pieceCost is what a piece of a copy counts besides its bytes.
-	pieceCost = 64
+	// pieceCost is what a piece of a copy takes besides its bytes, about, with what
+	// is known of the request.
+	pieceCost = 512
 )
 
 var errSlowMirror = errors.New("the laptop does not take the copies as fast as they come")
@@ -40,23 +40,24 @@ type mirror struct {
 	closed bool // no more will come
 
 	// Of run.
-	up   *upstream   // nil: there is no connection
-	stop func() bool // it from being closed when ctx ends
-	copy *mirrored   // the one that is sent
+	up   *mirrorConn // nil: there is no connection
+	copy *steer.Seen // the one that is sent
 }
 
 // piece is a part of a copy.
 type piece struct {
-	begins *mirrored // it is the first part of this one
+	begins *steer.Seen // it is the first part of this one
 	b      []byte
 	ends   bool // it is the last part
 }
 
-// mirrored is one copy.
-type mirrored struct {
-	seen     steer.Seen
-	response Response
-	answered chan error
+// cost is what a piece takes of the budget. The end of a copy has to be told even
+// where nothing is left.
+func (p *piece) cost() int {
+	if len(p.b) == 0 {
+		return 0
+	}
+	return len(p.b) + pieceCost
 }
 
 // openMirrors begins the copies of a request.
@@ -66,11 +67,11 @@ func (c *conn) openMirrors(ex *exchange, rules []*steer.Rule, head []byte) {
 		if m == nil {
 			m = c.newMirror(r)
 		}
-		copy := &mirrored{seen: ex.seen, response: Response{Method: ex.seen.Method}, answered: make(chan error, 1)}
-		copy.seen.Rule, copy.seen.Mirror = r, true
-		if err := m.put(piece{begins: copy, b: insertAfterLine(head, steer.Mirrored, r.Owner)}); err != nil {
-			copy.seen.Err = err
-			c.see.Seen(copy.seen)
+		seen := ex.seen
+		seen.Rule, seen.Mirror = r, true
+		if err := m.open(seen, head); err != nil {
+			seen.Err = err
+			c.see.Seen(seen)
 			continue
 		}
 		ex.mirrors = append(ex.mirrors, m)
@@ -102,7 +103,7 @@ func (ex *exchange) mirror(b []byte) {
 // endMirrors says that the request is through, or never will be.
 func (ex *exchange) endMirrors() {
 	for _, m := range ex.mirrors {
-		m.put(piece{ends: true})
+		m.end()
 	}
 }
 
@@ -118,11 +119,20 @@ func (c *conn) finishMirrors(ctx context.Context) {
 	c.copies.Wait()
 }
 
-// put appends to the queue. An error says why no copies are taken any more.
+// open begins a copy. An error says why no copies are taken any more.
+func (m *mirror) open(seen steer.Seen, head []byte) error {
+	if m.ctx.Err() != nil {
+		return context.Cause(m.ctx)
+	}
+	seen.Host = strings.Clone(seen.Host) // not with all the fields around it
+	return m.put(piece{begins: &seen, b: insertAfterLine(head, steer.Mirrored, m.rule.Owner)})
+}
+
+// put appends to the queue. An error is as of open.
 func (m *mirror) put(p piece) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	cost := len(p.b) + pieceCost
+	cost := p.cost()
 	if m.ctx.Err() == nil && m.size+cost <= maxMirrored && m.budget.Take(cost) {
 		m.size += cost
 		m.queue = append(m.queue, p)
@@ -131,6 +141,20 @@ func (m *mirror) put(p piece) error {
 	}
 	m.cancel(errSlowMirror)
 	return context.Cause(m.ctx)
+}
+
+// end makes what was put last the end of its copy.
+func (m *mirror) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if last := len(m.queue) - 1; last >= 0 {
+		m.queue[last].ends = true
+		return
+	}
+	if m.ctx.Err() == nil {
+		m.queue = append(m.queue, piece{ends: true})
+		m.changed()
+	}
 }
 
 func (m *mirror) close() {
@@ -154,7 +178,7 @@ func (m *mirror) next() (piece, bool) {
 		if len(m.queue) > 0 && m.ctx.Err() == nil {
 			p := m.queue[0]
 			m.queue = m.queue[1:]
-			m.dropLocked(len(p.b) + pieceCost)
+			m.dropLocked(p.cost())
 			m.mu.Unlock()
 			return p, true
 		}
@@ -185,7 +209,7 @@ func (m *mirror) run() {
 	defer m.mu.Unlock()
 	for _, p := range m.queue { // there is something only when ctx is over
 		if p.begins != nil {
-			m.tell(p.begins, context.Cause(m.ctx))
+			m.tell(p.begins, Response{}, context.Cause(m.ctx))
 		}
 	}
 	m.queue = nil
@@ -213,64 +237,34 @@ func (m *mirror) send(p piece) {
 			m.fail(err)
 			return
 		}
-		m.copy.seen.In += int64(len(p.b))
+		m.copy.In += int64(len(p.b))
 	}
 	if !p.ends {
 		return
 	}
-	err := <-m.copy.answered
-	if err != nil || !m.copy.response.Persistent || m.copy.response.Upgraded {
+	response, err := m.up.answer()
+	if err != nil || !response.Persistent || response.Upgraded || response.UntilEnd {
 		m.hangUp()
 	}
-	m.tell(m.copy, err)
+	m.tell(m.copy, response, err)
 	m.copy = nil
 }
 
 // begin finds a connection for a copy.
-func (m *mirror) begin(copy *mirrored) {
-	if m.up != nil && !quiet(m.up.conn) {
+func (m *mirror) begin(copy *steer.Seen) {
+	if m.up != nil && m.up.isOver() {
 		m.hangUp()
 	}
 	if m.up == nil {
 		up, err := m.conn.dial(m.ctx, m.rule)
 		if err != nil {
-			m.tell(copy, err)
+			m.tell(copy, Response{}, err)
 			return
 		}
-		m.up, m.stop = up, context.AfterFunc(m.ctx, func() { up.conn.Close() })
+		m.up = newMirrorConn(m.ctx, up.conn)
 	}
 	m.copy = copy
-	conn := m.up.conn
-	go func() { copy.answered <- copy.readResponse(conn) }()
-}
-
-// quiet reports whether an idle connection is still there and says nothing.
-func quiet(conn net.Conn) bool {
-	conn.SetReadDeadline(time.Now().Add(time.Millisecond))
-	defer conn.SetReadDeadline(time.Time{})
-	_, err := conn.Read(make([]byte, 1))
-	return errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-// readResponse throws a response away.
-func (c *mirrored) readResponse(conn net.Conn) error {
-	in := newBuffer(nil)
-	defer in.free()
-	for {
-		if err := in.fill(conn); err != nil {
-			if err == io.EOF && !c.response.UntilEnd {
-				err = io.ErrUnexpectedEOF
-			} else if err == io.EOF {
-				err = nil
-			}
-			return err
-		}
-		_, done, err := c.response.Feed(in.bytes())
-		if done || err != nil {
-			return err
-		}
-		in.skip(len(in.bytes()))
-	}
+	m.up.ask(copy.Method)
 }
 
 // fail gives up the copy that is sent, if there is one.
@@ -278,26 +272,26 @@ func (m *mirror) fail(err error) {
 	if m.copy == nil {
 		return
 	}
+	m.up.conn.Close()
+	response, _ := m.up.answer()
 	m.hangUp()
-	<-m.copy.answered
-	m.tell(m.copy, err)
+	m.tell(m.copy, response, err)
 	m.copy = nil
 }
 
 func (m *mirror) hangUp() {
 	if m.up != nil {
-		m.stop()
-		m.up.conn.Close()
+		m.up.close()
 		m.up = nil
 	}
 }
 
-func (m *mirror) tell(copy *mirrored, err error) {
+func (m *mirror) tell(copy *steer.Seen, response Response, err error) {
 	if err != nil && m.ctx.Err() != nil {
 		err = context.Cause(m.ctx)
 	}
-	copy.seen.Err = err
-	copy.seen.Status = copy.response.Status
-	copy.seen.Took = time.Since(copy.seen.Began)
-	m.conn.see.Seen(copy.seen)
+	copy.Err = err
+	copy.Status = response.Status
+	copy.Took = time.Since(copy.Began)
+	m.conn.see.Seen(*copy)
 }

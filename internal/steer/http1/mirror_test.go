@@ -95,3 +95,35 @@ func TestMirrorEnds(t *testing.T) {
 	w.cancel()
 	w.until("the copy", func(s steer.Seen) bool { return s.Mirror && s.Err != nil })
 }
+
+// A laptop that ends its connection behind a response, and did not say so, gets
+// the next copy on another one.
+func TestMirrorThatHangsUp(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), copies())
+	got := make(chan string, 1)
+	w.laptops["bob"] = serveRaw(t, func(c *net.TCPConn) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		io.WriteString(c, ok)
+		got <- r.URL.Path
+	})
+	c := w.client()
+	for _, path := range []string{"/1", "/2", "/3"} {
+		c.send(get(path, ""))
+		c.want(200, "app GET "+path)
+		s := w.until("the copy", func(s steer.Seen) bool { return s.Mirror && s.Target == path })
+		for s.Err != nil { // it was on its way as the laptop hung up
+			c.send(get(path, ""))
+			c.want(200, "app GET "+path)
+			s = w.until("one more copy", func(later steer.Seen) bool { return later.Mirror && later.Began.After(s.Began) })
+		}
+		if p := <-got; p != path {
+			t.Errorf("%s, want %s", p, path)
+		}
+	}
+	if n := w.dials("bob"); n < 3 {
+		t.Errorf("%d connections", n)
+	}
+}
