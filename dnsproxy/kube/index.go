@@ -3,6 +3,7 @@ package kube
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,6 +106,63 @@ func (x *index) version() uint32 {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.serial
+}
+
+// recompile forgets all records: they are made in another way from now on.
+func (x *index) recompile() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.serial++
+	for _, e := range x.entries {
+		e.records.Store(nil)
+	}
+}
+
+// unnamedEndpoint is a ready endpoint of a pod without a hostname, and the two
+// names that it can have.
+type unnamedEndpoint struct {
+	of          serviceKey
+	addr        netip.Addr
+	pod, dashed string
+}
+
+// unnamed gives n of them at most, of different Services and not always of
+// the same ones.
+func (x *index) unnamed(n int) []unnamedEndpoint {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var out []unnamedEndpoint
+	for key, e := range x.entries { // in no order
+		if len(out) == n {
+			break
+		}
+		if found, ok := e.unnamed(); ok {
+			found.of = key
+			out = append(out, found)
+		}
+	}
+	return out
+}
+
+func (e *entry) unnamed() (unnamedEndpoint, bool) {
+	if e.service == nil || e.service.Spec.Type == corev1.ServiceTypeExternalName {
+		return unnamedEndpoint{}, false
+	}
+	for _, s := range e.slices {
+		for i := range s.Endpoints {
+			ep := &s.Endpoints[i]
+			pod := podOf(ep)
+			if !ready(ep) || pod == "" || strings.Contains(pod, ".") || ep.Hostname != nil && *ep.Hostname != "" {
+				continue
+			}
+			for _, text := range ep.Addresses {
+				if a, ok := parseAddr(text); ok {
+					return unnamedEndpoint{addr: a, pod: pod, dashed: dashed(text)}, true
+				}
+			}
+		}
+	}
+	return unnamedEndpoint{}, false
 }
 
 // size is the number of Services.
@@ -267,11 +325,16 @@ func clusterIPs(svc *corev1.Service) []netip.Addr {
 // slices of type FQDN hold.
 func appendAddrs(out []netip.Addr, in []string) []netip.Addr {
 	for _, s := range in {
-		if a, err := netip.ParseAddr(s); err == nil {
-			out = append(out, a.Unmap())
+		if a, ok := parseAddr(s); ok {
+			out = append(out, a)
 		}
 	}
 	return out
+}
+
+func parseAddr(s string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(s)
+	return a.Unmap(), err == nil
 }
 
 // ready: nil means ready (EndpointConditions). A Service that publishes

@@ -58,6 +58,7 @@ func (z *Zone) Run(ctx context.Context) (err error) {
 	}
 	z.synced.Store(true)
 	z.log.Info("dns zone has synced", "zone", z.zone, "services", z.index.size())
+	z.follow(ctx)
 	<-ctx.Done()
 	return nil
 }

@@ -20,6 +20,7 @@ const (
 	kindPort                  // _<port>._<proto>.<svc>.<ns>.svc
 	kindHost                  // <hostname>.<svc>.<ns>.svc
 	kindPod                   // <a-b-c-d>.<ns>.pod
+	kindBelowPod              // anything below that: nothing
 )
 
 // question is a parsed name. Fields that its kind has no use for are empty.
@@ -33,12 +34,15 @@ type question struct {
 	pod       string
 	// scoped: the name lies below a namespace, seen or not.
 	scoped bool
+	// zonal: the name is a Service's in some of the cluster's zones,
+	// <zone>.pin._zone.<svc>.<ns>.svc, which CoreDNS can do and we leave to it.
+	zonal bool
 }
 
 // parse reads prefix, which is a canonical name without the zone and without
 // the dot before it. Names deeper than the specification knows are
-// kindUnknown, but keep their namespace: whether one may be told about them
-// depends on it.
+// kindUnknown, but keep their namespace and Service: whether one may be told
+// about them depends on it.
 func parse(prefix string) question {
 	switch prefix {
 	case "":
@@ -79,6 +83,8 @@ func parseService(prefix string) question {
 		q.kind, q.host = kindHost, label
 	case underscored && prefix == "":
 		q.kind, q.protocol = kindProtocol, protocol
+	case label == "_zone":
+		q.zonal = strings.Contains(prefix, ".")
 	case underscored && !strings.Contains(prefix, "."):
 		port, ok := strings.CutPrefix(prefix, "_")
 		if ok {
@@ -96,6 +102,8 @@ func parsePod(prefix string) question {
 		q.kind = kindNamespace
 	case !strings.Contains(prefix, "."):
 		q.kind, q.pod = kindPod, prefix
+	default:
+		q.kind = kindBelowPod
 	}
 	return q
 }
@@ -124,12 +132,14 @@ func parseDashed(s string) (netip.Addr, bool) {
 	return a, err == nil && a.Zone() == ""
 }
 
+var dashes = strings.NewReplacer(".", "-", ":", "-")
+
 // dashed is the name of an endpoint that has no hostname. The specification
 // leaves its form open; this is the one that CoreDNS gives, so pods and
-// laptops see the same. A label must not end in a dash (RFC 1123), hence the
-// zero.
-func dashed(a netip.Addr) string {
-	s := strings.NewReplacer(".", "-", ":", "-").Replace(a.String())
+// laptops see the same: the address as the slice spells it. A label must not
+// end in a dash (RFC 1123), hence the zero.
+func dashed(addr string) string {
+	s := dashes.Replace(strings.ToLower(addr))
 	if strings.HasSuffix(s, "-") {
 		s += "0"
 	}

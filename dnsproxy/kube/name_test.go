@@ -19,7 +19,7 @@ func TestDashed(t *testing.T) {
 		"2001:db8:1:2::5:6": "2001-db8-1-2--5-6",
 	} {
 		a := netip.MustParseAddr(addr)
-		if got := dashed(a); got != want {
+		if got := dashed(addr); got != want {
 			t.Errorf("%s: %s, want %s", addr, got, want)
 		}
 		if back, ok := parseDashed(want); !ok || back != a {

@@ -44,7 +44,7 @@ type portRecords struct{ srv, glue []dns.RR }
 // maker makes records for one zone.
 type maker struct {
 	zone string // canonical
-	ttl  uint32 // seconds
+	settings
 }
 
 // records is pure: what the entry holds decides everything. e.service is set.
@@ -183,6 +183,26 @@ type endpoint struct {
 	ports []discoveryv1.EndpointPort
 }
 
+// host is the name of an endpoint at one of its addresses.
+func (m maker) host(ep *discoveryv1.Endpoint, addr string) string {
+	switch {
+	case ep.Hostname != nil && *ep.Hostname != "":
+		return strings.ToLower(*ep.Hostname)
+	case m.podNames && podOf(ep) != "":
+		return podOf(ep)
+	}
+	return dashed(addr)
+}
+
+// podOf is the name of an endpoint's pod, "" where there is none or none that
+// is a label.
+func podOf(ep *discoveryv1.Endpoint) string {
+	if ep.TargetRef == nil || len(ep.TargetRef.Name) > 63 {
+		return ""
+	}
+	return strings.ToLower(ep.TargetRef.Name)
+}
+
 // endpoints lists the ready ones in a stable order, and enters their names
 // and addresses into r.
 func (m maker) endpoints(r *records, all map[string]*discoveryv1.EndpointSlice) []endpoint {
@@ -193,12 +213,10 @@ func (m maker) endpoints(r *records, all map[string]*discoveryv1.EndpointSlice) 
 			if !ready(ep) {
 				continue
 			}
-			for _, a := range appendAddrs(nil, ep.Addresses) {
-				host := dashed(a)
-				if ep.Hostname != nil && *ep.Hostname != "" {
-					host = strings.ToLower(*ep.Hostname)
+			for _, text := range ep.Addresses {
+				if a, ok := parseAddr(text); ok {
+					out = append(out, endpoint{a, m.host(ep, text), s.Ports})
 				}
-				out = append(out, endpoint{a, host, s.Ports})
 			}
 		}
 	}

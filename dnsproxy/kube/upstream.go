@@ -12,16 +12,22 @@ import (
 
 // confirmed asks the cluster's own DNS server about a name that the watch
 // does not know. Without an answer the watch is right: it is complete for
-// everything but that server's own configuration.
+// everything but that server's own configuration, and pods.
 func (z *Zone) confirmed(ctx context.Context, r *dnsproxy.Request, name string, local answer) answer {
 	resp := z.ask(ctx, r, name)
-	if resp == nil || resp.Rcode != dns.RcodeSuccess {
+	switch {
+	case resp == nil && local.blind:
+		return answer{rcode: dns.RcodeServerFailure}
+	case resp == nil || resp.Rcode != dns.RcodeSuccess:
 		return local
 	}
 	out := answer{apex: z.zone}
 	for _, rr := range resp.Answer {
 		if !z.mayTell(r.Client, rr) {
 			return local
+		}
+		if t := rr.Header().Rrtype; local.blind && t != dns.TypeA && t != dns.TypeAAAA {
+			continue // CoreDNS makes SRV records of pods
 		}
 		out.rrs = append(out.rrs, rr)
 	}
@@ -45,7 +51,18 @@ func (z *Zone) outside(ctx context.Context, r *dnsproxy.Request, name string, ch
 		}
 		chain = append(chain, rr)
 	}
-	return answer{rcode: resp.Rcode, rrs: chain}
+	return answer{rcode: resp.Rcode, rrs: chain, soa: startOf(resp.Ns)}
+}
+
+// startOf is the start of authority in rrs, or nil: it tells how long it holds
+// that a target has no such record.
+func startOf(rrs []dns.RR) dns.RR {
+	for _, rr := range rrs {
+		if rr.Header().Rrtype == dns.TypeSOA {
+			return rr
+		}
+	}
+	return nil
 }
 
 // ask gives nil when nobody answers, and at once while nobody did a moment

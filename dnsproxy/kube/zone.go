@@ -55,7 +55,8 @@ type Config struct {
 	Upstream dnsproxy.Exchanger
 	// Addresses are where this zone is served: ns.dns.<zone>.
 	Addresses []netip.Addr
-	// TTL of records in seconds; 0 means DefaultTTL.
+	// TTL of records in seconds at most; 0 means DefaultTTL. Where Upstream
+	// says less, that counts.
 	TTL uint32
 	Log *slog.Logger
 }
@@ -66,7 +67,7 @@ type Zone struct {
 	cfg   Config
 	zone  string // canonical
 	log   *slog.Logger
-	maker maker
+	maker atomic.Pointer[maker]
 	index *index
 
 	synced      atomic.Bool
@@ -83,8 +84,10 @@ func New(cfg Config) *Zone {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m := maker{zone: dnsproxy.Canonical(cfg.Domain), ttl: cfg.TTL}
-	return &Zone{cfg: cfg, zone: m.zone, log: cfg.Log, maker: m, index: newIndex(m.records)}
+	z := &Zone{cfg: cfg, zone: dnsproxy.Canonical(cfg.Domain), log: cfg.Log}
+	z.index = newIndex(func(e *entry) *records { return z.maker.Load().records(e) })
+	z.set(settings{echo: true, ttl: cfg.TTL})
+	return z
 }
 
 // answer is what is known about a name and type.
@@ -93,9 +96,10 @@ type answer struct {
 	rrs   []dns.RR
 	extra []dns.RR
 	apex  string // whose SOA goes with an empty answer
+	soa   dns.RR // which one, when it is not ours
 	// confirm: the watch does not know the name, but the cluster's own DNS
-	// server might.
-	confirm bool
+	// server might. blind: and without that server's word there is none.
+	confirm, blind bool
 	// follow is the CNAME target at the end of rrs, still to be resolved.
 	follow string
 }
@@ -119,7 +123,10 @@ func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
 	m := dnsproxy.Refuse(ans.rcode)
 	m.Authoritative = true
 	m.Answer, m.Extra = ans.rrs, ans.extra
-	if empty(ans) {
+	switch {
+	case ans.soa != nil:
+		m.Ns = []dns.RR{ans.soa}
+	case empty(ans):
 		m.Ns = []dns.RR{z.soa(ans.apex)}
 	}
 	return m
@@ -159,9 +166,15 @@ func (z *Zone) resolve(ctx context.Context, r *dnsproxy.Request, name string) an
 // lookup answers from the watch alone.
 func (z *Zone) lookup(peer netip.Addr, name string, qtype uint16) answer {
 	q := parse(trimZone(name, z.zone))
+	m := z.maker.Load()
 	none := answer{rcode: dns.RcodeNameError, apex: z.zone}
 	nodata := answer{apex: z.zone}
-	if q.scoped && !(z.cfg.Visible(peer, q.namespace) && z.index.hasNamespace(q.namespace)) {
+	if q.scoped && !z.cfg.Visible(peer, q.namespace) {
+		return none
+	}
+	if q.scoped && !z.index.hasNamespace(q.namespace) {
+		_, recent := z.index.lookup(serviceKey{q.namespace, q.service})
+		none.confirm = !recent
 		return none
 	}
 	switch q.kind {
@@ -169,7 +182,7 @@ func (z *Zone) lookup(peer netip.Addr, name string, qtype uint16) answer {
 		return z.apex(qtype)
 	case kindVersion:
 		if qtype == dns.TypeTXT {
-			h := z.maker.header(name, dns.TypeTXT)
+			h := m.header(name, dns.TypeTXT)
 			h.Ttl = versionTTL
 			nodata.rrs = []dns.RR{&dns.TXT{Hdr: h, Txt: []string{"1.1.0"}}}
 		}
@@ -177,7 +190,7 @@ func (z *Zone) lookup(peer netip.Addr, name string, qtype uint16) answer {
 	case kindServer:
 		var h hostRecords
 		for _, a := range z.cfg.Addresses {
-			h.add(z.maker.address(name, a))
+			h.add(m.address(name, a))
 		}
 		nodata.rrs = h.of(qtype)
 		return nodata
@@ -188,17 +201,20 @@ func (z *Zone) lookup(peer netip.Addr, name string, qtype uint16) answer {
 		if !ok {
 			return none
 		}
+		if !m.echo {
+			none.confirm, none.blind = true, true
+			return none
+		}
 		var h hostRecords
-		h.add(z.maker.address(name, a))
+		h.add(m.address(name, a))
 		nodata.rrs = h.of(qtype)
 		return nodata
-	case kindUnknown:
-		none.confirm = true
+	case kindBelowPod:
 		return none
 	}
 	r, recent := z.index.lookup(serviceKey{q.namespace, q.service})
-	if r == nil {
-		none.confirm = !recent
+	if r == nil || q.zonal {
+		none.confirm = !recent || q.zonal && r != nil
 		return none
 	}
 	return z.service(r, q, qtype)
@@ -215,7 +231,7 @@ func (z *Zone) service(r *records, q question, qtype uint16) answer {
 		}
 		if r.cname != nil {
 			out.rrs = []dns.RR{r.cname}
-			if qtype != dns.TypeCNAME {
+			if qtype != dns.TypeCNAME && qtype != dns.TypeANY {
 				out.follow = r.cname.Target
 			}
 			return out
@@ -272,13 +288,13 @@ func (z *Zone) apex(qtype uint16) answer {
 	case dns.TypeSOA:
 		out.rrs = []dns.RR{z.soa(z.zone)}
 	case dns.TypeNS:
-		out.rrs = []dns.RR{&dns.NS{Hdr: z.maker.header(z.zone, dns.TypeNS), Ns: "ns.dns." + z.zone}}
+		out.rrs = []dns.RR{&dns.NS{Hdr: z.maker.Load().header(z.zone, dns.TypeNS), Ns: "ns.dns." + z.zone}}
 	}
 	return out
 }
 
 func (z *Zone) soa(apex string) *dns.SOA {
-	return dnsproxy.SOA(apex, z.zone, z.index.version(), z.cfg.TTL)
+	return dnsproxy.SOA(apex, apex, z.index.version(), z.maker.Load().ttl)
 }
 
 // reverse answers PTR. A cluster IP has the name of its Service; the address
@@ -316,7 +332,7 @@ func (z *Zone) reverse(peer netip.Addr, name string, qtype uint16) answer {
 	}
 	if qtype == dns.TypePTR {
 		for _, target := range names {
-			out.rrs = append(out.rrs, &dns.PTR{Hdr: z.maker.header(name, dns.TypePTR), Ptr: target})
+			out.rrs = append(out.rrs, &dns.PTR{Hdr: z.maker.Load().header(name, dns.TypePTR), Ptr: target})
 		}
 	}
 	return out

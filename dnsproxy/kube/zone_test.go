@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,9 @@ func newZone(t testing.TB, upstream dnsproxy.Exchanger) *Zone {
 		Addresses: []netip.Addr{netip.MustParseAddr("198.18.0.1")},
 	})
 	yes, no := true, false
+	// Published before it is ready: the controller says ready all the same.
+	early := ep(&yes, "early-0", "10.244.1.62")
+	early.Conditions.Serving, early.Conditions.Terminating = &no, &yes
 	for _, ns := range []string{"default", "shop", "pay"} {
 		z.index.setNamespace(ns, true)
 	}
@@ -91,6 +95,12 @@ func newZone(t testing.TB, upstream dnsproxy.Exchanger) *Zone {
 		external("shop", "loop", "loop2.shop.svc.cluster.local."),
 		external("shop", "loop2", "loop.shop.svc.cluster.local."),
 		external("shop", "digits", "192.0.2.1"),
+		external("shop", "dangling", "gone.shop.svc.cluster.local"),
+		external("shop", "far", "gone.example.org"),
+		service("shop", "six", []string{"fd00:10:96::21"}, port("http", "TCP", 80)),
+		service("shop", "twins", []string{"None"}, port("http", "TCP", 80)),
+		service("shop", "early", []string{"None"}, port("http", "TCP", 80)),
+		service("shop", "portless", []string{"None"}),
 	} {
 		z.index.setService(s)
 	}
@@ -101,6 +111,10 @@ func newZone(t testing.TB, upstream dnsproxy.Exchanger) *Zone {
 		slice("shop", "bare", "v4", nil, ep(&yes, "", "10.244.1.20")),
 		slice("shop", "bare", "v6", nil, ep(&yes, "", "fd00:244::")),
 		slice("shop", "idle", "v4", nil, ep(&no, "", "10.244.1.30")),
+		slice("shop", "twins", "v4", map[string]int32{"http": 8080, "admin": 8081}, ep(&yes, "twin", "10.244.1.60"), ep(&yes, "twin", "10.244.2.60"), ep(&yes, "other", "10.244.2.61")),
+		slice("shop", "twins", "v6", map[string]int32{"http": 8080, "admin": 8081}, ep(&yes, "twin", "fd00:244:1::60")),
+		slice("shop", "early", "v4", map[string]int32{"http": 8080}, early),
+		slice("shop", "portless", "v4", nil, ep(&yes, "p-0", "10.244.1.63")),
 		slice("shop", "web", "v4", map[string]int32{"http": 8080}, ep(&yes, "", "10.244.1.40"), ep(&yes, "", "10.244.2.41")),
 		slice("pay", "ledger", "v4", nil, ep(&yes, "", "10.244.2.50")),
 	} {
@@ -137,6 +151,9 @@ var exampleOnly = dnsproxy.ExchangerFunc(func(_ context.Context, q *dns.Msg) (*d
 		rr, _ := dns.NewRR("example.com. 60 IN A 192.0.2.80")
 		m.Answer = []dns.RR{rr}
 	case question.Name == "example.com.":
+	case question.Name == "gone.example.org.":
+		m.Rcode = dns.RcodeNameError
+		m.Ns = []dns.RR{dnsproxy.SOA("example.org.", "example.org.", 1, 5)}
 	case question.Name == "rewritten.cluster.local.":
 		rr, _ := dns.NewRR("rewritten.cluster.local. 60 IN A 192.0.2.81")
 		m.Answer = []dns.RR{rr}
@@ -221,10 +238,35 @@ func TestSpecification(t *testing.T) {
 		{"2.5 CNAME and target", "ext.shop.svc.cluster.local.", dns.TypeA, ok, one("A 192.0.2.80", "CNAME example.com.")},
 		{"2.5 target without the type", "ext.shop.svc.cluster.local.", dns.TypeAAAA, ok, one("CNAME example.com.")},
 		{"2.5 target in the zone", "alias.shop.svc.cluster.local.", dns.TypeA, ok, one("A 10.96.0.20", "CNAME web.shop.svc.cluster.local.")},
+		{"2.5 any type is the CNAME", "alias.shop.svc.cluster.local.", dns.TypeANY, ok, one("CNAME web.shop.svc.cluster.local.")},
+		{"2.5 target in the zone, AAAA", "alias.shop.svc.cluster.local.", dns.TypeAAAA, ok, one("AAAA fd00:10:96::20", "CNAME web.shop.svc.cluster.local.")},
+		{"2.5 target in the zone is not there", "dangling.shop.svc.cluster.local.", dns.TypeA, nx, one("CNAME gone.shop.svc.cluster.local.")},
+		{"2.5 target outside is not there", "far.shop.svc.cluster.local.", dns.TypeA, nx, one("CNAME gone.example.org.")},
 		{"2.5 nothing below", "a.ext.shop.svc.cluster.local.", dns.TypeA, nx, nil},
 		{"2.5 no ports", "_http._tcp.ext.shop.svc.cluster.local.", dns.TypeSRV, nx, nil},
 		{"2.5 an address is no name", "digits.shop.svc.cluster.local.", dns.TypeA, nx, nil},
 
+		{"2.3.1 IPv6 only", "six.shop.svc.cluster.local.", dns.TypeAAAA, ok, one("AAAA fd00:10:96::21")},
+		{"2.3.1 IPv6 only, A is NODATA", "six.shop.svc.cluster.local.", dns.TypeA, ok, nil},
+		{"2.3.1 endpoints have names here too", "10-244-1-40.web.shop.svc.cluster.local.", dns.TypeA, ok, one("A 10.244.1.40")},
+		{"2.3.2 IPv6 only", "_http._tcp.six.shop.svc.cluster.local.", dns.TypeSRV, ok, one("SRV 0 1 80 six.shop.svc.cluster.local.")},
+		{"2.3.2 letters' case of ports", "_HTTP._TCP.web.shop.svc.cluster.local.", dns.TypeSRV, ok, one("SRV 0 1 80 web.shop.svc.cluster.local.")},
+		{"2.3.2 a port without underscores", "http.tcp.web.shop.svc.cluster.local.", dns.TypeSRV, nx, nil},
+		{"2.3.2 a protocol without underscore", "_http.tcp.web.shop.svc.cluster.local.", dns.TypeSRV, nx, nil},
+		{"2.4.1 several addresses with one hostname", "twin.twins.shop.svc.cluster.local.", dns.TypeA, ok, one("A 10.244.1.60", "A 10.244.2.60")},
+		{"2.4.1 several addresses with one hostname, AAAA", "twin.twins.shop.svc.cluster.local.", dns.TypeAAAA, ok, one("AAAA fd00:244:1::60")},
+		{"2.4.1 a hostname takes the dashed name's place", "10-244-1-60.twins.shop.svc.cluster.local.", dns.TypeA, nx, nil},
+		{"2.4.1 published before it is ready", "early-0.early.shop.svc.cluster.local.", dns.TypeA, ok, one("A 10.244.1.62")},
+		{"2.4.1 without ports", "portless.shop.svc.cluster.local.", dns.TypeA, ok, one("A 10.244.1.63")},
+		{"2.4.1 below an endpoint", "a.db-0.db.shop.svc.cluster.local.", dns.TypeA, nx, nil},
+		{"2.4.2 endpoints x ports, one record per hostname", "_http._tcp.twins.shop.svc.cluster.local.", dns.TypeSRV, ok,
+			one("SRV 0 1 8080 other.twins.shop.svc.cluster.local.", "SRV 0 1 8080 twin.twins.shop.svc.cluster.local.")},
+		{"2.4.2 the other port", "_admin._tcp.twins.shop.svc.cluster.local.", dns.TypeSRV, ok,
+			one("SRV 0 1 8081 other.twins.shop.svc.cluster.local.", "SRV 0 1 8081 twin.twins.shop.svc.cluster.local.")},
+		{"2.4.3 PTR IPv6", "0.6.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.4.4.2.0.0.0.d.f.ip6.arpa.", dns.TypePTR, ok, one("PTR twin.twins.shop.svc.cluster.local.")},
+		{"2.4.3 PTR of an endpoint of a Service with an address", "40.1.244.10.in-addr.arpa.", dns.TypePTR, ok, one("PTR 10-244-1-40.web.shop.svc.cluster.local.")},
+
+		{"below a pod", "a.10-244-1-100.shop.pod.cluster.local.", dns.TypeA, nx, nil},
 		{"pod", "10-244-1-100.shop.pod.cluster.local.", dns.TypeA, ok, one("A 10.244.1.100")},
 		{"pod IPv6", "fd00-244--64.shop.pod.cluster.local.", dns.TypeAAAA, ok, one("AAAA fd00:244::64")},
 		{"pod of the other family", "10-244-1-100.shop.pod.cluster.local.", dns.TypeAAAA, ok, nil},
@@ -241,6 +283,16 @@ func TestSpecification(t *testing.T) {
 		{"Service in an unknown namespace", "web.nope.svc.cluster.local.", dns.TypeA, nx, nil},
 		{"too many labels", "a.b.web.shop.svc.cluster.local.", dns.TypeA, nx, nil},
 		{"not in the zone's tree", "nope.cluster.local.", dns.TypeA, nx, nil},
+		{"below the version", "x.dns-version.cluster.local.", dns.TypeTXT, nx, nil},
+		{"TXT of an empty non-terminal", "svc.cluster.local.", dns.TypeTXT, ok, nil},
+		{"TXT of a namespace", "shop.svc.cluster.local.", dns.TypeTXT, ok, nil},
+		{"any type of a Service", "web.shop.svc.cluster.local.", dns.TypeANY, ok, nil},
+		{"SOA of a Service is NODATA", "web.shop.svc.cluster.local.", dns.TypeSOA, ok, nil},
+		{"SOA of nothing", "nope.shop.svc.cluster.local.", dns.TypeSOA, nx, nil},
+		{"name server, AAAA", "ns.dns.cluster.local.", dns.TypeAAAA, ok, nil},
+		{"above the name server", "dns.cluster.local.", dns.TypeA, ok, nil},
+		{"a label that is none of the tree", "web.shop.cluster.local.", dns.TypeA, nx, nil},
+		{"svc twice", "web.shop.svc.svc.cluster.local.", dns.TypeA, nx, nil},
 		{"apex", "cluster.local.", dns.TypeA, ok, nil},
 		{"apex NS", "cluster.local.", dns.TypeNS, ok, one("NS ns.dns.cluster.local.")},
 		{"name server", "ns.dns.cluster.local.", dns.TypeA, ok, one("A 198.18.0.1")},
@@ -274,7 +326,11 @@ func TestSpecification(t *testing.T) {
 					t.Fatalf("authority %v, want one SOA", m.Ns)
 				}
 				soa, is := m.Ns[0].(*dns.SOA)
-				if !is || soa.Minttl != 5 || soa.Hdr.Ttl != 5 || !dns.IsSubDomain(soa.Hdr.Name, strings.ToLower(tt.name)) {
+				below := tt.name // of which the SOA tells
+				if cname, alias := last(m.Answer).(*dns.CNAME); alias {
+					below = cname.Target
+				}
+				if !is || soa.Minttl != 5 || soa.Hdr.Ttl != 5 || !dns.IsSubDomain(soa.Hdr.Name, strings.ToLower(below)) {
 					t.Errorf("authority %v", m.Ns[0])
 				}
 			} else if len(m.Ns) != 0 {
@@ -286,6 +342,64 @@ func TestSpecification(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func last(rrs []dns.RR) dns.RR {
+	if len(rrs) == 0 {
+		return nil
+	}
+	return rrs[len(rrs)-1]
+}
+
+// The start of authority is CoreDNS's: name server, mailbox and times; the
+// serial number grows with every change.
+func TestStartOfAuthority(t *testing.T) {
+	z := newZone(t, nil)
+	start := func(name string, qtype uint16) *dns.SOA {
+		m := ask(z, ada, name, qtype)
+		soa, ok := last(append(m.Ns, m.Answer...)).(*dns.SOA)
+		if !ok {
+			t.Fatalf("%s: %v", name, m)
+		}
+		return soa
+	}
+	soa := start("cluster.local.", dns.TypeSOA)
+	if got := text([]dns.RR{soa})[0]; !regexp.MustCompile(`^SOA ns\.dns\.cluster\.local\. hostmaster\.cluster\.local\. \d+ 7200 1800 86400 5$`).MatchString(got) {
+		t.Error(got)
+	}
+	if got := start("9.9.96.10.in-addr.arpa.", dns.TypePTR); got.Hdr.Name != "in-addr.arpa." || got.Ns != "ns.dns.in-addr.arpa." {
+		t.Error(got)
+	}
+	z.index.setNamespace("new", true)
+	if now := start("nope.shop.svc.cluster.local.", dns.TypeA); now.Serial <= soa.Serial {
+		t.Errorf("serial %d after %d", now.Serial, soa.Serial)
+	}
+}
+
+// CoreDNS can answer for a Service's endpoints in one of the cluster's zones.
+// The watch does not build these names; what else is too deep it denies.
+func TestZonalNamesAreForwarded(t *testing.T) {
+	var asked []string
+	z := newZone(t, dnsproxy.ExchangerFunc(func(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
+		asked = append(asked, q.Question[0].Name)
+		m := new(dns.Msg)
+		m.SetReply(q)
+		rr, _ := dns.NewRR(q.Question[0].Name + " 5 IN A 10.244.1.10")
+		m.Answer = []dns.RR{rr}
+		return m, nil
+	}))
+	const zonal = "eu-1.pin._zone.db.shop.svc.cluster.local."
+	if m := ask(z, ada, zonal, dns.TypeA); len(m.Answer) != 1 || !slices.Equal(asked, []string{zonal}) {
+		t.Errorf("%v after asking %q", m, asked)
+	}
+	for _, name := range []string{"a.b.db.shop.svc.cluster.local.", "eu-1.pin._zone.ledger.pay.svc.cluster.local.", "_zone.db.shop.svc.cluster.local."} {
+		if m := ask(z, ada, name, dns.TypeA); m.Rcode != dns.RcodeNameError {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+	if len(asked) != 1 {
+		t.Errorf("asked %q", asked)
 	}
 }
 
