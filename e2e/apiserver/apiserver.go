@@ -192,12 +192,14 @@ func (s *Server) wait(t testing.TB) {
 	})
 }
 
-// program finds one of the lab's Kubernetes programs: in PODNET_LAB_BIN, or in
-// the lab's cache.
+// program finds one of the lab's programs, Kubernetes' and CoreDNS: in
+// PODNET_LAB_BIN, or in the lab's cache.
 func program(t testing.TB, name string) string {
 	t.Helper()
 	if dir := os.Getenv("PODNET_LAB_BIN"); dir != "" {
-		return filepath.Join(dir, name)
+		if path := filepath.Join(dir, name); exists(path) {
+			return path
+		}
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -215,6 +217,11 @@ func program(t testing.TB, name string) string {
 		t.Skipf("no %s: build the lab's programs with `bin/lab build`, or name their folder in PODNET_LAB_BIN", name)
 	}
 	return found
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // run starts a program that ends with the test. Its output is shown when the
