@@ -74,7 +74,7 @@ func TestServerSpeaksFirst(t *testing.T) {
 	conn := dial(t, p.listen(steer.TCP))
 	began := time.Now()
 	r := bufio.NewReader(conn)
-	if got, err := r.ReadString('\n'); got != "220 app\n" || err != nil || time.Since(began) > steer.SniffTime/2 {
+	if got, err := r.ReadString('\n'); got != "220 app\n" || err != nil || time.Since(began) >= steer.SniffTime {
 		t.Errorf("%q, %v after %s", got, err, time.Since(began))
 	}
 	io.WriteString(conn, "GET / HTTP/1.1\r\n\n")
