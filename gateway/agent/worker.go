@@ -39,8 +39,8 @@ var errNoTable = errors.New("no redirection in this pod")
 type worker struct {
 	o      Options
 	log    *slog.Logger
-	id     string
-	gid    uint32
+	intake intake
+	lasts  bool // it does not end by itself
 	wire   *wire
 	serve  *serve.Server
 	seen   *observer
@@ -49,8 +49,6 @@ type worker struct {
 	wg     sync.WaitGroup        // of the gateways' and laptops' goroutines
 
 	// The main goroutine's.
-	table    *redirect.Table // nil: there is none
-	emptied  bool            // it redirects nothing, since the step before
 	known    []control.Gateway
 	alone    solitude
 	compiled []control.Rule
@@ -73,18 +71,33 @@ func tableID(k key.Public) string {
 	return hex.EncodeToString(sum[:4])
 }
 
+// newWorker makes a worker that takes nothing in yet. App and Listen of its
+// server are those of c.
+func newWorker(o Options, private key.Private, c serve.Config, log *slog.Logger) (w *worker, err error) {
+	w = &worker{
+		o: o, log: log, seen: newObserver(), poked: make(chan struct{}, 1), known: o.Gateways,
+		gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}, ends: map[string]map[*func()]struct{}{},
+	}
+	w.forced.Store(&force{set: new(steer.Set)})
+	if w.wire, err = newWire(private, log); err != nil {
+		return nil, err
+	}
+	c.Rules = func(p steer.Protocol, port uint16) *steer.Port { return w.forced.Load().set.Port(p, port) }
+	c.Laptop, c.Observer, c.NodeAddrs, c.Log = w.dialLaptop, w.seen.at, o.NodeAddrs, log
+	w.serve = serve.New(c)
+	return w, nil
+}
+
+// Close ends what is open.
+func (w *worker) Close() error { return errors.Join(w.serve.Close(), w.wire.Close()) }
+
 // run steers the pod of the calling process's network namespace until there is
 // nothing left to do, or ctx ends. It says hello when it can begin, or why it
 // cannot. When it returns, the redirection is gone.
 func run(ctx context.Context, o Options, private key.Private, hello func(control.Hello) error, log *slog.Logger) (err error) {
-	w := &worker{
-		o: o, log: log, id: tableID(private.Public()), gid: uint32(os.Getgid()),
-		seen: newObserver(), poked: make(chan struct{}, 1), known: o.Gateways,
-		gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}, ends: map[string]map[*func()]struct{}{},
-	}
-	w.forced.Store(&force{set: new(steer.Set)})
 	line := control.Hello{Podnet: control.Version, Version: version.Version, PodUID: o.PodUID, PublicKey: private.Public()}
-	if w.table, err = redirect.Open(w.id, w.gid); err != nil {
+	in, err := openRedirected(tableID(private.Public()), uint32(os.Getgid()))
+	if err != nil {
 		line.Error = err.Error()
 		var hinted interface{ Hint() string }
 		if errors.As(err, &hinted) {
@@ -92,35 +105,34 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 		}
 		return errors.Join(errNoTable, err, hello(line))
 	}
-	defer func() {
-		if w.table != nil {
-			err = errors.Join(err, w.table.Close())
-		}
-	}()
+	defer func() { err = errors.Join(err, in.Close()) }()
 	if err := hello(line); err != nil {
 		return err
 	}
-	if w.wire, err = newWire(private, log); err != nil {
+	w, err := newWorker(o, private, serve.Config{}, log)
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.wire.Close()) }()
-	w.serve = serve.New(serve.Config{
-		Rules:  func(p steer.Protocol, port uint16) *steer.Port { return w.forced.Load().set.Port(p, port) },
-		Laptop: w.dialLaptop, Observer: w.seen.at, NodeAddrs: o.NodeAddrs, Log: log,
-	})
-	defer func() { err = errors.Join(err, w.serve.Close()) }()
+	defer func() { err = errors.Join(err, w.Close()) }()
+	in.serve, w.intake = w.serve, in
+	return w.run(ctx)
+}
 
-	inner, cancel := context.WithCancel(ctx)
+// run steers until there is nothing left to do, or ctx ends, and takes nothing
+// in when it returns.
+func (w *worker) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer w.wg.Wait()
 	defer cancel()
 	defer w.retreat()
-	return w.steer(inner)
+	return w.steer(ctx)
 }
 
 // retreat leaves the ports to the pod's own program, and gives what is open a
 // moment to end: the kernel stops to translate its addresses with the table.
 func (w *worker) retreat() {
-	if err := errors.Join(w.put(nil), w.redirect(nil)); err != nil {
+	_, err := w.intake.take(nil)
+	if err := errors.Join(w.put(nil), err); err != nil {
 		w.log.Warn("redirection not emptied", "err", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
@@ -158,6 +170,7 @@ func (w *worker) step(ctx context.Context, now time.Time) (why string) {
 	w.mu.Unlock()
 	wish := merge(views)
 	switch {
+	case w.lasts:
 	case wish.end:
 		return "no rule is left"
 	case w.alone.tooLong(now, len(views) > 0):
@@ -276,38 +289,12 @@ func (w *worker) enforce(wish wish) (inForce map[string]bool, err error) {
 			ports = append(ports, k)
 		}
 	}
-	redirects, trouble := w.serve.Set(ports)
-	err = w.redirect(redirects)
-	if err != nil {
-		return nil, errors.Join(trouble, err)
-	}
+	taken, err := w.intake.take(ports)
 	inForce = map[string]bool{}
 	for _, r := range rules {
-		inForce[r.Name] = slices.ContainsFunc(redirects, func(p redirect.Port) bool {
-			return p.From == r.Port && (p.Protocol == redirect.UDP) == (r.Protocol == steer.UDP)
-		})
+		inForce[r.Name] = slices.Contains(taken, serve.PortKey{Protocol: r.Protocol, Port: r.Port})
 	}
-	return inForce, trouble
-}
-
-// redirect has exactly these ports redirected. There is a table only while it
-// redirects something, or translates addresses for connections that are open:
-// a pod whose laptops sleep is as it was before.
-func (w *worker) redirect(ports []redirect.Port) (err error) {
-	switch none := len(ports) == 0; {
-	case none && w.table == nil:
-		return nil
-	case none && w.emptied && w.serve.Conns() == 0:
-		t := w.table
-		w.table = nil
-		return t.Close()
-	case w.table == nil:
-		if w.table, err = redirect.Open(w.id, w.gid); err != nil {
-			return err
-		}
-	}
-	w.emptied = len(ports) == 0
-	return w.table.Set(ports)
+	return inForce, err
 }
 
 // put has connections decided by rules from now on. What is open with a laptop

@@ -339,9 +339,11 @@ func newApp(t *testing.T) {
 }
 
 // get asks who answers a user's request, on a connection of its own.
-func get(user string) string {
+func get(user string) string { return getAt(appPort, user) }
+
+func getAt(port uint16, user string) string {
 	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", appPort), nil)
+	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), nil)
 	if err != nil {
 		return err.Error()
 	}

@@ -62,7 +62,12 @@ type Config struct {
 	Observer func(PortKey) steer.Observer
 	// NodeAddrs are the addresses from which the kubelet probes.
 	NodeAddrs []netip.Addr
-	Log       *slog.Logger
+	// App connects to the program whose port it is, and Listen opens a TCP listener
+	// for a port, where the Server is not in the program's pod. Nil: the program is
+	// where the client wanted to go, and any port will do. Only for TCP.
+	App    func(context.Context, PortKey) (*net.TCPConn, error)
+	Listen func(context.Context) (net.Listener, error)
+	Log    *slog.Logger
 }
 
 // Server listens at a port of its own for each steered one.
@@ -102,7 +107,8 @@ func New(c Config) *Server {
 // Set listens for exactly ports, each named once, and returns what to redirect. A TCP port to which
 // nobody in the pod listens is not among that, so that whoever tries it, as a probe
 // of the kubelet does, is refused by the kernel: call Set every
-// redirect.RefreshEvery. The error says which ports have no listener.
+// redirect.RefreshEvery. With App it is not looked who listens. The error says
+// which ports have no listener.
 //
 // A port that is no longer among them is listened to while the kernel may still
 // redirect to it, and what was open stays so: its rules are asked on.
@@ -122,7 +128,10 @@ func (s *Server) Set(ports []PortKey) ([]redirect.Port, error) {
 		}
 	}
 
-	listening := listeningPorts()
+	var listening portSet
+	if s.App == nil {
+		listening = listeningPorts()
+	}
 	var redirects []redirect.Port
 	var errs []error
 	for _, k := range ports {

@@ -23,14 +23,22 @@ import (
 const knockTime = 10 * time.Second
 
 func (s *Server) listenTCP(k PortKey) (*port, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // the pod's own program has not asked for it
-	l, err := lc.Listen(s.ctx, "tcp", ":0")
+	open := s.Listen
+	if open == nil {
+		open = anyPort
+	}
+	l, err := open(s.ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.wg.Go(func() { s.accept(l, k) })
 	return &port{key: k, to: l.Addr().(*net.TCPAddr).AddrPort().Port(), close: func() { l.Close() }}, nil
+}
+
+func anyPort(ctx context.Context) (net.Listener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // the pod's own program has not asked for it
+	return lc.Listen(ctx, "tcp", ":0")
 }
 
 func (s *Server) accept(l net.Listener, k PortKey) {
@@ -168,6 +176,9 @@ func (c *conn) Laptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
 func (c *conn) Copies() *backlog.Budget { return c.s.waiting }
 
 func (c *conn) dialApp(ctx context.Context) (*net.TCPConn, error) {
+	if c.s.Config.App != nil {
+		return c.s.Config.App(ctx, c.key)
+	}
 	d := net.Dialer{Timeout: knockTime}
 	conn, err := d.DialContext(ctx, "tcp", c.to.String())
 	if err != nil {
