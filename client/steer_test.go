@@ -44,6 +44,14 @@ func (steerable) AgentImage(context.Context, string, []string) (string, string, 
 	return "podnet.dev/agent:1", "", nil
 }
 
+func (steerable) Services(context.Context, string, cluster.Target) ([]string, error) {
+	return nil, errors.New("the town has no Services")
+}
+
+func (steerable) WatchService(context.Context, string, string, string) (<-chan cluster.PodSet, error) {
+	return nil, errors.New("the town has no Services")
+}
+
 var (
 	_ steering.Cluster = steerable{}
 	_ exposing.Cluster = steerable{}

@@ -26,6 +26,9 @@ type Env struct {
 	Environ []string
 	// Kube are kubectl's connection flags.
 	Kube KubeFlags
+	// Ask puts a question to the user that is answered by yes or no; nil: there is
+	// nobody at a terminal.
+	Ask func(ctx context.Context, question string) bool
 	// Installer changes clusters.
 	Installer Installer
 	// StartDaemon starts a daemon in the background and returns when it answers.

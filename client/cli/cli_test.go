@@ -104,6 +104,7 @@ type machine struct {
 	install fakeInstaller
 	fail    error
 	never   bool
+	ask     func(context.Context, string) bool
 	started int
 	cleaned int
 	last    localapi.ConnectRequest
@@ -150,7 +151,7 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 	out, errs := screenful{when: m.when, then: m.then}, bytes.Buffer{}
 	code := Run(ctx, Env{
 		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
-		Kube: newFakeKube(), Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
+		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
 		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
 		Guard: func(string, io.Reader) error { return nil },
 	}, args)

@@ -39,6 +39,7 @@ as long as the session. Connects first where nothing is connected.
   podnet steer -l app=web 8080:3000 --header 'x-user: alice' -- npm start
   podnet steer sts/db 5432:15432 --mirror        a copy; the pods answer
   podnet steer deploy/dns 53/udp:5353            UDP, the whole port
+  podnet steer svc/web http:3000 --via service   without agents in the pods
 
 TARGET is KIND/NAME: pod, deploy, rs, sts, ds, job or svc. LOCAL is a port, or
 host:port; without it the same number. A pattern is exact, a glob with *, or a
@@ -67,6 +68,7 @@ set of conditions.`,
 	f.StringVarP(&o.req.Namespace, "namespace", "n", "", "namespace of the target (default: the session's)")
 	f.StringVarP(&o.selector, "selector", "l", "", "label selector in place of TARGET")
 	f.StringVar(&o.req.Name, "name", "", "name of the rule (default: of target and port)")
+	f.StringVar(&o.req.Via, "via", "", "service: have a gateway take what reaches the target's Service, where no agent may be put into its pods")
 	f.BoolVar(&o.req.Mirror, "mirror", false, "copy requests; the pods answer")
 	f.StringVar(&o.req.OnError, "on-error", localapi.OnErrorFail, "what becomes of requests that this machine does not take: fail, or app for the pod")
 	f.StringVar(&o.req.ClientAddress, "client-address", "", "how the local program learns a client's address: proxy (PROXY protocol v2) or header (X-Forwarded-For)")

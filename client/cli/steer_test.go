@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -23,23 +24,30 @@ type fakeSteering struct {
 	rules   map[string]localapi.SteerRule
 	held    map[string]context.CancelFunc
 	refuse  error
+	instead string // in place of what is refused
 	revoked localapi.RevokeRequest
 }
 
 func (f *fakeSteering) Steer(ctx context.Context, req localapi.SteerRequest, say func(localapi.SteerEvent)) error {
 	now := time.Now()
-	r := localapi.SteerRule{Name: req.Name, Namespace: "shop", Owner: "alice", Target: req.Words(), Port: req.Port, Protocol: "tcp", Mode: "steal", Matches: req.Matches,
+	r := localapi.SteerRule{Name: req.Name, Namespace: "shop", Owner: "alice", Target: req.Words(), Via: req.Via, Port: req.Port, Protocol: "tcp", Mode: "steal", Matches: req.Matches,
 		Local: req.Local, OnError: "fail", Held: req.Hold, Since: &now, Ready: 2, Others: []localapi.SteerOther{{Owner: "bob", Name: "bobs"}},
 		Pods: []localapi.SteerPod{{Name: "web-1", Port: 8080, Address: "10.244.0.7", State: localapi.SteerPodReady}, {Name: "web-2", Port: 8080, State: localapi.SteerPodReady}}}
 	if r.Name == "" {
 		r.Name = "web-" + req.Port
 	}
+	if req.Via != "" {
+		r.Ready, r.Pods = 1, []localapi.SteerPod{{Name: "web", Port: 80, Address: "10.96.0.7", State: localapi.SteerPodReady, Text: "all is well"}}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f.mu.Lock()
 	f.asked = append(f.asked, req)
-	if f.refuse != nil {
+	if f.refuse != nil && (f.instead == "" || req.Via == "") {
 		f.mu.Unlock()
+		if f.instead != "" {
+			say(localapi.SteerEvent{Time: now, Type: localapi.SteerInstead, Service: f.instead})
+		}
 		return f.refuse
 	}
 	if f.rules == nil {
@@ -131,6 +139,7 @@ func TestSteerFlags(t *testing.T) {
 		"deploy/web 8080:3000":                          {Target: "deploy/web", Port: "8080", Local: "3000"},
 		"deploy/web 8080":                               {Target: "deploy/web", Port: "8080"},
 		"svc/web http:app.test:3000 --header x-user:me": {Target: "svc/web", Port: "http", Local: "app.test:3000", Matches: []steer.Match{{Headers: header("x-user", "me")}}},
+		"svc/web http:3000 --via service":               {Target: "svc/web", Port: "http", Local: "3000", Via: "service"},
 		"pod/dns 53/udp:[::1]:5353 --on-error=app":      {Target: "pod/dns", Port: "53/udp", Local: "[::1]:5353", OnError: "app"},
 		"-l app=web 8080:3000 --mirror --name mine":     {Selector: "app=web", Port: "8080", Local: "3000", Mirror: true, Name: "mine"},
 		"deploy/web 8080 --header a:1 --path /x --or --method POST --query q=~^v[12]$ --or --grpc shop.Cart/* --host web.*": {Target: "deploy/web", Port: "8080", Matches: []steer.Match{
@@ -138,7 +147,7 @@ func TestSteerFlags(t *testing.T) {
 	} {
 		m := newMachine(t)
 		m.environ = []string{"PODNET_PATH=apiserver"} // connect's, not a pattern
-		m.podnet(append([]string{"steer", "--detach", "-n", "shop"}, strings.Fields(line)...)...).want(t, 0, "2/2 agents ready")
+		m.podnet(append([]string{"steer", "--detach", "-n", "shop"}, strings.Fields(line)...)...).want(t, 0, map[bool]string{true: "2/2 agents ready", false: "the Service itself: a gateway takes"}[want.Via == ""])
 		if want.OnError == "" {
 			want.OnError = "fail"
 		}
@@ -176,6 +185,8 @@ func TestBadSteering(t *testing.T) {
 		"deploy/web 8080 --client-address=head":   "cannot be",
 		"deploy/web 8080 --client-address=header": "whole port",
 		"deploy/web 8080 --on-error=retry":        "fail or app",
+		"svc/web 8080 --via ingress":              "want service",
+		"svc/dns 53/udp --via service":            "TCP only",
 		"deploy/web 8080 --name Ä":                "name",
 		"deploy/web 8080 -n SHOP":                 "namespace",
 		"deploy/web 8080 -l app=web":              "tcp or udp",
@@ -262,6 +273,48 @@ func TestSteerDay(t *testing.T) {
 	m.steering.refuse = &localapi.Error{Code: localapi.CodeConflict, Message: "bob steals the same requests", Hint: "ask bob"}
 	m.podnet("steer", "--detach", "deploy/web", "8080:3000").want(t, exitConflict, "bob steals")
 	m.podnet("steer", "deploy/web", "8080:3000").want(t, exitConflict, "bob steals")
+}
+
+// TestSteerInstead: where no agent is let in, whoever sits at a terminal is asked.
+func TestSteerInstead(t *testing.T) {
+	for _, mode := range [][]string{{"--detach"}, {"--", "true"}} {
+		m := newMachine(t)
+		m.steering.refuse = &localapi.Error{Code: localapi.CodeForbidden, Message: "the cluster lets no agent into pod web-1", Hint: "--via service"}
+		m.steering.instead = "shop-front"
+		line := append([]string{"steer", "deploy/web", "8080:3000"}, mode...)
+		m.podnet(line...).want(t, exitCredentials, "lets no agent", "hint: --via service")
+		asked := ""
+		m.ask = func(_ context.Context, question string) bool { asked = question; return false }
+		m.podnet(line...).want(t, exitCredentials, "lets no agent", "hint: --via service")
+		if asked != "steer Service shop-front instead?" || len(m.steering.asked) != 2 {
+			t.Errorf("asked %q, steered %d times", asked, len(m.steering.asked))
+		}
+		m.ask = func(context.Context, string) bool { return true }
+		r := m.podnet(line...)
+		if last := m.steering.asked[len(m.steering.asked)-1]; r.code != 0 || last.Via != "service" || last.Target != "deploy/web" {
+			t.Errorf("exit status %d, asked for %+v\n%s", r.code, last, r.stderr)
+		}
+		m.podnet("steer", "list").want(t, 0, map[bool]string{true: "  service  ", false: "nothing is steered"}[mode[0] == "--detach"])
+	}
+}
+
+func TestAnswered(t *testing.T) {
+	for text, want := range map[string]bool{"y\n": true, " YES \n": true, "y": true, "n\n": false, "\n": false, "": false, "yet\n": false} {
+		var out strings.Builder
+		if got := answered(t.Context(), strings.NewReader(text), &out, "really?"); got != want || out.String() != "really? [y/N] " {
+			t.Errorf("%q: %v after %q", text, got, out.String())
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	in, typed := io.Pipe()
+	if answered(ctx, in, io.Discard, "really?") {
+		t.Error("an interrupt is a yes")
+	}
+	typed.Close()
+	if Terminal(os.Stdin, os.NewFile(^uintptr(0), "none")) != nil {
+		t.Error("asks where there is no terminal")
+	}
 }
 
 func TestApply(t *testing.T) {

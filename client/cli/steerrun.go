@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/internal/httpjson"
 )
 
 // stopTime is for a rule or an exposure to go when its command is over.
@@ -27,14 +28,29 @@ func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerR
 	for i := range reqs {
 		reqs[i].Kube = kube
 	}
-	if o.detach {
+	run := func() error {
+		if !o.detach {
+			return s.hold(cmd.Context(), reqs, command)
+		}
 		rules, err := s.leave(cmd.Context(), reqs)
 		if err == nil && s.json {
 			return printJSON(env.Out, localapi.NewSteerList(rules))
 		}
 		return err
 	}
-	return s.hold(cmd.Context(), reqs, command)
+	err = run()
+	if err == nil || s.instead == "" || env.Ask == nil {
+		return err
+	}
+	e := httpjson.FromError(err)
+	printError(env.Err, e)
+	if !env.Ask(cmd.Context(), "steer Service "+s.instead+" instead?") {
+		return exitError(exitStatus(e))
+	}
+	for i := range reqs {
+		reqs[i].Via = localapi.ViaService
+	}
+	return run()
 }
 
 // steered is one run of steer.
@@ -43,6 +59,9 @@ type steered struct {
 	client *localapi.Client
 	json   bool
 	start  time.Time
+	// instead is the Service that could be steered where the cluster lets no agent
+	// into pods.
+	instead string
 
 	mu sync.Mutex // of what is printed
 }
@@ -141,6 +160,10 @@ func (s *steered) stop(rules []localapi.SteerRule) {
 
 // progress prints one line a step, with the time since the start.
 func (s *steered) progress(e localapi.SteerEvent) {
+	if e.Type == localapi.SteerInstead {
+		s.instead = e.Service
+		return
+	}
 	if e.Type == localapi.SteerFailed || e.Type == localapi.SteerReady || s.json && !isTerminal(s.env.Err) {
 		return
 	}

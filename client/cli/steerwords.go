@@ -23,7 +23,11 @@ func printRule(w io.Writer, r localapi.SteerRule, now time.Time) {
 		verb = "mirroring"
 	}
 	row(verb, fmt.Sprintf("%s: %s in namespace %s, port %s", r.Name, r.Target, r.Namespace, r.Port))
-	row("pods", agents(r))
+	if r.Via == "" {
+		row("pods", agents(r))
+	} else {
+		row("via", "the Service itself: a gateway takes what reaches it, and passes on the rest")
+	}
 	for i, m := range describeMatches(r.Matches) {
 		row(map[bool]string{true: "matches", false: "or"}[i == 0], m)
 	}
@@ -34,7 +38,7 @@ func printRule(w io.Writer, r localapi.SteerRule, now time.Time) {
 	row("to", local)
 	for _, p := range r.Pods {
 		if p.Text != "" {
-			row("pod "+p.Name, p.Text)
+			row(kindOf(r)+" "+p.Name, p.Text)
 			if p.Hint != "" {
 				row("", "hint: "+p.Hint)
 			}
@@ -59,6 +63,25 @@ func printRule(w io.Writer, r localapi.SteerRule, now time.Time) {
 
 func agents(r localapi.SteerRule) string {
 	return fmt.Sprintf("%d/%d agents ready", r.Ready, len(r.Pods))
+}
+
+// kindOf is what a rule's pods are.
+func kindOf(r localapi.SteerRule) string {
+	if r.Via != "" {
+		return "service"
+	}
+	return "pod"
+}
+
+// readiness is how many of a rule's pods are ready, or whether its Service is.
+func readiness(r localapi.SteerRule) string {
+	switch {
+	case r.Via == "":
+		return fmt.Sprintf("%d/%d", r.Ready, len(r.Pods))
+	case r.Ready > 0:
+		return "service"
+	}
+	return "service, not ready"
 }
 
 // describeMatches are the sets of conditions, a line each.
@@ -170,7 +193,7 @@ func printRules(w io.Writer, rules []localapi.SteerRule, owners bool, now time.T
 		if r.Failed > 0 {
 			matched += fmt.Sprintf(" (%d failed)", r.Failed)
 		}
-		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\n", owner, r.Name, r.Namespace, r.Target, r.Port, r.Local, r.Mode, r.Ready, len(r.Pods),
+		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", owner, r.Name, r.Namespace, r.Target, r.Port, r.Local, r.Mode, readiness(r),
 			matched, age, strings.Join(describeMatches(r.Matches), " or "))
 	}
 	_ = t.Flush()
@@ -179,7 +202,7 @@ func printRules(w io.Writer, rules []localapi.SteerRule, owners bool, now time.T
 			if p.Text == "" {
 				continue
 			}
-			fmt.Fprintf(w, "%s, pod %s: %s\n", r.Name, p.Name, p.Text)
+			fmt.Fprintf(w, "%s, %s %s: %s\n", r.Name, kindOf(r), p.Name, p.Text)
 			if p.Hint != "" {
 				fmt.Fprintf(w, "  hint: %s\n", p.Hint)
 			}

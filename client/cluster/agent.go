@@ -54,7 +54,14 @@ type AgentSpec struct {
 	Gateways []v1alpha1.Gateway
 	// NodeAddrs are where the kubelet's probes come from.
 	NodeAddrs []netip.Addr
+	// NoRedirect starts one that only sends for a laptop, and takes nothing from
+	// the pod: it needs no capability, and is let in where Pod Security is
+	// restricted.
+	NoRedirect bool
 }
+
+// noRedirect is the argument of AgentSpec.NoRedirect.
+const noRedirect = "--no-redirect"
 
 // args are what the agent is called with: public data only, for whoever may
 // read the pod may read them.
@@ -64,6 +71,9 @@ func (s AgentSpec) args() []string {
 		if len(g.ClusterEndpoints) > 0 {
 			args = append(args, "--gateway="+g.PublicKey+"@"+strings.Join(g.ClusterEndpoints, ","))
 		}
+	}
+	if s.NoRedirect {
+		return append(args, noRedirect)
 	}
 	for _, a := range s.NodeAddrs {
 		args = append(args, "--node-addr="+a.String())
@@ -87,7 +97,10 @@ func gatewayKeys(args []string) []string {
 // the cluster's own, on one line; Advice is ours.
 type RefusedError struct {
 	Pod, Text, Advice string
-	Err               error
+	// ByNature says that no credentials of ours would help: a policy keeps agents
+	// out, or the pod is none for them.
+	ByNature bool
+	Err      error
 }
 
 func (e *RefusedError) Error() string {
@@ -138,7 +151,7 @@ func (c *Client) InjectAgent(ctx context.Context, pod Pod, a AgentSpec, dryRun b
 	case apierrors.IsNotFound(err), otherPod(err):
 		return "", ErrGone
 	}
-	return "", c.refusedAgent(ctx, pod, err)
+	return "", c.refusedAgent(ctx, pod, a, err)
 }
 
 // otherPod says whether the API server found another UID than ours.
@@ -155,7 +168,7 @@ func mayHold(pod Pod) error {
 	switch {
 	case pod.HostNetwork:
 		return &RefusedError{Pod: pod.Name, Text: "it has its node's network, which other programs share",
-			Advice: "only pods with a network of their own can be steered"}
+			Advice: "only pods with a network of their own can be steered; --via service steers their Service", ByNature: true}
 	case pod.Terminating:
 		return ErrGone
 	}
@@ -167,18 +180,24 @@ func agentContainer(pod Pod, a AgentSpec) (corev1.EphemeralContainer, error) {
 	if err != nil {
 		return corev1.EphemeralContainer{}, err
 	}
-	yes, no, root := true, false, int64(0)
+	// Kubernetes gives capabilities to nobody but user 0.
+	yes, no, user, plain := true, false, int64(0), false
+	caps := &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}}
+	if a.NoRedirect {
+		user, plain, caps.Add = plainUser, true, nil
+	}
 	return corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 		Name: agentPrefix + suffix(), Image: a.Image, ImagePullPolicy: corev1.PullPolicy(a.PullPolicy), Args: a.args(),
 		SecurityContext: &corev1.SecurityContext{
-			// Kubernetes gives capabilities to nobody but user 0.
-			RunAsUser: &root, RunAsNonRoot: &no, RunAsGroup: &group,
-			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}},
+			RunAsUser: &user, RunAsNonRoot: &plain, RunAsGroup: &group, Capabilities: caps,
 			AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
 	}}, nil
 }
+
+// plainUser is whom an agent without capabilities runs as: nobody in particular.
+const plainUser = 65532
 
 // freeGroup is a random group that is not taken.
 func freeGroup(taken []int64) (int64, error) {
@@ -202,17 +221,21 @@ func podPath(namespace, name string) string {
 
 // refusedAgent says whose no it is. Who refuses says it in many words, and each
 // of them matters to whoever has to change it.
-func (c *Client) refusedAgent(ctx context.Context, pod Pod, err error) error {
+func (c *Client) refusedAgent(ctx context.Context, pod Pod, a AgentSpec, err error) error {
 	text := verbatim(err)
 	refused := &RefusedError{Pod: pod.Name, Text: text, Err: err}
 	switch {
+	case strings.Contains(text, "violates PodSecurity") && a.NoRedirect:
+		refused.Advice = "this agent asks for nothing that Pod Security refuses: ask an administrator whether the pod itself is what the namespace's level forbids"
 	case strings.Contains(text, "violates PodSecurity"):
+		refused.ByNature = true
 		refused.Advice = "an agent needs NET_ADMIN in the pod, which Pod Security grants at its level privileged only: ask an administrator whether namespace " +
-			pod.Namespace + " may have it"
+			pod.Namespace + " may have it, or steer the pods' Service by --via service"
 	case strings.Contains(text, "failed calling webhook"):
 		refused.Advice = "an admission webhook of the cluster does not answer: try again, or tell an administrator"
 	case strings.Contains(text, "denied the request"), strings.Contains(text, "denied request"):
-		refused.Advice = "a policy of the cluster forbids it: ask whoever made it for an exception for podnet's agent"
+		refused.ByNature = true
+		refused.Advice = "a policy of the cluster forbids it: ask whoever made it for an exception for podnet's agent, or steer the pods' Service by --via service"
 	case apierrors.IsForbidden(err):
 		refused.Advice = "ask an administrator for: " + c.askSteer(pod.Namespace)
 		if c.missing(ctx, []Permission{{Verb: "patch", Resource: "pods", Subresource: "ephemeralcontainers", Namespace: pod.Namespace, Name: pod.Name}}) == nil {

@@ -83,6 +83,42 @@ func TestInjectAgent(t *testing.T) {
 	}
 }
 
+// TestInjectASender: an agent that takes nothing from the pod asks for nothing that
+// the level restricted of Pod Security refuses.
+func TestInjectASender(t *testing.T) {
+	f := newFakeAPI(t)
+	var got struct {
+		Spec struct {
+			EphemeralContainers []corev1.EphemeralContainer
+		}
+	}
+	f.on[podPatch] = func(w http.ResponseWriter, r *http.Request) {
+		if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
+			t.Error(err)
+		}
+		reply(w, 200, aPod("web-1"))
+	}
+	a := agentSpec()
+	a.NoRedirect = true
+	if _, err := f.client().InjectAgent(t.Context(), readPod(aPod("web-1")), a, false); err != nil {
+		t.Fatal(err)
+	}
+	e := got.Spec.EphemeralContainers[0]
+	want := []string{"--pod-uid=uid-web-1", "--gateway=K1=@10.0.0.1:51820,[fd00::1]:51820", "--gateway=K2=@10.0.0.2:51820", "--no-redirect"}
+	if !slices.Equal(e.Args, want) {
+		t.Errorf("args %q, want %q", e.Args, want)
+	}
+	s := e.SecurityContext
+	if *s.RunAsUser != 65532 || !*s.RunAsNonRoot || *s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || len(s.Capabilities.Add) != 0 ||
+		!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("security context %s", mustJSON(s))
+	}
+	read := readPod(aPod("web-1", func(p *corev1.Pod) { p.Spec.EphemeralContainers = got.Spec.EphemeralContainers }))
+	if !read.Agents[0].NoRedirect {
+		t.Errorf("read back: %+v", read.Agents)
+	}
+}
+
 func TestInjectRefusedVerbatim(t *testing.T) {
 	psa := `pods "web-1" is forbidden: violates PodSecurity "restricted:latest": unrestricted capabilities (container "podnet-agent-abcde" must not include "NET_ADMIN" in securityContext.capabilities.add), ` +
 		`runAsNonRoot != true (container "podnet-agent-abcde" must not set securityContext.runAsNonRoot=false), runAsUser=0 (container "podnet-agent-abcde" must not set runAsUser=0), and so on for more than three hundred bytes`
@@ -93,7 +129,7 @@ func TestInjectRefusedVerbatim(t *testing.T) {
 		denied string
 		hint   string
 	}{
-		"pod security": {403, metav1.StatusReasonForbidden, psa, "", "privileged"},
+		"pod security": {403, metav1.StatusReasonForbidden, psa, "", "--via service"},
 		"kyverno": {400, metav1.StatusReasonBadRequest, "admission webhook \"validate.kyverno.svc-fail\" denied the request: \n\nresource Pod/shop/web-1 was blocked due to the following policies\n\n" +
 			"disallow-capabilities:\n  adding-capabilities: 'no more than the usual'\n", "", "policy"},
 		"policy":  {422, metav1.StatusReasonInvalid, `pods "web-1" is forbidden: ValidatingAdmissionPolicy 'no-debug' with binding 'all' denied request: not here`, "", "policy"},
@@ -113,7 +149,7 @@ func TestInjectRefusedVerbatim(t *testing.T) {
 			words := strings.Join(strings.Fields(c.text), " ")
 			explained(t, err, localapi.CodeForbidden, words, c.hint)
 			var refused *RefusedError
-			if !errors.As(err, &refused) || refused.Text != words {
+			if !errors.As(err, &refused) || refused.Text != words || refused.ByNature != strings.Contains(refused.Advice, "--via service") {
 				t.Errorf("%#v", err)
 			}
 		})

@@ -41,7 +41,7 @@ func (c *Client) CreateSteeringRule(ctx context.Context, rule *v1alpha1.Steering
 	case apierrors.IsNotFound(err):
 		return c.unknown(ctx, r.Namespace, "steeringrules", "steer")
 	case apierrors.IsForbidden(err):
-		return c.refusedSteering(ctx, r.Namespace, r.Spec.Pod, "create", err)
+		return c.refusedSteering(ctx, r, "create", err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return c.admission(err)
 	}
@@ -49,20 +49,40 @@ func (c *Client) CreateSteeringRule(ctx context.Context, rule *v1alpha1.Steering
 }
 
 // refusedSteering says which of the permissions that a rule takes is missing.
-// One for a single pod counts where the pod is known.
-func (c *Client) refusedSteering(ctx context.Context, namespace, pod, verb string, err error) error {
+// One for a single pod or Service counts where it is known.
+func (c *Client) refusedSteering(ctx context.Context, r *v1alpha1.SteeringRule, verb string, err error) error {
+	namespace := r.Namespace
 	if p := c.missing(ctx, []Permission{{Verb: verb, Group: "podnet.dev", Resource: "steeringrules", Namespace: namespace}}); p != nil {
 		return &ForbiddenError{User: c.User, Permission: *p, Err: err, Ask: c.askUser(namespace)}
 	}
-	if p := c.missing(ctx, []Permission{{Verb: "patch", Resource: "pods", Subresource: "ephemeralcontainers", Namespace: namespace, Name: pod}}); p != nil {
-		return &ForbiddenError{User: c.User, Permission: *p, Err: err, Ask: c.askSteer(namespace)}
+	need, ask := Permission{Verb: "patch", Resource: "pods", Subresource: "ephemeralcontainers", Namespace: namespace, Name: r.Spec.Pod}, c.askSteer(namespace)
+	if r.Spec.Service != "" {
+		need, ask = Permission{Verb: "patch", Resource: "services", Namespace: namespace, Name: r.Spec.Service}, c.askServices(namespace)
+	}
+	if p := c.missing(ctx, []Permission{need}); p != nil {
+		return &ForbiddenError{User: c.User, Permission: *p, Err: err, Ask: ask}
 	}
 	return c.admission(err)
+}
+
+// named is a rule as the API has it; what cannot be read is not known.
+func (c *Client) named(ctx context.Context, namespace, name string) *v1alpha1.SteeringRule {
+	r, err := c.SteeringRule(ctx, namespace, name)
+	if err != nil {
+		r = &v1alpha1.SteeringRule{ObjectMeta: metav1.ObjectMeta{Namespace: namespace}}
+	}
+	return r
 }
 
 // askSteer is how an administrator lets us steer in a namespace.
 func (c *Client) askSteer(namespace string) string {
 	return fmt.Sprintf("kubectl -n %s create rolebinding %s-steer --clusterrole=podnet-steer %s", namespace, c.bindingName(), c.subject())
+}
+
+// askServices is how an administrator lets us steer a namespace's Services.
+func (c *Client) askServices(namespace string) string {
+	name := c.bindingName() + "-services"
+	return fmt.Sprintf("kubectl -n %[1]s create role %[2]s --verb=get,list,watch,patch --resource=services && kubectl -n %[1]s create rolebinding %[2]s --role=%[2]s %[3]s", namespace, name, c.subject())
 }
 
 // RenewSteeringRule prolongs a rule, with the errors of RenewPeer.
@@ -80,7 +100,7 @@ func (c *Client) patchSteering(ctx context.Context, namespace, name, field strin
 	err := c.patch(ctx, steeringPath(namespace, name), field, value)
 	switch {
 	case apierrors.IsForbidden(err):
-		return c.refusedSteering(ctx, namespace, "", "patch", err)
+		return c.refusedSteering(ctx, c.named(ctx, namespace, name), "patch", err)
 	case apierrors.IsInvalid(err):
 		return c.admission(err)
 	}
@@ -92,7 +112,7 @@ func (c *Client) patchSteering(ctx context.Context, namespace, name, field strin
 func (c *Client) DeleteSteeringRule(ctx context.Context, namespace, name string) error {
 	err := ignoreNotFound(c.delete(ctx, steeringPath(namespace, name)))
 	if apierrors.IsForbidden(err) {
-		return c.refusedSteering(ctx, namespace, "", "delete", err)
+		return c.refusedSteering(ctx, c.named(ctx, namespace, name), "delete", err)
 	}
 	return c.explain("delete a steering rule at", err)
 }

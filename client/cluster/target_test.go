@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -135,18 +136,18 @@ func TestReadPod(t *testing.T) {
 		withAgent("podnet-agent-ccccc", running, "--gateway=K1@10.0.0.1:51820", "--gateway=K2@10.0.0.2:51820"),
 		withAgent("podnet-agent-bbbbb", waiting("ImagePullBackOff", `Back-off pulling image "podnet.dev/agent:1": ErrImagePull: not there`), "--gateway=K2@10.0.0.1:51820"),
 		withAgent("debugger", running),
-		withAgent("podnet-agent-aaaaa", ended, "--gateway=K1@10.0.0.1:51820", "--pod-uid=x"),
+		withAgent("podnet-agent-aaaaa", ended, "--gateway=K1@10.0.0.1:51820", "--pod-uid=x", "--no-redirect"),
 		func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &group} }))
 	want := Pod{Namespace: "shop", Name: "web-1", UID: "uid-web-1", Ready: true, Terminating: true, Node: "n1",
 		HostIP: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 		IPs:    []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00::1")},
 		Ports:  []PodPort{{"http", 8080, corev1.ProtocolTCP}, {"dns", 53, corev1.ProtocolUDP}, {"admin", 9901, corev1.ProtocolTCP}},
 		Agents: []AgentContainer{
-			{Name: "podnet-agent-aaaaa", Image: "podnet.dev/agent:1", State: AgentEnded, Why: "(Error, exit status 1)", Keys: []string{"K1"}},
+			{Name: "podnet-agent-aaaaa", Image: "podnet.dev/agent:1", State: AgentEnded, Why: "(Error, exit status 1)", Keys: []string{"K1"}, NoRedirect: true},
 			{Name: "podnet-agent-bbbbb", Image: "podnet.dev/agent:1", State: AgentWaiting, Why: "ImagePullBackOff: not there", Keys: []string{"K2"}},
 			{Name: "podnet-agent-ccccc", Image: "podnet.dev/agent:1", State: AgentRunning, Keys: []string{"K1", "K2"}},
 		},
-		groups: []int64{7, 1_234_567, 1_234_567, 1_234_567, 1_234_567},
+		groups: []int64{7, 1_234_567, 1_234_567, 1_234_567, 1_234_567}, labels: labels.Set{"app": "web"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("read\n%+v, want\n%+v", got, want)

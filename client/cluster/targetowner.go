@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/localapi"
 )
 
@@ -20,9 +21,10 @@ type owner struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
 		Selector json.RawMessage // a LabelSelector, or a Service's plain map
-		// Ports and ClusterIP are a Service's.
-		Ports     []corev1.ServicePort
-		ClusterIP string
+		// Ports and addresses are a Service's.
+		Ports      []corev1.ServicePort
+		ClusterIP  string
+		ClusterIPs []string
 	}
 }
 
@@ -37,11 +39,7 @@ func (o *owner) selector(t Target) (string, error) {
 	var s labels.Selector
 	var err error
 	if t.Kind == "svc" {
-		var set map[string]string
-		if len(o.Spec.Selector) > 0 {
-			err = json.Unmarshal(o.Spec.Selector, &set)
-		}
-		s = labels.SelectorFromSet(set)
+		s, err = o.serviceSelector()
 	} else {
 		var set metav1.LabelSelector
 		if len(o.Spec.Selector) > 0 {
@@ -59,6 +57,22 @@ func (o *owner) selector(t Target) (string, error) {
 			Hint: "name the pods themselves, as pod/NAME or by -l", Status: http.StatusBadRequest}
 	}
 	return s.String(), nil
+}
+
+// serviceSelector finds a Service's pods. While a gateway takes what reaches it, its
+// own selector finds none, and an annotation has the one before.
+func (o *owner) serviceSelector() (labels.Selector, error) {
+	raw := []byte(o.Annotations[v1alpha1.AnnotationSelector])
+	if len(raw) == 0 {
+		raw = o.Spec.Selector
+	}
+	var set map[string]string
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &set); err != nil {
+			return nil, err
+		}
+	}
+	return labels.SelectorFromSet(set), nil
 }
 
 // owns says whether a pod that the selector finds is the owner's: selectors of

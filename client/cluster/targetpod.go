@@ -4,8 +4,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 // Pod is what steering must know of one.
@@ -25,7 +27,11 @@ type Pod struct {
 	// Agents are the agents that the pod ever had, the oldest first.
 	Agents []AgentContainer
 
+	// Created is when the pod was.
+	Created time.Time
+
 	groups []int64 // ids that its containers run with
+	labels labels.Set
 }
 
 // PodPort is a port that a container declares.
@@ -44,6 +50,9 @@ type AgentContainer struct {
 	Why string
 	// Keys are the public keys of the gateways that it was started with.
 	Keys []string
+	// NoRedirect says that it was started to send only: it can take nothing from
+	// the pod.
+	NoRedirect bool
 }
 
 // AgentState is how far a container is. One that ended never runs again.
@@ -78,7 +87,7 @@ const agentPrefix = "podnet-agent-"
 // readPod keeps what steering must know.
 func readPod(p *corev1.Pod) Pod {
 	out := Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Terminating: p.DeletionTimestamp != nil,
-		HostNetwork: p.Spec.HostNetwork, Node: p.Spec.NodeName}
+		HostNetwork: p.Spec.HostNetwork, Node: p.Spec.NodeName, Created: p.CreationTimestamp.Time, labels: p.Labels}
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodReady {
 			out.Ready = c.Status == corev1.ConditionTrue
@@ -150,7 +159,7 @@ func appendAddr(to []netip.Addr, text string) []netip.Addr {
 }
 
 func readAgent(c *corev1.EphemeralContainer, all []corev1.ContainerStatus) AgentContainer {
-	a := AgentContainer{Name: c.Name, Image: c.Image, State: AgentWaiting, Keys: gatewayKeys(c.Args)}
+	a := AgentContainer{Name: c.Name, Image: c.Image, State: AgentWaiting, Keys: gatewayKeys(c.Args), NoRedirect: slices.Contains(c.Args, noRedirect)}
 	for _, s := range all {
 		if s.Name != c.Name {
 			continue

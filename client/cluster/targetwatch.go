@@ -63,17 +63,25 @@ func (e *NoPortError) Hint() string {
 // WatchPods follows the pods of a target until ctx is done and then closes the
 // channel. It sends the whole set at first and whenever it has changed; who
 // reads slowly gets the newest. port is the port to steer, in ParsePort's words;
-// a Service's port leads to the port of its pods.
+// a Service's port leads to the port of its pods. Empty: no port is asked for, and
+// Port says 0 of every pod.
 //
 // It returns an error when the first look fails: a *NoTargetError, a
 // *ForbiddenError, an *UnreachableError. Later ones come with the set.
 func (c *Client) WatchPods(ctx context.Context, namespace string, t Target, port string) (<-chan PodSet, error) {
-	p, err := ParsePort(port)
-	if err != nil {
-		return nil, err
+	var p PortName
+	if port != "" {
+		var err error
+		if p, err = ParsePort(port); err != nil {
+			return nil, err
+		}
 	}
+	return c.watch(ctx, &podWatch{c: c, namespace: namespace, target: t, port: p})
+}
+
+// watch has w look once, and then until ctx is done.
+func (c *Client) watch(ctx context.Context, w *podWatch) (<-chan PodSet, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &podWatch{c: c, namespace: namespace, target: t, port: p}
 	if err := w.start(ctx); err != nil {
 		cancel()
 		w.wg.Wait()
@@ -96,6 +104,7 @@ type podWatch struct {
 	namespace string
 	target    Target
 	port      PortName
+	itself    bool // the target, a Service, in place of its pods
 	wg        sync.WaitGroup
 
 	owners <-chan view[owner] // nil without one
@@ -133,6 +142,9 @@ func (w *podWatch) start(ctx context.Context) error {
 		}
 		if w.ownerErr != nil {
 			return w.ownerErr
+		}
+		if w.itself {
+			return nil
 		}
 	}
 	select {
@@ -176,6 +188,9 @@ func (w *podWatch) setOwner(ctx context.Context, v view[owner]) {
 		return
 	}
 	w.owner = &v.items[0]
+	if w.itself {
+		return
+	}
 	selector, err := w.owner.selector(w.target)
 	if err != nil {
 		w.ownerErr = err
@@ -210,8 +225,12 @@ func (w *podWatch) run(ctx context.Context, out chan<- PodSet) {
 }
 
 // set is what is known now.
-func (w *podWatch) set() PodSet {
-	s := resolve(w.target, w.namespace, w.port, w.owner, w.found)
+func (w *podWatch) set() (s PodSet) {
+	if w.itself {
+		s = itself(w.target, w.namespace, w.port, w.owner)
+	} else {
+		s = resolve(w.target, w.namespace, w.port, w.owner, w.found)
+	}
 	if w.podsErr != nil {
 		s.Err = w.podsErr
 	}
@@ -233,7 +252,9 @@ func resolve(t Target, namespace string, port PortName, o *owner, found []candid
 			continue
 		}
 		s.Pods = append(s.Pods, p.Pod)
-		if n := portOf(p.Pod, port, o); n != 0 {
+		if port == (PortName{}) {
+			s.Port[p.UID] = 0
+		} else if n := portOf(p.Pod, port, o); n != 0 {
 			s.Port[p.UID] = n
 		}
 	}

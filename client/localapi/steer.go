@@ -27,7 +27,10 @@ type SteerRequest struct {
 	// its place, as app=web.
 	Target   string `json:"target,omitempty"`
 	Selector string `json:"selector,omitempty"`
-	// Port is the pods': 8080, http or 9000/udp.
+	// Via is service to steer the target's Service where no agent may be put into
+	// its pods: a gateway takes what reaches the Service. Empty: by agents.
+	Via string `json:"via,omitempty"`
+	// Port is the pods', or with Via the Service's: 8080, http or 9000/udp.
 	Port string `json:"port"`
 	// Local is where it goes: 3000, app.test:3000 or [::1]:3000. Empty means the
 	// same number.
@@ -52,6 +55,9 @@ const (
 	OnErrorFail = "fail"
 	OnErrorApp  = "app"
 )
+
+// ViaService is the value of SteerRequest.Via.
+const ViaService = "service"
 
 // SameAs reports whether a rule made for r is what o asks for.
 func (r SteerRequest) SameAs(o SteerRequest) bool {
@@ -104,7 +110,13 @@ func (r SteerRequest) Check() error {
 	if r.OnError != "" && r.OnError != OnErrorFail && r.OnError != OnErrorApp {
 		return usage(fmt.Sprintf("on-error %q: want fail or app", r.OnError), "--on-error=app gives the pod what this machine does not take")
 	}
+	if r.Via != "" && r.Via != ViaService {
+		return usage(fmt.Sprintf("via %q: want service", r.Via), "--via service steers a Service where no agent may be put into its pods")
+	}
 	rule := r.Rule()
+	if r.Via != "" && rule.Protocol != steer.TCP {
+		return usage("a Service is steered by TCP only", "without --via service agents in the pods take UDP, too")
+	}
 	rule.Name, rule.Owner = "rule", "me"
 	if rule.Port == 0 {
 		rule.Port = 1 // of a named one
@@ -195,21 +207,25 @@ type SteerEvent struct {
 	// Text says it in a sentence for people.
 	Text string `json:"text,omitempty"`
 	// Rule is how the rule stands, in ready and changed.
-	Rule  *SteerRule `json:"rule,omitempty"`
-	Error *Error     `json:"error,omitempty"`
+	Rule *SteerRule `json:"rule,omitempty"`
+	// Service is, in instead, the one that may be steered.
+	Service string `json:"service,omitempty"`
+	Error   *Error `json:"error,omitempty"`
 }
 
 // SteerEventType is what a SteerEvent tells.
 type SteerEventType string
 
 // In this order, up to ready or error. Only a rule that is held has changed after
-// it, and it may have an error as its last.
+// it, and it may have an error as its last. Instead comes before an error: no agent
+// may be put into the pods, and they have just one Service, which Via would steer.
 const (
 	SteerTarget  SteerEventType = "target"  // the target's pods are known
 	SteerRules   SteerEventType = "rules"   // the objects are written
 	SteerAgents  SteerEventType = "agents"  // so many agents are ready
 	SteerReady   SteerEventType = "ready"   // everything is
 	SteerChanged SteerEventType = "changed" // pods came or went, agents too
+	SteerInstead SteerEventType = "instead" // their Service could be steered
 	SteerFailed  SteerEventType = "error"   // there is no rule, and why
 )
 
@@ -231,6 +247,9 @@ type SteerRule struct {
 	Namespace string `json:"namespace"`
 	Owner     string `json:"owner"`
 	Target    string `json:"target"`
+	// Via is service when a gateway takes what reaches the target's Service, which
+	// stands in Pods then.
+	Via string `json:"via,omitempty"`
 	// Port as it was asked for, and Number; 0: it differs between the pods.
 	Port          string        `json:"port"`
 	Number        uint16        `json:"number,omitempty"`
@@ -254,12 +273,12 @@ type SteerRule struct {
 	Others []SteerOther `json:"others,omitempty"`
 }
 
-// SteerPod is a pod of a rule.
+// SteerPod is a pod of a rule, or its Service.
 type SteerPod struct {
 	Name   string `json:"name"`
 	Object string `json:"object,omitempty"`
 	Port   uint16 `json:"port,omitempty"`
-	// Address is the pod's own.
+	// Address is the pod's own, or the Service's.
 	Address string `json:"address,omitempty"`
 	// State is one of the Steer constants below, Text why it is not ready.
 	State SteerState `json:"state"`
@@ -272,7 +291,7 @@ type SteerState string
 
 const (
 	SteerPodWaiting SteerState = "waiting" // on its way
-	SteerPodReady   SteerState = "ready"   // the agent has the rule in force
+	SteerPodReady   SteerState = "ready"   // the agent, or the gateway, has the rule in force
 	SteerPodRefused SteerState = "refused" // somebody said no
 	SteerPodTrouble SteerState = "trouble" // it does not work, and is tried again
 )

@@ -88,7 +88,7 @@ func (r *Relay) greet(agent netip.Addr, line *control.FromPod) error {
 	if line.Podnet != control.Version {
 		return fmt.Errorf("the agent speaks %q, this machine %q", line.Podnet, control.Version)
 	}
-	if uid := r.table.Load().podUID(agent); uid != line.PodUID {
+	if uid := r.table.Load().podUID(agent); uid != "" && uid != line.PodUID {
 		return fmt.Errorf("the agent says that it is in pod %q, its rule is for %q", line.PodUID, uid)
 	}
 	return nil

@@ -53,9 +53,11 @@ type Served struct {
 	Trouble string
 }
 
-// Pod is a pod that a rule steers.
+// Pod is a pod that a rule steers, or the Service in its place.
 type Pod struct {
-	Namespace, Name, UID string
+	Namespace, Name string
+	// UID is where the agent has to be. That of a Service is in no pod of it: empty.
+	UID string
 	// Object is the name of the rule's SteeringRule for this pod.
 	Object string
 }

@@ -21,12 +21,16 @@ import (
 func relayAgents(s *state, r *rule) map[netip.Addr]relay.Pod {
 	out := map[netip.Addr]relay.Pod{}
 	for uid, o := range r.objects {
-		if o.phase != there || s.pods[uid] == nil {
+		p := s.pod(r, uid)
+		if o.phase != there || p == nil {
 			continue
 		}
-		p := s.pods[uid]
+		at := relay.Pod{Namespace: p.Namespace, Name: p.Name, UID: uid, Object: o.name}
+		if r.does == leads {
+			at.UID = "" // whoever serves the Service is in none of its pods
+		}
 		for _, a := range o.agents() {
-			out[a] = relay.Pod{Namespace: p.Namespace, Name: p.Name, UID: uid, Object: o.name}
+			out[a] = at
 		}
 	}
 	return out
@@ -37,14 +41,13 @@ func (s *state) describe(r *rule) localapi.SteerRule {
 	want := r.req.Rule()
 	began := r.began
 	out := localapi.SteerRule{
-		Name: r.name, Namespace: r.namespace, Owner: s.user, Target: r.req.Words(), Port: r.req.Port, Protocol: string(r.protocol), Mode: string(want.Mode),
+		Name: r.name, Namespace: r.namespace, Owner: s.user, Target: r.req.Words(), Via: r.req.Via, Port: r.req.Port, Protocol: string(r.protocol), Mode: string(want.Mode),
 		Matches: append([]steer.Match{}, want.Matches...), Local: r.local, OnError: cmp.Or(r.req.OnError, localapi.OnErrorFail), ClientAddress: r.req.ClientAddress,
 		Held: r.req.Hold, Since: &began, Pods: []localapi.SteerPod{}, Others: r.others,
 	}
 	same := true
 	for uid, o := range r.objects {
-		p := s.pods[uid]
-		pod := s.describePod(o, p)
+		pod := s.describePod(o, s.pod(r, uid))
 		out.Pods = append(out.Pods, pod)
 		if pod.State == localapi.SteerPodReady {
 			out.Ready++
@@ -98,6 +101,12 @@ func (s *state) describePod(o *object, p *pod) localapi.SteerPod {
 			return say("the gateway does not accept the rule yet: " + c.Message)
 		}
 		return say("the gateway has not seen the rule yet")
+	}
+	if o.does == leads {
+		if c := meta.FindStatusCondition(o.status.Conditions, v1alpha1.ConditionAgentReady); c != nil {
+			return say(c.Message)
+		}
+		return say("the gateway has not begun to lead the Service here")
 	}
 	return s.describeAgent(out, o, p, fail)
 }

@@ -35,12 +35,12 @@ func pause(err error) time.Duration {
 }
 
 // refuse ends the rules that are not ready yet and cannot be in this pod.
-func (s *state) refuse(uid string, err error) {
+func (s *state) refuse(p *pod, err error) {
 	if !isNo(err) {
 		return
 	}
 	for _, r := range s.rules {
-		if r.objects[uid] != nil && !r.settled {
+		if r.does == p.does && r.objects[p.UID] != nil && !r.settled {
 			s.fail(r, err)
 		}
 	}
@@ -56,7 +56,7 @@ func (s *state) dryRun(p *pod, now time.Time, err error) {
 		p.retry = now.Add(again) // the pod's watch will say so
 	default:
 		p.err, p.retry = err, now.Add(pause(err))
-		s.refuse(p.UID, err)
+		s.refuse(p, err)
 	}
 }
 
@@ -173,6 +173,8 @@ func (o *object) refusal() error {
 	switch c.Reason {
 	case v1alpha1.ReasonClash:
 		e.Code, e.Hint = localapi.CodeConflict, "agree with them, or steer other requests: --header, --path and others narrow a rule"
+	case v1alpha1.ReasonServiceRefused:
+		e.Code, e.Hint = localapi.CodeForbidden, "docs/permissions.md says what steering a Service takes"
 	case v1alpha1.ReasonInvalid:
 		e.Code, e.Hint = localapi.CodeUsage, "podnet steer --help"
 	case v1alpha1.ReasonPolicyMissing:
@@ -194,7 +196,7 @@ func (s *state) injected(p *pod, container string, now time.Time, err error) {
 	default:
 		p.injections = p.injections[:len(p.injections)-1] // there is no agent more
 		p.err, p.retry = err, now.Add(pause(err))
-		s.refuse(p.UID, err)
+		s.refuse(p, err)
 	}
 }
 
@@ -204,10 +206,10 @@ func (s *state) greeted(p *pod, container string, hello control.Hello, now time.
 	switch {
 	case hello.Error != "":
 		p.broken[container] = &localapi.Error{Code: localapi.CodeDeploy, Message: "the agent cannot work in pod " + p.Name + ": " + hello.Error, Hint: hello.Hint}
-		s.refuse(p.UID, p.broken[container])
+		s.refuse(p, p.broken[container])
 	case err != nil:
 		p.err, p.retry = err, now.Add(again)
-		s.refuse(p.UID, err)
+		s.refuse(p, err)
 	default:
 		p.container, p.key, p.err = container, hello.PublicKey, nil
 	}
@@ -239,6 +241,9 @@ func (s *state) live(all []relay.Live) {
 func (s *state) relayed() []relay.Rule {
 	var out []relay.Rule
 	for _, r := range s.rules {
+		if r.does == sends {
+			continue
+		}
 		to := relay.Rule{Name: r.name, Port: r.relayPort, Protocol: r.protocol, Local: r.local, Agents: relayAgents(s, r)}
 		if len(to.Agents) > 0 {
 			out = append(out, to)

@@ -56,7 +56,7 @@ func gather(list []v1alpha1.SteeringRule) []localapi.SteerRule {
 		if r == nil {
 			what, _ := spec.Rule(o) // one that is wrong is shown all the same
 			since := o.CreationTimestamp.Time
-			r = &localapi.SteerRule{Name: o.Spec.Rule, Namespace: o.Namespace, Owner: o.Spec.User, Target: o.Spec.Target, Port: strconv.Itoa(int(o.Spec.Port)),
+			r = &localapi.SteerRule{Name: o.Spec.Rule, Namespace: o.Namespace, Owner: o.Spec.User, Target: o.Spec.Target, Via: o.Spec.Via, Port: strconv.Itoa(int(o.Spec.Port)),
 				Number: uint16(o.Spec.Port), Protocol: string(o.Spec.Protocol), Mode: string(o.Spec.Mode), Matches: append([]steer.Match{}, what.Matches...),
 				Local: o.Spec.Local, OnError: cmp.Or(o.Spec.OnError, localapi.OnErrorFail), ClientAddress: o.Spec.ClientAddress, Since: &since, Pods: []localapi.SteerPod{}}
 			rules[of] = r
@@ -85,7 +85,7 @@ func gather(list []v1alpha1.SteeringRule) []localapi.SteerRule {
 
 // seen is an object as its status has it.
 func seen(o *v1alpha1.SteeringRule) localapi.SteerPod {
-	p := localapi.SteerPod{Name: o.Spec.Pod, Object: o.Name, Port: uint16(o.Spec.Port), State: localapi.SteerPodWaiting}
+	p := localapi.SteerPod{Name: cmp.Or(o.Spec.Pod, o.Spec.Service), Object: o.Name, Port: uint16(o.Spec.Port), State: localapi.SteerPodWaiting}
 	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionAgentReady} {
 		switch c := meta.FindStatusCondition(o.Status.Conditions, kind); {
 		case c == nil:

@@ -27,6 +27,8 @@ import (
 // Cluster is what steering needs of a cluster; *cluster.Client is one.
 type Cluster interface {
 	WatchPods(ctx context.Context, namespace string, t cluster.Target, ports string) (<-chan cluster.PodSet, error)
+	WatchService(ctx context.Context, namespace, name, port string) (<-chan cluster.PodSet, error)
+	Services(ctx context.Context, namespace string, t cluster.Target) ([]string, error)
 	CreateSteeringRule(ctx context.Context, rule *v1alpha1.SteeringRule) error
 	RenewSteeringRule(ctx context.Context, namespace, name string, renew int64) error
 	SetAgentKey(ctx context.Context, namespace, name, key string) error
@@ -287,22 +289,30 @@ func (m *Manager) object(a action) *v1alpha1.SteeringRule {
 		key = p.key.String()
 	}
 	o.key = key
-	return &v1alpha1.SteeringRule{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: o.name, Labels: map[string]string{v1alpha1.LabelRule: r.name},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: metaUID(p.UID)}}},
+	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: metaUID(p.UID)}
+	out := &v1alpha1.SteeringRule{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: o.name, Labels: map[string]string{v1alpha1.LabelRule: r.name}},
 		Spec: v1alpha1.SteeringRuleSpec{
-			User: m.st.user, Peer: o.peer, Renew: 1, Rule: r.name, Target: cut(target, 320), Pod: p.Name, PodUID: p.UID,
+			User: m.st.user, Peer: o.peer, Renew: 1, Rule: r.name, Target: cut(target, 320),
 			Port: int32(o.port), Protocol: v1alpha1.SteeringProtocol(want.Protocol), Mode: v1alpha1.SteeringMode(want.Mode), Matches: spec.Matches(want.Matches),
 			OnError: onError, ClientAddress: string(want.ClientAddress), RelayPort: int32(r.relayPort), Local: cut(r.local, 320), AgentKey: key,
 		},
 	}
+	if r.does == leads {
+		owner.Kind = "Service"
+		out.Spec.Via, out.Spec.Service, out.Spec.ServiceUID = v1alpha1.ViaService, p.Name, p.UID
+	} else {
+		out.Spec.Pod, out.Spec.PodUID = p.Name, p.UID
+	}
+	out.OwnerReferences = []metav1.OwnerReference{owner}
+	return out
 }
 
 func cut(s string, n int) string { return s[:min(len(s), n)] }
 
 // watch follows the pods of a rule until ctx is done.
 func (m *Manager) watch(ctx context.Context, r *rule, t cluster.Target) {
-	sets, err := m.Cluster.WatchPods(ctx, r.namespace, t, r.req.Port)
+	sets, err := m.sets(ctx, r, t)
 	if err != nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -320,6 +330,25 @@ func (m *Manager) watch(ctx context.Context, r *rule, t cluster.Target) {
 		m.kick()
 		m.mu.Unlock()
 	}
+}
+
+// sets begins to follow what a rule is for.
+func (m *Manager) sets(ctx context.Context, r *rule, t cluster.Target) (<-chan cluster.PodSet, error) {
+	if r.does != leads {
+		return m.Cluster.WatchPods(ctx, r.namespace, t, r.req.Port)
+	}
+	names, err := m.Cluster.Services(ctx, r.namespace, t)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(names) == 0:
+		return nil, &localapi.Error{Code: localapi.CodeNotFound, Message: "no Service leads to the pods of " + r.req.Words() + " in namespace " + r.namespace,
+			Hint: "kubectl -n " + r.namespace + " get services", Status: http.StatusNotFound}
+	case len(names) > 1:
+		return nil, &localapi.Error{Code: localapi.CodeUsage, Message: r.req.Words() + " has " + count(len(names), "Service") + ": " + strings.Join(names, ", "),
+			Hint: "name one of them, as svc/" + names[0], Status: http.StatusBadRequest}
+	}
+	return m.Cluster.WatchService(ctx, r.namespace, names[0], r.req.Port)
 }
 
 // find is the rule of a name.

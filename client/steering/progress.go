@@ -1,6 +1,7 @@
 package steering
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -11,6 +12,7 @@ import (
 // progress is how far a new rule has come.
 type progress struct {
 	known           bool
+	does            does
 	pods            int
 	accepted, ready int
 	target          string
@@ -19,7 +21,7 @@ type progress struct {
 }
 
 func (s *state) progress(r *rule) progress {
-	p := progress{known: r.known, pods: len(r.ports), target: r.req.Words() + " in namespace " + r.namespace}
+	p := progress{known: r.known, does: r.does, pods: len(r.ports), target: r.req.Words() + " in namespace " + r.namespace}
 	p.none = r.known && len(r.ports) == 0
 	some, all := false, true // of the pods that are ready to serve
 	for uid, o := range r.objects {
@@ -29,7 +31,7 @@ func (s *state) progress(r *rule) progress {
 		if o.ready() {
 			p.ready++
 		}
-		if s.pods[uid].Ready {
+		if s.pod(r, uid).Ready {
 			some, all = true, all && o.ready()
 		}
 	}
@@ -43,15 +45,23 @@ func (p progress) since(before progress) (out []localapi.SteerEvent) {
 		out = append(out, localapi.SteerEvent{Type: t, Text: fmt.Sprintf(format, a...)})
 	}
 	if p.known && !p.none && !before.known {
-		add(localapi.SteerTarget, "%s: %s", p.target, count(p.pods, "pod"))
+		add(localapi.SteerTarget, "%s: %s", p.target, p.words())
 	}
 	if p.pods > 0 && p.accepted == p.pods && (before.accepted != before.pods || before.pods == 0) {
 		add(localapi.SteerRules, "%s written, and the gateway accepts them", count(p.pods, "rule"))
 	}
-	if p.ready > before.ready && p.accepted == p.pods && !p.settled {
+	if p.ready > before.ready && p.accepted == p.pods && !p.settled { // some of several pods
 		add(localapi.SteerAgents, "%d/%d agents ready", p.ready, p.pods)
 	}
 	return out
+}
+
+// words are what the rule is for.
+func (p progress) words() string {
+	if p.does == leads {
+		return "the Service itself"
+	}
+	return count(p.pods, "pod")
 }
 
 // nobody is why there is no pod to steer.
@@ -67,7 +77,7 @@ func (s *state) nobody(r *rule) error {
 func (s *state) beside(r *rule, list []v1alpha1.SteeringRule) []localapi.SteerOther {
 	var out []localapi.SteerOther
 	for _, o := range list {
-		ours := r.objects[o.Spec.PodUID]
+		ours := r.objects[cmp.Or(o.Spec.PodUID, o.Spec.ServiceUID)]
 		other := localapi.SteerOther{Owner: o.Spec.User, Name: o.Spec.Rule}
 		if ours != nil && o.Spec.User != s.user && uint16(o.Spec.Port) == ours.port && string(o.Spec.Protocol) == string(r.protocol) && !slices.Contains(out, other) {
 			out = append(out, other)

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
@@ -34,13 +36,34 @@ type state struct {
 	lease  time.Duration
 	member Member
 	rules  map[string]*rule // by name
-	pods   map[string]*pod  // by UID
+	pods   map[seat]*pod
 }
+
+// seat is a pod in which there is to be an agent, by what that is to do: one that
+// only sends cannot take anything from the pod.
+type seat struct {
+	uid  string
+	does does
+}
+
+// does is what a rule is about.
+type does int
+
+const (
+	// takes is steering by agents.
+	takes does = iota
+	// sends is having the laptop's traffic leave from a pod, by any agent.
+	sends
+	// leads is steering a Service, which stands in place of a pod. No agent of
+	// ours has to do with it.
+	leads
+)
 
 // rule is one `podnet steer`, in all pods of its target.
 type rule struct {
 	name      string
 	req       localapi.SteerRequest
+	does      does
 	namespace string
 	local     string
 	protocol  steer.Protocol
@@ -49,7 +72,7 @@ type rule struct {
 	// settled is true once the rule was ready; until then a no of anybody ends it.
 	settled bool
 	// known says that the target's pods have been told once, trouble what is wrong
-	// with them; ports is the port's number in each, by UID.
+	// with them; ports is the port's number in each that the rule is for, by UID.
 	known   bool
 	trouble error
 	ports   map[string]uint16
@@ -86,6 +109,7 @@ const (
 type object struct {
 	name  string
 	peer  string
+	does  does
 	pod   string // UID
 	port  uint16
 	phase phase
@@ -103,9 +127,11 @@ type object struct {
 	retry                  time.Time
 }
 
-// pod is a pod that rules of ours steer. Its agent serves all of them.
+// pod is a pod that rules of ours are for. Its agent serves all of them that do the
+// same.
 type pod struct {
 	cluster.Pod
+	does does
 	// allowed says that a dry run of the injection went through.
 	asking, allowed bool
 	injecting       bool
@@ -122,8 +148,11 @@ type pod struct {
 }
 
 func newState(user string, lease time.Duration) *state {
-	return &state{user: user, lease: lease, rules: map[string]*rule{}, pods: map[string]*pod{}}
+	return &state{user: user, lease: lease, rules: map[string]*rule{}, pods: map[seat]*pod{}}
 }
+
+// pod is one of a rule's.
+func (s *state) pod(r *rule, uid string) *pod { return s.pods[seat{uid, r.does}] }
 
 // follow takes over what the target's pods are.
 func (s *state) follow(r *rule, set cluster.PodSet) {
@@ -134,13 +163,13 @@ func (s *state) follow(r *rule, set cluster.PodSet) {
 	r.known = true
 	r.ports = map[string]uint16{}
 	for _, p := range set.Pods {
-		have := s.pods[p.UID]
+		have := s.pod(r, p.UID)
 		if have == nil {
-			have = &pod{broken: map[string]error{}}
-			s.pods[p.UID] = have
+			have = &pod{does: r.does, broken: map[string]error{}}
+			s.pods[seat{p.UID, r.does}] = have
 		}
 		have.Pod = p
-		if n := set.Port[p.UID]; n != 0 && !p.Terminating {
+		if n, ok := set.Port[p.UID]; ok && !p.Terminating {
 			r.ports[p.UID] = n
 		}
 	}
@@ -148,7 +177,7 @@ func (s *state) follow(r *rule, set cluster.PodSet) {
 
 // forget drops what nothing speaks of any more.
 func (s *state) forget() {
-	needed := map[string]bool{}
+	needed := map[seat]bool{}
 	for name, r := range s.rules {
 		if r.stopping && len(r.objects) == 0 && len(r.old) == 0 {
 			r.leave()
@@ -156,24 +185,39 @@ func (s *state) forget() {
 			continue
 		}
 		for uid := range r.ports {
-			needed[uid] = true
+			needed[seat{uid, r.does}] = true
 		}
 		for uid := range r.objects {
-			needed[uid] = true
+			needed[seat{uid, r.does}] = true
 		}
 		for _, o := range r.old {
-			needed[o.pod] = true
+			needed[seat{o.pod, r.does}] = true
 		}
 	}
-	for uid, p := range s.pods {
-		if !needed[uid] && !p.injecting && !p.asking && p.greeting == "" {
-			delete(s.pods, uid)
+	for at, p := range s.pods {
+		if !needed[at] && !p.injecting && !p.asking && p.greeting == "" {
+			delete(s.pods, at)
 		}
 	}
 }
 
 // ready says that the rule acts in the pod.
-func (o *object) ready() bool { return o.phase == there && o.inForce }
+func (o *object) ready() bool {
+	if o.does != takes { // then it is for the gateway to say
+		return o.phase == there && meta.IsStatusConditionTrue(o.status.Conditions, v1alpha1.ConditionAgentReady)
+	}
+	return o.phase == there && o.inForce
+}
+
+// ready says that the rule acts in one of its pods.
+func (r *rule) ready() bool {
+	for _, o := range r.objects {
+		if o.ready() {
+			return true
+		}
+	}
+	return false
+}
 
 // agents are the tunnel addresses from which an object's traffic may come.
 func (o *object) agents() []netip.Addr {
@@ -197,6 +241,7 @@ func (p *pod) agent(gateways []string, serving string) string {
 	for _, a := range p.Agents {
 		shown = shown || a.Name == p.injected
 		switch {
+		case a.NoRedirect && p.does == takes:
 		case a.State == cluster.AgentEnded, p.broken[a.Name] != nil:
 		case a.Knows(gateways), serving != "" && a.Name == p.container && p.key.String() == serving:
 			return a.Name

@@ -11,6 +11,7 @@ import (
 
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
+	"podnet.dev/internal/steer"
 )
 
 func metaUID(s string) types.UID { return types.UID(s) }
@@ -29,6 +30,9 @@ func (m *Manager) Steer(ctx context.Context, req localapi.SteerRequest, say func
 		say(e)
 	}
 	err = m.await(ctx, r, tell)
+	if e, ok := m.instead(ctx, r, err); ok {
+		tell(e)
+	}
 	if err == nil && req.Hold {
 		err = m.hold(ctx, r, tell)
 		if ctx.Err() != nil {
@@ -41,6 +45,24 @@ func (m *Manager) Steer(ctx context.Context, req localapi.SteerRequest, say func
 		m.remove(leaving, r)
 	}
 	return err
+}
+
+// instead names the Service that could be steered where no agent is let in.
+func (m *Manager) instead(ctx context.Context, r *rule, err error) (localapi.SteerEvent, bool) {
+	var refused *cluster.RefusedError
+	if !errors.As(err, &refused) || !refused.ByNature || r.protocol != steer.TCP {
+		return localapi.SteerEvent{}, false
+	}
+	target, err := cluster.ParseTarget(r.req.Target, r.req.Selector)
+	if err != nil {
+		return localapi.SteerEvent{}, false
+	}
+	names, err := m.Cluster.Services(ctx, r.namespace, target)
+	m.note(err, "cannot see the target's Services", "rule", r.name)
+	if err != nil || len(names) != 1 {
+		return localapi.SteerEvent{}, false
+	}
+	return localapi.SteerEvent{Type: localapi.SteerInstead, Text: "Service " + names[0] + " could be steered in place of its pods", Service: names[0]}, true
 }
 
 // begin makes a rule, or finds the one that is the same; ours says that it was
@@ -79,7 +101,11 @@ func (m *Manager) begin(req localapi.SteerRequest) (r *rule, ours bool, err erro
 			Hint: "podnet steer stop " + name + ", or another --name", Status: http.StatusConflict}
 	}
 	_, protocol, _ := req.PodPort()
-	r = &rule{name: name, req: req, namespace: req.Namespace, local: local, protocol: protocol, relayPort: m.Relay.Port(), began: time.Now(),
+	what := takes
+	if req.Via == localapi.ViaService {
+		what = leads
+	}
+	r = &rule{name: name, req: req, does: what, namespace: req.Namespace, local: local, protocol: protocol, relayPort: m.Relay.Port(), began: time.Now(),
 		ports: map[string]uint16{}, objects: map[string]*object{}}
 	m.st.rules[name] = r
 	ctx, cancel := context.WithCancel(m.ctx)
@@ -119,7 +145,7 @@ func (m *Manager) await(ctx context.Context, r *rule, tell func(localapi.SteerEv
 		case stopping:
 			return &localapi.Error{Code: localapi.CodeCanceled, Message: "the rule was stopped"}
 		case settled:
-			tell(localapi.SteerEvent{Type: localapi.SteerReady, Text: fmt.Sprintf("%d/%d agents ready", rule.Ready, len(rule.Pods)), Rule: &rule})
+			tell(localapi.SteerEvent{Type: localapi.SteerReady, Text: standing(rule), Rule: &rule})
 			return nil
 		}
 		select {
@@ -147,7 +173,7 @@ func (m *Manager) hold(ctx context.Context, r *rule, tell func(localapi.SteerEve
 		if stopping {
 			return &localapi.Error{Code: localapi.CodeCanceled, Message: "the rule was stopped"}
 		}
-		text := fmt.Sprintf("%d/%d agents ready", rule.Ready, len(rule.Pods))
+		text := standing(rule)
 		for _, p := range rule.Pods {
 			if p.State == localapi.SteerPodRefused || p.State == localapi.SteerPodTrouble || p.State == localapi.SteerPodReady && p.Text != "" {
 				text += "; " + p.Name + ": " + p.Text
@@ -163,6 +189,17 @@ func (m *Manager) hold(ctx context.Context, r *rule, tell func(localapi.SteerEve
 			return ctx.Err()
 		}
 	}
+}
+
+// standing is how a rule stands, in short.
+func standing(r localapi.SteerRule) string {
+	switch {
+	case r.Via == "":
+		return fmt.Sprintf("%d/%d agents ready", r.Ready, len(r.Pods))
+	case r.Ready > 0:
+		return "the Service leads here"
+	}
+	return "the Service does not lead here"
 }
 
 // remove has a rule deleted and waits for that.
@@ -202,9 +239,13 @@ func (m *Manager) lookBeside(ctx context.Context, r *rule, rule *localapi.SteerR
 func late(rule localapi.SteerRule) error {
 	e := &localapi.Error{Code: localapi.CodeTimeout, Message: fmt.Sprintf("the rule did not become ready within %v", readyTime),
 		Hint: "kubectl -n " + rule.Namespace + " get steeringrules", Status: http.StatusGatewayTimeout}
+	what := "pod "
+	if rule.Via != "" {
+		what = "service "
+	}
 	for _, p := range rule.Pods {
 		if p.State != localapi.SteerPodReady {
-			e.Message += ": pod " + p.Name + ": " + p.Text
+			e.Message += ": " + what + p.Name + ": " + p.Text
 			if p.Hint != "" {
 				e.Hint = p.Hint
 			}

@@ -1,6 +1,7 @@
 package steering
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -65,8 +66,8 @@ func (s *state) step(now time.Time) []action {
 		}
 		s.judge(r)
 	}
-	for _, uid := range slices.Sorted(maps.Keys(s.pods)) {
-		out = append(out, s.stepPod(s.pods[uid], now)...)
+	for _, at := range slices.SortedFunc(maps.Keys(s.pods), func(a, b seat) int { return cmp.Or(cmp.Compare(a.uid, b.uid), cmp.Compare(a.does, b.does)) }) {
+		out = append(out, s.stepPod(s.pods[at], now)...)
 	}
 	s.forget()
 	return out
@@ -87,7 +88,7 @@ func (s *state) sort(r *rule) {
 	}
 	for uid, port := range r.ports {
 		if r.objects[uid] == nil {
-			r.objects[uid] = &object{name: objectName(s.user, r.name, s.pods[uid].Name, uid, s.member.Peer), peer: s.member.Peer, pod: uid, port: port}
+			r.objects[uid] = &object{name: objectName(s.user, r.name, s.pod(r, uid).Name, uid, s.member.Peer), peer: s.member.Peer, does: r.does, pod: uid, port: port}
 		}
 	}
 }
@@ -96,6 +97,9 @@ func (s *state) sort(r *rule) {
 func (s *state) stepOld(r *rule, now time.Time) (out []action) {
 	r.old = slices.DeleteFunc(r.old, func(o *object) bool { return o.phase == planned || o.phase == revoked })
 	for _, o := range r.old {
+		if r.does == sends && !r.stopping && !r.ready() {
+			break // better from a pod that goes than from none
+		}
 		if o.phase == there && !o.busy && !now.Before(o.retry) {
 			o.phase = deleting
 			out = append(out, action{verb: doDelete, rule: r, object: o})
@@ -105,10 +109,10 @@ func (s *state) stepOld(r *rule, now time.Time) (out []action) {
 }
 
 func (s *state) stepObject(r *rule, o *object, now time.Time) []action {
-	p := s.pods[o.pod]
+	p := s.pod(r, o.pod)
 	switch {
 	case o.phase == planned && !now.Before(o.retry):
-		if !p.allowed && p.agent(s.member.keys(), "") == "" {
+		if r.does != leads && !p.allowed && p.agent(s.member.keys(), "") == "" {
 			if p.asking || now.Before(p.retry) {
 				return nil
 			}
@@ -175,14 +179,14 @@ func (s *state) fail(r *rule, err error) {
 func (s *state) stepPod(p *pod, now time.Time) []action {
 	accepted, key := false, ""
 	for _, r := range s.rules {
-		if o := r.objects[p.UID]; o != nil && o.phase == there && !r.stopping {
+		if o := r.objects[p.UID]; o != nil && r.does == p.does && o.phase == there && !r.stopping {
 			accepted = accepted || o.accepted()
 			if k := serving(o); k != "" {
 				key = k
 			}
 		}
 	}
-	if !accepted || p.Terminating {
+	if !accepted || p.Terminating || p.does == leads {
 		return nil
 	}
 	switch c := p.agent(s.member.keys(), key); {

@@ -30,7 +30,7 @@ func oneRule(agents ...cluster.AgentContainer) (*state, *rule, *object, *pod) {
 	s.rules["web"] = r
 	s.follow(r, cluster.PodSet{Pods: []cluster.Pod{{Name: "web-1", UID: "1", Ready: true, Agents: agents}}, Port: map[string]uint16{"1": 8080}})
 	s.sort(r)
-	return s, r, r.objects["1"], s.pods["1"]
+	return s, r, r.objects["1"], s.pod(r, "1")
 }
 
 // written is an object that the API has, in the gateway's view.

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 
 	"go.uber.org/goleak"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"podnet.dev/api/v1alpha1"
@@ -47,6 +48,8 @@ type world struct {
 	verdict  metav1.Condition
 	silent   bool // agents never come
 	setError error
+	services []string // that lead to the pods
+	leading  bool     // the gateway leads them to laptops
 }
 
 func newWorld(t *testing.T, pods ...string) *world {
@@ -91,7 +94,9 @@ func (w *world) setLocked() cluster.PodSet {
 		p := *w.pods[uid]
 		p.Agents = slices.Clone(p.Agents)
 		s.Pods = append(s.Pods, p)
-		s.Port[uid] = w.port
+		if w.port != 0 {
+			s.Port[uid] = w.port
+		}
 	}
 	return s
 }
@@ -132,6 +137,38 @@ func (w *world) WatchPods(ctx context.Context, namespace string, t cluster.Targe
 	}()
 	return out, nil
 }
+
+func (w *world) Services(_ context.Context, _ string, t cluster.Target) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.Kind == "svc" {
+		return []string{t.Name}, nil
+	}
+	return w.services, nil
+}
+
+// WatchService: there is every Service, with one port.
+func (w *world) WatchService(ctx context.Context, namespace, name, _ string) (<-chan cluster.PodSet, error) {
+	out := make(chan cluster.PodSet, 1)
+	out <- cluster.PodSet{Pods: []cluster.Pod{{Namespace: namespace, Name: name, UID: "uid-svc", Ready: true, IPs: []netip.Addr{netip.MustParseAddr("10.96.0.7")}}}, Port: map[string]uint16{"uid-svc": 80}}
+	context.AfterFunc(ctx, func() { close(out) })
+	return out, nil
+}
+
+// serveLocked has the gateway say how a rule that it serves itself stands.
+func (w *world) serveLocked(o *v1alpha1.SteeringRule) {
+	if o.Spec.Via == "" {
+		return
+	}
+	o.Status.Agent = &v1alpha1.SteeringAgent{PublicKey: frontKey.String()}
+	ready := metav1.Condition{Type: v1alpha1.ConditionAgentReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAgentMissing, Message: "the Service's slices are on their way"}
+	if w.leading {
+		ready.Status, ready.Reason = metav1.ConditionTrue, v1alpha1.ReasonInForce
+	}
+	meta.SetStatusCondition(&o.Status.Conditions, ready)
+}
+
+var frontKey = key.Public{9}
 
 func (w *world) call(format string, a ...any) { w.calls = append(w.calls, fmt.Sprintf(format, a...)) }
 
@@ -203,6 +240,7 @@ func (w *world) SteeringRules(_ context.Context, _, selector string) ([]v1alpha1
 	var out []v1alpha1.SteeringRule
 	for _, n := range slices.Sorted(maps.Keys(w.objects)) {
 		if o := w.objects[n]; selector == "" || selector == v1alpha1.LabelRule+"="+o.Labels[v1alpha1.LabelRule] {
+			w.serveLocked(o)
 			out = append(out, *o.DeepCopy())
 		}
 	}
@@ -284,6 +322,9 @@ func (w *world) Live() (out []relay.Live) {
 	defer w.mu.Unlock()
 	for _, r := range w.rules {
 		for addr, p := range r.Agents {
+			if p.UID == "" && addr == frontKey.Address6() { // of a Service
+				out = append(out, relay.Live{Agent: addr, Connected: true, Rules: []relay.LiveRule{{Rule: r.Name, Object: p.Object, InForce: true, Counts: control.Counts{Matched: 5}}}})
+			}
 			pod := w.pods[p.UID]
 			if pod == nil || w.silent {
 				continue

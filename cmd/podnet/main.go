@@ -16,7 +16,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(cli.Run(ctx, cli.Env{
-		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(),
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: cli.Terminal(os.Stdin, os.Stderr),
 		Kube: cluster.NewFlags(), Installer: installer{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
 		DefaultAgentImage: "podnet.dev/agent:" + version.Version,
 		StartDaemon:       startDaemon, RunDaemon: runDaemon, Guard: guard, Cleanup: cleanup,
