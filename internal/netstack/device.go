@@ -73,6 +73,7 @@ func (d *device) Close() error {
 		return nil
 	}
 	d.s.link.out.close()
+	d.s.link.acks.close()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.release(d.n - d.at)

@@ -22,12 +22,14 @@ type link struct {
 	mtu        atomic.Uint32
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 	out        queue
+	acks       acks
 }
 
 func newLink(mtu uint32) *link {
 	l := &link{}
 	l.mtu.Store(mtu)
 	l.out.init()
+	l.acks.init(func(p *stack.PacketBuffer) { l.put(p, false) })
 	return l
 }
 
@@ -38,15 +40,23 @@ func newLink(mtu uint32) *link {
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, p := range pkts.AsSlice() {
-		wait := p.TransportProtocolNumber == tcp.ProtocolNumber && p.Data().Size() > 0 ||
-			p.TransportProtocolNumber == udp.ProtocolNumber
-		if l.out.put(outbound{pkt: p.IncRef()}, p.Size(), wait) {
+		isTCP := p.TransportProtocolNumber == tcp.ProtocolNumber
+		wait := isTCP && p.Data().Size() > 0 || p.TransportProtocolNumber == udp.ProtocolNumber
+		if isTCP && l.acks.hold(p) || l.put(p.IncRef(), wait) {
 			n++
-		} else {
-			p.DecRef()
 		}
 	}
 	return n, nil
+}
+
+// put queues a packet, whose reference it takes over. It reports whether there was
+// room.
+func (l *link) put(p *stack.PacketBuffer, wait bool) bool {
+	if !l.out.put(outbound{pkt: p}, p.Size(), wait) {
+		p.DecRef()
+		return false
+	}
+	return true
 }
 
 func (l *link) Attach(d stack.NetworkDispatcher) {

@@ -49,7 +49,7 @@ var flowSeed = maphash.MakeSeed()
 
 // flow is a number for the packet's flow: addresses, protocol and ports. What
 // has no ports, and fragments, which may lack them, go by the rest.
-func (o *outbound) flow() int {
+func (o *outbound) flow() uint64 {
 	var h maphash.Hash
 	h.SetSeed(flowSeed)
 	var ip, l4 []byte
@@ -78,7 +78,7 @@ func (o *outbound) flow() int {
 	if ports && len(l4) >= 4 {
 		h.Write(l4[:4])
 	}
-	return int(h.Sum64() % lanes)
+	return h.Sum64()
 }
 
 // queue is bounded. It blocks its writers when it is full and its reader when it
@@ -155,7 +155,7 @@ func (q *queue) push(l *list, i int16) {
 // It reports false, and o stays the caller's, when o cannot be had.
 func (q *queue) put(o outbound, size int, wait bool) bool {
 	o.size = size
-	at := int16(o.flow())
+	at := int16(o.flow() % lanes)
 	q.mu.Lock()
 	l := &q.lane[at]
 	for wait && !q.closed && q.holdsBack(l) {
@@ -175,7 +175,7 @@ func (q *queue) put(o outbound, size int, wait bool) bool {
 // when there is not.
 func (q *queue) offer(o outbound, size int) bool {
 	o.size = size
-	at := int16(o.flow())
+	at := int16(o.flow() % lanes)
 	q.mu.Lock()
 	if q.closed || q.n == len(q.slots) || q.holdsBack(&q.lane[at]) {
 		q.mu.Unlock()

@@ -218,6 +218,7 @@ func (s *Stack) IsLocal(a netip.Addr) bool {
 // send that, at most d. Whoever is about to close the device calls it so that
 // the last words get out.
 func (s *Stack) Flush(d time.Duration) {
+	s.link.acks.flush()
 	for end := time.Now().Add(d); s.link.out.len() > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
