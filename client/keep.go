@@ -140,6 +140,8 @@ func (k *keeper) run(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-k.broken:
 			return err
+		case do := <-k.wishes:
+			do()
 		case <-k.link.tunnel.Done():
 			return errors.New("the tunnel's device is gone")
 		case e, ok := <-news:

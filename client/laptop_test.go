@@ -32,11 +32,12 @@ type place struct {
 	log    *slog.Logger
 	lease  int32 // in seconds
 	hidden bool  // gateways have candidates, and no endpoints
+	opens  []string
 }
 
 func newTown(t *testing.T, pods ...string) *place {
 	log := slog.New(slog.DiscardHandler)
-	return &place{Town: town.New(t, log, pods...), t: t, log: log, lease: 2}
+	return &place{Town: town.New(t, log, pods...), t: t, log: log, lease: 2, opens: []string{"shop"}}
 }
 
 // hidden is a cluster that publishes its gateways' endpoints as candidates, and
@@ -95,7 +96,7 @@ func (w *place) connect(path string) *laptop {
 		c = hidden{c, w.Cluster()}
 	}
 	l.session = client.New(client.Config{
-		Request: localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path},
+		Request: localapi.ConnectRequest{Namespaces: w.opens, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path},
 		Events: func(e localapi.Event) {
 			l.mu.Lock()
 			defer l.mu.Unlock()

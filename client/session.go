@@ -113,6 +113,8 @@ type Session struct {
 	ready atomic.Bool
 	// broken gets the error of a part that ended by itself.
 	broken chan error
+	// wishes are for the loop of a session that is ready.
+	wishes chan func()
 
 	mu       sync.Mutex
 	status   localapi.Connection
@@ -129,7 +131,7 @@ func New(c Config) *Session {
 	if c.Watch == nil {
 		c.Watch = func(ctx context.Context) <-chan netwatch.Event { return netwatch.Watch(ctx, c.Log) }
 	}
-	s := &Session{Config: c, uptime: netwatch.Uptime, mtu: mtuUDP, broken: make(chan error, 4), warnings: map[string]localapi.Warning{}}
+	s := &Session{Config: c, uptime: netwatch.Uptime, mtu: mtuUDP, broken: make(chan error, 4), wishes: make(chan func()), warnings: map[string]localapi.Warning{}}
 	s.status.Routes, s.status.Namespaces, s.status.DNS.Listen, s.status.Path.Others = []string{}, []string{}, []string{}, []localapi.OtherPath{}
 	return s
 }

@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type cacheKey struct {
 
 type cached struct {
 	msg     *dns.Msg // never changed
+	server  netip.AddrPort
 	stored  time.Time
 	expires time.Time
 }
@@ -58,32 +60,57 @@ func NewCache(next Exchanger) *Cache {
 	return &Cache{next: next, now: time.Now, entries: map[cacheKey]cached{}}
 }
 
+// source is where an answer is from.
+type source struct {
+	server netip.AddrPort // zero: unknown
+	cached bool
+}
+
+// teller is an Exchanger that knows which server has answered.
+type teller interface {
+	tell(ctx context.Context, q *dns.Msg) (*dns.Msg, netip.AddrPort, error)
+}
+
 // Exchange answers from memory, else asks next.
 func (c *Cache) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+	m, _, err := c.ask(ctx, q)
+	return m, err
+}
+
+func (c *Cache) ask(ctx context.Context, q *dns.Msg) (*dns.Msg, source, error) {
 	key := keyOf(q)
-	m, epoch := c.lookup(key)
+	m, server, epoch := c.lookup(key)
 	if m != nil {
-		return copyFor(q, m), nil
+		return copyFor(q, m), source{server, true}, nil
 	}
 	// The epoch is part of the flight's name: who asks after a Flush never
 	// gets the answer to a question from before it.
 	v, err, _ := c.flights.Do(key.flight(epoch), func() (any, error) {
 		lower := *q
 		lower.Question = []dns.Question{{Name: key.name, Qtype: key.qtype, Qclass: key.qclass}}
-		m, err := c.next.Exchange(ctx, &lower)
+		m, server, err := c.askNext(ctx, &lower)
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, ErrNoServers) {
-				c.store(key, Refuse(dns.RcodeServerFailure), epoch)
+				c.store(key, Refuse(dns.RcodeServerFailure), server, epoch)
 			}
 			return nil, err
 		}
-		c.store(key, m, epoch)
-		return m, nil
+		c.store(key, m, server, epoch)
+		return cached{msg: m, server: server}, nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, source{}, err
 	}
-	return copyFor(q, v.(*dns.Msg)), nil
+	got := v.(cached)
+	return copyFor(q, got.msg), source{server: got.server}, nil
+}
+
+func (c *Cache) askNext(ctx context.Context, q *dns.Msg) (*dns.Msg, netip.AddrPort, error) {
+	if t, ok := c.next.(teller); ok {
+		return t.tell(ctx, q)
+	}
+	m, err := c.next.Exchange(ctx, q)
+	return m, netip.AddrPort{}, err
 }
 
 // Flush forgets everything, answers on their way included.
@@ -128,7 +155,7 @@ func (k cacheKey) flight(epoch uint64) string {
 }
 
 // lookup gives a copy with the time it lay here taken off its TTLs, or nil.
-func (c *Cache) lookup(key cacheKey) (*dns.Msg, uint64) {
+func (c *Cache) lookup(key cacheKey) (*dns.Msg, netip.AddrPort, uint64) {
 	now := c.now()
 	c.mu.Lock()
 	e, ok := c.entries[key]
@@ -144,7 +171,7 @@ func (c *Cache) lookup(key cacheKey) (*dns.Msg, uint64) {
 	epoch := c.epoch
 	c.mu.Unlock()
 	if !ok {
-		return nil, epoch
+		return nil, netip.AddrPort{}, epoch
 	}
 	m := e.msg.Copy()
 	age := uint32(now.Sub(e.stored) / time.Second)
@@ -156,16 +183,16 @@ func (c *Cache) lookup(key cacheKey) (*dns.Msg, uint64) {
 			}
 		}
 	}
-	return m, epoch
+	return m, e.server, epoch
 }
 
-func (c *Cache) store(key cacheKey, m *dns.Msg, epoch uint64) {
+func (c *Cache) store(key cacheKey, m *dns.Msg, server netip.AddrPort, epoch uint64) {
 	life := lifetime(m)
 	if life <= 0 {
 		return
 	}
 	now := c.now()
-	e := cached{msg: m.Copy(), stored: now, expires: now.Add(life)}
+	e := cached{msg: m.Copy(), server: server, stored: now, expires: now.Add(life)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if epoch != c.epoch {

@@ -18,6 +18,9 @@ func filter(resp *dns.Msg, target string, v *view, forbid func(netip.Addr) bool)
 		return chain[Canonical(rr.Header().Name)] && v.mayPoint(rr, forbid)
 	})
 	out.Ns = keep(resp.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA })
+	if resp.Rcode == dns.RcodeSuccess && len(out.Answer) == 0 && len(out.Ns) == 0 {
+		out.Ns = []dns.RR{SOA(v.zone, v.zone, 1, 5)} // what we left out is NODATA, and for how long
+	}
 	out.Extra = keep(resp.Extra, func(rr dns.RR) bool {
 		return Under(Canonical(rr.Header().Name), v.zone) && v.mayPoint(rr, forbid)
 	})

@@ -86,12 +86,19 @@ func (f *Forwarder) Close() error {
 // truncated, two rounds at most. A server that says SERVFAIL, REFUSED or
 // NOTIMP is passed over while another may know better.
 func (f *Forwarder) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+	m, _, err := f.tell(ctx, q)
+	return m, err
+}
+
+// tell is Exchange and also says which server has answered.
+func (f *Forwarder) tell(ctx context.Context, q *dns.Msg) (*dns.Msg, netip.AddrPort, error) {
 	n := len(f.cfg.Servers)
 	if n == 0 {
-		return nil, ErrNoServers
+		return nil, netip.AddrPort{}, ErrNoServers
 	}
 	first := int(f.good.Load()) % n
 	var last *dns.Msg
+	var from netip.AddrPort // last
 	var errs []error
 	for try := range 2 * n {
 		at := (first + try) % n
@@ -108,21 +115,21 @@ func (f *Forwarder) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) 
 		}
 		switch resp.Rcode {
 		case dns.RcodeServerFailure, dns.RcodeRefused, dns.RcodeNotImplemented:
-			last = resp
+			last, from = resp, f.cfg.Servers[at]
 			continue
 		}
 		f.good.Store(int32(at))
-		return resp, nil
+		return resp, f.cfg.Servers[at], nil
 	}
 	if last != nil {
-		return last, nil
+		return last, from, nil
 	}
 	err := errors.Join(errs...)
 	if !slices.ContainsFunc(errs, func(e error) bool { return !isRefused(e) }) {
 		err = fmt.Errorf("%w: %w", ErrNoServers, err)
 	}
 	f.log.Debug("dns servers did not answer", "name", q.Question[0].Name, "err", err)
-	return nil, fmt.Errorf("ask %v for %s: %w", f.cfg.Servers, q.Question[0].Name, err)
+	return nil, netip.AddrPort{}, fmt.Errorf("ask %v for %s: %w", f.cfg.Servers, q.Question[0].Name, err)
 }
 
 func (f *Forwarder) ask(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) {

@@ -112,34 +112,37 @@ func (s *Split) Classes() map[string]uint64 {
 }
 
 // ServeDNS implements Handler.
-func (s *Split) ServeDNS(ctx context.Context, r *Request) *dns.Msg {
+func (s *Split) ServeDNS(ctx context.Context, r *Request) *dns.Msg { return s.serve(ctx, r, nil) }
+
+func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
 	v := s.view.Load()
 	rt := v.classify(r.Name())
 	s.classes[rt.class].Add(1)
+	tr.is(rt.class)
 	switch rt.class {
 	case classLocalhost:
 		return localhost(r.Question())
 	case classNowhere:
 		return nowhere(v.zone)
 	case classOther:
-		return s.askBase(ctx, r, Refuse(dns.RcodeServerFailure))
+		return s.askBase(ctx, r, Refuse(dns.RcodeServerFailure), tr)
 	}
-	resp, err := s.cluster.Exchange(ctx, Query(r.Msg, rt.target))
+	resp, err := tr.exchange(ctx, SideCluster, s.cluster, Query(r.Msg, rt.target))
 	if err != nil {
 		s.log.Debug("cluster did not answer a dns question", "err", err)
 		return Refuse(dns.RcodeServerFailure)
 	}
 	out := filter(resp, rt.target, v, s.cfg.Forbid)
 	if resp.Rcode == dns.RcodeNameError && rt.orBase {
-		return s.askBase(ctx, r, out)
+		return s.askBase(ctx, r, out, tr)
 	}
 	out.Answer = withOwner(out.Answer, rt.target, r.Question().Name)
 	return out
 }
 
 // askBase asks the base resolvers. Where there are none, alone is the answer.
-func (s *Split) askBase(ctx context.Context, r *Request, alone *dns.Msg) *dns.Msg {
-	resp, err := s.base.Load().cache.Exchange(ctx, Query(r.Msg, r.Name()))
+func (s *Split) askBase(ctx context.Context, r *Request, alone *dns.Msg, tr *trace) *dns.Msg {
+	resp, err := tr.exchange(ctx, SideBase, s.base.Load().cache, Query(r.Msg, r.Name()))
 	if errors.Is(err, ErrNoServers) {
 		return alone
 	}

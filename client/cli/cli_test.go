@@ -73,6 +73,7 @@ type fakeSession struct {
 	never  bool
 	*fakeSteering
 	*fakeExposing
+	*fakeNames
 }
 
 func (f *fakeSession) Run(ctx context.Context) error {
@@ -111,6 +112,7 @@ type machine struct {
 
 	steering fakeSteering
 	exposing fakeExposing
+	names    fakeNames
 	// when this is printed, then is called.
 	when     string
 	then     func()
@@ -166,7 +168,7 @@ func (m *machine) startDaemon(_ context.Context, socket string) error {
 		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler),
 			NewSession: func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 				m.last = req
-				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering, fakeExposing: &m.exposing}
+				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering, fakeExposing: &m.exposing, fakeNames: &m.names}
 			},
 			Doctor: func(_ context.Context, req localapi.DoctorRequest, _ func() localapi.Status, say func(localapi.Finding)) error {
 				m.examined = req

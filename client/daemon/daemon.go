@@ -29,6 +29,7 @@ type Session interface {
 	Status() (localapi.Connection, []localapi.Warning)
 	Steering
 	Exposing
+	Naming
 }
 
 // Options of a daemon.
@@ -177,6 +178,8 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/connect", d.connect)
 	mux.HandleFunc("POST /v1/disconnect", d.disconnect)
 	mux.HandleFunc("POST /v1/doctor", d.doctor)
+	mux.HandleFunc("GET /v1/dns", d.queryDNS)
+	mux.HandleFunc("POST /v1/namespace", d.setNamespace)
 	mux.HandleFunc("POST /v1/steer", d.steer)
 	mux.HandleFunc("GET /v1/steer", d.steered)
 	mux.HandleFunc("DELETE /v1/steer", d.stopSteering)

@@ -29,6 +29,7 @@ type fakeSession struct {
 	host   *fakeHost
 	Steering
 	Exposing
+	Naming
 
 	mu    sync.Mutex
 	phase localapi.Phase

@@ -121,6 +121,7 @@ var messages = map[localapi.EventType]struct {
 	localapi.EventLease:        {slog.LevelInfo, "lease changed"},
 	localapi.EventNetwork:      {slog.LevelInfo, "network changed"},
 	localapi.EventReenrolled:   {slog.LevelInfo, "session enrolled again"},
+	localapi.EventNamespace:    {slog.LevelInfo, "namespace changed"},
 	localapi.EventCleared:      {slog.LevelInfo, "session warning over"},
 	localapi.EventEnded:        {slog.LevelWarn, "session ended"},
 	localapi.EventDisconnected: {slog.LevelInfo, "session disconnected"},

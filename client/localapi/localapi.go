@@ -10,6 +10,8 @@
 //	POST /v1/connect      ConnectRequest in, Event values one a line out
 //	POST /v1/disconnect   DisconnectResult
 //	POST /v1/doctor       DoctorRequest in, Finding values one a line out
+//	GET  /v1/dns          DNSAnswer, ?name=NAME, &type=TYPE unless A
+//	POST /v1/namespace    NamespaceRequest in, nothing out
 //
 //	POST   /v1/steer                   SteerRequest in, SteerEvent values one a line out
 //	GET    /v1/steer                   SteerList; everybody's with ?all=1&namespace=NS

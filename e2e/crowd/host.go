@@ -141,6 +141,13 @@ func (h *Host) SetDNS(_ context.Context, want osdns.Config) error {
 	return nil
 }
 
+// Resolver is what the host's resolver was last told.
+func (h *Host) Resolver() osdns.Config {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dns
+}
+
 // DNS is that this host had no resolver before.
 func (h *Host) DNS() ([]netip.AddrPort, string) { return nil, "crowd" }
 

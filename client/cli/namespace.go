@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+)
+
+func newNamespace(env *Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "namespace [NAME]",
+		Short: "Say or change the namespace whose names need no suffix",
+		Long: `Say which namespace's names need no suffix, or make it another one of the
+session's, at once and without connecting again. Nothing else changes: every
+namespace of the session stays open, and flows go on.
+
+  podnet connect -n shop -n pay      web is web.shop
+  podnet namespace pay               and now web.pay`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usage("one namespace, not %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, _ := client(cmd)
+			if len(args) == 0 {
+				s, err := ask(cmd.Context(), c)
+				if err != nil {
+					return err
+				}
+				if len(s.Connections) == 0 {
+					return notConnected(localapi.ErrNoDaemon)
+				}
+				fmt.Fprintln(env.Out, s.Connections[0].Namespace)
+				return nil
+			}
+			if err := checkNamespace(args[0]); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			err := c.SetNamespace(ctx, args[0])
+			switch {
+			case errors.Is(err, context.DeadlineExceeded):
+				return silentDaemon()
+			case err != nil:
+				return notConnected(err)
+			}
+			fmt.Fprintf(env.Err, "short names are those of namespace %s\n", args[0])
+			return nil
+		},
+	}
+}

@@ -1,0 +1,93 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"podnet.dev/client/localapi"
+)
+
+// QueryDNS answers as the proxy does for this host's resolver, and says from
+// where.
+func (s *Session) QueryDNS(ctx context.Context, name, qtype string) (localapi.DNSAnswer, error) {
+	if !s.ready.Load() {
+		return localapi.DNSAnswer{}, notReady()
+	}
+	e, err := s.resolver.split.Explain(ctx, name, qtype)
+	if err != nil {
+		return localapi.DNSAnswer{}, &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: "podnet dns query --help", Status: http.StatusBadRequest}
+	}
+	a := localapi.DNSAnswer{APIVersion: localapi.APIVersion, Kind: "DNSAnswer", Name: e.Name, Type: e.Type,
+		Rcode: e.Rcode, Class: e.Class, TookMs: milliseconds(e.Took), Answers: []localapi.DNSRecord{}, Asked: []localapi.DNSQuestion{}}
+	for _, rr := range e.Answers {
+		a.Answers = append(a.Answers, localapi.DNSRecord{Name: rr.Name, TTL: rr.TTL, Type: rr.Type, Data: rr.Data})
+	}
+	for _, step := range e.Steps {
+		q := localapi.DNSQuestion{Of: step.Side, Name: step.Name, Rcode: step.Rcode, Cached: step.Cached, TookMs: milliseconds(step.Took)}
+		if step.Server.IsValid() {
+			q.Server = step.Server.String()
+		}
+		if step.Err != nil {
+			q.Error = step.Err.Error()
+		}
+		a.Asked = append(a.Asked, q)
+	}
+	return a, nil
+}
+
+func notReady() error {
+	return &localapi.Error{Code: localapi.CodeNotConnected, Message: "the session is not ready", Hint: "podnet status", Status: http.StatusConflict}
+}
+
+// SetNamespace makes short names those of another namespace of the session,
+// and returns when the host resolves by it. A session of all namespaces looks
+// for those that have come since.
+func (s *Session) SetNamespace(ctx context.Context, namespace string) error {
+	if !s.ready.Load() {
+		return notReady()
+	}
+	namespace = strings.ToLower(namespace)
+	var listed []string
+	if s.Request.AllNamespaces {
+		listed = s.scope(ctx).namespaces
+	}
+	done := make(chan error, 1)
+	select {
+	case s.wishes <- func() { done <- s.switchNamespace(namespace, listed) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.jobs.ctx.Done():
+		return notReady()
+	}
+	return <-done
+}
+
+// switchNamespace is for the loop of the session. listed, if not nil, are all
+// namespaces that there are.
+func (s *Session) switchNamespace(namespace string, listed []string) error {
+	was := s.names
+	now := was
+	now.current = namespace
+	if listed != nil {
+		now.namespaces = listed
+	}
+	if !slices.Contains(now.namespaces, namespace) {
+		e := &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("namespace %s is not one of the session's: %s", namespace, strings.Join(now.namespaces, ", ")),
+			Hint: "podnet disconnect, then podnet connect -n " + namespace, Status: http.StatusNotFound}
+		if s.Request.AllNamespaces {
+			e.Message, e.Hint = fmt.Sprintf("there is no namespace %s, or none that you can see", namespace), "kubectl get namespaces"
+		}
+		return e
+	}
+	s.names = now
+	if err := s.setNames(s.jobs.ctx, s.hosted); err != nil {
+		s.names = was
+		return err
+	}
+	s.set(func(c *localapi.Connection) { c.Namespace = namespace })
+	s.tell(localapi.Event{Type: localapi.EventNamespace, Text: "short names are those of namespace " + namespace})
+	return nil
+}
