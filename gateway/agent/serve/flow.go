@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"
 )
 
@@ -144,7 +145,7 @@ func (l *leg) fromApp() {
 	defer l.app.Close()
 	var refused error
 	for {
-		err := readDatagram(l.app, l.reply)
+		err := splice.ReadDatagram(l.app, l.reply)
 		if errors.Is(err, net.ErrClosed) {
 			break
 		}

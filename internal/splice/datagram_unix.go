@@ -1,6 +1,6 @@
 //go:build unix
 
-package serve
+package splice
 
 import (
 	"net"
@@ -9,11 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxDatagram is larger than any.
+const maxDatagram = 64 << 10
+
 var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
-// readDatagram waits for a datagram and hands it to f, which must not keep it. It
-// needs memory only while there is one: a port may have a thousand flows.
-func readDatagram(conn *net.UDPConn, f func([]byte)) error {
+// ReadDatagram waits for a datagram and hands it to f, which must not keep it. It
+// needs memory only while there is one: a thousand flows may wait.
+func ReadDatagram(conn *net.UDPConn, f func([]byte)) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
