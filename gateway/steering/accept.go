@@ -38,9 +38,8 @@ type share struct{ rules, bytes int }
 
 func (s *share) add(bytes int) { s.rules, s.bytes = s.rules+1, s.bytes+bytes }
 
-// accept decides on every rule, oldest first, so that who was there first stays.
-// It returns the pods in the order of their oldest rules.
-func (b *Book) accept(w World, p *Plan) []*pod {
+// byAge are the indexes of the rules, the oldest first.
+func (w World) byAge() []int {
 	order := make([]int, len(w.Rules))
 	for i := range order {
 		order[i] = i
@@ -48,6 +47,12 @@ func (b *Book) accept(w World, p *Plan) []*pod {
 	slices.SortFunc(order, func(i, j int) int {
 		return cmp.Or(w.Rules[i].Created.Compare(w.Rules[j].Created), cmp.Compare(w.Rules[i].UID, w.Rules[j].UID))
 	})
+	return order
+}
+
+// accept decides on every rule, oldest first, so that who was there first stays.
+// It returns the pods in the order of their oldest rules.
+func (b *Book) accept(w World, order []int, p *Plan) []*pod {
 	var pods []*pod
 	byUID := map[string]*pod{}
 	for _, i := range order {

@@ -31,7 +31,8 @@ const (
 // whose key the oldest rule has. The other keys belong to agents that are to end,
 // and so do those that a rule has named until a moment ago. While none is
 // connected, whichever comes is welcome: the key of an agent that has died stays
-// in the rule of a laptop that sleeps.
+// in the rule of a laptop that sleeps. A rule of egress has no say in this: it has
+// the agent that it names, whether that is the pod's or not.
 func (b *Book) appoint(now time.Time, w World, pods []*pod, laptops map[string]Laptop, p *Plan) {
 	taken := map[netip.Addr]bool{}
 	for _, l := range laptops {
@@ -41,20 +42,34 @@ func (b *Book) appoint(now time.Time, w World, pods []*pod, laptops map[string]L
 	var ending []agentID // the more important first
 	for _, at := range pods {
 		var ids []agentID // by the age of the rules that name them
+		leaving := map[agentID][]string{}
 		for _, i := range at.rules {
 			id := agentID{w.Rules[i].Agent, at.id}
-			if !id.key.IsZero() && !named[id] && !taken[id.key.Address6()] {
+			switch {
+			case id.key.IsZero() || taken[id.key.Address6()]:
+			case w.Rules[i].Egress:
+				leaving[id] = append(leaving[id], w.Rules[i].Name)
+			case !named[id]:
 				named[id], ids = true, append(ids, id)
 			}
 		}
 		connected := slices.IndexFunc(ids, func(id agentID) bool { return w.Connects != nil && w.Connects(id.key, id.pod.uid) })
 		for i, id := range ids {
 			if connected >= 0 && i != connected {
-				ending = append(ending, id)
+				if leaving[id] == nil {
+					ending = append(ending, id)
+				}
 				continue
 			}
 			a := id.agent(w)
-			a.Chosen, a.Rules = true, rulesOf(w, at, laptops)
+			a.Chosen, a.Rules, a.Egress = true, rulesOf(w, at, laptops), leaving[id]
+			delete(leaving, id)
+			p.Agents = append(p.Agents, a)
+		}
+		for id, rules := range leaving {
+			named[id] = true
+			a := id.agent(w)
+			a.Egress = rules
 			p.Agents = append(p.Agents, a)
 		}
 	}
@@ -113,6 +128,9 @@ func rulesOf(w World, at *pod, laptops map[string]Laptop) []control.Rule {
 	rules := make([]control.Rule, 0, len(at.rules))
 	for _, i := range at.rules {
 		o := w.Rules[i]
+		if o.Egress {
+			continue
+		}
 		rules = append(rules, control.Rule{Rule: o.Steer, Laptop: laptops[o.Peer].Key.RelayAddress6(), RelayPort: o.RelayPort})
 	}
 	return rules

@@ -200,7 +200,9 @@ func change(r *rand.Rand, w *World, seed uint64, step int, now time.Time) {
 		if r.IntN(3) == 0 {
 			inPod("2")(&o)
 		}
-		switch r.IntN(4) {
+		switch r.IntN(5) {
+		case 4:
+			leaving(&o)
 		case 0:
 			whole(&o)
 		case 1:
@@ -224,7 +226,7 @@ func checkPlan(t *testing.T, w World, p Plan) {
 			continue
 		}
 		for _, other := range accepted {
-			if other.PodUID == o.PodUID && (steer.Clash(o.Steer, other.Steer) != nil || steer.Clash(other.Steer, o.Steer) != nil) {
+			if other.PodUID == o.PodUID && !other.Egress && !o.Egress && (steer.Clash(o.Steer, other.Steer) != nil || steer.Clash(other.Steer, o.Steer) != nil) {
 				t.Fatalf("%s and %s clash", o.Name, other.Name)
 			}
 		}
@@ -244,14 +246,20 @@ func checkPlan(t *testing.T, w World, p Plan) {
 		if connected[a.PodUID] && chosen[a.PodUID] > 1 {
 			t.Fatalf("%s has %d agents, one of them connected", a.PodUID, chosen[a.PodUID])
 		}
+		for _, name := range a.Egress {
+			if o := accepted[name]; !o.Egress || o.PodUID != a.PodUID || o.Agent != a.Key {
+				t.Fatalf("flows leave through the agent %v of %s by %+v", a.Key[1], a.PodUID, o)
+			}
+		}
 		for _, r := range a.Rules {
-			if o := accepted[r.Name]; !a.Chosen || o.PodUID != a.PodUID || !reflect.DeepEqual(o.Steer, r.Rule) || r.Here {
+			if o := accepted[r.Name]; !a.Chosen || o.Egress || o.PodUID != a.PodUID || !reflect.DeepEqual(o.Steer, r.Rule) || r.Here {
 				t.Fatalf("agent of %s has %+v", a.PodUID, r)
 			}
 			ties[Tie{a.Key.Address6(), r.Laptop, r.RelayPort, steer.TCP}] = true
 			ties[Tie{a.Key.Address6(), r.Laptop, control.LivePort, steer.TCP}] = true
 		}
 	}
+	checkEgress(t, w, p, accepted)
 	if len(ties) != len(p.Ties) {
 		t.Fatalf("%d ties, want %d", len(p.Ties), len(ties))
 	}

@@ -27,6 +27,7 @@ type Book struct {
 type record struct {
 	lease.Standing
 	present bool
+	egress  bool
 	rule    steer.Rule
 	size    int               // in bytes, as an agent is told it
 	clashes map[*record]error // with older rules, once it was asked
@@ -46,9 +47,11 @@ func (b *Book) Plan(now time.Time, w World) Plan {
 	}
 	p := Plan{Verdicts: make([]Verdict, len(w.Rules))}
 	b.sight(now, w, &p)
-	pods := b.accept(w, &p)
+	order := w.byAge()
+	pods := b.accept(w, order, &p)
 	b.appoint(now, w, pods, laptops, &p)
 	p.tie()
+	p.leave(w, order, laptops)
 	return p
 }
 
@@ -71,8 +74,8 @@ func (b *Book) sight(now time.Time, w World, p *Plan) {
 	}
 	for i, o := range w.Rules {
 		r, known := b.rules[o.UID]
-		if !known || !reflect.DeepEqual(r.rule, o.Steer) {
-			r = newRecord(o.Steer)
+		if !known || r.egress != o.Egress || !reflect.DeepEqual(r.rule, o.Steer) {
+			r = newRecord(o)
 			b.rules[o.UID] = r
 		}
 		r.Standing, r.present = standings[i], true
@@ -86,11 +89,11 @@ func (b *Book) sight(now time.Time, w World, p *Plan) {
 	}
 }
 
-func newRecord(r steer.Rule) *record {
+func newRecord(o Object) *record {
 	// An agent is told a relay address and whether the laptop is here as well.
 	const rest = len(`,"laptop":"fd70:6f64:6e65:7403:1111:1111:1111:1111","relayPort":65535,"here":true},`)
-	text, _ := json.Marshal(r) // strings, numbers and a time, which may be too late for JSON but not for the API
-	return &record{rule: r, size: len(text) + rest, clashes: map[*record]error{}}
+	text, _ := json.Marshal(o.Steer) // strings, numbers and a time, which may be too late for JSON but not for the API
+	return &record{egress: o.Egress, rule: o.Steer, size: len(text) + rest, clashes: map[*record]error{}}
 }
 
 // refuse says why a rule's own lease keeps it from acting; the zero Verdict when
@@ -109,7 +112,7 @@ func (r *record) refuse() Verdict {
 
 // clash says what steer.Clash says, which is asked once.
 func (r *record) clash(older *record) error {
-	if r.rule.Owner == older.rule.Owner || r.rule.Port != older.rule.Port {
+	if r.egress || older.egress || r.rule.Owner == older.rule.Owner || r.rule.Port != older.rule.Port {
 		return nil
 	}
 	err, asked := r.clashes[older]
@@ -125,7 +128,7 @@ func valid(o Object, r *record) error {
 	switch {
 	case o.Invalid != nil:
 		return o.Invalid
-	case o.RelayPort < 1024 || o.RelayPort == control.LivePort:
+	case !o.Egress && (o.RelayPort < 1024 || o.RelayPort == control.LivePort):
 		return fmt.Errorf("relayPort: it is %d, and must be above 1023 and not %d", o.RelayPort, control.LivePort)
 	case r.size > maxRule:
 		return fmt.Errorf("matches: they take %d bytes, and may take %d", r.size, maxRule)

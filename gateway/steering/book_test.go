@@ -125,7 +125,8 @@ func (s *story) connected(agents ...int) {
 }
 
 // agents tells who the agents are: "3:a,b" is the agent with key 3, which has the
-// rules a and b, "4:" one that is to end.
+// rules a and b, "4:" one that is to end, "5:+c" one through which flows leave by
+// the rule c.
 func (s *story) agents() string {
 	var all []string
 	for _, a := range s.plan.Agents {
@@ -136,7 +137,11 @@ func (s *story) agents() string {
 		if a.Chosen != (len(names) > 0) {
 			s.t.Errorf("agent %v: chosen %v with the rules %v", a.Key[1], a.Chosen, names)
 		}
-		all = append(all, fmt.Sprintf("%d:%s", a.Key[1], strings.Join(names, ",")))
+		text := fmt.Sprintf("%d:%s", a.Key[1], strings.Join(names, ","))
+		if len(a.Egress) > 0 {
+			text += "+" + strings.Join(a.Egress, ",")
+		}
+		all = append(all, text)
 	}
 	return strings.Join(all, " ")
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -241,12 +242,13 @@ func (s *Server) next(c *session) *control.Set {
 	if a == nil {
 		return nil // it is being cut off
 	}
-	set := &control.Set{Rules: make([]control.Rule, len(a.Rules)), Gateways: s.gateways()}
+	set := &control.Set{Rules: make([]control.Rule, len(a.Rules)), Egress: a.Egress, Gateways: s.gateways()}
 	copy(set.Rules, a.Rules)
 	for i := range set.Rules {
 		set.Rules[i].Here = here(set.Rules[i].Laptop)
 	}
-	if c.sent != nil && len(set.Rules) == len(c.sent.Rules) && reflect.DeepEqual(set.Rules, c.sent.Rules) && reflect.DeepEqual(set.Gateways, c.sent.Gateways) {
+	if c.sent != nil && len(set.Rules) == len(c.sent.Rules) && reflect.DeepEqual(set.Rules, c.sent.Rules) &&
+		slices.Equal(set.Egress, c.sent.Egress) && reflect.DeepEqual(set.Gateways, c.sent.Gateways) {
 		return nil
 	}
 	s.mu.Lock()

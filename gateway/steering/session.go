@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,6 +66,12 @@ func (c *session) note(set *control.Set) {
 		}
 		if n, ok := c.report.Counts[r.Name]; ok {
 			counts[r.Name] = n
+		}
+	}
+	for _, name := range set.Egress {
+		since[name] = set.Generation
+		if c.sent != nil && slices.Contains(c.sent.Egress, name) {
+			since[name] = c.since[name]
 		}
 	}
 	c.since, c.sent = since, set

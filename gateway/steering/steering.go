@@ -25,6 +25,9 @@ type Object struct {
 	RelayPort            uint16
 	// Agent is zero while the user has not read the key of an agent.
 	Agent key.Public
+	// Egress: what the peer sends leaves from the pod, through the agent with the
+	// key Agent. RelayPort is 0, and Steer has a name and an owner only.
+	Egress bool
 	// Steer and Invalid are what object.Rule makes of it.
 	Steer   steer.Rule
 	Invalid error
@@ -63,6 +66,9 @@ type Plan struct {
 	Agents []Agent
 	// Ties are sorted by agent, laptop, protocol and port, each once.
 	Ties []Tie
+	// Egress are sorted by peer: those whose flows leave from a pod, or must not
+	// leave at all.
+	Egress []Egress
 	// Next is when to ask again even if nothing changes; zero for never.
 	Next time.Time
 }
@@ -82,10 +88,24 @@ type Agent struct {
 	// Addrs are the pod's addresses, sorted; none: unknown.
 	Addrs []netip.Addr
 	// Chosen: this is the agent that the pod's rules are with, or may come to be
-	// with as none is connected yet. One that is not gets no rules, which ends it.
+	// with as none is connected yet. One that is not gets no rules, which ends it
+	// unless it has Egress.
 	Chosen bool
-	// Rules are in the order of age, their Here unset.
+	// Rules are in the order of age, their Here unset. None is of egress.
 	Rules []control.Rule
+	// Egress are the names of the rules of egress that name it, in the order of
+	// age.
+	Egress []string
+}
+
+// Egress is from where the flows of a laptop leave that has rules of egress, in
+// whatever state they are: as nobody but its user is to decide that they leave as
+// the gateway's.
+type Egress struct {
+	Peer string
+	// Agent is the tunnel address of the agent of the oldest accepted rule whose
+	// agent is connected. It is zero when there is none: no flow may leave.
+	Agent netip.Addr
 }
 
 // Tie is a way through the gateway, from an agent's tunnel address to a port at a
