@@ -34,18 +34,34 @@ type dgramKey struct {
 	proto    Proto
 }
 
-// dgramFlow is one kernel socket, connected to the target, and what is needed
-// to build the packets of its answers.
+// dgramFlow is one kernel socket, connected to the target, or what stands for it
+// when the flow leaves by an Exit, and what is needed to build the packets of its
+// answers.
 type dgramFlow struct {
 	key dgramKey
 	raw syscall.RawConn
 
 	file     *os.File
+	far      *far         // instead of raw and file
 	last     atomic.Int64 // unix seconds of the last packet
 	answered atomic.Bool
 }
 
 func (fl *dgramFlow) target() netip.AddrPort { return fl.key.dst }
+
+func (fl *dgramFlow) close() {
+	if fl.far != nil {
+		fl.far.cancel()
+		return
+	}
+	fl.file.Close()
+}
+
+// heard notes that the target has answered.
+func (fl *dgramFlow) heard() {
+	fl.last.Store(time.Now().Unix())
+	fl.answered.Store(true)
+}
 
 func (fl *dgramFlow) idle(now time.Time) time.Duration {
 	return time.Duration(now.Unix()-fl.last.Load()) * time.Second
@@ -132,7 +148,7 @@ func (f *Forwarder) sweep(now time.Time) {
 // end closes the flow's socket, which ends its reader.
 func (f *Forwarder) end(fl *dgramFlow) {
 	if f.dgram.remove(fl) {
-		fl.file.Close()
+		fl.close()
 		f.free()
 	}
 }
@@ -227,12 +243,22 @@ func (f *Forwarder) openFlow(k dgramKey) (*dgramFlow, error) {
 	if !f.begin() {
 		return nil, os.ErrClosed
 	}
-	file, raw, err := openSocket(k.proto, f.rewrite(k.dst))
+	var fl *dgramFlow
+	var serve func()
+	var err error
+	exit, elsewhere := f.exit(k.src.Addr())
+	switch {
+	case !elsewhere:
+		fl, serve, err = f.openNear(k)
+	case exit == nil:
+		err = errNoExit
+	default:
+		fl, serve = f.openFar(k, exit)
+	}
 	if err != nil {
 		f.wg.Done()
 		return nil, err
 	}
-	fl := &dgramFlow{key: k, file: file, raw: raw}
 	fl.last.Store(time.Now().Unix())
 	f.dgram.add(fl)
 	if k.proto == UDP {
@@ -240,12 +266,25 @@ func (f *Forwarder) openFlow(k dgramKey) (*dgramFlow, error) {
 	} else {
 		f.counters.icmp.Add(1)
 	}
+	if e, other := f.exit(k.src.Addr()); e != exit || other != elsewhere {
+		f.end(fl) // SetExits came between
+	}
 	go func() {
 		defer f.wg.Done()
-		f.receive(fl)
+		serve()
 		f.end(fl)
 	}()
 	return fl, nil
+}
+
+// openNear makes a flow that leaves from here, and what is to be run for it.
+func (f *Forwarder) openNear(k dgramKey) (fl *dgramFlow, serve func(), err error) {
+	file, raw, err := openSocket(k.proto, f.rewrite(k.dst))
+	if err != nil {
+		return nil, nil, err
+	}
+	fl = &dgramFlow{key: k, file: file, raw: raw}
+	return fl, func() { f.receive(fl) }, nil
 }
 
 // flush sends what s holds on the flow. Datagrams for which the kernel has no
@@ -256,6 +295,10 @@ func (f *Forwarder) flush(fl *dgramFlow, s *sender) {
 	}
 	fl.last.Store(time.Now().Unix())
 	f.counters.up.Add(uint64(s.bytes))
+	if fl.far != nil {
+		s.hand(fl.far.offer)
+		return
+	}
 	if s.send(fl.raw) {
 		f.fail(fl)
 	}
@@ -272,8 +315,7 @@ func (f *Forwarder) receive(fl *dgramFlow) {
 			f.reply(fl, r.message(i))
 		}
 		if r.n > 0 {
-			fl.last.Store(time.Now().Unix())
-			fl.answered.Store(true)
+			fl.heard()
 		}
 		receivers.Put(r)
 		if err != nil {
@@ -286,14 +328,10 @@ func (f *Forwarder) receive(fl *dgramFlow) {
 func (f *Forwarder) reply(fl *dgramFlow, b []byte) {
 	hl := packet.HeaderIP(fl.key.src.Addr())
 	if fl.key.proto == UDP {
-		if hl+packet.HeaderUDP+len(b) > packet.MaxSize {
-			return
-		}
-		out := netstack.NewBuffer(hl + packet.HeaderUDP + len(b))
-		copy(out.B[hl+packet.HeaderUDP:], b)
-		packet.PutUDP(out.B, fl.key.dst, fl.key.src)
-		f.counters.down.Add(uint64(len(b)))
-		f.stack.Send(out, true)
+		_ = f.replyUDP(fl, len(b), func(to []byte) error {
+			copy(to, b)
+			return nil
+		})
 		return
 	}
 	if len(b) < packet.HeaderEcho || hl+len(b) > packet.MaxSize {
@@ -307,19 +345,40 @@ func (f *Forwarder) reply(fl *dgramFlow, b []byte) {
 	f.stack.Send(out, true)
 }
 
+// replyUDP sends a datagram of n bytes, which fill writes, from the target to the
+// peer; one that is too large for a packet is lost. The error is fill's.
+func (f *Forwarder) replyUDP(fl *dgramFlow, n int, fill func([]byte) error) error {
+	head := packet.HeaderIP(fl.key.src.Addr()) + packet.HeaderUDP
+	if head+n > packet.MaxSize {
+		return fill(make([]byte, n))
+	}
+	out := netstack.NewBuffer(head + n)
+	if err := fill(out.B[head:]); err != nil {
+		out.Free()
+		return err
+	}
+	packet.PutUDP(out.B, fl.key.dst, fl.key.src)
+	f.counters.down.Add(uint64(n))
+	f.stack.Send(out, true)
+	return nil
+}
+
 // fail tells the peer what the network said about its packets.
 func (f *Forwarder) fail(fl *dgramFlow) {
-	drainErrors(fl.raw, func(err syscall.Errno, sent []byte) {
-		why, ok := packet.NoPort, err == syscall.ECONNREFUSED
-		if ok {
-			f.counters.refused.Add(1)
-		} else if why, ok = unreachable(err); ok {
-			f.counters.failed.Add(1)
-		}
-		if ok {
-			f.answer(fl.quote(sent), why)
-		}
-	})
+	drainErrors(fl.raw, func(err syscall.Errno, sent []byte) { f.tell(fl, err, sent) })
+}
+
+// tell tells the peer what became of a message that it sent.
+func (f *Forwarder) tell(fl *dgramFlow, err error, sent []byte) {
+	why, ok := packet.NoPort, errors.Is(err, syscall.ECONNREFUSED)
+	if ok {
+		f.counters.refused.Add(1)
+	} else if why, ok = unreachable(err); ok {
+		f.counters.failed.Add(1)
+	}
+	if ok {
+		f.answer(fl.quote(sent), why)
+	}
 }
 
 // quote rebuilds the packet in which the peer sent this message.

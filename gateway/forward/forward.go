@@ -6,6 +6,8 @@
 // the target has accepted ours, a refused one is reset, an unreachable host is
 // answered with ICMP, and silence stays silence.
 //
+// The flows of chosen peers leave by an Exit instead, which is another place.
+//
 // The package knows neither Kubernetes nor WireGuard: a Policy decides, by
 // addresses alone.
 package forward
@@ -88,6 +90,7 @@ type Forwarder struct {
 	dgram    dgramTable
 	counters counters
 	open     atomic.Int64 // flows that hold a socket
+	exits    atomic.Pointer[map[netip.Addr]Exit]
 
 	mu      sync.Mutex
 	running bool
@@ -205,11 +208,11 @@ func (f *Forwarder) reserve() bool {
 func (f *Forwarder) free() { f.open.Add(-1) }
 
 // allow is the policy behind what holds for every policy: nobody reaches the
-// gateway's own host or what no router forwards.
+// gateway's own host or what no router forwards, nor leaves by no exit.
 func (f *Forwarder) allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 	a := dst.Addr()
 	return !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsUnspecified() &&
-		f.policy.Allow(peer, proto, dst)
+		f.mayLeave(peer, proto) && f.policy.Allow(peer, proto, dst)
 }
 
 // answer sends the peer an ICMP error about the whole packet original.

@@ -64,7 +64,7 @@ type world struct {
 }
 
 // join makes a WireGuard device of the stack.
-func join(t *testing.T, s *netstack.Stack, bind conn.Bind, private key.Private, peer key.Public, endpoint, allowed string) *device.Device {
+func join(t testing.TB, s *netstack.Stack, bind conn.Bind, private key.Private, peer key.Public, endpoint, allowed string) *device.Device {
 	t.Helper()
 	d := device.NewDevice(s.Device(), bind, device.NewLogger(device.LogLevelError, ""))
 	conf := fmt.Sprintf("private_key=%s\nlisten_port=0\npublic_key=%s\nendpoint=%s\n%s", private.Hex(), peer.Hex(), endpoint, allowed)
@@ -77,9 +77,10 @@ func join(t *testing.T, s *netstack.Stack, bind conn.Bind, private key.Private, 
 	return d
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) })
+	others := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, others) })
 	w := &world{policy: &policy{deny: map[netip.Addr]bool{blocked: true}}}
 	stack := func(mtu int, addrs ...netip.Addr) *netstack.Stack {
 		s, err := netstack.New(netstack.Config{MTU: mtu})
@@ -132,7 +133,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // listen serves TCP on a loopback address and returns how the laptop sees it.
-func listen(t *testing.T, pod netip.Addr, serve func(*net.TCPConn)) netip.AddrPort {
+func listen(t testing.TB, pod netip.Addr, serve func(*net.TCPConn)) netip.AddrPort {
 	t.Helper()
 	host := "127.0.0.1"
 	if pod.Is6() {
@@ -172,7 +173,7 @@ func closedPort(t *testing.T) uint16 {
 	return uint16(ln.Addr().(*net.TCPAddr).Port)
 }
 
-func (w *world) dial(t *testing.T, a netip.AddrPort) *netstack.TCPConn {
+func (w *world) dial(t testing.TB, a netip.AddrPort) *netstack.TCPConn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -425,7 +426,7 @@ func TestRunEndsFlows(t *testing.T) {
 }
 
 // udpEcho is a UDP server on loopback, as the laptop sees it.
-func udpEcho(t *testing.T, pod netip.Addr) (netip.AddrPort, *net.UDPConn) {
+func udpEcho(t testing.TB, pod netip.Addr) (netip.AddrPort, *net.UDPConn) {
 	t.Helper()
 	host := net.IPv4(127, 0, 0, 1)
 	if pod.Is6() {

@@ -100,15 +100,27 @@ func (s *sender) add(b []byte) {
 	s.bytes += len(b)
 }
 
+// hand gives each datagram to take instead of a socket, which must not keep it.
+func (s *sender) hand(take func([]byte)) {
+	for i := range s.n {
+		take(unsafe.Slice(s.iovs[i].Base, s.iovs[i].Len))
+	}
+	s.clear()
+}
+
 // send reports whether the socket had an error queued.
 func (s *sender) send(raw syscall.RawConn) (failed bool) {
 	s.failed = false
 	raw.Write(s.turn)
+	s.clear()
+	return s.failed
+}
+
+func (s *sender) clear() {
 	for i := range s.n {
 		s.iovs[i].Base = nil
 	}
 	s.n, s.bytes = 0, 0
-	return s.failed
 }
 
 // write never waits. A datagram that fails, for want of room or because an

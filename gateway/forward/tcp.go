@@ -15,6 +15,7 @@ import (
 
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/packet"
+	"podnet.dev/internal/splice"
 )
 
 // keepAlive finds targets that vanished, as netstack's finds peers: half-open
@@ -51,7 +52,7 @@ type tcpFlow struct {
 	dialling    bool
 	cancel      context.CancelFunc // ends the dial
 	conn        *netstack.TCPConn  // nil before the peer has answered
-	sock        *net.TCPConn
+	sock        net.Conn           // a *net.TCPConn, or an Exit's
 	interrupted bool
 }
 
@@ -71,7 +72,7 @@ func (fl *tcpFlow) interrupt() {
 
 // attach gives the flow its two ends. It reports false when it was
 // interrupted before.
-func (fl *tcpFlow) attach(conn *netstack.TCPConn, sock *net.TCPConn) bool {
+func (fl *tcpFlow) attach(conn *netstack.TCPConn, sock net.Conn) bool {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	fl.conn, fl.sock = conn, sock
@@ -212,7 +213,7 @@ func (f *Forwarder) request(r *netstack.TCPRequest) {
 		f.wg.Done()
 		return
 	}
-	sock, err := f.dial(ctx, r.Dst)
+	sock, err := f.dial(ctx, r.Src.Addr(), r.Dst)
 	if err != nil {
 		f.tcp.dialled(fl)
 		f.refuse(r, fl.syn, err)
@@ -226,11 +227,11 @@ func (f *Forwarder) request(r *netstack.TCPRequest) {
 	f.tcp.dialled(fl)
 	switch {
 	case err != nil: // the peer went away meanwhile
-		abort(sock)
+		splice.Reset(sock)
 		f.done(fl)
 	case !fl.attach(conn, sock):
 		conn.Reset()
-		abort(sock)
+		splice.Reset(sock)
 		f.done(fl)
 	default:
 		f.serve(fl, conn, sock)
@@ -247,17 +248,28 @@ func (f *Forwarder) done(fl *tcpFlow) {
 // errFull is why no socket was opened.
 var errFull = errors.New("too many flows")
 
-func (f *Forwarder) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+// dial connects to a target, from here or from where the peer's flows leave.
+func (f *Forwarder) dial(ctx context.Context, peer netip.Addr, to netip.AddrPort) (c net.Conn, err error) {
 	if !f.reserve() {
 		return nil, errFull
 	}
-	d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
-	c, err := d.DialContext(ctx, "tcp", f.rewrite(to).String())
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	exit, elsewhere := f.exit(peer)
+	switch {
+	case !elsewhere:
+		d := net.Dialer{KeepAliveConfig: keepAlive}
+		c, err = d.DialContext(ctx, "tcp", f.rewrite(to).String())
+	case exit == nil:
+		err = errNoExit
+	default:
+		c, err = exit.DialTCP(ctx, to)
+	}
 	if err != nil {
 		f.free()
 		return nil, err
 	}
-	return c.(*net.TCPConn), nil
+	return c, nil
 }
 
 // refuse tells the peer what came of the dial.
@@ -293,20 +305,14 @@ func unreachable(err error) (packet.Unreachable, bool) {
 	return 0, false
 }
 
-// abort closes the socket with a RST.
-func abort(sock *net.TCPConn) {
-	sock.SetLinger(0)
-	sock.Close()
-}
-
 // serve starts to move bytes both ways, until both sides have closed, or one
 // has failed, which resets the other.
-func (f *Forwarder) serve(fl *tcpFlow, conn *netstack.TCPConn, sock *net.TCPConn) {
+func (f *Forwarder) serve(fl *tcpFlow, conn *netstack.TCPConn, sock net.Conn) {
 	var left atomic.Int32
 	var failed atomic.Bool
 	left.Store(2)
-	run := func(move func(*netstack.TCPConn, *net.TCPConn) error) {
-		if err := move(conn, sock); err != nil {
+	run := func(move func() error) {
+		if err := move(); err != nil {
 			if !failed.Swap(true) {
 				f.log.Debug("flow reset", "peer", fl.key.src.Addr(), "addr", fl.key.dst, "err", err)
 			}
@@ -317,15 +323,26 @@ func (f *Forwarder) serve(fl *tcpFlow, conn *netstack.TCPConn, sock *net.TCPConn
 		}
 		if failed.Load() {
 			conn.Reset()
-			abort(sock)
+			splice.Reset(sock)
 		} else {
 			conn.Close()
 			sock.Close()
 		}
 		f.done(fl)
 	}
-	go run(f.up)
-	go run(f.down)
+	if s, ok := sock.(*net.TCPConn); ok {
+		go run(func() error { return f.up(conn, s) })
+		go run(func() error { return f.down(conn, s) })
+		return
+	}
+	go run(func() error { return carry(sock, conn, &f.counters.up) })
+	go run(func() error { return carry(conn, sock, &f.counters.down) })
+}
+
+// carry moves bytes to or from a connection that is not the kernel's.
+func carry(to, from net.Conn, count *atomic.Uint64) error {
+	_, err := splice.Carry(to, from, func(b []byte) { count.Add(uint64(len(b))) })
+	return err
 }
 
 // up moves what the peer sends: the pieces in which it was received go to the
