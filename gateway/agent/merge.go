@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,9 +31,12 @@ type wish struct {
 	ways map[netip.Addr][]key.Public
 	// gateways are all there are, sorted by key.
 	gateways []control.Gateway
+	// egress are the tunnel addresses of the gateways that may have flows leave
+	// from the pod.
+	egress []netip.Addr
 	// heard says that some gateway has said something at all.
 	heard bool
-	// end says that no rule is left.
+	// end says that no rule is left, nor anybody who sends as the pod.
 	end bool
 	// refused says what is wrong with rules that cannot be followed.
 	refused []error
@@ -51,6 +55,9 @@ func merge(views []view) wish {
 			continue
 		}
 		w.heard = true
+		if len(v.set.Egress) > 0 {
+			w.egress = append(w.egress, v.key.Address6())
+		}
 		for _, r := range v.set.Rules {
 			r.Here = false
 			// A name may have come back with another rule behind it.
@@ -88,9 +95,23 @@ func merge(views []view) wish {
 		w.gateways = append(w.gateways, g)
 	}
 	slices.SortFunc(w.gateways, func(a, b control.Gateway) int { return slices.Compare(a.PublicKey[:], b.PublicKey[:]) })
-	w.end = w.heard && len(rules) == 0
+	w.end = w.heard && len(rules) == 0 && len(w.egress) == 0
 	return w
 }
+
+// untouched is the wish without what takes the pod's traffic, for an agent that
+// cannot.
+func (w wish) untouched() wish {
+	if len(w.rules) == 0 {
+		return w
+	}
+	w.rules, w.ways = nil, nil
+	w.refused = append(slices.Clone(w.refused), errNoRedirect)
+	return w
+}
+
+// errNoRedirect is what rules meet that take the pod's traffic.
+var errNoRedirect = errors.New("this agent redirects nothing (--no-redirect); another one has to be put into the pod")
 
 // follow says why a rule cannot be followed.
 func follow(r *control.Rule) error {

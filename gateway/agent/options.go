@@ -32,6 +32,9 @@ type Options struct {
 	Gateways []control.Gateway
 	// NodeAddrs are the node's, from which the kubelet probes.
 	NodeAddrs []netip.Addr
+	// NoRedirect says that the agent takes nothing of the pod's traffic, and only
+	// lets flows leave from the pod: that needs no privilege.
+	NoRedirect bool
 	// Version asks only for the program's version.
 	Version bool
 }
@@ -53,6 +56,7 @@ func ParseOptions(args []string, usage io.Writer) (Options, error) {
 		o.NodeAddrs = append(o.NodeAddrs, a.Unmap())
 		return err
 	})
+	fs.BoolVar(&o.NoRedirect, "no-redirect", false, "redirect nothing: only send as the pod, which needs no capability")
 	fs.BoolVar(&o.Version, "version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		return Options{}, err

@@ -77,7 +77,7 @@ func Main(ctx context.Context, args []string) int {
 	if os.Getenv(workerVariable) != "" {
 		return work(ctx, o, hardening, log)
 	}
-	if os.Getgid() == 0 {
+	if !o.NoRedirect && os.Getgid() == 0 {
 		sayFailed(o, errors.New("the agent needs a group of its own, not group 0"), "set runAsGroup of its container to a number that the pod does not use")
 		return exitFailed
 	}
@@ -114,7 +114,10 @@ func supervise(ctx context.Context, o Options, args []string, log *slog.Logger) 
 		case errors.As(err, &exit) && exit.ExitCode() == exitNoTable:
 			return exitFailed
 		}
-		removed := redirect.Remove(id)
+		var removed error
+		if !o.NoRedirect {
+			removed = redirect.Remove(id)
+		}
 		if ctx.Err() != nil && removed == nil {
 			return exitDone
 		}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/blake2s"
 
+	"podnet.dev/gateway/agent/egress"
 	"podnet.dev/gateway/agent/redirect"
 	"podnet.dev/gateway/agent/serve"
 	"podnet.dev/internal/key"
@@ -43,6 +44,7 @@ type worker struct {
 	lasts  bool // it does not end by itself
 	wire   *wire
 	serve  *serve.Server
+	egress *egress.Server // nil: nothing leaves from here
 	seen   *observer
 	poked  chan struct{}         // something has changed
 	forced atomic.Pointer[force] // what connections are decided by
@@ -96,14 +98,16 @@ func (w *worker) Close() error { return errors.Join(w.serve.Close(), w.wire.Clos
 // cannot. When it returns, the redirection is gone.
 func run(ctx context.Context, o Options, private key.Private, hello func(control.Hello) error, log *slog.Logger) (err error) {
 	line := control.Hello{Podnet: control.Version, Version: version.Version, PodUID: o.PodUID, PublicKey: private.Public()}
-	in, err := openRedirected(tableID(private.Public()), uint32(os.Getgid()))
-	if err != nil {
-		line.Error = err.Error()
-		var hinted interface{ Hint() string }
-		if errors.As(err, &hinted) {
-			line.Hint = hinted.Hint()
+	in := &redirected{} // nothing, with NoRedirect
+	if !o.NoRedirect {
+		if in, err = openRedirected(tableID(private.Public()), uint32(os.Getgid())); err != nil {
+			line.Error = err.Error()
+			var hinted interface{ Hint() string }
+			if errors.As(err, &hinted) {
+				line.Hint = hinted.Hint()
+			}
+			return errors.Join(errNoTable, err, hello(line))
 		}
-		return errors.Join(errNoTable, err, hello(line))
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	if err := hello(line); err != nil {
@@ -115,6 +119,18 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	in.serve, w.intake = w.serve, in
+	out, err := w.wire.stack.ListenTCP(netip.AddrPortFrom(private.Public().Address6(), control.EgressPort))
+	if err != nil {
+		return err
+	}
+	w.egress = egress.New(log)
+	leaving, cancel := context.WithCancel(ctx)
+	left := make(chan error, 1)
+	go func() { left <- w.egress.Serve(leaving, out) }()
+	defer func() {
+		cancel()
+		err = errors.Join(err, <-left)
+	}()
 	return w.run(ctx)
 }
 
@@ -169,6 +185,9 @@ func (w *worker) step(ctx context.Context, now time.Time) (why string) {
 	views := w.viewsLocked()
 	w.mu.Unlock()
 	wish := merge(views)
+	if w.o.NoRedirect {
+		wish = wish.untouched()
+	}
 	switch {
 	case w.lasts:
 	case wish.end:
@@ -181,6 +200,9 @@ func (w *worker) step(ctx context.Context, now time.Time) (why string) {
 		if len(wish.gateways) > 0 {
 			w.known = wish.gateways
 		}
+	}
+	if w.egress != nil {
+		w.egress.Set(wish.egress)
 	}
 	trouble := wish.refused
 	if err := w.follow(ctx, wish); err != nil {
