@@ -35,6 +35,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/dnsproxy"
 	"podnet.dev/dnsproxy/kube"
+	"podnet.dev/gateway/egress"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/forward"
 	"podnet.dev/gateway/policy"
@@ -133,6 +134,10 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.admit.entry.ClusterEndpoints = addrPortTexts(g.clusterEndpoints())
 	s := g.admit.steer
 	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, func() { kick(g.world.peersChanged) }
+	s.exits = g.forward.SetExits
+	s.exit = func(agent netip.Addr) forward.Exit {
+		return egress.Exit{Agent: agent, Self: g.key.Address6(), Stack: g.stack}
+	}
 	x := newExposer(g.o, g.stack, g.key.Address6())
 	x.stats, x.id, x.probed, x.changed = g.tunnel.Stats, g.admit.probes.id, g.bind.LastProbe, s.changed
 	g.admit.expose = x

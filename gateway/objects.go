@@ -14,6 +14,7 @@ import (
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/object"
 )
 
@@ -53,6 +54,10 @@ func ruleOf(o *podnet.SteeringRule) steering.Object {
 	}
 	if k, err := key.ParsePublic(o.Spec.AgentKey); err == nil {
 		s.Agent = k
+	}
+	if s.Egress = o.Spec.Mode == podnet.SteeringEgress; s.Egress {
+		s.Steer = steer.Rule{Name: o.Name, Owner: s.User, Since: s.Created}
+		return s
 	}
 	s.Steer, s.Invalid = object.Rule(o)
 	return s

@@ -119,6 +119,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	// Nobody has our key but us: who says so would spoil the tunnel for all.
 	plan.Admitted = slices.DeleteFunc(plan.Admitted, func(p enrol.Admitted) bool { return p.Key == a.steer.self })
 	steered := a.steer.look(now, s, w, plan.Admitted)
+	a.steer.leave(steered, plan.Admitted)
 	a.enforce(plan.Admitted, steered.agents)
 	a.steer.act(steered, s, plan.Admitted)
 

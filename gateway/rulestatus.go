@@ -23,8 +23,8 @@ type agentView struct {
 	counted         bool // the agent has told counts
 }
 
-// viewOf judges the agent of a rule: the one that is chosen for its pod. strange
-// says where it sends from when that is not the pod.
+// viewOf judges the agent of a rule: the one that is chosen for its pod, or that a
+// rule of egress names. strange says where it sends from when that is not the pod.
 func viewOf(rule steering.Object, agent *steering.Agent, strange string, report steering.Report, connected bool) agentView {
 	v := agentView{reason: podnet.ReasonAgentMissing}
 	switch {
@@ -42,7 +42,7 @@ func viewOf(rule steering.Object, agent *steering.Agent, strange string, report 
 	v.key, v.generation = agent.Key, report.Generation
 	v.counts, v.counted = report.Counts[rule.Name]
 	switch {
-	case report.Error != "":
+	case report.Error != "" && !rule.Egress: // it is about what it takes of the pod's traffic
 		v.reason, v.message = podnet.ReasonAgentTrouble, "The agent says: "+report.Error
 	case !report.InForce[rule.Name]:
 		v.message = "The agent does not have the rule in force yet."
@@ -109,8 +109,9 @@ func (s *steerer) report(a author, p steered, rules []ruleObject, write func(uid
 		return
 	}
 	s.mu.Lock()
-	chosen := map[string]*steering.Agent{}
+	chosen, named := map[string]*steering.Agent{}, map[agentOfPod]*steering.Agent{}
 	for i, agent := range s.plan.Agents {
+		named[agentOfPod{agent.Key, agent.PodUID}] = &s.plan.Agents[i]
 		if agent.Chosen {
 			chosen[agent.PodUID] = &s.plan.Agents[i]
 		}
@@ -124,6 +125,9 @@ func (s *steerer) report(a author, p steered, rules []ruleObject, write func(uid
 		var view agentView
 		if p.plan.Verdicts[i].Accepted {
 			agent := chosen[r.rule.PodUID]
+			if r.rule.Egress {
+				agent = named[agentOfPod{r.rule.Agent, r.rule.PodUID}]
+			}
 			place, report, connected := "", steering.Report{}, false
 			if agent != nil {
 				if strange[agentOfPod{agent.Key, agent.PodUID}] {

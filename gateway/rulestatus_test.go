@@ -44,6 +44,20 @@ func TestViewOfAnAgent(t *testing.T) {
 	}
 }
 
+// TestViewOfEgress: what an agent says of its troubles is about what it takes of
+// the pod's traffic.
+func TestViewOfEgress(t *testing.T) {
+	agent := &steering.Agent{Key: key.Public{7}, PodUID: "u", Egress: []string{"r"}}
+	report := steering.Report{PodUID: "u", Generation: 3, Sent: 3, InForce: map[string]bool{"r": true}, Error: "this agent redirects nothing"}
+	if v := viewOf(steering.Object{Name: "r", Egress: true}, agent, "", report, true); !v.ready {
+		t.Errorf("%+v", v)
+	}
+	report.InForce = nil
+	if v := viewOf(steering.Object{Name: "r", Egress: true}, agent, "", report, true); v.ready {
+		t.Errorf("%+v", v)
+	}
+}
+
 // told is a rule whose status says what the patch says, and nothing else.
 func told(t *testing.T, r *podnet.SteeringRule, u *unstructured.Unstructured) {
 	t.Helper()

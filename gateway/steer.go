@@ -13,6 +13,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/forward"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/packet"
@@ -33,6 +34,8 @@ type steerer struct {
 	server  *steering.Server
 	stats   func() ([]tunnel.PeerStats, error)
 	relay   func(func(*packet.Packet) bool)
+	exits   func(map[netip.Addr]forward.Exit)
+	exit    func(agent netip.Addr) forward.Exit
 	changed func() // asks for another look
 
 	counted map[string]time.Time // by a rule's UID: when its counts were written
@@ -99,6 +102,30 @@ func (s *steerer) look(now time.Time, w snapshot, c enrol.World, admitted []enro
 		out.agents = append(out.agents, a)
 	}
 	return out
+}
+
+// leave has the flows of who sends as a pod leave from there, or not at all. It is
+// called before the tunnel has the peers of the plan: not a packet of theirs may
+// leave as the gateway's.
+func (s *steerer) leave(p steered, admitted []enrol.Admitted) {
+	by := make(map[string]netip.Addr, len(p.plan.Egress))
+	for _, e := range p.plan.Egress {
+		by[e.Peer] = e.Agent
+	}
+	exits := map[netip.Addr]forward.Exit{}
+	for _, l := range admitted {
+		agent, elsewhere := by[l.Name]
+		if !elsewhere {
+			continue
+		}
+		for _, a := range addresses(l) {
+			exits[a] = nil
+			if agent.IsValid() {
+				exits[a] = s.exit(agent)
+			}
+		}
+	}
+	s.exits(exits)
 }
 
 // act makes the plan count, once the tunnel has the peers for it.

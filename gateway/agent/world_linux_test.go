@@ -390,7 +390,12 @@ type process struct {
 // start puts an agent into the pod.
 func start(t *testing.T, attributes *syscall.SysProcAttr, gateways ...*fakeGateway) *process {
 	t.Helper()
-	args := []string{"--pod-uid", podUID}
+	return startWith(t, attributes, nil, gateways...)
+}
+
+func startWith(t *testing.T, attributes *syscall.SysProcAttr, args []string, gateways ...*fakeGateway) *process {
+	t.Helper()
+	args = append(args, "--pod-uid", podUID)
 	for _, g := range gateways {
 		args = append(args, "--gateway", fmt.Sprintf("%s@%s", g.key, g.entry().Endpoints[0]))
 	}
