@@ -8,22 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-var responses = []struct {
-	name, method, text, rest string
-	status                   int
-}{
-	{"length", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 ", 200},
-	{"chunked", "GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\n\r\n", "HTTP", 200},
-	{"HEAD", "HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", "HTTP", 200},
-	{"no content", "GET", "HTTP/1.1 204 No Content\r\n\r\n", "HTTP", 204},
-	{"not modified", "GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n", "HTTP", 304},
-	{"no reason", "GET", "HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n", "", 404},
-	{"informational", "PUT", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 1\r\n\r\na", "", 201},
-	{"upgrade", "GET", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "\x81\x00", 101},
-	{"tunnel", "CONNECT", "HTTP/1.1 200 OK\r\n\r\n", "SSH-2.0", 200},
-}
+	"podnet.dev/internal/steer/http1/corpus"
+)
 
 type followed struct {
 	Response Response
@@ -49,14 +36,14 @@ func follow(method string, pieces ...[]byte) followed {
 }
 
 func TestResponse(t *testing.T) {
-	for _, c := range responses {
-		for n := range len(c.text) {
-			if got := follow(c.method, []byte(c.text[:n])); got.Done || got.Err != "" {
-				t.Fatalf("%s: %d bytes: %+v", c.name, n, got)
+	for _, c := range corpus.Responses {
+		for n := range len(c.Text) {
+			if got := follow(c.Method, []byte(c.Text[:n])); got.Done || got.Err != "" {
+				t.Fatalf("%s: %d bytes: %+v", c.Name, n, got)
 			}
-			got := follow(c.method, []byte(c.text[:n]), []byte(c.text[n:]+c.rest))
-			if !got.Done || got.N != len(c.text) || got.Response.Status != c.status {
-				t.Fatalf("%s: cut at %d: %+v", c.name, n, got)
+			got := follow(c.Method, []byte(c.Text[:n]), []byte(c.Text[n:]+c.Rest))
+			if !got.Done || got.N != len(c.Text) || got.Response.Status != c.Status {
+				t.Fatalf("%s: cut at %d: %+v", c.Name, n, got)
 			}
 		}
 	}
@@ -72,20 +59,8 @@ func TestResponseUntilEnd(t *testing.T) {
 }
 
 func TestDoubtfulResponses(t *testing.T) {
-	for _, text := range []string{
-		"SSH-2.0-OpenSSH\r\n\r\n",
-		"HTTP/1.1 200 OK\n\n",
-		"HTTP/2 200 OK\r\n\r\n",
-		"HTTP/1.1 99 OK\r\n\r\n",
-		"HTTP/1.1 099 OK\r\n\r\n",
-		"HTTP/1.1 20x OK\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-		"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx",
-	} {
+	for _, text := range corpus.DoubtfulResponses {
+
 		if got := follow("GET", []byte(text)); got.Err == "" {
 			t.Errorf("%q: taken", text)
 		}
@@ -94,8 +69,8 @@ func TestDoubtfulResponses(t *testing.T) {
 
 // Whatever we take, net/http takes for the same, in whatever pieces it comes.
 func FuzzResponse(f *testing.F) {
-	for _, c := range responses {
-		f.Add(c.method == "HEAD", []byte(c.text+c.rest), uint16(9))
+	for _, c := range corpus.Responses {
+		f.Add(c.Method == "HEAD", []byte(c.Text+c.Rest), uint16(9))
 	}
 	f.Add(false, []byte("HTTP/1.0 200 OK\r\n\r\nabc"), uint16(20))
 	f.Fuzz(func(t *testing.T, head bool, b []byte, at uint16) {

@@ -5,11 +5,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/http1/corpus"
 )
 
 // everything is a rule that takes any request there is.
@@ -84,36 +86,36 @@ func TestOddRequestsAreTheApps(t *testing.T) {
 			}
 		})
 	}
-	for _, c := range odd {
-		text := c.text + get("/behind", forAda)
+	for _, c := range corpus.Odd {
+		text := c.Text + get("/behind", forAda)
 		half := len(text) / 2
-		check(c.name, text, []string{text[:half], text[half:]}, split(text[:min(len(text), 300)]))
+		check(c.Name, text, []string{text[:half], text[half:]}, split(text[:min(len(text), 300)]))
 	}
-	for _, c := range oddBodies { // these only while they come with their heads
-		if len(c.text) < 1000 {
-			check("body with "+c.name, chunkedHead+c.text+get("/behind", forAda))
+	for _, c := range corpus.OddBodies { // these only while they come with their heads
+		if len(c.Text) < 1000 {
+			check("body with "+c.Name, chunkedHead+c.Text+get("/behind", forAda))
 		}
 	}
 }
 
 // A head that is odd in its body only later is the app's too, when it was before.
 func TestOddBodiesStayTheApps(t *testing.T) {
-	for _, c := range oddBodies {
-		text := chunkedHead + "3\r\nabc\r\n" + c.text + get("/behind", forAda)
+	for _, c := range corpus.OddBodies {
+		text := chunkedHead + "3\r\nabc\r\n" + c.Text + get("/behind", forAda)
 		got, w := talk(t, ok, []steer.Rule{steal()}, chunkedHead+"3\r\nabc", text[len(chunkedHead)+len("3\r\nabc"):])
 		if got.atApp != text || got.atClient != ok || w.dials("ada") > 0 {
-			t.Errorf("%s: app %q, client %q", c.name, got.atApp, got.atClient)
+			t.Errorf("%s: app %q, client %q", c.Name, got.atApp, got.atClient)
 		}
 	}
 }
 
 func TestSaneRequestsArePassedAsTheyAre(t *testing.T) {
-	for _, c := range sane {
-		text := c.text + post("/behind", "", "abc")
+	for _, c := range corpus.Sane {
+		text := c.Text + post("/behind", "", "abc")
 		for _, pieces := range [][]string{{text}, split(text[:min(len(text), 300)])} {
 			want := strings.Join(pieces, "")
 			if got, _ := talk(t, ok, []steer.Rule{steal()}, pieces...); got.atApp != want || got.atClient != ok {
-				t.Errorf("%s: app %q, client %q", c.name, got.atApp, got.atClient)
+				t.Errorf("%s: app %q, client %q", c.Name, got.atApp, got.atClient)
 			}
 		}
 	}
@@ -122,18 +124,9 @@ func TestSaneRequestsArePassedAsTheyAre(t *testing.T) {
 // The client gets what the app says as it says it, and is told when it says no
 // more.
 func TestResponsesArePassedAsTheyAre(t *testing.T) {
-	answers := []string{
-		"", "H", "\r\n", "220 mail\r\n",
-		"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more",
-		"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\ntoo short",
-		"HTTP/1.0 200 OK\r\n\r\nuntil the end",
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", steer.MaxHead) + "\r\n\r\n",
-		"HTTP/1.1 101 Switching Protocols\r\n\r\n\x00\x01\n",
-	}
-	for _, c := range responses {
-		answers = append(answers, c.text, c.text+c.rest)
+	answers := slices.Clone(corpus.OddAnswers)
+	for _, c := range corpus.Responses {
+		answers = append(answers, c.Text, c.Text+c.Rest)
 	}
 	for _, answer := range answers {
 		for _, request := range []string{plain, plain + plain, post("/", "", "abc"), "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"} {
