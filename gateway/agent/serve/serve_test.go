@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,6 +98,26 @@ func TestSilentClientIsTheApps(t *testing.T) {
 	b := make([]byte, 100)
 	if n, err := conn.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "GET / ") || p.dials("ada") > 0 {
 		t.Errorf("%q, %v", b[:n], err)
+	}
+}
+
+// A client that breaks off before it is clear what it speaks has said what it has said.
+func TestBrokenBeginningIsTheApps(t *testing.T) {
+	type end struct {
+		got string
+		err error
+	}
+	ended := make(chan end, 1)
+	app := serveTCP(t, func(c *net.TCPConn) {
+		b, err := io.ReadAll(c)
+		ended <- end{string(b), err}
+	})
+	c := dial(t, newPod(t, app, requests()).listen(steer.TCP))
+	io.WriteString(c, "GET")
+	c.SetLinger(0)
+	c.Close()
+	if e := <-ended; e.got != "GET" || !errors.Is(e.err, syscall.ECONNRESET) {
+		t.Errorf("the app got %q, %v", e.got, e.err)
 	}
 }
 

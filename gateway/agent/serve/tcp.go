@@ -114,6 +114,7 @@ func (c *conn) serve(ctx context.Context, decided bool) {
 			c.ended(http2.Serve(ctx, c.addressed(), o.client, c.rules, c, c.see))
 			return
 		case o.clientErr != nil && o.clientErr != io.EOF:
+			knock.Write(o.client)
 			splice.Reset(knock)
 			return
 		case len(o.client) == 0 && o.clientErr == io.EOF && c.fromNode():

@@ -37,6 +37,7 @@ func (c *conn) readClient() error {
 		case errors.As(err, &doubt):
 			c.passRest(doubt)
 		case err != nil:
+			c.passBroken(err)
 			return err
 		default:
 			if done, err := c.carry(&req); done || err != nil {
@@ -231,6 +232,23 @@ func (c *conn) passRest(doubt error) {
 	defer c.mu.Unlock()
 	if c.mode == deciding {
 		c.spliceLocked(u, ex)
+	}
+}
+
+// passBroken gives the app the beginning of a head of a client that has gone. How it
+// has gone the app learns with everybody else.
+func (c *conn) passBroken(why error) {
+	c.passRest(why)
+	c.mu.Lock()
+	peer, tail := c.peer, c.tail
+	c.mu.Unlock()
+	if peer == nil {
+		return
+	}
+	b := c.in.bytes()
+	peer.conn.Write(b)
+	if tail != nil {
+		tail.seen.In += int64(len(b))
 	}
 }
 

@@ -2,11 +2,13 @@ package http1
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -245,5 +247,31 @@ func TestResponseToNothing(t *testing.T) {
 	c.send(get("/", ""))
 	if b, err := io.ReadAll(c.r); err != nil || string(b) != ok+timeout {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// A client that breaks off in a head has sent what it has sent, and is gone.
+func TestBrokenHeadIsTheApps(t *testing.T) {
+	const text = "GET / HTTP/1.1\r\nHo"
+	type end struct {
+		got string
+		err error
+	}
+	ended := make(chan end, 1)
+	w := newTown(t, serveRaw(t, func(c *net.TCPConn) {
+		b, err := io.ReadAll(c)
+		ended <- end{string(b), err}
+	}), everything())
+	c := w.client()
+	c.send(text)
+	c.SetLinger(0)
+	c.Close()
+	select {
+	case e := <-ended:
+		if e.got != text || !errors.Is(e.err, syscall.ECONNRESET) {
+			t.Errorf("the app got %q, %v", e.got, e.err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the app does not hear of it")
 	}
 }

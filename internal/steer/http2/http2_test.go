@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -375,6 +376,48 @@ func TestNotHTTP2IsTheAppsMatter(t *testing.T) {
 			t.Errorf("sent %q, back came %q, %v", bytes, b, err)
 		}
 		_ = nc.Close()
+	}
+}
+
+// Where it is not HTTP/2, who breaks one connection breaks the other.
+func TestNotHTTP2IsBrokenOff(t *testing.T) {
+	for _, bytes := range []string{"PRI * HT", http2.ClientPreface + "\x00\x00\x06\x04", http2.ClientPreface + "GET / HTTP/1.1\r\n"} {
+		for _, byClient := range []bool{true, false} {
+			heard := make(chan error, 1)
+			w := newWorld(t, steals("ada"))
+			breaks := func(nc net.Conn) {
+				_ = nc.(*net.TCPConn).SetLinger(0)
+				_ = nc.Close()
+			}
+			w.raw("app", func(nc net.Conn) {
+				b := make([]byte, len(bytes))
+				if _, err := io.ReadFull(nc, b); err != nil || string(b) != bytes {
+					t.Errorf("the app got %q, %v", b, err)
+				}
+				if !byClient {
+					breaks(nc)
+					return
+				}
+				_, err := nc.Read(b)
+				heard <- err
+			})
+			nc, err := net.Dial("tcp", w.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = nc.SetDeadline(time.Now().Add(patience))
+			_, _ = io.WriteString(nc, bytes)
+			if byClient {
+				breaks(nc)
+			} else {
+				_, err := nc.Read(make([]byte, 1))
+				heard <- err
+				_ = nc.Close()
+			}
+			if err := <-heard; !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%q, broken by the client %t: the other heard %v", bytes, byClient, err)
+			}
+		}
 	}
 }
 

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
 
+	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"
 )
 
@@ -59,27 +62,42 @@ func readOpening(nc net.Conn, first []byte) (*opening, error) {
 	return o, settings.ForeachSetting(http2.Setting.Valid)
 }
 
-// read reads n more bytes into raw.
+// read reads n more bytes into raw. A connection that broke is broken for whoever
+// reads rest, too: it says so only once.
 func (o *opening) read(n int) error {
 	begin := len(o.raw)
 	o.raw = append(o.raw, make([]byte, n)...)
 	got, err := io.ReadFull(o.rest, o.raw[begin:])
 	o.raw = o.raw[:begin+got]
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF && !errors.Is(err, os.ErrDeadlineExceeded) {
+		o.rest = broken{err}
+	}
 	return err
 }
 
-// splice passes all bytes between a client and the app, with half-closes, until
-// both directions have ended. It counts those from the client and to it.
-func splice(client, app net.Conn, o *opening) (in, out int64, err error) {
+// broken is what is left to read of a broken connection.
+type broken struct{ error }
+
+func (b broken) Read([]byte) (int, error) { return 0, b.error }
+
+// pass carries all bytes between a client and the app until both have said all, or
+// one has failed: then both are reset. It counts those from the client and to it.
+func pass(client, app net.Conn, o *opening) (in, out int64, err error) {
+	fail := sync.OnceFunc(func() {
+		splice.Reset(client)
+		splice.Reset(app)
+	})
 	back := make(chan error, 1)
 	go func() {
 		var err error
-		out, err = io.Copy(client, app)
-		closeWrite(client)
+		if out, err = splice.Carry(client, app, nil); err != nil {
+			fail()
+		}
 		back <- err
 	}()
-	in, err = io.Copy(app, io.MultiReader(bytes.NewReader(o.raw), o.rest))
-	closeWrite(app)
+	if in, err = splice.Carry(app, io.MultiReader(bytes.NewReader(o.raw), o.rest), nil); err != nil {
+		fail()
+	}
 	return in, out, errors.Join(err, <-back)
 }
 

@@ -171,7 +171,7 @@ func (s *session) passOn(client net.Conn, o *opening, began time.Time, why error
 		return fmt.Errorf("connect to app: %w", err)
 	}
 	defer closeWith(s.ctx, app)()
-	in, out, err := splice(client, app, o)
+	in, out, err := pass(client, app, o)
 	s.see.Seen(steer.Seen{Began: began, Took: time.Since(began), In: in, Out: out, Err: fmt.Errorf("not decided: %w", why)})
 	return err
 }
