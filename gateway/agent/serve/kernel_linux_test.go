@@ -3,6 +3,7 @@ package serve
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -95,14 +96,16 @@ func start(t *testing.T, cloneflags uintptr) process {
 	}}
 }
 
-// neighbour obeys lines: "who NETWORK ADDRESS", "load DURATION NETWORK ADDRESS", or
-// a command to run. Each has one line of answer.
+// neighbour obeys lines: "who NETWORK ADDRESS", "from PORT NETWORK ADDRESS", "load
+// DURATION NETWORK ADDRESS", or a command to run. Each has one line of answer.
 func neighbour(in io.Reader) {
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		f := strings.Fields(lines.Text())
 		switch f[0] {
 		case "who":
 			fmt.Println(who(f[1], f[2]))
+		case "from":
+			fmt.Println(from(f[1], f[2], f[3]))
 		case "load":
 			duration, _ := time.ParseDuration(f[1])
 			answers := map[string]int{}
@@ -132,6 +135,38 @@ func who(network, address string) string {
 	}
 	return strings.Fields(line)[0]
 }
+
+// from asks who answers from a port of its own, and has a connection broken then.
+func from(port, network, address string) string {
+	d := net.Dialer{Timeout: patience}
+	if network == "tcp" {
+		d.LocalAddr, _ = net.ResolveTCPAddr(network, ":"+port)
+	} else {
+		d.LocalAddr, _ = net.ResolveUDPAddr(network, ":"+port)
+	}
+	c, err := d.Dial(network, address)
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	answers := bufio.NewReader(c)
+	fmt.Fprintln(c, "who is there?")
+	line, err := answers.ReadString('\n')
+	if err == nil && network == "tcp" {
+		fmt.Fprintln(c, breakOff)
+		if _, err = answers.ReadByte(); errors.Is(err, syscall.ECONNRESET) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Fields(line)[0]
+}
+
+// breakOff is what line answers by a reset.
+const breakOff = "break"
 
 // host is another host, on a cable to the pod.
 func host(t *testing.T) process {
@@ -171,6 +206,10 @@ func line(t *testing.T, name string, port int) (closeTCP func()) {
 			go func() {
 				defer c.Close()
 				for lines := bufio.NewScanner(c); lines.Scan(); {
+					if lines.Text() == breakOff {
+						c.(*net.TCPConn).SetLinger(0)
+						return
+					}
 					fmt.Fprintf(c, "%s sees %s\n", name, c.RemoteAddr())
 				}
 			}()
@@ -189,8 +228,8 @@ func line(t *testing.T, name string, port int) (closeTCP func()) {
 }
 
 // agent redirects the app's port to a Server, by the rules that steal says: by TCP
-// and by UDP. tick is what an agent does each second.
-func agent(t *testing.T, steal *atomic.Bool, laptop string) (s *Server, tick func(ports ...PortKey)) {
+// and by UDP. tick is what an agent does each second, and end its end.
+func agent(t *testing.T, steal *atomic.Bool, laptop string) (tick func(ports ...PortKey), end func()) {
 	t.Helper()
 	rules := []steer.Rule{
 		{Name: "tcp", Owner: "ada", Protocol: steer.TCP, Port: appPort, Mode: steer.Steal},
@@ -200,7 +239,7 @@ func agent(t *testing.T, steal *atomic.Bool, laptop string) (s *Server, tick fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = New(Config{
+	s := New(Config{
 		Rules: func(protocol steer.Protocol, port uint16) *steer.Port {
 			if !steal.Load() {
 				return nil
@@ -217,11 +256,12 @@ func agent(t *testing.T, steal *atomic.Bool, laptop string) (s *Server, tick fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end = func() {
 		table.Close()
 		s.Close()
-	})
-	return s, func(ports ...PortKey) {
+	}
+	t.Cleanup(end)
+	return func(ports ...PortKey) {
 		t.Helper()
 		redirects, err := s.Set(ports)
 		if err == nil {
@@ -230,7 +270,7 @@ func agent(t *testing.T, steal *atomic.Bool, laptop string) (s *Server, tick fun
 		if err != nil {
 			t.Error(err)
 		}
-	}
+	}, end
 }
 
 var bothPorts = []PortKey{{steer.TCP, appPort}, {steer.UDP, appPort}}
@@ -241,7 +281,7 @@ func TestPodIsSteered(t *testing.T) {
 		closeApp := line(t, "app", appPort)
 		line(t, "laptop", 9000)
 		var steal atomic.Bool
-		_, tick := agent(t, &steal, "127.0.0.1:9000")
+		tick, _ := agent(t, &steal, "127.0.0.1:9000")
 		want := func(name string) {
 			t.Helper()
 			for _, network := range []string{"tcp", "udp"} {
@@ -285,7 +325,7 @@ func TestRulesComeAndGoUnseen(t *testing.T) {
 		line(t, "app", appPort)
 		line(t, "laptop", 9000)
 		var steal atomic.Bool
-		_, tick := agent(t, &steal, "127.0.0.1:9000")
+		tick, _ := agent(t, &steal, "127.0.0.1:9000")
 		for _, network := range []string{"tcp", "udp"} {
 			answers := make(chan string)
 			go func() { answers <- far.say("load 2s " + network + " 10.99.1.1:8080") }()
@@ -311,6 +351,32 @@ func TestRulesComeAndGoUnseen(t *testing.T) {
 					break
 				}
 			}
+		}
+	})
+}
+
+// An agent follows another one. Clients who come from the same port as before are
+// its own, though the kernel remembers where it has sent them.
+func TestAgentAfterAgent(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		far := host(t)
+		line(t, "app", appPort)
+		line(t, "laptop", 9000)
+		var steal atomic.Bool
+		for i := range 4 {
+			tick, end := agent(t, &steal, "127.0.0.1:9000")
+			tick(bothPorts...)
+			want := "app"
+			if steal.Store(i%2 == 1); steal.Load() {
+				want = "laptop"
+			}
+			for _, network := range []string{"tcp", "udp"} {
+				if got := far.say("from 5555 " + network + " 10.99.1.1:8080"); got != want {
+					t.Errorf("agent %d, %s: %s, want %s", i+1, network, got, want)
+				}
+			}
+			tick()
+			end()
 		}
 	})
 }

@@ -137,6 +137,9 @@ func (s *Server) Set(ports []PortKey) ([]redirect.Port, error) {
 	for _, k := range ports {
 		p := s.ports[k]
 		if p == nil {
+			p = s.reviveLocked(k, want)
+		}
+		if p == nil {
 			var err error
 			if p, err = s.listen(k, want); err != nil {
 				errs = append(errs, fmt.Errorf("listen for port %s: %w", k, err))
@@ -162,15 +165,31 @@ func (s *Server) listen(k PortKey, steered map[PortKey]bool) (*port, error) {
 		open = s.listenUDP
 	}
 	const attempts = 10 // an unlucky number is rare
+	at := usual(k.Port)
 	for range attempts {
-		p, err := open(k)
-		if err != nil || !steered[PortKey{k.Protocol, p.to}] {
-			return p, err
+		p, err := open(k, at)
+		switch {
+		case err == nil && !steered[PortKey{k.Protocol, p.to}]:
+			return p, nil
+		case err == nil:
+			p.close()
+		case at == 0:
+			return nil, err
 		}
-		p.close()
+		at = 0 // somebody has it; any other will do
 	}
 	return nil, errors.New("the system gives only ports that are steered")
 }
+
+// usual is where a steered port is listened to when that is free, by every agent
+// that the pod ever has: the kernel remembers where it has redirected a flow to
+// longer than an agent may live. A client that sends the next datagram of a flow, or
+// that takes the port of a connection again that was reset 10 s ago or less
+// (nf_conntrack_tcp_timeout_close), is redirected as before.
+//
+// It is a port from which connections begin, so that no program of the pod counts on
+// it.
+func usual(port uint16) uint16 { return 40000 + port%20000 }
 
 // retireLocked closes a port when nothing can be on its way to it any more.
 func (s *Server) retireLocked(p *port) {
@@ -181,6 +200,19 @@ func (s *Server) retireLocked(p *port) {
 		delete(s.retired, p)
 		p.close()
 	})
+}
+
+// reviveLocked takes a port back that was retired, where it is not to be redirected
+// itself; nil: there is none.
+func (s *Server) reviveLocked(k PortKey, steered map[PortKey]bool) *port {
+	for p, timer := range s.retired {
+		if p.key == k && !steered[PortKey{k.Protocol, p.to}] && timer.Stop() {
+			delete(s.retired, p)
+			s.ports[k] = p
+			return p
+		}
+	}
+	return nil
 }
 
 // Conns is how many TCP connections are open.

@@ -326,6 +326,12 @@ func TestSetAndClose(t *testing.T) {
 	if err != nil || fmt.Sprint(first) != fmt.Sprint(again) {
 		t.Errorf("%v, then %v, %v", first, again, err)
 	}
+	if none, err := p.Set(nil); len(none) > 0 || err != nil {
+		t.Errorf("%v, %v", none, err)
+	}
+	if again, err = p.Set(ports); err != nil || fmt.Sprint(first) != fmt.Sprint(again) {
+		t.Errorf("%v, and soon after %v, %v", first, again, err)
+	}
 	conn := dial(t, fmt.Sprintf("127.0.0.1:%d", first[0].To))
 	if !eventually(func() bool { return p.conns.Load() == 1 }) {
 		t.Fatal("no connection")

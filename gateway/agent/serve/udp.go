@@ -49,9 +49,10 @@ type socket struct {
 	v6 bool
 }
 
-func (s *Server) listenUDP(k PortKey) (*port, error) {
+// listenUDP listens at a port; 0: any.
+func (s *Server) listenUDP(k PortKey, at uint16) (*port, error) {
 	p := &udpPort{s: s, key: k, see: s.Observer(k), stop: make(chan struct{}), flows: map[flowKey]*flow{}, legs: map[legKey]int{}}
-	to, err := p.open()
+	to, err := p.open(at)
 	if err != nil {
 		return nil, err
 	}
@@ -62,11 +63,11 @@ func (s *Server) listenUDP(k PortKey) (*port, error) {
 	return &port{key: k, to: to, close: sync.OnceFunc(p.close)}, nil
 }
 
-// open opens a socket for each family, both at the same port.
-func (p *udpPort) open() (uint16, error) {
+// open opens a socket for each family, both at the same port; 0: any.
+func (p *udpPort) open(at uint16) (uint16, error) {
 	const attempts = 10 // what is free for one family may be taken for the other
 	for range attempts {
-		four, err := listenPackets("udp4", 0)
+		four, err := listenPackets("udp4", at)
 		if err != nil {
 			return 0, err
 		}
@@ -81,6 +82,7 @@ func (p *udpPort) open() (uint16, error) {
 			return to, nil
 		}
 		four.Close()
+		at = 0
 	}
 	return 0, errors.New("no port is free for both IPv4 and IPv6")
 }
