@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"podnet.dev/internal/rawtcp"
 	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/backlog"
@@ -60,7 +61,7 @@ func (s *Server) accept(l net.Listener, k PortKey) {
 		decided := s.conns.Add(1) <= MaxConns
 		s.wg.Go(func() {
 			defer s.conns.Add(-1)
-			s.newConn(client.(*net.TCPConn), k).serve(s.ctx, decided)
+			s.newConn(rawtcp.New(client.(*net.TCPConn)), k).serve(s.ctx, decided)
 		})
 	}
 }
@@ -69,16 +70,16 @@ func (s *Server) accept(l net.Listener, k PortKey) {
 type conn struct {
 	s      *Server
 	key    PortKey
-	client *net.TCPConn
+	client *rawtcp.Conn
 	to     netip.AddrPort // what the client wanted to reach: the pod's own program
 	see    steer.Observer
 	began  time.Time
 
 	mu    sync.Mutex
-	knock *net.TCPConn // the first connection to the pod's own program; nil: in use, or closed
+	knock *rawtcp.Conn // the first connection to the pod's own program; nil: in use, or closed
 }
 
-func (s *Server) newConn(client *net.TCPConn, k PortKey) *conn {
+func (s *Server) newConn(client *rawtcp.Conn, k PortKey) *conn {
 	// The kernel changed the port and kept the address.
 	local := client.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	return &conn{
@@ -150,7 +151,7 @@ func (c *conn) addressed() net.Conn {
 }
 
 type addressed struct {
-	*net.TCPConn
+	*rawtcp.Conn
 	to net.Addr
 }
 
@@ -177,7 +178,15 @@ func (c *conn) Laptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
 // Copies is what waits on mirrors of all connections.
 func (c *conn) Copies() *backlog.Budget { return c.s.waiting }
 
-func (c *conn) dialApp(ctx context.Context) (*net.TCPConn, error) {
+func (c *conn) dialApp(ctx context.Context) (*rawtcp.Conn, error) {
+	conn, err := c.connectApp(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return rawtcp.New(conn), nil
+}
+
+func (c *conn) connectApp(ctx context.Context) (*net.TCPConn, error) {
 	if c.s.Config.App != nil {
 		return c.s.Config.App(ctx, c.key)
 	}
@@ -189,7 +198,7 @@ func (c *conn) dialApp(ctx context.Context) (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), nil
 }
 
-func (c *conn) takeKnock() *net.TCPConn {
+func (c *conn) takeKnock() *rawtcp.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	knock := c.knock
