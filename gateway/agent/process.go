@@ -40,7 +40,9 @@ const (
 	// memoryLimit is the worker's: what an ephemeral container uses counts as the
 	// pod's, and it has no limit of its own.
 	memoryLimit = 48 << 20
-	// maxProcs leaves a large node's CPUs to the pod's own program.
+	// maxProcs is how many CPUs the worker uses at most; of a small node's, half:
+	// one that waits for what another one does, turning, takes it from the pod's
+	// own program.
 	maxProcs = 4
 )
 
@@ -166,7 +168,7 @@ func runWorker(ctx context.Context, args []string, ord order) error {
 // work is the worker's process.
 func work(ctx context.Context, o Options, hardening error, log *slog.Logger) int {
 	debug.SetMemoryLimit(memoryLimit)
-	runtime.GOMAXPROCS(min(maxProcs, runtime.GOMAXPROCS(0)))
+	runtime.GOMAXPROCS(max(1, min(maxProcs, runtime.GOMAXPROCS(0)/2)))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	orders := bufio.NewReader(os.NewFile(orderFile, "orders"))
