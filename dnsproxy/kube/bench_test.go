@@ -3,14 +3,8 @@ package kube
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -74,54 +68,6 @@ func BenchmarkIndex(b *testing.B) {
 		z = bigZone(5000)
 	}
 	runtime.KeepAlive(z)
-}
-
-// BenchmarkDNSPerf asks over UDP as clients do. Run it with -benchtime 1x;
-// the numbers to compare are queries per second on the same machine in the
-// same minute.
-func BenchmarkDNSPerf(b *testing.B) {
-	dnsperf, err := exec.LookPath("dnsperf")
-	if err != nil {
-		b.Skip("dnsperf is not here")
-	}
-	z := bigZone(5000)
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- dnsproxy.NewServer(z, dnsproxy.Options{}).Serve(ctx, []net.PacketConn{pc}, nil) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			b.Error(err)
-		}
-	}()
-	var names strings.Builder
-	for i := range 5000 {
-		if i%10 != 0 {
-			fmt.Fprintf(&names, "svc%d.ns%d.svc.cluster.local A\n", i, i%50)
-		}
-	}
-	file := filepath.Join(b.TempDir(), "q.txt")
-	if err := os.WriteFile(file, []byte(names.String()), 0o644); err != nil {
-		b.Fatal(err)
-	}
-	portNumber := fmt.Sprint(pc.LocalAddr().(*net.UDPAddr).Port)
-	for b.Loop() {
-		out, err := exec.Command(dnsperf, "-s", "127.0.0.1", "-p", portNumber, "-d", file, "-l", "5", "-c", "8", "-q", "100").CombinedOutput()
-		if err != nil {
-			b.Fatalf("%v\n%s", err, out)
-		}
-		for name, pattern := range map[string]string{"queries/s": `Queries per second:\s+([0-9.]+)`, "lost": `Queries lost:\s+([0-9]+)`, "avg-latency-s": `Average Latency \(s\):\s+([0-9.]+)`} {
-			var v float64
-			if m := regexp.MustCompile(pattern).FindSubmatch(out); m != nil {
-				fmt.Sscan(string(m[1]), &v)
-			}
-			b.ReportMetric(v, name)
-		}
-	}
 }
 
 // 5,000 Services and 50,000 endpoints: under 3 s, and under 40 MB on top of

@@ -57,13 +57,13 @@ func Start(t testing.TB) *Server {
 	dir := t.TempDir()
 	ports := freePorts(t, 3)
 	etcdURL := fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	run(t, etcd, "--data-dir", filepath.Join(dir, "etcd"),
+	Run(t, etcd, "--data-dir", filepath.Join(dir, "etcd"),
 		"--listen-client-urls", etcdURL, "--advertise-client-urls", etcdURL,
 		"--listen-peer-urls", fmt.Sprintf("http://127.0.0.1:%d", ports[1]))
 
 	write(t, dir, "tokens.csv", adminToken+`,admin,admin,"system:masters"`+"\n")
 	write(t, dir, "sa.key", serviceAccountKey(t))
-	process := run(t, kube, "--etcd-servers", etcdURL, "--secure-port", fmt.Sprint(ports[2]), "--bind-address", "127.0.0.1",
+	process := Run(t, kube, "--etcd-servers", etcdURL, "--secure-port", fmt.Sprint(ports[2]), "--bind-address", "127.0.0.1",
 		"--cert-dir", filepath.Join(dir, "certs"), "--token-auth-file", filepath.Join(dir, "tokens.csv"),
 		"--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16,fd00:10:96::/112",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", filepath.Join(dir, "sa.key"),
@@ -224,9 +224,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// run starts a program that ends with the test. Its output is shown when the
+// Run starts a program that ends with the test. Its output is shown when the
 // test failed.
-func run(t testing.TB, path string, args ...string) *os.Process {
+func Run(t testing.TB, path string, args ...string) *os.Process {
 	t.Helper()
 	var out tail
 	cmd := exec.Command(path, args...)

@@ -34,7 +34,7 @@ current-context: c
     %s
 }
 `, addr.Port(), addr.Addr(), zone, filepath.Join(dir, "kubeconfig"), strings.Join(options, "\n        "), strings.Join(plugins, "\n    ")))
-	run(t, program(t, "coredns"), "-conf", filepath.Join(dir, "Corefile"))
+	Run(t, program(t, "coredns"), "-conf", filepath.Join(dir, "Corefile"))
 	Eventually(t, 30*time.Second, "CoreDNS listens", func() error {
 		c, err := net.Dial("tcp", addr.String())
 		if err == nil {
