@@ -141,8 +141,8 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	for i, o := range s.accesses {
 		a.apply(ctx, "access/"+o.access.UID, nil, author.accessPatch(o.object, plan.Accesses[i]))
 	}
-	a.steer.report(author, steered, s.rules,
-		func(uid string, patch *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, nil, patch) },
+	disputed := a.steer.report(author, steered, s,
+		func(uid string, entry, shared *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, entry, shared) },
 		func(o *podnet.SteeringRule) { a.remove(ctx, o) })
 	if a.draining.Load() {
 		exposed.ready = nil // nobody new is sent to a gateway that stops
@@ -153,7 +153,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 		remove: func(o client.Object) { a.remove(ctx, o) },
 	})
 	next := earlier(earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.peers, s.gateways))
-	next = earlier(next, exposed.plan.Next)
+	next = earlier(earlier(next, exposed.plan.Next), disputed)
 	if w.Leader {
 		a.sweep(ctx, now, s.peers)
 		for _, i := range plan.DeletePeers {

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -16,11 +18,12 @@ import (
 // agentView is what there is to tell about the agent of an accepted rule.
 type agentView struct {
 	key             key.Public // zero: none is connected
-	generation      int64
+	generation      int64      // zero: it has told us none
 	ready           bool
 	reason, message string
 	counts          control.Counts
 	counted         bool // the agent has told counts
+	doubted         bool // the rule may be in force: it is not connected to us, or has yet to say so
 }
 
 // viewOf judges the agent of a rule: the one that is chosen for its pod, or that a
@@ -36,7 +39,7 @@ func viewOf(rule steering.Object, agent *steering.Agent, strange string, report 
 		v.message = fmt.Sprintf("The agent with the key %s sends from %s, which is not an address of the pod.", agent.Key, strange)
 		return v
 	case !connected || report.PodUID != agent.PodUID:
-		v.message = "No agent of the pod is connected to the gateway."
+		v.message, v.doubted = "No agent of the pod is connected to the gateway.", true
 		return v
 	}
 	v.key, v.generation = agent.Key, report.Generation
@@ -45,7 +48,7 @@ func viewOf(rule steering.Object, agent *steering.Agent, strange string, report 
 	case report.Error != "" && !rule.Egress: // it is about what it takes of the pod's traffic
 		v.reason, v.message = podnet.ReasonAgentTrouble, "The agent says: "+report.Error
 	case !report.InForce[rule.Name]:
-		v.message = "The agent does not have the rule in force yet."
+		v.message, v.doubted = "The agent does not have the rule in force yet.", true
 	default:
 		v.ready, v.reason, v.message = true, podnet.ReasonInForce, "The agent has the rule in force."
 	}
@@ -94,7 +97,7 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 			status[name] = n
 		}
 	}
-	write = write || have.PublicKey != want.PublicKey || due && (have != want || counts != old)
+	write = write || have.PublicKey != want.PublicKey || asked(o) != (want.Generation == 0) || due && (have != want || counts != old)
 	if !write {
 		return nil
 	}
@@ -102,55 +105,123 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 	return statusPatch("SteeringRule", o, status)
 }
 
-// report writes what became of the rules, and removes those that expired long
-// ago.
-func (s *steerer) report(a author, p steered, rules []ruleObject, write func(uid string, patch *unstructured.Unstructured), remove func(*podnet.SteeringRule)) {
-	if !a.leads {
-		return
-	}
+// report writes what became of the rules, or what the gateway that leads does not
+// know of them, and removes those that expired long ago. It returns when to look
+// again; zero for never.
+func (s *steerer) report(a author, p steered, w snapshot, write func(uid string, entry, shared *unstructured.Unstructured), remove func(*podnet.SteeringRule)) (next time.Time) {
 	s.mu.Lock()
-	chosen, named := map[string]*steering.Agent{}, map[agentOfPod]*steering.Agent{}
-	for i, agent := range s.plan.Agents {
-		named[agentOfPod{agent.Key, agent.PodUID}] = &s.plan.Agents[i]
-		if agent.Chosen {
-			chosen[agent.PodUID] = &s.plan.Agents[i]
-		}
-	}
-	places, strange := s.places, s.strange
+	agents, places, strange := s.plan.Agents, s.places, s.strange
 	s.mu.Unlock()
-
-	present := make(map[string]bool, len(rules))
-	for i, r := range rules {
-		present[r.rule.UID] = true
-		var view agentView
-		if p.plan.Verdicts[i].Accepted {
-			agent := chosen[r.rule.PodUID]
-			if r.rule.Egress {
-				agent = named[agentOfPod{r.rule.Agent, r.rule.PodUID}]
-			}
-			place, report, connected := "", steering.Report{}, false
-			if agent != nil {
-				if strange[agentOfPod{agent.Key, agent.PodUID}] {
-					place = places[agent.Key.Address6()]
-				}
-				report, connected = s.server.Report(agent.Key)
-			}
-			view = viewOf(r.rule, agent, place, report, connected)
-		}
-		due := a.now.Sub(s.counted[r.rule.UID]) >= countsEvery
-		if patch := a.rulePatch(r.object, p.plan.Verdicts[i], view, p.leases[r.rule.Peer], due); patch != nil {
-			s.counted[r.rule.UID] = a.now
-			write(r.rule.UID, patch)
+	chosen, named := map[string][]*steering.Agent{}, map[agentOfPod]*steering.Agent{}
+	for i, agent := range agents {
+		named[agentOfPod{agent.Key, agent.PodUID}] = &agents[i]
+		if agent.Chosen {
+			chosen[agent.PodUID] = append(chosen[agent.PodUID], &agents[i])
 		}
 	}
-	for uid := range s.counted {
-		if !present[uid] {
-			delete(s.counted, uid)
+
+	present := make(map[string]bool, len(w.rules))
+	for i, r := range w.rules {
+		uid, accepted := r.rule.UID, p.plan.Verdicts[i].Accepted
+		present[uid] = true
+		var view agentView
+		may := chosen[r.rule.PodUID]
+		if r.rule.Egress {
+			may = nil
+			if agent := named[agentOfPod{r.rule.Agent, r.rule.PodUID}]; agent != nil {
+				may = append(may, agent)
+			}
 		}
+		if accepted {
+			view = s.view(r.rule, may, places, strange)
+		}
+		due := a.now.Sub(s.counted[uid]) >= countsEvery
+		var entry, shared *unstructured.Unstructured
+		if a.leads {
+			view = s.believe(a.now, w, r.object, view, may)
+			entry = a.witnessPatch(r.object, view, false, false)
+			shared = a.rulePatch(r.object, p.plan.Verdicts[i], view, p.leases[r.rule.Peer], due)
+		} else {
+			unsaid := s.lasts(a.now, uid, view.ready && asked(r.object))
+			entry = a.witnessPatch(r.object, view, unsaid >= answerAfter, due)
+		}
+		if entry != nil || shared != nil {
+			s.counted[uid] = a.now
+			write(uid, entry, shared)
+		}
+	}
+	maps.DeleteFunc(s.counted, func(uid string, _ time.Time) bool { return !present[uid] })
+	maps.DeleteFunc(s.since, func(uid string, _ time.Time) bool { return !present[uid] })
+	if !a.leads {
+		for _, since := range s.since {
+			next = upcoming(next, a.now, since.Add(answerAfter))
+		}
+		return next
+	}
+	for _, since := range s.since {
+		next = upcoming(upcoming(next, a.now, since.Add(askAfter)), a.now, since.Add(missingAfter))
 	}
 	for _, i := range p.plan.Delete {
-		remove(rules[i].object)
+		remove(w.rules[i].object)
 	}
+	return next
+}
+
+// upcoming is the earlier of next and t, which counts if it is to come.
+func upcoming(next, now, t time.Time) time.Time {
+	if t.After(now) {
+		return earlier(next, t)
+	}
+	return next
+}
+
+// view is what this gateway knows of a rule's agent: of those that may be it, the
+// one that is connected.
+func (s *steerer) view(rule steering.Object, agents []*steering.Agent, places map[netip.Addr]string, strange map[agentOfPod]bool) agentView {
+	var agent *steering.Agent
+	place, report, connected := "", steering.Report{}, false
+	for _, one := range agents {
+		agent, place = one, ""
+		if strange[agentOfPod{one.Key, one.PodUID}] {
+			place = places[one.Key.Address6()]
+		}
+		if report, connected = s.server.Report(one.Key); connected {
+			break
+		}
+	}
+	return viewOf(rule, agent, place, report, connected)
+}
+
+// believe is what the leader makes of a view that is in doubt.
+func (s *steerer) believe(now time.Time, w snapshot, o *podnet.SteeringRule, v agentView, agents []*steering.Agent) agentView {
+	if v.doubted && v.key.IsZero() {
+		keys := make([]key.Public, len(agents))
+		for i, agent := range agents {
+			keys[i] = agent.Key
+		}
+		if one := w.witness(o, keys); one != nil {
+			v = heard(one)
+		}
+	}
+	doubted := s.lasts(now, string(o.UID), v.doubted && saysReady(o))
+	if !v.doubted || !saysReady(o) {
+		return v
+	}
+	return v.patient(o, doubted)
+}
+
+// lasts is for how long something has been so about a rule.
+func (s *steerer) lasts(now time.Time, uid string, so bool) time.Duration {
+	if !so {
+		delete(s.since, uid)
+		return 0
+	}
+	since, known := s.since[uid]
+	if !known {
+		s.since[uid] = now
+		return 0
+	}
+	return now.Sub(since)
 }
 
 // connected counts the agents that speak with us.

@@ -155,6 +155,8 @@ func ptrTo(v any) any {
 		return &v
 	case metav1.Condition:
 		return &v
+	case podnet.SteeringWitness:
+		return &v
 	}
 	return v
 }

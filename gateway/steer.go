@@ -38,7 +38,9 @@ type steerer struct {
 	exit    func(agent netip.Addr) forward.Exit
 	changed func() // asks for another look
 
-	counted map[string]time.Time // by a rule's UID: when its counts were written
+	// By a rule's UID: when its counts were written, and since when its status and
+	// what we know are at odds.
+	counted, since map[string]time.Time
 
 	fresh    atomic.Pointer[map[netip.Addr]bool] // relay addresses of the laptops that are with us
 	gateways atomic.Pointer[[]control.Gateway]
@@ -58,7 +60,7 @@ type agentOfPod struct {
 }
 
 func newSteerer(log *slog.Logger, self key.Public, own []netip.AddrPort, keep time.Duration) *steerer {
-	s := &steerer{log: log, self: self, own: own, book: steering.NewBook(keep), counted: map[string]time.Time{}}
+	s := &steerer{log: log, self: self, own: own, book: steering.NewBook(keep), counted: map[string]time.Time{}, since: map[string]time.Time{}}
 	s.server = steering.NewServer(log, s.allGateways)
 	s.fresh.Store(&map[netip.Addr]bool{})
 	return s

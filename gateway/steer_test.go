@@ -66,6 +66,16 @@ func (s *stage) steer(r *podnet.SteeringRule) {
 	apiserver.Eventually(s.T, 20*time.Second, "alice may steer", func() error { return s.alice.Create(s.Context(), r) })
 }
 
+// ruleStatus is a rule's status.
+func (s *stage) ruleStatus(name string) podnet.SteeringRuleStatus {
+	s.Helper()
+	var r podnet.SteeringRule
+	if err := s.alice.Get(s.Context(), types.NamespacedName{Namespace: "shop", Name: name}, &r); err != nil {
+		s.Fatal(err)
+	}
+	return r.Status
+}
+
 // awaitRule waits for something about a rule's status.
 func (s *stage) awaitRule(name, what string, f func(podnet.SteeringRuleStatus) bool) {
 	s.Helper()
@@ -95,7 +105,14 @@ func (s *stage) agent(g *Gateway, reaches ...netip.Addr) *podAgent {
 	if err != nil {
 		s.Fatal(err)
 	}
+	return s.agentOf(secret, g, reaches...)
+}
+
+// agentOf is agent with a key.
+func (s *stage) agentOf(secret key.Private, g *Gateway, reaches ...netip.Addr) *podAgent {
+	s.Helper()
 	a := &podAgent{stage: s, secret: secret, sets: make(chan control.Set, 16)}
+	var err error
 	if a.stack, err = netstack.New(netstack.Config{MTU: 1280}); err != nil {
 		s.Fatal(err)
 	}

@@ -200,6 +200,11 @@ type SteeringRuleStatus struct {
 	// that the rule names; absent while it is not connected to a gateway. With
 	// via it is a gateway's own, and there as soon as the rule is accepted.
 	Agent *SteeringAgent `json:"agent,omitempty"`
+	// Witnesses are other gateways that have an agent of the pod with the rule in
+	// force. They speak while the leading one has none.
+	// +listType=map
+	// +listMapKey=pod
+	Witnesses []SteeringWitness `json:"witnesses,omitempty"`
 	// Selector is what the Service selected before it was steered, and selects
 	// again after it, while it is steered.
 	Selector map[string]string `json:"selector,omitempty"`
@@ -219,8 +224,23 @@ type SteeringRuleStatus struct {
 // SteeringAgent is the agent in a pod.
 type SteeringAgent struct {
 	PublicKey string `json:"publicKey"`
-	// Generation is of the rule set that it has in force.
+	// Generation is of the rule set that it has in force, by the gateway that
+	// leads; absent while that one does not hear it.
 	Generation int64 `json:"generation,omitempty"`
+}
+
+// SteeringWitness is a gateway to which an agent is connected that has the rule in
+// force.
+type SteeringWitness struct {
+	// Pod and PodUID are the gateway's.
+	Pod    string `json:"pod"`
+	PodUID string `json:"podUID"`
+	// PublicKey is the agent's.
+	PublicKey string `json:"publicKey"`
+	// Matched, Failed and Passed are as in the status.
+	Matched int64 `json:"matched,omitempty"`
+	Failed  int64 `json:"failed,omitempty"`
+	Passed  int64 `json:"passed,omitempty"`
 }
 
 // SteeringRuleList is a list of rules.
