@@ -164,6 +164,15 @@ func (s *Session) SteeredRequests(ctx context.Context, rule string, follow bool,
 	return m.Requests(ctx, rule, follow, begin, line)
 }
 
+// InspectSteering is what the last connections of a rule carried.
+func (s *Session) InspectSteering(_ context.Context, rule string) ([]localapi.Inspection, error) {
+	m, err := s.steered()
+	if err != nil {
+		return nil, err
+	}
+	return m.Inspect(rule)
+}
+
 // RevokeSteering deletes somebody's rule.
 func (s *Session) RevokeSteering(ctx context.Context, req localapi.RevokeRequest) ([]string, error) {
 	m, err := s.steered()

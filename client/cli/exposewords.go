@@ -114,7 +114,7 @@ func printExposures(w io.Writer, all []localapi.Exposure, owners bool, now time.
 
 // describeConnection is a connection in one line.
 func describeConnection(c localapi.ExposedConnection) string {
-	line := fmt.Sprintf("%s  connection  %s  %s in, %s out", c.Time.Local().Format("15:04:05.000"), milliseconds(c.TookMs), size(c.In), size(c.Out))
+	line := fmt.Sprintf("%s  connection  %s  %s in, %s out", c.Time.Local().Format(timeOfDay), milliseconds(c.TookMs), size(c.In), size(c.Out))
 	if c.Error != "" {
 		line += "  " + c.Error
 	}

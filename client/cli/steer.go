@@ -72,11 +72,12 @@ set of conditions.`,
 	f.BoolVar(&o.req.Mirror, "mirror", false, "copy requests; the pods answer")
 	f.StringVar(&o.req.OnError, "on-error", localapi.OnErrorFail, "what becomes of requests that this machine does not take: fail, or app for the pod")
 	f.StringVar(&o.req.ClientAddress, "client-address", "", "how the local program learns a client's address: proxy (PROXY protocol v2) or header (X-Forwarded-For)")
+	f.BoolVar(&o.req.Inspect, "inspect", false, "keep heads and bodies of the last connections in memory, for podnet steer inspect")
 	f.BoolVar(&o.detach, "detach", false, "leave the rule to the daemon and return once it is ready")
 	f.StringVarP(&o.output, "output", "o", "", "json: the rules, and each request as a line, as JSON")
 	o.matchFlags(f)
 	env.Kube.AddTo(f)
-	cmd.AddCommand(newSteerList(env), newSteerStop(env), newSteerRevoke(env), newSteerApply(env))
+	cmd.AddCommand(newSteerList(env), newSteerStop(env), newSteerRevoke(env), newSteerInspect(env), newSteerApply(env))
 	for _, c := range cmd.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments

@@ -31,7 +31,7 @@ type fakeSteering struct {
 func (f *fakeSteering) Steer(ctx context.Context, req localapi.SteerRequest, say func(localapi.SteerEvent)) error {
 	now := time.Now()
 	r := localapi.SteerRule{Name: req.Name, Namespace: "shop", Owner: "alice", Target: req.Words(), Via: req.Via, Port: req.Port, Protocol: "tcp", Mode: "steal", Matches: req.Matches,
-		Local: req.Local, OnError: "fail", Held: req.Hold, Since: &now, Ready: 2, Others: []localapi.SteerOther{{Owner: "bob", Name: "bobs"}},
+		Local: req.Local, OnError: "fail", Held: req.Hold, Since: &now, Ready: 2, Inspect: req.Inspect, Others: []localapi.SteerOther{{Owner: "bob", Name: "bobs"}},
 		Pods: []localapi.SteerPod{{Name: "web-1", Port: 8080, Address: "10.244.0.7", State: localapi.SteerPodReady}, {Name: "web-2", Port: 8080, State: localapi.SteerPodReady}}}
 	if r.Name == "" {
 		r.Name = "web-" + req.Port
@@ -126,6 +126,13 @@ func (f *fakeSteering) SteeredRequests(ctx context.Context, rule string, follow 
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+func (f *fakeSteering) InspectSteering(_ context.Context, rule string) ([]localapi.Inspection, error) {
+	if !slices.Contains(f.names(), rule) {
+		return nil, &localapi.Error{Code: localapi.CodeNotFound, Message: "there is no rule " + rule, Hint: "podnet steer list", Status: 404}
+	}
+	return []localapi.Inspection{{Pod: "web-1", Exchanges: []localapi.Exchange{{In: []byte("GET /cart HTTP/1.1\r\n\r\n"), Out: []byte("HTTP/1.1 200 OK\r\n\r\n")}}}}, nil
 }
 
 func (f *fakeSteering) RevokeSteering(_ context.Context, req localapi.RevokeRequest) ([]string, error) {

@@ -47,6 +47,9 @@ func printRule(w io.Writer, r localapi.SteerRule, now time.Time) {
 	if try := tryLine(r); try != "" {
 		row("try", try)
 	}
+	if r.Inspect {
+		row("inspect", "podnet steer inspect "+r.Name)
+	}
 	for _, o := range r.Others {
 		row("beside", o.Owner+" steers this port too: "+o.Name)
 	}
@@ -224,7 +227,7 @@ func describeRequest(q localapi.SteeredRequest) string {
 	if q.Status != 0 {
 		status = strconv.Itoa(q.Status)
 	}
-	line := fmt.Sprintf("%s  %s  %s  %s  %s  %s", q.Time.Local().Format("15:04:05.000"), what, status, milliseconds(q.TookMs), q.Pod, by)
+	line := fmt.Sprintf("%s  %s  %s  %s  %s  %s", q.Time.Local().Format(timeOfDay), what, status, milliseconds(q.TookMs), q.Pod, by)
 	if q.Method == "" {
 		line += fmt.Sprintf("  %s in, %s out", size(q.In), size(q.Out))
 	}

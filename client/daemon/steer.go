@@ -22,6 +22,8 @@ type Steering interface {
 	// SteeredRequests calls begin when there is that rule, and line with the
 	// requests that it took and, to follow, with those that come.
 	SteeredRequests(ctx context.Context, rule string, follow bool, begin func(), line func(localapi.SteeredRequest) error) error
+	// InspectSteering is what the last connections of a rule carried, newest last.
+	InspectSteering(ctx context.Context, rule string) ([]localapi.Inspection, error)
 	// RevokeSteering deletes somebody's rule.
 	RevokeSteering(ctx context.Context, req localapi.RevokeRequest) ([]string, error)
 }
@@ -131,6 +133,19 @@ func answerStopped(w http.ResponseWriter, names []string, err error) {
 		return
 	}
 	httpjson.Write(w, http.StatusOK, localapi.SteerStopped{Rules: append([]string{}, names...)})
+}
+
+func (d *daemon) inspectSteering(w http.ResponseWriter, r *http.Request) {
+	s, err := d.sessions.ready()
+	var all []localapi.Inspection
+	if err == nil {
+		all, err = s.InspectSteering(r.Context(), r.PathValue("name"))
+	}
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	httpjson.Write(w, http.StatusOK, localapi.NewInspections(r.PathValue("name"), all))
 }
 
 func (d *daemon) steeredRequests(w http.ResponseWriter, r *http.Request) {

@@ -17,6 +17,7 @@
 //	GET    /v1/steer                   SteerList; everybody's with ?all=1&namespace=NS
 //	DELETE /v1/steer/NAME, ?all=1      SteerStopped
 //	GET    /v1/steer/NAME/requests     SteeredRequest values one a line out, ?follow=1
+//	GET    /v1/steer/NAME/inspected    Inspections
 //	POST   /v1/steer/revoke            RevokeRequest in, SteerStopped
 //
 //	POST   /v1/expose                       ExposeRequest in, ExposeEvent values one a line out

@@ -45,6 +45,9 @@ type SteerRequest struct {
 	// ClientAddress is proxy or header: how the local program learns a client's
 	// address. Empty means not at all.
 	ClientAddress string `json:"clientAddress,omitempty"`
+	// Inspect has the daemon keep what the last connections carry, see Inspections.
+	// TCP only.
+	Inspect bool `json:"inspect,omitempty"`
 	// Hold ends the rule when this call's caller hangs up. Without it the rule
 	// lives as long as the session.
 	Hold bool `json:"hold,omitempty"`
@@ -101,8 +104,12 @@ func (r SteerRequest) Check() error {
 	if r.Name != "" && !ruleName.MatchString(r.Name) {
 		return usage(fmt.Sprintf("name %q: want at most 63 of a-z, 0-9 and -", r.Name), "--name web")
 	}
-	if _, _, err := r.PodPort(); err != nil {
+	_, protocol, err := r.PodPort()
+	if err != nil {
 		return err
+	}
+	if r.Inspect && protocol == steer.UDP {
+		return usage("what comes by UDP is not inspected", "--inspect is for ports of TCP")
 	}
 	if _, err := r.LocalAddress(); err != nil {
 		return err
@@ -259,6 +266,8 @@ type SteerRule struct {
 	Local         string        `json:"local"`
 	OnError       string        `json:"onError"`
 	ClientAddress string        `json:"clientAddress,omitempty"`
+	// Inspect: the daemon keeps what the last connections carry.
+	Inspect bool `json:"inspect,omitempty"`
 	// Held: the rule ends with the command that made it.
 	Held  bool       `json:"held,omitempty"`
 	Since *time.Time `json:"since,omitempty"`

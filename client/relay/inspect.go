@@ -6,39 +6,98 @@ import (
 	"time"
 )
 
-// beginning is the first InspectBytes of one direction.
-type beginning struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (b *beginning) keep(p []byte) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.b = append(b.b, p[:min(len(p), InspectBytes-len(b.b))]...)
-}
-
-func (b *beginning) bytes() []byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.b)
-}
-
-// inspection is a connection that is being kept.
+// inspection is a connection that is being kept, as exchanges: a new one begins
+// when the pod speaks after the local program has. Of a long connection the last
+// ones are kept.
 type inspection struct {
-	pod     Pod
-	began   time.Time
-	in, out beginning
-	over    chan struct{}
+	pod   Pod
+	began time.Time
+
+	mu        sync.Mutex
+	exchanges []Exchange
+	in, out   int  // bytes that they hold
+	answered  bool // the local program was the last to speak
+	forgotten int64
+	over      bool
 }
 
-func (i *inspection) end() { close(i.over) }
+// heard keeps what the pod sent.
+func (i *inspection) heard(p []byte) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.exchanges) == 0 || i.answered {
+		i.beginLocked()
+	}
+	e := i.lastLocked()
+	i.in += keep(&e.In, &e.InMore, p)
+	i.trimLocked()
+}
 
-// inspect begins to keep a connection of a rule; the oldest is forgotten.
-func (s *state) inspect(rule string, p Pod) *inspection {
-	i := &inspection{pod: p, began: time.Now(), over: make(chan struct{})}
+// said keeps what the local program answered, or what it said by itself.
+func (i *inspection) said(p []byte) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.exchanges) == 0 {
+		i.beginLocked()
+	}
+	i.answered = true
+	e := i.lastLocked()
+	i.out += keep(&e.Out, &e.OutMore, p)
+	i.trimLocked()
+}
+
+func (i *inspection) beginLocked() {
+	i.exchanges = append(i.exchanges, Exchange{Began: time.Now()})
+	i.answered = false
+}
+
+func (i *inspection) lastLocked() *Exchange { return &i.exchanges[len(i.exchanges)-1] }
+
+// trimLocked forgets the oldest exchanges of a connection that has too many.
+func (i *inspection) trimLocked() {
+	for len(i.exchanges) > 1 && (i.in > InspectBytes || i.out > InspectBytes || len(i.exchanges) > InspectExchanges) {
+		i.in -= len(i.exchanges[0].In)
+		i.out -= len(i.exchanges[0].Out)
+		i.exchanges = slices.Delete(i.exchanges, 0, 1)
+		i.forgotten++
+	}
+}
+
+// keep appends to b what there is room for, counts the rest in more, and returns
+// how many bytes it has appended.
+func keep(b *[]byte, more *int64, p []byte) int {
+	n := min(len(p), InspectBytes-len(*b))
+	*b = append(*b, p[:n]...)
+	*more += int64(len(p) - n)
+	return n
+}
+
+func (i *inspection) end() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.over = true
+}
+
+func (i *inspection) seen() Inspection {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	out := Inspection{Namespace: i.pod.Namespace, Pod: i.pod.Name, Began: i.began, Forgotten: i.forgotten, Over: i.over}
+	for _, e := range i.exchanges {
+		e.In, e.Out = slices.Clone(e.In), slices.Clone(e.Out)
+		out.Exchanges = append(out.Exchanges, e)
+	}
+	return out
+}
+
+// inspect begins to keep a connection of a rule; the oldest is forgotten. t is asked
+// for while nobody can forget the rule.
+func (s *state) inspect(rule string, p Pod, t func() *table) *inspection {
+	i := &inspection{pod: p, began: time.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !t().has(rule) {
+		return i // which nobody will see
+	}
 	list := append(s.inspections[rule], i)
 	if len(list) > InspectConns {
 		list = slices.Delete(list, 0, len(list)-InspectConns)
@@ -51,16 +110,11 @@ func (s *state) inspect(rule string, p Pod) *inspection {
 // newest last.
 func (r *Relay) Inspected(rule string) []Inspection {
 	r.state.mu.Lock()
-	defer r.state.mu.Unlock()
+	list := slices.Clone(r.state.inspections[rule])
+	r.state.mu.Unlock()
 	var out []Inspection
-	for _, i := range r.state.inspections[rule] {
-		q := Inspection{Namespace: i.pod.Namespace, Pod: i.pod.Name, Began: i.began, In: i.in.bytes(), Out: i.out.bytes()}
-		select {
-		case <-i.over:
-			q.Over = true
-		default:
-		}
-		out = append(out, q)
+	for _, i := range list {
+		out = append(out, i.seen())
 	}
 	return out
 }

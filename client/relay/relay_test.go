@@ -3,10 +3,12 @@ package relay
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -120,39 +122,91 @@ func TestResetIsPassedOn(t *testing.T) {
 	}
 }
 
-func TestInspectKeepsBeginnings(t *testing.T) {
+func TestInspectKeepsTheLastConnections(t *testing.T) {
 	r := rule("web", 20000, listen(t, "127.0.0.1", echo))
 	r.Inspect = true
 	w := newWorld(t, r)
 	for i := range InspectConns + 1 {
 		c := w.mustDial(20000)
-		sent := bytes.Repeat([]byte{byte(i)}, InspectBytes+1000)
-		go func() { _, _ = c.Write(sent) }()
+		sent := bytes.Repeat([]byte{byte(i)}, 1000)
+		if _, err := c.Write(sent); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := io.ReadFull(c, make([]byte, len(sent))); err != nil {
 			t.Fatal(err)
 		}
 		c.Close()
 	}
 	until(t, "all are over", func() bool {
-		for _, i := range w.relay.Inspected("web") {
-			if !i.Over {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(w.relay.Inspected("web"), func(i Inspection) bool { return !i.Over })
 	})
 	got := w.relay.Inspected("web")
 	if len(got) != InspectConns {
 		t.Fatalf("%d connections are kept", len(got))
 	}
 	for n, i := range got {
-		want := bytes.Repeat([]byte{byte(n + 1)}, InspectBytes)
-		if !bytes.Equal(i.In, want) || !bytes.Equal(i.Out, want) || i.Pod != "web-1" {
-			t.Errorf("connection %d of %s: %d bytes in, %d out", n, i.Pod, len(i.In), len(i.Out))
+		want := bytes.Repeat([]byte{byte(n + 1)}, 1000)
+		if len(i.Exchanges) == 0 || i.Pod != "web-1" || i.Began.IsZero() {
+			t.Fatalf("connection %d: %+v", n, i)
+		}
+		var in, out []byte // the echo may begin before all has come
+		for _, e := range i.Exchanges {
+			in, out = append(in, e.In...), append(out, e.Out...)
+		}
+		if !bytes.Equal(in, want) || !bytes.Equal(out, want) {
+			t.Errorf("connection %d: %d bytes in, %d out", n, len(in), len(out))
 		}
 	}
 	if w.relay.Inspected("other") != nil {
 		t.Error("another rule has connections")
+	}
+	w.relay.SetRules(nil)
+	if w.relay.Inspected("web") != nil {
+		t.Error("what a rule has kept outlives it")
+	}
+}
+
+// A connection is kept as exchanges, and of a long one the last.
+func TestExchanges(t *testing.T) {
+	var i inspection
+	for n := range 3 {
+		i.heard(fmt.Appendf(nil, "GET /%d", n))
+		i.heard([]byte(" HTTP/1.1"))
+		i.said([]byte("HTTP/1.1 "))
+		i.said([]byte("200 OK"))
+	}
+	got := i.seen()
+	if len(got.Exchanges) != 3 || got.Forgotten != 0 || got.Over {
+		t.Fatalf("%+v", got)
+	}
+	for n, e := range got.Exchanges {
+		if string(e.In) != fmt.Sprintf("GET /%d HTTP/1.1", n) || string(e.Out) != "HTTP/1.1 200 OK" || e.Began.IsZero() {
+			t.Errorf("exchange %d: %q, %q", n, e.In, e.Out)
+		}
+	}
+
+	big := bytes.Repeat([]byte("x"), InspectBytes+10)
+	i.heard(big)
+	i.said(big)
+	got = i.seen()
+	if e := got.Exchanges[0]; len(got.Exchanges) != 1 || got.Forgotten != 3 || len(e.In) != InspectBytes || len(e.Out) != InspectBytes || e.InMore != 10 || e.OutMore != 10 {
+		t.Errorf("after a large one: %d exchanges, %d forgotten", len(got.Exchanges), got.Forgotten)
+	}
+	for range 2 * InspectExchanges {
+		i.heard([]byte("q"))
+		i.said([]byte("a"))
+	}
+	if got = i.seen(); len(got.Exchanges) != InspectExchanges || got.Forgotten != 3+1+InspectExchanges {
+		t.Errorf("after many small ones: %d exchanges, %d forgotten", len(got.Exchanges), got.Forgotten)
+	}
+	if i.in != InspectExchanges || i.out != InspectExchanges {
+		t.Errorf("it counts %d and %d bytes", i.in, i.out)
+	}
+	var greets inspection
+	greets.said([]byte("220 hello"))
+	greets.heard([]byte("EHLO"))
+	if got = greets.seen(); len(got.Exchanges) != 2 || len(got.Exchanges[0].In) != 0 || string(got.Exchanges[1].In) != "EHLO" {
+		t.Errorf("where the program speaks first: %+v", got)
 	}
 }
 

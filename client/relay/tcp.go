@@ -59,9 +59,9 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 	var in, out func([]byte)
 	switch {
 	case rule.Inspect:
-		i := r.state.inspect(rule.Name, rule.Agents[q.Src.Addr()])
+		i := r.state.inspect(rule.Name, rule.Agents[q.Src.Addr()], r.table.Load)
 		defer i.end()
-		in, out = i.in.keep, i.out.keep
+		in, out = i.heard, i.said
 	case rule.gateways != nil:
 		var heard, said int64
 		in, out = func(b []byte) { heard += int64(len(b)) }, func(b []byte) { said += int64(len(b)) }

@@ -21,8 +21,7 @@ type Rule struct {
 	Local string
 	// Agents are the pods that may send here, by their agents' tunnel addresses.
 	Agents map[netip.Addr]Pod
-	// Inspect keeps the beginnings of the last connections, see Inspected. TCP
-	// only.
+	// Inspect keeps what the last connections carried, see Inspected. TCP only.
 	Inspect bool
 
 	// gateways may send here, no agents; nil: it is no Exposure.
@@ -117,21 +116,33 @@ const (
 	ByApp    = "app"
 )
 
-// Inspection is the beginning of a connection of a rule that is inspected.
+// Inspection is a connection of a rule that is inspected, as far as it is kept.
 type Inspection struct {
 	Namespace, Pod string
 	Began          time.Time
-	// In is what the pod sent first, Out what the local program answered, at
-	// most InspectBytes each.
-	In, Out []byte
-	Over    bool
+	// Exchanges are the last of the connection, newest last; Forgotten counts
+	// those before them.
+	Exchanges []Exchange
+	Forgotten int64
+	Over      bool
+}
+
+// Exchange is what a pod sent, and what the local program answered before the pod
+// went on: of HTTP/1 a request and its response, unless requests are pipelined.
+type Exchange struct {
+	Began time.Time
+	// In is what the pod sent first, Out what the local program answered first;
+	// InMore and OutMore count the bytes after those.
+	In, Out         []byte
+	InMore, OutMore int64
 }
 
 const (
-	// InspectBytes is how much of each direction of a connection is kept,
-	// InspectConns of how many connections of a rule.
-	InspectBytes = 64 << 10
-	InspectConns = 20
+	// InspectBytes is how much of each direction of a connection is kept, in how
+	// many exchanges at most; InspectConns is of how many connections of a rule.
+	InspectBytes     = 64 << 10
+	InspectExchanges = 100
+	InspectConns     = 20
 	// MaxRequests is how many requests of a rule are kept.
 	MaxRequests = 200
 )

@@ -43,7 +43,7 @@ func (s *state) describe(r *rule) localapi.SteerRule {
 	out := localapi.SteerRule{
 		Name: r.name, Namespace: r.namespace, Owner: s.user, Target: r.req.Words(), Via: r.req.Via, Port: r.req.Port, Protocol: string(r.protocol), Mode: string(want.Mode),
 		Matches: append([]steer.Match{}, want.Matches...), Local: r.local, OnError: cmp.Or(r.req.OnError, localapi.OnErrorFail), ClientAddress: r.req.ClientAddress,
-		Held: r.req.Hold, Since: &began, Pods: []localapi.SteerPod{}, Others: r.others,
+		Inspect: r.req.Inspect, Held: r.req.Hold, Since: &began, Pods: []localapi.SteerPod{}, Others: r.others,
 	}
 	same := true
 	for uid, o := range r.objects {

@@ -244,7 +244,7 @@ func (s *state) relayed() []relay.Rule {
 		if r.does == sends {
 			continue
 		}
-		to := relay.Rule{Name: r.name, Port: r.relayPort, Protocol: r.protocol, Local: r.local, Agents: relayAgents(s, r)}
+		to := relay.Rule{Name: r.name, Port: r.relayPort, Protocol: r.protocol, Local: r.local, Agents: relayAgents(s, r), Inspect: r.req.Inspect}
 		if len(to.Agents) > 0 {
 			out = append(out, to)
 		}

@@ -45,6 +45,7 @@ type Relay interface {
 	SetRules([]relay.Rule)
 	Live() []relay.Live
 	Requests(rule string) []relay.Request
+	Inspected(rule string) []relay.Inspection
 	Subscribe(func(relay.Request)) (cancel func())
 	Changed() <-chan struct{}
 }

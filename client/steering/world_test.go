@@ -343,6 +343,9 @@ func (w *world) Live() (out []relay.Live) {
 func (w *world) Requests(rule string) []relay.Request {
 	return []relay.Request{{Rule: rule, Pod: "web-1", By: relay.ByLaptop, Status: 200}}
 }
+func (w *world) Inspected(rule string) []relay.Inspection {
+	return []relay.Inspection{{Pod: "web-1", Over: true, Forgotten: 2, Exchanges: []relay.Exchange{{In: []byte(rule), OutMore: 3}}}}
+}
 func (w *world) Subscribe(fn func(relay.Request)) func() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
