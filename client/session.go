@@ -288,6 +288,7 @@ func (s *Session) Status() (localapi.Connection, []localapi.Warning) {
 	c := s.status
 	c.Namespaces, c.Routes, c.DNS.Listen = slices.Clone(c.Namespaces), slices.Clone(c.Routes), slices.Clone(c.DNS.Listen)
 	s.liveLocked(&c)
+	s.tallyLocked(&c)
 	var warnings []localapi.Warning
 	for _, w := range s.warnings {
 		warnings = append(warnings, w)
@@ -299,6 +300,19 @@ func (s *Session) Status() (localapi.Connection, []localapi.Warning) {
 		return 1
 	})
 	return c, warnings
+}
+
+// tallyLocked fills in what is steered and exposed.
+func (s *Session) tallyLocked(c *localapi.Connection) {
+	var rules []localapi.SteerRule
+	var exposures []localapi.Exposure
+	if s.steering != nil {
+		rules = s.steering.List()
+	}
+	if s.exposing != nil {
+		exposures = s.exposing.List()
+	}
+	c.Steering, c.Exposing = localapi.TallyRules(rules), localapi.TallyExposures(exposures)
 }
 
 // liveLocked fills in what the tunnel and the transport know better.

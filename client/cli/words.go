@@ -34,6 +34,8 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		row("traffic", describeTraffic(c.Tunnel))
 		row("routes", strings.Join(c.Routes, ", "))
 		row("dns", fmt.Sprintf("%s by %s on %s", c.DNS.Zone, c.DNS.Mode, strings.Join(c.DNS.Listen, ", ")))
+		printTally(row, "steering", "rules", c.Steering)
+		printTally(row, "exposing", "exposures", c.Exposing)
 		if c.Lease.Renewed != nil {
 			row("lease", describeLease(c.Lease, now))
 		}
@@ -48,6 +50,17 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		}
 	}
 	_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
+}
+
+// printTally is a row for what there is, and one for each that is in trouble.
+func printTally(row func(name, text string), name, things string, t localapi.Tally) {
+	if t.Count == 0 {
+		return
+	}
+	row(name, fmt.Sprintf("%d of %d %s ready", t.Ready, t.Count, things))
+	for _, trouble := range t.Trouble {
+		row("", trouble)
+	}
 }
 
 func describeNamespaces(c localapi.Connection) string {

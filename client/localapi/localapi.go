@@ -181,6 +181,10 @@ type Connection struct {
 	Reenrolled int      `json:"reenrolled,omitempty"`
 	Routes     []string `json:"routes"`
 	DNS        DNS      `json:"dns"`
+	// Steering and Exposing are in brief what SteerList and ExposeList tell of this
+	// machine.
+	Steering Tally `json:"steering"`
+	Exposing Tally `json:"exposing"`
 }
 
 // Gateway is the pod at the other end.
