@@ -6,17 +6,30 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/conn"
 )
 
-// bind is a conn.Bind of one socket that takes a datagram at a time. WireGuard
-// keeps a buffer of 64 KiB for each datagram that a Bind may give it at once:
-// with the 128 of its own Bind, for two sockets, they are 16 MiB, a third of
-// what the agent may have in all.
+const (
+	// batch is how many datagrams WireGuard is given at once. It keeps a buffer of
+	// 64 KiB for each: the 128 of its own Bind, for each of two sockets, are 16
+	// MiB, a third of what the agent may have in all.
+	batch = 16
+	// A train is of up to 64 datagrams (UDP_MAX_SEGMENTS), which must not exceed
+	// 64 KiB with the headers of every link that they pass as one.
+	trainDatagrams = 64
+	trainBytes     = 65000
+	// maxDatagram is what comes at once at most, one or a train.
+	maxDatagram = 1 << 16
+)
+
+// bind is a conn.Bind of one socket. Where the kernel can, one call of it takes or
+// gives a train: datagrams of one size, one behind the other.
 type bind struct {
 	mu     sync.Mutex
 	socket *net.UDPConn
+	trains atomic.Bool // the kernel cuts up what is sent
 }
 
 func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
@@ -30,20 +43,51 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return nil, 0, err
 	}
 	b.socket = c
-	var last *endpoint // most datagrams come from where the one before came from
-	receive := func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
-		n, from, err := c.ReadFromUDPAddrPort(bufs[0])
-		if err != nil {
+	b.trains.Store(allowTrains(c))
+	r := &receiver{socket: c, buf: make([]byte, maxDatagram), control: make([]byte, controlSize)}
+	return []conn.ReceiveFunc{r.receive}, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
+}
+
+// receiver gives out what comes, one datagram after another.
+type receiver struct {
+	socket       *net.UDPConn
+	buf, control []byte
+	from         *endpoint // most comes from where the last came from
+
+	left []byte // of buf
+	size int    // of each datagram in left but the last
+}
+
+func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int, err error) {
+	if len(r.left) == 0 {
+		if err := r.fill(); err != nil {
 			return 0, err
 		}
-		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		if last == nil || last.AddrPort != from {
-			last = &endpoint{from}
-		}
-		sizes[0], eps[0] = n, last
-		return 1, nil
 	}
-	return []conn.ReceiveFunc{receive}, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
+	for n < len(bufs) && len(r.left) > 0 {
+		m := r.left[:min(r.size, len(r.left))]
+		r.left = r.left[len(m):]
+		sizes[n], eps[n] = copy(bufs[n], m), r.from
+		n++
+	}
+	return n, nil
+}
+
+// fill waits for a datagram or a train.
+func (r *receiver) fill() error {
+	n, controls, _, from, err := r.socket.ReadMsgUDPAddrPort(r.buf, r.control)
+	if err != nil {
+		return err
+	}
+	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	if r.from == nil || r.from.AddrPort != from {
+		r.from = &endpoint{from}
+	}
+	r.left, r.size = r.buf[:n], n
+	if size := trainSize(r.control[:controls]); size > 0 {
+		r.size = size
+	}
+	return nil
 }
 
 func (b *bind) Close() error {
@@ -69,11 +113,52 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 		return net.ErrClosed
 	}
 	var errs error
-	for _, buf := range bufs {
-		_, err := c.WriteToUDPAddrPort(buf, e.AddrPort)
+	for len(bufs) > 0 {
+		n := 1
+		if b.trains.Load() {
+			n = train(bufs)
+		}
+		err := send(c, bufs[:n], e.AddrPort)
+		if n > 1 && refusesTrains(err) {
+			b.trains.Store(false)
+			continue
+		}
 		errs = errors.Join(errs, err)
+		bufs = bufs[n:]
 	}
 	return errs
+}
+
+// train counts how many datagrams may go at once: all but the last have the size
+// of the first.
+func train(bufs [][]byte) int {
+	size := len(bufs[0])
+	n, sum := 1, size
+	for ; n < min(len(bufs), trainDatagrams) && len(bufs[n]) <= size && sum+len(bufs[n]) <= trainBytes; n++ {
+		sum += len(bufs[n])
+		if len(bufs[n]) < size {
+			return n + 1
+		}
+	}
+	return n
+}
+
+var trainBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// send sends a datagram, or several as a train.
+func send(c *net.UDPConn, bufs [][]byte, to netip.AddrPort) error {
+	if len(bufs) == 1 {
+		_, err := c.WriteToUDPAddrPort(bufs[0], to)
+		return err
+	}
+	buf := trainBuffers.Get().(*[maxDatagram]byte)
+	defer trainBuffers.Put(buf)
+	all := buf[:0]
+	for _, m := range bufs {
+		all = append(all, m...)
+	}
+	_, _, err := c.WriteMsgUDPAddrPort(all, trainControl(len(bufs[0])), to)
+	return err
 }
 
 func (b *bind) ParseEndpoint(s string) (conn.Endpoint, error) {
@@ -84,7 +169,7 @@ func (b *bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 	return &endpoint{a}, nil
 }
 
-func (b *bind) BatchSize() int       { return 1 }
+func (b *bind) BatchSize() int       { return batch }
 func (b *bind) SetMark(uint32) error { return nil }
 
 // endpoint is where datagrams go. A pod has one address of a family, so the
