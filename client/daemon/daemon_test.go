@@ -313,7 +313,7 @@ func TestOnDemandDaemonEnds(t *testing.T) {
 		}
 	})
 	t.Run("not while connected", func(t *testing.T) {
-		c, _, done := start(t, &fakeHost{}, func(o *Options) { o.OnDemand, o.Idle = true, 30*time.Millisecond })
+		c, _, done := start(t, &fakeHost{}, func(o *Options) { o.OnDemand, o.Idle = true, 500*time.Millisecond })
 		if _, err := c.Connect(t.Context(), localapi.ConnectRequest{}, ignore); err != nil {
 			t.Fatal(err)
 		}
@@ -329,7 +329,7 @@ func TestDoctor(t *testing.T) {
 	hold := make(chan struct{})
 	var asked localapi.DoctorRequest
 	c, _, done := start(t, &fakeHost{}, func(o *Options) {
-		o.OnDemand, o.Idle = true, 50*time.Millisecond
+		o.OnDemand, o.Idle = true, 500*time.Millisecond
 		o.Doctor = func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error {
 			asked = req
 			say(localapi.Finding{Check: "host/session", Result: localapi.ResultOK, Text: string(status().State)})
@@ -343,7 +343,7 @@ func TestDoctor(t *testing.T) {
 		}
 	})
 	var got []string
-	time.AfterFunc(200*time.Millisecond, func() { close(hold) })
+	time.AfterFunc(time.Second, func() { close(hold) })
 	err := c.Doctor(t.Context(), localapi.DoctorRequest{GatewayNamespace: "net"}, func(f localapi.Finding) { got = append(got, f.Check+" "+f.Text) })
 	if want := "host/session Disconnected, host/dns broken"; err != nil || strings.Join(got, ", ") != want || asked.GatewayNamespace != "net" {
 		t.Errorf("got %q, want %q (%v, asked for %+v)", got, want, err, asked)
