@@ -245,6 +245,7 @@ func (k *keeper) fresh(p *v1alpha1.Peer) {
 // pods, or another address for us when a lease was over for a moment.
 func (k *keeper) renumber(r *remote, n network) {
 	k.member.network = n
+	k.resolvers.Store(&n.dns)
 	if err := k.link.allow(k.member); err != nil {
 		k.Log.Warn("cannot follow the cluster's networks", "err", err)
 	}

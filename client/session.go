@@ -73,7 +73,10 @@ type Config struct {
 //
 //	   auth ------> gateway -----> handshake --> routes ----> dns ------> ready
 //	who am I?    Peer, Access     TUN, a path   the host    the host    tried once,
-//	             written, seen    that answers  routes      resolves    then kept
+//	             written, seen    that answers, routes      resolves    then kept
+//	                              a pod to
+//	                              send from,
+//	                              if asked for
 //	    |             |                |           |           |          |
 //	    +-------------+----------------+-----------+-----------+----------+
 //	                                   |
@@ -99,8 +102,12 @@ type Session struct {
 	link     *link
 	steering *steering.Manager // nil: the cluster cannot
 	exposing *exposing.Manager // nil: the cluster cannot
-	resolver *resolver
-	jobs     *jobs
+	// sender is steering, as the gate knows it, and resolvers are the gateway's, to
+	// which it is always open.
+	sender    atomic.Pointer[steering.Manager]
+	resolvers atomic.Pointer[[]netip.Addr]
+	resolver  *resolver
+	jobs      *jobs
 	// hosted is the network that the host was set up for, mtu the interface's.
 	hosted network
 	mtu    int
@@ -169,17 +176,23 @@ func (s *Session) tell(e localapi.Event) {
 
 // connect goes through the phases.
 func (s *Session) connect(ctx context.Context) error {
-	for _, step := range []struct {
+	type step struct {
 		phase localapi.Phase
 		do    func(context.Context) (string, error)
-	}{
+	}
+	steps := []step{
 		{localapi.PhaseAuth, s.auth},
 		{localapi.PhaseGateway, s.enrol},
 		{localapi.PhaseHandshake, s.handshake},
 		{localapi.PhaseRoutes, s.route},
 		{localapi.PhaseDNS, s.resolve},
 		{localapi.PhaseReady, s.probe},
-	} {
+	}
+	if s.Request.As != "" { // before anything can be sent
+		at := slices.IndexFunc(steps, func(o step) bool { return o.phase == localapi.PhaseRoutes })
+		steps = slices.Insert(steps, at, step{localapi.PhaseIdentity, s.identify})
+	}
+	for _, step := range steps {
 		s.set(func(c *localapi.Connection) { c.Phase = step.phase })
 		s.tell(localapi.Event{Type: localapi.EventPhase, Phase: step.phase})
 		text, err := step.do(ctx)
@@ -264,6 +277,8 @@ func (s *Session) enrol(ctx context.Context) (string, error) {
 // begun.
 func (s *Session) joined(m *member, begun time.Duration) {
 	s.member, s.renewed = m, begun
+	dns := m.network.dns
+	s.resolvers.Store(&dns)
 	s.set(func(c *localapi.Connection) { c.Peer = m.Peer })
 	s.leaseHeld(time.Now())
 	s.learn(m.granted)
@@ -293,6 +308,8 @@ func (s *Session) Status() (localapi.Connection, []localapi.Warning) {
 	for _, w := range s.warnings {
 		warnings = append(warnings, w)
 	}
+	as, more := identity(s.steering, s.ready.Load())
+	c.As, warnings = as, append(warnings, more...)
 	slices.SortFunc(warnings, func(a, b localapi.Warning) int {
 		if a.Code < b.Code || a.Code == b.Code && a.Text < b.Text {
 			return -1

@@ -37,7 +37,7 @@ func (s *Session) relay(host tun.Device) (relayed, tun.Device, error) {
 		return relayed{}, nil, errors.Join(err, host.Close())
 	}
 	own := s.member.private.Public()
-	out := relayed{r, tunsplit.New(host, r.Device(), own.RelayAddress6())}
+	out := relayed{r, tunsplit.New(s.guarded(host), r.Device(), own.RelayAddress6())}
 	out.answerTo(own)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -63,6 +63,7 @@ func (s *Session) steer(r *relay.Relay) {
 	go func() { done <- m.Run(ctx) }()
 	s.mu.Lock()
 	s.steering = m
+	s.sender.Store(m)
 	s.mu.Unlock()
 	s.steerFor()
 	s.undo.add("the steering rules", ending(cancel, done))

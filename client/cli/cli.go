@@ -177,6 +177,7 @@ const long = `podnet puts this machine on the pod network of a Kubernetes cluste
   podnet connect -n shop      then: curl http://web.shop
   podnet steer deploy/web 8080:3000 --header 'x-user: alice'
   podnet expose 3000 --as my-api
+  podnet exec -n shop --as deploy/web -- npm test
   podnet status
   podnet disconnect
   podnet doctor               if any of it does not work
@@ -205,7 +206,7 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newStatus(env), newDisconnect(env), newSteer(env), newExpose(env), newNamespace(env), newDNS(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newStatus(env), newDisconnect(env), newSteer(env), newExpose(env), newNamespace(env), newDNS(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments

@@ -126,16 +126,18 @@ func newMachine(t *testing.T) *machine {
 
 // screenful is what was printed; with the word when it calls then.
 type screenful struct {
-	bytes.Buffer
+	text bytes.Buffer
 	when string
 	then func()
 }
+
+func (s *screenful) String() string { return s.text.String() }
 
 func (s *screenful) Write(p []byte) (int, error) {
 	if s.when != "" && strings.Contains(string(p), s.when) {
 		defer s.then()
 	}
-	return s.Buffer.Write(p)
+	return s.text.Write(p)
 }
 
 type result struct {

@@ -35,6 +35,7 @@ func newConnect(env *Env) *cobra.Command {
 	var req localapi.ConnectRequest
 	var wait, lease time.Duration
 	var output string
+	allKube := pflag.NewFlagSet("kubernetes", pflag.ContinueOnError)
 	cmd := &cobra.Command{
 		Use:   "connect [-n NAMESPACE]...",
 		Short: "Join the cluster of the kubeconfig",
@@ -43,9 +44,15 @@ address and by name, as far as you may. Returns when all of it was tried once.
 
   podnet connect                     the namespace of the kubeconfig's context
   podnet connect -n shop -n pay      two namespaces; short names are shop's
-  podnet connect -A                  every namespace`,
+  podnet connect -A                  every namespace
+  podnet connect --as deploy/web     and what is sent leaves from that pod
+
+` + asHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkConnect(&req, lease, output); err != nil {
+				return err
+			}
+			if err := fromEnvironment(allKube, env.Environ); err != nil { // also those that are no flags here
 				return err
 			}
 			kube, err := env.Kube.Kube(env.Environ)
@@ -60,7 +67,7 @@ address and by name, as far as you may. Returns when all of it was tried once.
 				defer cancel()
 			}
 			c, socket := client(cmd)
-			status, err := connect(ctx, env, c, socket, req, output)
+			status, err := connect(ctx, env, c, socket, req, progress(env.Err, output == "json" && !isTerminal(env.Err)))
 			if errors.Is(err, context.DeadlineExceeded) && cmd.Context().Err() == nil {
 				return &localapi.Error{Code: localapi.CodeTimeout, Message: fmt.Sprintf("not connected after %v", wait), Hint: "--wait=5m waits longer; the last line above says where it was"}
 			}
@@ -79,7 +86,8 @@ address and by name, as far as you may. Returns when all of it was tried once.
 	f.DurationVar(&wait, "wait", 0, "how long to wait at most until connected (default without a value: 60s)")
 	f.Lookup("wait").NoOptDefVal = "60s"
 	f.StringVarP(&output, "output", "o", "", "json: print the status as JSON")
-	env.Kube.AddTo(f)
+	asFlag(f, &req)
+	addKubeBesideAs(f, allKube, env)
 	return cmd
 }
 
@@ -142,13 +150,17 @@ func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output stri
 	if output != "" && output != "json" {
 		return usage("output %q: want json", output)
 	}
+	if req.As != "" {
+		if err := (localapi.AsRequest{Target: req.As}).Check(); err != nil {
+			return err
+		}
+	}
 	req.LeaseSeconds = int32(lease / time.Second)
 	return nil
 }
 
 // connect asks the daemon, starting one where there is none.
-func connect(ctx context.Context, env *Env, c *localapi.Client, socket string, req localapi.ConnectRequest, output string) (localapi.Status, error) {
-	show := progress(env.Err, output == "json" && !isTerminal(env.Err))
+func connect(ctx context.Context, env *Env, c *localapi.Client, socket string, req localapi.ConnectRequest, show func(localapi.Event)) (localapi.Status, error) {
 	if v, err := c.Version(ctx); errors.Is(err, localapi.ErrNoDaemon) {
 		if err := env.StartDaemon(ctx, socket); err != nil {
 			return localapi.Status{}, err
@@ -158,9 +170,13 @@ func connect(ctx context.Context, env *Env, c *localapi.Client, socket string, r
 	} else if v.Version != version.Version {
 		fmt.Fprintf(env.Err, "warning: the running daemon is podnet %s, this is %s: podnet disconnect ends it\n", v.Version, version.Version)
 	}
-	status, err := c.Connect(ctx, req, show)
+	begun := false
+	status, err := c.Connect(ctx, req, func(e localapi.Event) {
+		begun = true
+		show(e)
+	})
 	var daemonGone *localapi.Error
-	if errors.As(err, &daemonGone) && daemonGone.Code == localapi.CodeDaemon || errors.Is(err, localapi.ErrNoDaemon) {
+	if !begun && errors.As(err, &daemonGone) && daemonGone.Code == localapi.CodeDaemon || errors.Is(err, localapi.ErrNoDaemon) {
 		// It was about to end for want of work. Once is chance, twice is not.
 		if err := env.StartDaemon(ctx, socket); err != nil {
 			return localapi.Status{}, err

@@ -80,12 +80,7 @@ that, PODNET_AS and others, count all the same.`,
 	f.UintSliceVar(&ports, "port", nil, "port of the Service, repeatable (default: 80 and LOCAL's; by UDP LOCAL's)")
 	f.BoolVar(&detach, "detach", false, "leave the exposure to the daemon and return once it is ready")
 	f.StringVarP(&output, "output", "o", "", "json: the exposure, and each connection as a line, as JSON")
-	env.Kube.AddTo(kube)
-	kube.VisitAll(func(fl *pflag.Flag) {
-		if !slices.Contains(impersonation, fl.Name) {
-			f.AddFlag(fl)
-		}
-	})
+	addKubeBesideAs(f, kube, env)
 	cmd.AddCommand(newExposeList(env), newExposeStop(env))
 	for _, c := range cmd.Commands() {
 		if c.Args == nil {
@@ -94,10 +89,6 @@ that, PODNET_AS and others, count all the same.`,
 	}
 	return cmd
 }
-
-// impersonation are the flags of kubectl that expose does not have: beside an --as
-// that is a Service's name nobody would know what they are about.
-var impersonation = []string{"as", "as-group", "as-uid", "as-user-extra"}
 
 func servicePorts(numbers []uint) ([]uint16, error) {
 	var out []uint16

@@ -75,6 +75,21 @@ warning     the lease could not be renewed
 	}
 }
 
+func TestWhomWeSendAs(t *testing.T) {
+	now := time.Now()
+	s := full(now)
+	for want, as := range map[string]localapi.Identity{
+		"as          pod/web-1 of deploy/web in namespace shop\n":                      {Target: "deploy/web", Namespace: "shop", Pod: "web-1"},
+		"as          no pod of deploy/web yet: pod web-1: an agent is being started\n": {Target: "deploy/web", Namespace: "shop", Text: "pod web-1: an agent is being started"},
+	} {
+		var out bytes.Buffer
+		s.Connections[0].As = &as
+		if printStatus(&out, s, now); !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
 func TestScreenIsDrawnOver(t *testing.T) {
 	now := time.Now()
 	got := string(screen(full(now), []string{"something happened"}, now))

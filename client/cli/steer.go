@@ -212,7 +212,7 @@ func session(ctx context.Context, cmd *cobra.Command, env *Env, namespace, outpu
 	if req.Kube = kube; namespace != "" && !slices.Contains(req.Namespaces, namespace) {
 		req.Namespaces = append(req.Namespaces, namespace)
 	}
-	_, err = connect(ctx, env, c, socket, req, output)
+	_, err = connect(ctx, env, c, socket, req, progress(env.Err, output == "json" && !isTerminal(env.Err)))
 	return c, kube, err
 }
 

@@ -21,6 +21,7 @@ import (
 type fakeSteering struct {
 	mu      sync.Mutex
 	asked   []localapi.SteerRequest
+	as      []localapi.AsRequest
 	rules   map[string]localapi.SteerRule
 	held    map[string]context.CancelFunc
 	refuse  error
@@ -60,6 +61,29 @@ func (f *fakeSteering) Steer(ctx context.Context, req localapi.SteerRequest, say
 	if !req.Hold {
 		return nil
 	}
+	<-ctx.Done()
+	f.remove(r.Name)
+	return nil
+}
+
+// As is a rule named after the target.
+func (f *fakeSteering) As(ctx context.Context, req localapi.AsRequest, say func(localapi.SteerEvent)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.mu.Lock()
+	f.as = append(f.as, req)
+	if f.refuse != nil {
+		f.mu.Unlock()
+		return f.refuse
+	}
+	if f.rules == nil {
+		f.rules, f.held = map[string]localapi.SteerRule{}, map[string]context.CancelFunc{}
+	}
+	r := localapi.SteerRule{Name: "as-web", Target: req.Target, Mode: localapi.ModeEgress}
+	f.rules[r.Name], f.held[r.Name] = r, cancel
+	f.mu.Unlock()
+	say(localapi.SteerEvent{Time: time.Now(), Type: localapi.SteerTarget, Text: req.Target + ": 1 pod"})
+	say(localapi.SteerEvent{Time: time.Now(), Type: localapi.SteerReady, Rule: &r})
 	<-ctx.Done()
 	f.remove(r.Name)
 	return nil

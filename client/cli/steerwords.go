@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -85,6 +86,14 @@ func readiness(r localapi.SteerRule) string {
 		return "service"
 	}
 	return "service, not ready"
+}
+
+// takes is what a rule takes, in words.
+func takes(r localapi.SteerRule) string {
+	if r.Mode == localapi.ModeEgress {
+		return "what its owner's machine sends leaves from the pod"
+	}
+	return strings.Join(describeMatches(r.Matches), " or ")
 }
 
 // describeMatches are the sets of conditions, a line each.
@@ -196,8 +205,8 @@ func printRules(w io.Writer, rules []localapi.SteerRule, owners bool, now time.T
 		if r.Failed > 0 {
 			matched += fmt.Sprintf(" (%d failed)", r.Failed)
 		}
-		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", owner, r.Name, r.Namespace, r.Target, r.Port, r.Local, r.Mode, readiness(r),
-			matched, age, strings.Join(describeMatches(r.Matches), " or "))
+		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", owner, r.Name, r.Namespace, r.Target, cmp.Or(r.Port, "-"), cmp.Or(r.Local, "-"), r.Mode, readiness(r),
+			matched, age, takes(r))
 	}
 	_ = t.Flush()
 	for _, r := range rules {

@@ -28,6 +28,9 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 			continue
 		}
 		row("namespaces", describeNamespaces(c))
+		if c.As != nil {
+			row("as", describeIdentity(*c.As))
+		}
 		row("gateway", describeGateway(c.Gateway))
 		row("path", describePath(c))
 		row("tunnel", describeTunnel(c.Tunnel))
@@ -68,6 +71,13 @@ func describeNamespaces(c localapi.Connection) string {
 		return "all, short names of " + c.Namespace
 	}
 	return strings.Join(c.Namespaces, ", ")
+}
+
+func describeIdentity(as localapi.Identity) string {
+	if as.Pod == "" {
+		return "no pod of " + as.Target + " yet: " + as.Text
+	}
+	return "pod/" + as.Pod + " of " + as.Target + " in namespace " + as.Namespace
 }
 
 func describeGateway(g localapi.Gateway) string {

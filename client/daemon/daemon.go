@@ -187,6 +187,7 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("GET /v1/steer/{name}/requests", d.steeredRequests)
 	mux.HandleFunc("GET /v1/steer/{name}/inspected", d.inspectSteering)
 	mux.HandleFunc("POST /v1/steer/revoke", d.revokeSteering)
+	mux.HandleFunc("POST /v1/as", d.as)
 	mux.HandleFunc("POST /v1/expose", d.expose)
 	mux.HandleFunc("GET /v1/expose", d.exposed)
 	mux.HandleFunc("DELETE /v1/expose", d.stopExposing)
@@ -217,7 +218,7 @@ func (d *daemon) now() localapi.Status {
 }
 
 // connect streams the progress of the session. Who hangs up before it is ready
-// gives it up; afterwards the session stays.
+// gives it up; afterwards the session stays, unless it is held.
 func (d *daemon) connect(w http.ResponseWriter, r *http.Request) {
 	var req localapi.ConnectRequest
 	if err := httpjson.Read(r, &req); err != nil {
@@ -229,7 +230,7 @@ func (d *daemon) connect(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, err)
 		return
 	}
-	defer a.leave()
+	defer a.leave(req.Hold)
 	lines := httpjson.NewLines(w)
 	for i := 0; ; i++ {
 		e, ok := a.event(r.Context(), i)
@@ -240,20 +241,31 @@ func (d *daemon) connect(w http.ResponseWriter, r *http.Request) {
 			s := d.now()
 			e.Status = &s
 		}
-		if lines.Send(e) != nil || e.Type == localapi.EventReady || e.Type == localapi.EventError {
+		if lines.Send(e) != nil || e.Type == localapi.EventError {
 			return
+		}
+		if e.Type == localapi.EventReady {
+			break
+		}
+	}
+	if req.Hold {
+		select {
+		case <-a.done:
+		case <-r.Context().Done():
 		}
 	}
 }
 
 func (d *daemon) disconnect(w http.ResponseWriter, r *http.Request) {
-	n, err := d.sessions.disconnect(r.Context())
+	held := r.URL.Query().Get("held") == "1"
+	n, err := d.sessions.disconnect(r.Context(), held)
 	if err != nil {
 		httpjson.WriteError(w, err)
 		return
 	}
-	httpjson.Write(w, http.StatusOK, localapi.DisconnectResult{Sessions: n, Exits: d.OnDemand, PID: os.Getpid()})
-	if d.OnDemand {
+	exits := d.OnDemand && (n > 0 || !held)
+	httpjson.Write(w, http.StatusOK, localapi.DisconnectResult{Sessions: n, Exits: exits, PID: os.Getpid()})
+	if exits {
 		d.stop()
 	}
 }

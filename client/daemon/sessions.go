@@ -45,7 +45,10 @@ type attempt struct {
 	changed chan struct{}
 	waiting int
 	ready   *time.Time
-	ending  bool
+	// kept says that somebody connected who does not hold the session: it stays when
+	// those who do have left.
+	kept   bool
+	ending bool
 }
 
 // connect begins a session or joins the one that serves the same request.
@@ -142,13 +145,14 @@ func errStopping() error {
 	return &localapi.Error{Code: localapi.CodeDaemon, Message: "the daemon is stopping", Hint: "try again", Status: http.StatusServiceUnavailable}
 }
 
-// disconnect ends the session, if there is one, and waits until it is undone.
-func (s *sessions) disconnect(ctx context.Context) (int, error) {
+// disconnect ends the session, if there is one, and waits until it is undone. With
+// held it ends only what one caller holds and nobody keeps.
+func (s *sessions) disconnect(ctx context.Context, held bool) (int, error) {
 	s.mu.Lock()
 	a := s.current
 	s.lastError = nil
 	s.mu.Unlock()
-	if a == nil {
+	if a == nil || held && a.shared() {
 		return 0, nil
 	}
 	a.giveUp()
@@ -261,13 +265,14 @@ func (a *attempt) join() bool {
 	return true
 }
 
-// leave takes a listener away; the last one to leave before the session is
-// ready gives it up.
-func (a *attempt) leave() {
+// leave takes a listener away, who held the session or not. The last one to leave
+// before it is ready, or who held what nobody keeps, gives it up.
+func (a *attempt) leave(held bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting--
-	if a.waiting == 0 && a.ready == nil {
+	a.kept = a.kept || !held && a.ready != nil
+	if a.waiting == 0 && !a.kept {
 		a.ending = true
 		a.cancel()
 	}
@@ -279,6 +284,13 @@ func (a *attempt) giveUp() {
 	a.ending = true
 	a.mu.Unlock()
 	a.cancel()
+}
+
+// shared says that the session is not only one caller's who holds it.
+func (a *attempt) shared() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.kept || a.waiting > 1
 }
 
 func (a *attempt) wasReady() bool { return a.readySince() != nil }

@@ -24,6 +24,9 @@ type Steering interface {
 	SteeredRequests(ctx context.Context, rule string, follow bool, begin func(), line func(localapi.SteeredRequest) error) error
 	// InspectSteering is what the last connections of a rule carried, newest last.
 	InspectSteering(ctx context.Context, rule string) ([]localapi.Inspection, error)
+	// As has what this machine sends leave from a pod until ctx is done, and tells say
+	// how far it is; or returns why it does not, or not any more.
+	As(ctx context.Context, req localapi.AsRequest, say func(localapi.SteerEvent)) error
 	// RevokeSteering deletes somebody's rule.
 	RevokeSteering(ctx context.Context, req localapi.RevokeRequest) ([]string, error)
 }
@@ -68,18 +71,31 @@ func begin[R interface{ Check() error }, E any](d *daemon, w http.ResponseWriter
 // steer streams how far a rule is.
 func (d *daemon) steer(w http.ResponseWriter, r *http.Request) {
 	begin(d, w, r, func(ctx context.Context, s Session, req localapi.SteerRequest, send func(localapi.SteerEvent)) {
-		err := s.Steer(ctx, req, func(e localapi.SteerEvent) {
-			if e.Type == localapi.SteerReady {
-				d.Log.Info("steering", "rule", e.Rule.Name, "count", len(e.Rule.Pods))
-			}
-			send(e)
-		})
-		if err != nil {
-			e := httpjson.FromError(err)
-			d.Log.Info("not steering", "what", req.Words(), "err", err)
-			send(localapi.SteerEvent{Time: time.Now(), Type: localapi.SteerFailed, Text: e.Message, Error: e})
-		}
+		d.tell(req.Words(), send, func(say func(localapi.SteerEvent)) error { return s.Steer(ctx, req, say) })
 	})
+}
+
+// as streams how far an identity is.
+func (d *daemon) as(w http.ResponseWriter, r *http.Request) {
+	begin(d, w, r, func(ctx context.Context, s Session, req localapi.AsRequest, send func(localapi.SteerEvent)) {
+		d.tell(req.Target, send, func(say func(localapi.SteerEvent)) error { return s.As(ctx, req, say) })
+	})
+}
+
+// tell sends the events of a rule, its failure included, and notes the two that
+// matter in the log.
+func (d *daemon) tell(what string, send func(localapi.SteerEvent), do func(say func(localapi.SteerEvent)) error) {
+	err := do(func(e localapi.SteerEvent) {
+		if e.Type == localapi.SteerReady {
+			d.Log.Info("steering", "rule", e.Rule.Name, "count", len(e.Rule.Pods))
+		}
+		send(e)
+	})
+	if err != nil {
+		e := httpjson.FromError(err)
+		d.Log.Info("not steering", "what", what, "err", err)
+		send(localapi.SteerEvent{Time: time.Now(), Type: localapi.SteerFailed, Text: e.Message, Error: e})
+	}
 }
 
 func (d *daemon) steered(w http.ResponseWriter, r *http.Request) {

@@ -58,9 +58,17 @@ func (c *Client) Disconnect(ctx context.Context) (DisconnectResult, error) {
 	return r, c.do(ctx, http.MethodPost, "/v1/disconnect", struct{}{}, &r)
 }
 
+// LetGo ends the session that the caller holds, as Disconnect does, unless others
+// have it as well.
+func (c *Client) LetGo(ctx context.Context) (DisconnectResult, error) {
+	var r DisconnectResult
+	return r, c.do(ctx, http.MethodPost, "/v1/disconnect?held=1", struct{}{}, &r)
+}
+
 // Connect asks for a session and calls event with each line of progress, the
 // error included. It returns the Status of the session once ready, or the
-// *Error that ended the attempt. Cancelling ctx gives the attempt up.
+// *Error that ended the attempt. Cancelling ctx gives the attempt up. A session that
+// is held lasts as long as the call, which returns with its end or that of ctx.
 func (c *Client) Connect(ctx context.Context, req ConnectRequest, event func(Event)) (Status, error) {
 	resp, err := c.send(ctx, http.MethodPost, "/v1/connect", req)
 	if err != nil {
@@ -90,6 +98,8 @@ func (c *Client) Connect(ctx context.Context, req ConnectRequest, event func(Eve
 		return Status{}, &Error{Code: CodeDaemon, Message: "the daemon went away while connecting: " + err.Error()}
 	case status == nil:
 		return Status{}, &Error{Code: CodeDaemon, Message: "the daemon went away while connecting"}
+	case req.Hold:
+		return *status, &Error{Code: CodeEnded, Message: "the session is over", Hint: "podnet status may say why"}
 	}
 	return *status, nil
 }

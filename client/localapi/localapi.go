@@ -8,7 +8,7 @@
 //	GET  /v1/status       Status
 //	GET  /v1/events       Event values one a line out, ?since=SEQ
 //	POST /v1/connect      ConnectRequest in, Event values one a line out
-//	POST /v1/disconnect   DisconnectResult
+//	POST /v1/disconnect   DisconnectResult; with ?held=1 of a session that only the caller holds
 //	POST /v1/doctor       DoctorRequest in, Finding values one a line out
 //	GET  /v1/dns          DNSAnswer, ?name=NAME, &type=TYPE unless A
 //	POST /v1/namespace    NamespaceRequest in, nothing out
@@ -19,6 +19,8 @@
 //	GET    /v1/steer/NAME/requests     SteeredRequest values one a line out, ?follow=1
 //	GET    /v1/steer/NAME/inspected    Inspections
 //	POST   /v1/steer/revoke            RevokeRequest in, SteerStopped
+//
+//	POST   /v1/as                      AsRequest in, SteerEvent values one a line out
 //
 //	POST   /v1/expose                       ExposeRequest in, ExposeEvent values one a line out
 //	GET    /v1/expose                       ExposeList; everybody's with ?all=1&namespace=NS
@@ -67,6 +69,7 @@ const (
 	PhaseAuth      Phase = "auth"      // who am I to the API server
 	PhaseGateway   Phase = "gateway"   // Peer and Access written, gateway admitted us
 	PhaseHandshake Phase = "handshake" // WireGuard has a session over some path
+	PhaseIdentity  Phase = "identity"  // what we send leaves from a pod; only where that was asked for
 	PhaseRoutes    Phase = "routes"    // the host routes the cluster's prefixes
 	PhaseDNS       Phase = "dns"       // the host resolves the cluster's names
 	PhaseReady     Phase = "ready"     // everything was tried once and works
@@ -93,12 +96,18 @@ type ConnectRequest struct {
 	GatewayNamespace string `json:"gatewayNamespace,omitempty"`
 	// LeaseSeconds is how long the gateway keeps us after the last renewal, 60 to 900.
 	LeaseSeconds int32 `json:"leaseSeconds,omitempty"`
+	// As is whose pod what we send leaves from, as deploy/web in the first of the
+	// Namespaces; empty: the gateway's.
+	As string `json:"as,omitempty"`
+	// Hold ends the session when this call's caller hangs up, and everybody else who
+	// holds it has, unless somebody has connected without.
+	Hold bool `json:"hold,omitempty"`
 }
 
 // SameAs reports whether a session made for r serves o as well.
 func (r ConnectRequest) SameAs(o ConnectRequest) bool {
 	sorted := func(s []string) []string { s = slices.Clone(s); slices.Sort(s); return slices.Compact(s) }
-	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.GatewayNamespace == o.GatewayNamespace &&
+	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.As == o.As && r.GatewayNamespace == o.GatewayNamespace &&
 		slices.Equal(sorted(r.Namespaces), sorted(o.Namespaces)) && r.Kube.same(o.Kube)
 }
 
@@ -166,6 +175,8 @@ type Connection struct {
 	AllNamespaces bool     `json:"allNamespaces,omitempty"`
 	Primary       bool     `json:"primary"`
 	Phase         Phase    `json:"phase"`
+	// As is the pod from which what this machine sends leaves; nil: the gateway's.
+	As *Identity `json:"as,omitempty"`
 	// Since is when the session became ready.
 	Since   *time.Time `json:"since,omitempty"`
 	Peer    string     `json:"peer,omitempty"`

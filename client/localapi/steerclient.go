@@ -14,7 +14,12 @@ import (
 // that is held goes on telling: Steer returns then when ctx is done, or with what
 // ended the rule. Cancelling ctx before the rule is ready gives it up.
 func (c *Client) Steer(ctx context.Context, req SteerRequest, event func(SteerEvent)) (SteerRule, error) {
-	resp, err := c.send(ctx, http.MethodPost, "/v1/steer", req)
+	return c.steer(ctx, "/v1/steer", req, req.Hold, event)
+}
+
+// steer asks for something that is answered by SteerEvents.
+func (c *Client) steer(ctx context.Context, path string, req any, held bool, event func(SteerEvent)) (SteerRule, error) {
+	resp, err := c.send(ctx, http.MethodPost, path, req)
 	if err != nil {
 		return SteerRule{}, err
 	}
@@ -38,7 +43,7 @@ func (c *Client) Steer(ctx context.Context, req SteerRequest, event func(SteerEv
 		return SteerRule{}, refused
 	case ctx.Err() != nil:
 		return SteerRule{}, ctx.Err()
-	case err != nil, rule == nil, req.Hold:
+	case err != nil, rule == nil, held:
 		return SteerRule{}, &Error{Code: CodeDaemon, Message: "the daemon went away, and the rule with it", Hint: "its log may say why: podnet version names it"}
 	}
 	return *rule, nil

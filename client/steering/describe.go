@@ -45,6 +45,9 @@ func (s *state) describe(r *rule) localapi.SteerRule {
 		Matches: append([]steer.Match{}, want.Matches...), Local: r.local, OnError: cmp.Or(r.req.OnError, localapi.OnErrorFail), ClientAddress: r.req.ClientAddress,
 		Inspect: r.req.Inspect, Held: r.req.Hold, Since: &began, Pods: []localapi.SteerPod{}, Others: r.others,
 	}
+	if r.does == sends {
+		out.Mode = localapi.ModeEgress
+	}
 	same := true
 	for uid, o := range r.objects {
 		pod := s.describePod(o, s.pod(r, uid))

@@ -103,7 +103,7 @@ func (s *state) keyed(o *object, key string, now time.Time, err error) {
 	o.busy = false
 	switch {
 	case err == nil:
-		o.key, o.err = key, nil
+		o.key, o.err, o.since = key, nil, now // a new beginning
 	case errors.Is(err, cluster.ErrGone):
 		s.lost(o, now)
 		o.retry = now.Add(again)

@@ -21,13 +21,13 @@ import (
 
 func sorted(names []string) []string { slices.Sort(names); return slices.Compact(names) }
 
-// List is the session's rules, by name.
+// List is the session's rules that steer, by name.
 func (m *Manager) List() []localapi.SteerRule {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := []localapi.SteerRule{}
 	for _, r := range m.st.rules {
-		if !r.stopping {
+		if !r.stopping && r.does != sends {
 			out = append(out, m.st.describe(r))
 		}
 	}
@@ -59,6 +59,9 @@ func gather(list []v1alpha1.SteeringRule) []localapi.SteerRule {
 			r = &localapi.SteerRule{Name: o.Spec.Rule, Namespace: o.Namespace, Owner: o.Spec.User, Target: o.Spec.Target, Via: o.Spec.Via, Port: strconv.Itoa(int(o.Spec.Port)),
 				Number: uint16(o.Spec.Port), Protocol: string(o.Spec.Protocol), Mode: string(o.Spec.Mode), Matches: append([]steer.Match{}, what.Matches...),
 				Local: o.Spec.Local, OnError: cmp.Or(o.Spec.OnError, localapi.OnErrorFail), ClientAddress: o.Spec.ClientAddress, Since: &since, Pods: []localapi.SteerPod{}}
+			if o.Spec.Mode == v1alpha1.SteeringEgress {
+				r.Port, r.Protocol = "", ""
+			}
 			rules[of] = r
 		}
 		r.Matched, r.Failed, r.Passed = r.Matched+o.Status.Matched, r.Failed+o.Status.Failed, r.Passed+o.Status.Passed

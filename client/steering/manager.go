@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,7 @@ import (
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/relay"
+	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/control"
 	spec "podnet.dev/internal/steer/object"
 )
@@ -88,6 +90,8 @@ type Manager struct {
 	slots chan struct{}
 	wg    sync.WaitGroup
 
+	sending atomic.Int32
+
 	mu      sync.Mutex
 	st      *state
 	ctx     context.Context // Run's; nil before and after
@@ -106,6 +110,7 @@ func (m *Manager) SetMember(to Member) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.st.member = to
+	m.sending.Store(int32(m.st.sending()))
 	m.kick()
 }
 
@@ -172,6 +177,7 @@ func (m *Manager) look() (actions []action, rules []relay.Rule, wait time.Durati
 	defer m.mu.Unlock()
 	m.st.live(live)
 	actions = m.st.step(time.Now())
+	m.sending.Store(int32(m.st.sending()))
 	rules = m.st.relayed()
 	slices.SortFunc(rules, func(a, b relay.Rule) int { return strings.Compare(a.Name, b.Name) })
 	close(m.changed)
@@ -268,7 +274,7 @@ func (m *Manager) inject(ctx context.Context, pod cluster.Pod, spec cluster.Agen
 func (m *Manager) injection(p *pod) (cluster.Pod, cluster.AgentSpec) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return p.Pod, cluster.AgentSpec{PodUID: p.UID, Gateways: m.st.member.Gateways, NodeAddrs: p.HostIP}
+	return p.Pod, cluster.AgentSpec{PodUID: p.UID, Gateways: m.st.member.Gateways, NodeAddrs: p.HostIP, NoRedirect: p.does == sends}
 }
 
 // object is the SteeringRule to write.
@@ -298,6 +304,9 @@ func (m *Manager) object(a action) *v1alpha1.SteeringRule {
 			Port: int32(o.port), Protocol: v1alpha1.SteeringProtocol(want.Protocol), Mode: v1alpha1.SteeringMode(want.Mode), Matches: spec.Matches(want.Matches),
 			OnError: onError, ClientAddress: string(want.ClientAddress), RelayPort: int32(r.relayPort), Local: cut(r.local, 320), AgentKey: key,
 		},
+	}
+	if r.does == sends {
+		out.Spec.Mode, out.Spec.Protocol = v1alpha1.SteeringEgress, v1alpha1.SteeringProtocol(steer.TCP) // which stands for all
 	}
 	if r.does == leads {
 		owner.Kind = "Service"

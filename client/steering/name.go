@@ -55,6 +55,11 @@ func ruleName(req localapi.SteerRequest, taken func(string) bool) string {
 	if protocol == "udp" {
 		name += "-udp"
 	}
+	return unique(name, taken)
+}
+
+// unique makes a rule's name that none of taken has.
+func unique(name string, taken func(string) bool) string {
 	name = strings.TrimRight(name[:min(len(name), maxRule)], "-")
 	for i, try := 2, name; ; i++ {
 		if !taken(try) {

@@ -69,6 +69,10 @@ func (s *state) nobody(r *rule) error {
 	if r.trouble != nil {
 		return r.trouble
 	}
+	if r.does == sends {
+		return &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("%s has no pod that is ready in namespace %s", r.req.Words(), r.namespace),
+			Hint: "kubectl -n " + r.namespace + " get pods"}
+	}
 	return &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("%s has no pod in namespace %s", r.req.Words(), r.namespace),
 		Hint: "kubectl -n " + r.namespace + " get pods; -n names another namespace"}
 }

@@ -161,6 +161,10 @@ func (s *state) follow(r *rule, set cluster.PodSet) {
 		return // old news are better than none
 	}
 	r.known = true
+	one := ""
+	if r.does == sends {
+		one = pick(r.ports, set.Pods)
+	}
 	r.ports = map[string]uint16{}
 	for _, p := range set.Pods {
 		have := s.pod(r, p.UID)
@@ -169,7 +173,7 @@ func (s *state) follow(r *rule, set cluster.PodSet) {
 			s.pods[seat{p.UID, r.does}] = have
 		}
 		have.Pod = p
-		if n, ok := set.Port[p.UID]; ok && !p.Terminating {
+		if n, ok := set.Port[p.UID]; ok && !p.Terminating && (r.does != sends || p.UID == one) {
 			r.ports[p.UID] = n
 		}
 	}

@@ -25,21 +25,27 @@ func (m *Manager) Steer(ctx context.Context, req localapi.SteerRequest, say func
 	if err != nil {
 		return err
 	}
+	return m.keep(ctx, r, ours, say)
+}
+
+// keep is Steer for a rule that there is. One that is not ours, but was there before,
+// is left alone.
+func (m *Manager) keep(ctx context.Context, r *rule, ours bool, say func(localapi.SteerEvent)) error {
 	tell := func(e localapi.SteerEvent) {
 		e.Time = time.Now()
 		say(e)
 	}
-	err = m.await(ctx, r, tell)
+	err := m.await(ctx, r, tell)
 	if e, ok := m.instead(ctx, r, err); ok {
 		tell(e)
 	}
-	if err == nil && req.Hold {
+	if err == nil && r.req.Hold {
 		err = m.hold(ctx, r, tell)
 		if ctx.Err() != nil {
 			err = nil
 		}
 	}
-	if ours && (err != nil || req.Hold) {
+	if ours && (err != nil || r.req.Hold) {
 		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 		defer cancel()
 		m.remove(leaving, r)
@@ -50,7 +56,7 @@ func (m *Manager) Steer(ctx context.Context, req localapi.SteerRequest, say func
 // instead names the Service that could be steered where no agent is let in.
 func (m *Manager) instead(ctx context.Context, r *rule, err error) (localapi.SteerEvent, bool) {
 	var refused *cluster.RefusedError
-	if !errors.As(err, &refused) || !refused.ByNature || r.protocol != steer.TCP {
+	if !errors.As(err, &refused) || !refused.ByNature || r.does != takes || r.protocol != steer.TCP {
 		return localapi.SteerEvent{}, false
 	}
 	target, err := cluster.ParseTarget(r.req.Target, r.req.Selector)
@@ -85,7 +91,7 @@ func (m *Manager) begin(req localapi.SteerRequest) (r *rule, ours bool, err erro
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ctx == nil || m.st.member.Peer == "" {
-		return nil, false, &localapi.Error{Code: localapi.CodeNotConnected, Message: "the session is not ready", Hint: "podnet status", Status: http.StatusConflict}
+		return nil, false, notReady()
 	}
 	for _, o := range m.st.rules {
 		if same := o.req.SameAs(req) && !o.req.Hold && !req.Hold && !o.stopping; same && (req.Name == "" || req.Name == o.name) {
@@ -105,14 +111,18 @@ func (m *Manager) begin(req localapi.SteerRequest) (r *rule, ours bool, err erro
 	if req.Via == localapi.ViaService {
 		what = leads
 	}
-	r = &rule{name: name, req: req, does: what, namespace: req.Namespace, local: local, protocol: protocol, relayPort: m.Relay.Port(), began: time.Now(),
-		ports: map[string]uint16{}, objects: map[string]*object{}}
-	m.st.rules[name] = r
+	return m.addLocked(&rule{name: name, req: req, does: what, namespace: req.Namespace, local: local, protocol: protocol, relayPort: m.Relay.Port()}, target), true, nil
+}
+
+// addLocked begins a rule.
+func (m *Manager) addLocked(r *rule, target cluster.Target) *rule {
+	r.began, r.ports, r.objects = time.Now(), map[string]uint16{}, map[string]*object{}
+	m.st.rules[r.name] = r
 	ctx, cancel := context.WithCancel(m.ctx)
 	r.leave = cancel
 	m.wg.Go(func() { m.watch(ctx, r, target) })
 	m.kick()
-	return r, true, nil
+	return r
 }
 
 // await returns when a rule is ready, and tells the steps to that.
@@ -194,6 +204,10 @@ func (m *Manager) hold(ctx context.Context, r *rule, tell func(localapi.SteerEve
 // standing is how a rule stands, in short.
 func standing(r localapi.SteerRule) string {
 	switch {
+	case r.Mode == localapi.ModeEgress && r.Ready > 0:
+		return "what this machine sends leaves from pod " + r.Pods[0].Name
+	case r.Mode == localapi.ModeEgress:
+		return "nothing that this machine sends gets through"
 	case r.Via == "":
 		return fmt.Sprintf("%d/%d agents ready", r.Ready, len(r.Pods))
 	case r.Ready > 0:
@@ -255,7 +269,7 @@ func late(rule localapi.SteerRule) error {
 	return e
 }
 
-// Stop ends a rule, or all with the name "", and returns the names when nothing
+// Stop ends a rule, or with the name "" all that steer, and returns the names when nothing
 // is left of them.
 func (m *Manager) Stop(ctx context.Context, name string) ([]string, error) {
 	m.mu.Lock()
@@ -269,7 +283,9 @@ func (m *Manager) Stop(ctx context.Context, name string) ([]string, error) {
 		rules = []*rule{r}
 	} else {
 		for _, r := range m.st.rules {
-			rules = append(rules, r)
+			if r.does != sends {
+				rules = append(rules, r)
+			}
 		}
 	}
 	for _, r := range rules {

@@ -111,7 +111,7 @@ func (w *world) tellLocked() {
 	}
 }
 
-func (w *world) WatchPods(ctx context.Context, namespace string, t cluster.Target, _ string) (<-chan cluster.PodSet, error) {
+func (w *world) WatchPods(ctx context.Context, namespace string, t cluster.Target, port string) (<-chan cluster.PodSet, error) {
 	if t.Name == "none" {
 		return nil, &cluster.NoTargetError{}
 	}
@@ -125,6 +125,11 @@ func (w *world) WatchPods(ctx context.Context, namespace string, t cluster.Targe
 		for {
 			select {
 			case s := <-in:
+				for _, p := range s.Pods {
+					if port == "" {
+						s.Port[p.UID] = 0
+					}
+				}
 				select {
 				case out <- s:
 				case <-ctx.Done():
@@ -157,12 +162,22 @@ func (w *world) WatchService(ctx context.Context, namespace, name, _ string) (<-
 
 // serveLocked has the gateway say how a rule that it serves itself stands.
 func (w *world) serveLocked(o *v1alpha1.SteeringRule) {
-	if o.Spec.Via == "" {
+	leading := w.leading
+	switch {
+	case o.Spec.Mode == v1alpha1.SteeringEgress:
+		leading = false
+		if p := w.pods[o.Spec.PodUID]; p != nil && !w.silent {
+			for _, a := range p.Agents {
+				leading = leading || a.State == cluster.AgentRunning && w.keys[a.Name].String() == o.Spec.AgentKey
+			}
+		}
+	case o.Spec.Via != "":
+		o.Status.Agent = &v1alpha1.SteeringAgent{PublicKey: frontKey.String()}
+	default:
 		return
 	}
-	o.Status.Agent = &v1alpha1.SteeringAgent{PublicKey: frontKey.String()}
 	ready := metav1.Condition{Type: v1alpha1.ConditionAgentReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAgentMissing, Message: "the Service's slices are on their way"}
-	if w.leading {
+	if leading {
 		ready.Status, ready.Reason = metav1.ConditionTrue, v1alpha1.ReasonInForce
 	}
 	meta.SetStatusCondition(&o.Status.Conditions, ready)
@@ -259,6 +274,9 @@ func (w *world) InjectAgent(_ context.Context, pod cluster.Pod, a cluster.AgentS
 		return "", w.refuse
 	}
 	w.call("inject %s", pod.Name)
+	if a.NoRedirect {
+		w.call("sender %s", pod.Name)
+	}
 	name := fmt.Sprintf("podnet-agent-%05d", len(w.keys))
 	private, err := key.NewPrivate()
 	if err != nil {
@@ -266,7 +284,7 @@ func (w *world) InjectAgent(_ context.Context, pod cluster.Pod, a cluster.AgentS
 	}
 	w.keys[name] = private.Public()
 	p := w.pods[pod.UID]
-	c := cluster.AgentContainer{Name: name, State: cluster.AgentRunning}
+	c := cluster.AgentContainer{Name: name, State: cluster.AgentRunning, NoRedirect: a.NoRedirect}
 	for _, g := range a.Gateways {
 		c.Keys = append(c.Keys, g.PublicKey)
 	}

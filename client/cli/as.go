@@ -1,0 +1,38 @@
+package cli
+
+import (
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"podnet.dev/client/localapi"
+)
+
+// impersonation are the flags of kubectl that commands do not have whose --as is
+// podnet's own: beside that nobody would know what they are about. Their variables,
+// PODNET_AS and others, count all the same.
+var impersonation = []string{"as", "as-group", "as-uid", "as-user-extra"}
+
+// addKubeBesideAs adds kubectl's flags to a command that has an --as of its own.
+// all gets those that the command does not have, too; it is to be given to
+// fromEnvironment.
+func addKubeBesideAs(f, all *pflag.FlagSet, env *Env) {
+	f.Lookup("as").Annotations = map[string][]string{noVariable: {}}
+	env.Kube.AddTo(all)
+	all.VisitAll(func(fl *pflag.Flag) {
+		if !slices.Contains(impersonation, fl.Name) {
+			f.AddFlag(fl)
+		}
+	})
+}
+
+// asFlag is podnet's own --as.
+func asFlag(f *pflag.FlagSet, req *localapi.ConnectRequest) {
+	f.StringVar(&req.As, "as", "", "whose pod what this machine sends into the cluster leaves from, as deploy/web (default: the gateway)")
+}
+
+// asHelp is what is to be known of asFlag.
+const asHelp = `--as has what this machine sends into the cluster leave from a pod: one of the
+target's that is ready, the oldest, until it goes; then the next. While there is
+none, nothing leaves. It is not kubectl's impersonation, whose variables,
+PODNET_AS and others, count all the same.`
