@@ -56,7 +56,7 @@ race: ## Run the unit tests under the race detector
 	CGO_ENABLED=1 go test -race ./...
 
 .PHONY: bench
-bench: build ## Measure the data plane against wireguard-go, printed beside the goals
+bench: build ## Measure the data plane against wireguard-go, printed beside the goals (bin/bench -steal: steered requests)
 	bin/bench
 
 FUZZTIME ?= 30s

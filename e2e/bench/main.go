@@ -10,7 +10,11 @@
 // UDP segments coalesced, in mode "seg" it does not, as most network cards and
 // every overlay: there a gateway receives each datagram by itself.
 //
-// It needs root, iproute2, setpriv and iperf3, and removes what it made.
+// With -steal it measures requests that podnet-agent steers to a laptop instead:
+// what each costs the agent, the gateway and the laptop.
+//
+// It needs root, iproute2, setpriv and iperf3, for -steal curl and wrk, and removes
+// what it made.
 package main
 
 import (
@@ -27,7 +31,9 @@ import (
 )
 
 type options struct {
-	gateway string        // the podnet-gateway binary
+	gateway string // the podnet-gateway binary
+	agent   string // the podnet-agent binary, for steal
+	steal   bool
 	modes   []string      // pass, seg
 	per     time.Duration // of one throughput figure
 	short   time.Duration // of the others
@@ -46,6 +52,8 @@ func main() {
 	quick := flag.Bool("quick", false, "about a minute: short figures, no UDP")
 	modes := flag.String("modes", "pass,seg", "which links: pass, seg")
 	flag.StringVar(&o.gateway, "gateway", filepath.Join(filepath.Dir(self), "podnet-gateway"), "the gateway `BINARY`")
+	flag.BoolVar(&o.steal, "steal", false, "measure requests that an agent steers to a laptop")
+	flag.StringVar(&o.agent, "agent", filepath.Join(filepath.Dir(self), "podnet-agent"), "the agent `BINARY`")
 	flag.DurationVar(&o.per, "per", o.per, "length of a throughput figure")
 	flag.StringVar(&o.only, "only", "", "measure only this `SYSTEM`: podnet, plain client or wireguard-go")
 	flag.Parse()
@@ -69,16 +77,26 @@ func run(ctx context.Context, o options) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("network namespaces need root")
 	}
-	for _, tool := range []string{"ip", "iperf3", "setpriv"} {
+	tools, binary := []string{"ip", "iperf3", "setpriv"}, o.gateway
+	if o.steal {
+		tools, binary = []string{"ip", "setpriv", "curl", "wrk"}, o.agent
+	}
+	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%w\nhint: apt-get install iproute2 iperf3 util-linux", err)
+			return fmt.Errorf("%w\nhint: apt-get install iproute2 iperf3 util-linux curl wrk", err)
 		}
 	}
-	if _, err := os.Stat(o.gateway); err != nil && o.only != upstream {
+	if _, err := os.Stat(binary); err != nil && o.only != upstream {
 		return fmt.Errorf("%w\nhint: make build", err)
 	}
 	start := time.Now()
 	for _, mode := range o.modes {
+		if o.steal {
+			if err := steal(ctx, o, mode, os.Stdout); err != nil {
+				return fmt.Errorf("measure steal, mode %s: %w", mode, err)
+			}
+			continue
+		}
 		results := map[string]*result{}
 		for _, system := range []string{upstream, plain, podnet} {
 			if o.only != "" && o.only != system {

@@ -24,6 +24,12 @@ func worker(args []string) error {
 		return runTUN()
 	case "podnet-tun":
 		return runPodnet()
+	case "steal-gateway":
+		return stealGateway()
+	case "steal-laptop":
+		return stealLaptop()
+	case "steal-web":
+		return stealWeb(at(1), at(2))
 	case "serve":
 		return serve(at(1))
 	case "feature":

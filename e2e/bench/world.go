@@ -42,7 +42,20 @@ type world struct {
 }
 
 // build makes the namespaces and starts the system under test in them.
-func build(ctx context.Context, o options, mode, system string) (w *world, err error) {
+func build(ctx context.Context, o options, mode, system string) (*world, error) {
+	w, err := namespaces(ctx, mode)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.startAll(ctx, o, system); err != nil {
+		w.destroy()
+		return nil, err
+	}
+	return w, nil
+}
+
+// namespaces makes the three, joined.
+func namespaces(ctx context.Context, mode string) (w *world, err error) {
 	id := fmt.Sprintf("pb%d", os.Getpid())
 	w = &world{laptop: id + "-laptop", gateway: id + "-gateway", pod: id + "-pod"}
 	defer func() {
@@ -85,7 +98,7 @@ func build(ctx context.Context, o options, mode, system string) (w *world, err e
 			}
 		}
 	}
-	return w, w.startAll(ctx, o, system)
+	return w, nil
 }
 
 func (w *world) startAll(ctx context.Context, o options, system string) error {
