@@ -24,6 +24,9 @@ type Slice struct {
 	// which names only pods that a selector chose. Anybody who may write slices
 	// can say so; see builder.managed for when it counts.
 	Managed bool
+	// Front is true for a slice that leads a steered Service to a gateway, at the
+	// ports that are there for that.
+	Front bool
 	// Opaque is true when there are endpoints that are no addresses (FQDN).
 	Opaque    bool
 	Endpoints []Endpoint
@@ -77,7 +80,7 @@ func (e *Engine) SetSlice(s Slice) (changed bool) {
 	k := name{s.Namespace, s.Name}
 	old, ok := e.index.slices[k]
 	e.index.slices[k] = s
-	return !ok || old.Service != s.Service || old.Managed != s.Managed || old.Opaque != s.Opaque ||
+	return !ok || old.Service != s.Service || old.Managed != s.Managed || old.Front != s.Front || old.Opaque != s.Opaque ||
 		!slices.Equal(old.Endpoints, s.Endpoints) || !slices.Equal(old.Ports, s.Ports)
 }
 

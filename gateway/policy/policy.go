@@ -145,6 +145,22 @@ func (e *Engine) Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 	return false
 }
 
+// Serves reports whether the endpointslice controller says that a pod of a
+// namespace is at an address, where a gateway may connect to it.
+func (e *Engine) Serves(namespace string, proto Proto, dst netip.AddrPort) bool {
+	addr, port := dst.Addr().Unmap(), Port{proto, dst.Port()}
+	if e.never(addr) {
+		return false
+	}
+	switch entry := e.table.Load().entries[addr]; entry.kind {
+	case pod:
+		return entry.managed && entry.namespace == namespace
+	case host:
+		return has(entry.hosts, hostPort{port, namespace})
+	}
+	return false
+}
+
 // Visible reports whether the peer at a tunnel address may know what is in a
 // namespace: names are information too.
 func (e *Engine) Visible(peer netip.Addr, namespace string) bool {

@@ -53,6 +53,7 @@ type builder struct {
 	nodes  map[netip.Addr][]hostPort
 	api    map[netip.Addr][]Port // the API server's endpoints
 	barred map[netip.Addr]struct{}
+	fronts map[netip.Addr]struct{} // the gateways' pods
 	vips   map[netip.Addr]struct{} // cluster IPs, which are no pod's whatever a slice says
 	claims map[netip.Addr]claim
 }
@@ -76,6 +77,7 @@ func (e *Engine) Rebuild() {
 		nodes:  map[netip.Addr][]hostPort{},
 		api:    map[netip.Addr][]Port{},
 		barred: map[netip.Addr]struct{}{},
+		fronts: map[netip.Addr]struct{}{},
 		vips:   map[netip.Addr]struct{}{},
 		claims: map[netip.Addr]claim{},
 	}
@@ -152,6 +154,7 @@ func (b *builder) addControlPlane() {
 		case s.Namespace == b.config.GatewayNamespace && s.Service == b.config.GatewayService && s.Service != "":
 			for _, ep := range s.Endpoints {
 				b.barred[ep.Addr.Unmap()] = struct{}{}
+				b.fronts[ep.Addr.Unmap()] = struct{}{}
 			}
 		}
 	}
@@ -246,13 +249,17 @@ func (b *builder) addServices(t *table) {
 
 // clean reports whether every endpoint of a slice is a pod of its namespace
 // that a peer with access to the namespace could reach directly. A cluster IP
-// is nobody's claim, so a Service that leads to another Service is not clean.
+// is nobody's claim, so a Service that leads to another Service is not clean. One
+// that a gateway steers is: what comes to the gateway goes on to the Service's pods.
 func (b *builder) clean(s Slice) bool {
 	if s.Opaque {
 		return false
 	}
 	for _, ep := range s.Endpoints {
 		a := ep.Addr.Unmap()
+		if _, isGateway := b.fronts[a]; isGateway && s.Front {
+			continue
+		}
 		if !ep.Pod || b.isBarred(a) {
 			return false
 		}
