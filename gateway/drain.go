@@ -18,6 +18,23 @@ const (
 	drainPoll = 100 * time.Millisecond
 )
 
+// leaveLimit is how long a stopping gateway waits for the Services that it steers
+// to lead to their pods again, when there is no other that could steer them.
+const leaveLimit = 5 * time.Second
+
+// leave has Services that are steered lead to their pods, unless there is another
+// gateway to take them over.
+func (a *admitter) leave(ctx context.Context) {
+	if !a.leader.leads.Load() || len(a.world.snapshot().gateways) > 1 {
+		return
+	}
+	began := time.Now()
+	a.fronts.leaving.Store(true)
+	kick(a.world.peersChanged)
+	for a.fronts.busy.Load() && time.Since(began) < leaveLimit && sleep(ctx, drainPoll) {
+	}
+}
+
 // drain asks the peers to go to other gateways, and waits until they have, or
 // until it is time to stop. Peers are admitted and cut meanwhile as ever.
 func (a *admitter) drain(ctx context.Context) {

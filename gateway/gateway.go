@@ -141,6 +141,12 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	x := newExposer(g.o, g.stack, g.key.Address6())
 	x.stats, x.id, x.probed, x.changed = g.tunnel.Stats, g.admit.probes.id, g.bind.LastProbe, s.changed
 	g.admit.expose = x
+	f := newFronts(g.o, o.Log, g.client, s.changed)
+	f.report, f.self = s.server.Report, func() control.Gateway { return control.Gateway{PublicKey: g.key, Endpoints: g.clusterEndpoints()} }
+	f.allow = func(namespace string, at netip.AddrPort) bool {
+		return g.world.policy.Serves(namespace, policy.TCP, at)
+	}
+	g.admit.fronts = f
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Upstream: cluster,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
@@ -269,7 +275,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	for _, run := range []func(context.Context) error{
 		g.serveHTTP, g.serveDNS, g.forward.Run, g.watchTunnel, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.runPolicies, g.admit.mapped.run,
-		g.serveAgents, g.admit.steer.run, g.admit.expose.run,
+		g.serveAgents, g.admit.steer.run, g.admit.expose.run, g.admit.fronts.run,
 		func(ctx context.Context) error { return g.guard.runContact(ctx, g.alive) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {
@@ -287,6 +293,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		case <-life.Done():
 		case <-ctx.Done():
 			g.stopping.Store(true)
+			g.admit.leave(life)
 			resign() // another one has to allocate addresses from now on
 			g.admit.drain(life)
 			endAdmission()

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,7 +12,9 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/front"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer"
@@ -52,7 +55,14 @@ func ruleOf(o *podnet.SteeringRule) steering.Object {
 		Renew: o.Spec.Renew, RelayPort: uint16(o.Spec.RelayPort),
 		Ended: ended(podnet.ConditionAccepted, o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew),
 	}
-	if k, err := key.ParsePublic(o.Spec.AgentKey); err == nil {
+	agent := o.Spec.AgentKey
+	if o.Spec.Via != "" { // its agent is a gateway's front, whose key only gateways write
+		s.Pod, s.PodUID = "service/"+o.Spec.Service, o.Spec.ServiceUID
+		if o.Status.Agent != nil {
+			agent = o.Status.Agent.PublicKey
+		}
+	}
+	if k, err := key.ParsePublic(agent); err == nil {
 		s.Agent = k
 	}
 	if s.Egress = o.Spec.Mode == podnet.SteeringEgress; s.Egress {
@@ -100,6 +110,7 @@ func sliceOf(o *discoveryv1.EndpointSlice) policy.Slice {
 		// A slice whose deletion a finalizer holds up the controller leaves alone,
 		// while kube-proxy may still follow it.
 		Managed: o.Labels[discoveryv1.LabelManagedBy] == endpointsByController && o.DeletionTimestamp == nil,
+		Front:   isFront(o),
 	}
 	for _, p := range o.Ports {
 		if p.Port == nil {
@@ -125,6 +136,14 @@ func sliceOf(o *discoveryv1.EndpointSlice) policy.Slice {
 		}
 	}
 	return s
+}
+
+// isFront reports whether a slice leads to gateways at ports where Services are
+// steered. Whoever may write slices can say so, and gets no further than there.
+func isFront(o *discoveryv1.EndpointSlice) bool {
+	return o.Labels[discoveryv1.LabelManagedBy] == reroute.ManagedBy && !slices.ContainsFunc(o.Ports, func(p discoveryv1.EndpointPort) bool {
+		return p.Port == nil || *p.Port < front.FirstPort || *p.Port > front.LastPort || p.Protocol != nil && *p.Protocol != corev1.ProtocolTCP
+	})
 }
 
 func protoOf(p corev1.Protocol) (policy.Proto, bool) {

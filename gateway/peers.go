@@ -20,6 +20,7 @@ import (
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/probe"
@@ -53,6 +54,7 @@ type admitter struct {
 	mapped *reflector
 	steer  *steerer
 	expose *exposer
+	fronts *fronts
 
 	setPeers  func([]tunnel.Peer) error
 	closePeer func(netip.Addr)
@@ -118,6 +120,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	plan := a.book.Plan(now, w)
 	// Nobody has our key but us: who says so would spoil the tunnel for all.
 	plan.Admitted = slices.DeleteFunc(plan.Admitted, func(p enrol.Admitted) bool { return p.Key == a.steer.self })
+	a.fronts.judge(&s, w.Leader)
 	steered := a.steer.look(now, s, w, plan.Admitted)
 	a.steer.leave(steered, plan.Admitted)
 	a.enforce(plan.Admitted, steered.agents)
@@ -141,7 +144,9 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	for i, o := range s.accesses {
 		a.apply(ctx, "access/"+o.access.UID, nil, author.accessPatch(o.object, plan.Accesses[i]))
 	}
+	led := a.fronts.follow(now, s, steered.plan.Verdicts, w.Leader, func(o steeredService, w reroute.Wish) { a.lead(ctx, o, w) })
 	disputed := a.steer.report(author, steered, s,
+		func(r ruleObject, v agentView) agentView { return a.fronts.view(now, r, s.services, v) },
 		func(uid string, entry, shared *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, entry, shared) },
 		func(o *podnet.SteeringRule) { a.remove(ctx, o) })
 	if a.draining.Load() {
@@ -153,7 +158,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 		remove: func(o client.Object) { a.remove(ctx, o) },
 	})
 	next := earlier(earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.peers, s.gateways))
-	next = earlier(earlier(next, exposed.plan.Next), disputed)
+	next = earlier(earlier(earlier(next, exposed.plan.Next), disputed), led)
 	if w.Leader {
 		a.sweep(ctx, now, s.peers)
 		for _, i := range plan.DeletePeers {

@@ -24,6 +24,8 @@ type agentView struct {
 	counts          control.Counts
 	counted         bool // the agent has told counts
 	doubted         bool // the rule may be in force: it is not connected to us, or has yet to say so
+	// selector is what the Service that is steered selected before.
+	selector map[string]string
 }
 
 // viewOf judges the agent of a rule: the one that is chosen for its pod, or that a
@@ -87,6 +89,9 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 	if s.Agent != nil {
 		have = *s.Agent
 	}
+	if len(agent.selector) > 0 {
+		status["selector"] = agent.selector
+	}
 	old := control.Counts{Matched: s.Matched, Failed: s.Failed, Passed: s.Passed}
 	counts := old
 	if agent.counted {
@@ -97,7 +102,7 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 			status[name] = n
 		}
 	}
-	write = write || have.PublicKey != want.PublicKey || asked(o) != (want.Generation == 0) || due && (have != want || counts != old)
+	write = write || have.PublicKey != want.PublicKey || !maps.Equal(s.Selector, agent.selector) || asked(o) != (want.Generation == 0) || due && (have != want || counts != old)
 	if !write {
 		return nil
 	}
@@ -106,9 +111,10 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 }
 
 // report writes what became of the rules, or what the gateway that leads does not
-// know of them, and removes those that expired long ago. It returns when to look
-// again; zero for never.
-func (s *steerer) report(a author, p steered, w snapshot, write func(uid string, entry, shared *unstructured.Unstructured), remove func(*podnet.SteeringRule)) (next time.Time) {
+// know of them, and removes those that expired long ago. The function front says of
+// a rule for a Service, whose agent is this gateway's, how it is. It returns when to
+// look again; zero for never.
+func (s *steerer) report(a author, p steered, w snapshot, front func(ruleObject, agentView) agentView, write func(uid string, entry, shared *unstructured.Unstructured), remove func(*podnet.SteeringRule)) (next time.Time) {
 	s.mu.Lock()
 	agents, places, strange := s.plan.Agents, s.places, s.strange
 	s.mu.Unlock()
@@ -137,11 +143,18 @@ func (s *steerer) report(a author, p steered, w snapshot, write func(uid string,
 		}
 		due := a.now.Sub(s.counted[uid]) >= countsEvery
 		var entry, shared *unstructured.Unstructured
-		if a.leads {
+		switch {
+		case a.leads && isVia(r):
+			if accepted {
+				view = front(r, view)
+			}
+			shared = a.rulePatch(r.object, p.plan.Verdicts[i], view, p.leases[r.rule.Peer], due)
+		case isVia(r):
+		case a.leads:
 			view = s.believe(a.now, w, r.object, view, may)
 			entry = a.witnessPatch(r.object, view, false, false)
 			shared = a.rulePatch(r.object, p.plan.Verdicts[i], view, p.leases[r.rule.Peer], due)
-		} else {
+		default:
 			unsaid := s.lasts(a.now, uid, view.ready && asked(r.object))
 			entry = a.witnessPatch(r.object, view, unsaid >= answerAfter, due)
 		}

@@ -79,8 +79,8 @@ func TestGatewaysThatAgentsAreTold(t *testing.T) {
 
 func TestPodsThatAreSteeredHaveAddresses(t *testing.T) {
 	w := testWorld()
-	w.rules["r"] = ruleObject{rule: steering.Object{Namespace: "shop", PodUID: "u"}}
-	w.rules["s"] = ruleObject{rule: steering.Object{Namespace: "shop", PodUID: "nowhere"}}
+	w.rules["r"] = ruleObject{&podnet.SteeringRule{}, steering.Object{Namespace: "shop", PodUID: "u"}}
+	w.rules["s"] = ruleObject{&podnet.SteeringRule{}, steering.Object{Namespace: "shop", PodUID: "nowhere"}}
 	v4, v6, pay := testSlice("shop", "a", "10.244.0.7", "10.244.0.8"), testSlice("shop", "b", "fd00:10::7", "10.244.0.7"), testSlice("pay", "c", "10.244.9.9")
 	for _, s := range []*discoveryv1.EndpointSlice{v4, v6, pay} {
 		for i := range s.Endpoints {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -63,7 +64,7 @@ func TestAWitnessSpeaks(t *testing.T) {
 func TestPatience(t *testing.T) {
 	o := &podnet.SteeringRule{}
 	missing := agentView{reason: podnet.ReasonAgentMissing, message: "gone", doubted: true}
-	if v := missing.patient(o, 0); v != missing {
+	if v := missing.patient(o, 0); !reflect.DeepEqual(v, missing) {
 		t.Errorf("it was never there: %+v", v)
 	}
 	agent := key.Public{7}

@@ -43,6 +43,8 @@ type world struct {
 	exposures    map[types.UID]exposureObject
 	nodes        map[string]node
 	ownServices  map[string]*corev1.Service                       // of the gateway's namespace
+	services     map[types.NamespacedName]*corev1.Service         // of all
+	steered      map[types.NamespacedName]bool                    // Services that rules or something of podnet's may be about
 	slices       map[string]map[string]*discoveryv1.EndpointSlice // by namespace and name
 	serviceCIDRs map[string][]netip.Prefix
 	podCIDRs     []netip.Prefix // by the administrator, in place of the nodes'
@@ -76,7 +78,8 @@ func newWorld(o Options) *world {
 		}),
 		peersChanged: make(chan struct{}, 1), netChanged: make(chan struct{}, 1),
 		peers: map[types.UID]peerObject{}, accesses: map[types.UID]accessObject{}, rules: map[types.UID]ruleObject{},
-		exposures: map[types.UID]exposureObject{}, nodes: map[string]node{}, ownServices: map[string]*corev1.Service{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{},
+		exposures: map[types.UID]exposureObject{}, nodes: map[string]node{}, ownServices: map[string]*corev1.Service{},
+		services: map[types.NamespacedName]*corev1.Service{}, steered: map[types.NamespacedName]bool{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{},
 		serviceCIDRs: map[string][]netip.Prefix{}, podCIDRs: prefixesOf(o.PodCIDRs),
 	}
 }
@@ -92,10 +95,10 @@ func kick(c chan struct{}) {
 // newCache watches what the gateway reads, and keeps only what it needs.
 func newCache(o Options, c client.Client) (cache.Cache, error) {
 	slim := func(obj any) (any, error) {
-		if m, err := meta.Accessor(obj); err == nil {
-			m.SetManagedFields(nil)
+		if o, ok := obj.(client.Object); ok {
+			o.SetManagedFields(nil)
 			if _, ours := obj.(*podnet.Peer); !ours {
-				m.SetAnnotations(nil)
+				o.SetAnnotations(keptAnnotations(o))
 			}
 		}
 		if n, ok := obj.(*corev1.Node); ok { // a node's list of images is most of it
@@ -255,6 +258,7 @@ func (w *world) setRule(o client.Object) {
 		return
 	}
 	w.rules[r.UID] = ruleObject{r, ruleOf(r)}
+	w.concern(r)
 	kick(w.peersChanged)
 }
 
@@ -266,6 +270,8 @@ func (w *world) removeRule(o client.Object) {
 func (w *world) setService(o client.Object) {
 	s := o.(*corev1.Service)
 	changed := w.policy.SetService(serviceOf(s))
+	w.services[client.ObjectKeyFromObject(s)] = s
+	w.concern(s)
 	if s.Namespace == w.o.Namespace {
 		w.ownServices[s.Name] = s
 		w.kept(s)
@@ -275,6 +281,8 @@ func (w *world) setService(o client.Object) {
 }
 
 func (w *world) removeService(o client.Object) {
+	w.concern(o)
+	delete(w.services, client.ObjectKeyFromObject(o))
 	if o.GetNamespace() == w.o.Namespace {
 		delete(w.ownServices, o.GetName())
 		w.kept(o)
@@ -289,12 +297,14 @@ func (w *world) setSlice(o client.Object) {
 	}
 	w.slices[s.Namespace][s.Name] = s
 	w.kept(s)
+	w.concern(s)
 	changed := w.policy.SetSlice(sliceOf(s))
 	w.changed(changed || s.Namespace == w.o.Namespace)
 }
 
 func (w *world) removeSlice(o client.Object) {
 	w.kept(o)
+	w.concern(o)
 	delete(w.slices[o.GetNamespace()], o.GetName())
 	if len(w.slices[o.GetNamespace()]) == 0 {
 		delete(w.slices, o.GetNamespace())
@@ -420,17 +430,19 @@ func sameNetwork(a, b podnet.Network) bool {
 
 // snapshot is what enrolment and status need, taken at one moment.
 type snapshot struct {
-	peers     []peerObject
-	accesses  []accessObject
-	rules     []ruleObject
-	exposures []exposureObject
-	exposedBy exposedBy
-	pods      map[string][]netip.Addr // the steered pods' addresses by UID, as far as EndpointSlices tell
-	network   podnet.Network
-	ranges    []netip.Prefix
-	endpoints []string
-	gateways  map[string]string // see gatewayPods
-	policy    *policy.Engine
+	peers        []peerObject
+	accesses     []accessObject
+	rules        []ruleObject
+	exposures    []exposureObject
+	exposedBy    exposedBy
+	services     []steeredService
+	pods         map[string][]netip.Addr // the steered pods' addresses by UID, as far as EndpointSlices tell; of a Service's UID the gateways'
+	network      podnet.Network
+	ranges       []netip.Prefix
+	endpoints    []string
+	gateways     map[string]string // see gatewayPods
+	gatewayAddrs []netip.Addr
+	policy       *policy.Engine
 }
 
 func (w *world) snapshot() snapshot {
@@ -438,7 +450,7 @@ func (w *world) snapshot() snapshot {
 	defer w.mu.Unlock()
 	s := snapshot{
 		peers: make([]peerObject, 0, len(w.peers)), accesses: make([]accessObject, 0, len(w.accesses)),
-		network: w.network, ranges: w.ranges, endpoints: w.endpoints, gateways: w.gatewayPods(), policy: w.policy,
+		network: w.network, ranges: w.ranges, endpoints: w.endpoints, gateways: w.gatewayPods(), gatewayAddrs: w.gatewayAddrs(), policy: w.policy,
 	}
 	for _, p := range w.peers {
 		s.peers = append(s.peers, p)
@@ -452,7 +464,7 @@ func (w *world) snapshot() snapshot {
 	for _, e := range w.exposures {
 		s.exposures = append(s.exposures, e)
 	}
-	s.pods, s.exposedBy = w.steeredPods(), w.exposedBy()
+	s.pods, s.exposedBy, s.services = w.steeredPods(), w.exposedBy(), w.steeredServices()
 	return s
 }
 
@@ -461,7 +473,12 @@ func (w *world) snapshot() snapshot {
 func (w *world) steeredPods() map[string][]netip.Addr {
 	pods, namespaces := map[string][]netip.Addr{}, map[string]bool{}
 	for _, r := range w.rules {
-		pods[r.rule.PodUID], namespaces[r.rule.Namespace] = nil, true
+		pods[r.rule.PodUID] = nil
+		if r.object.Spec.Via != "" {
+			pods[r.rule.PodUID] = w.gatewayAddrs()
+			continue
+		}
+		namespaces[r.rule.Namespace] = true
 	}
 	for ns := range namespaces {
 		for _, s := range w.slices[ns] {

@@ -91,6 +91,10 @@ func (b *Book) judge(w World, o Object, r *record, at *pod, pods int) Verdict {
 		v.Reason, v.Message = podnet.ReasonInvalid, fmt.Sprintf("The rule cannot be. %s.", err)
 		return v
 	}
+	if o.Refused != "" {
+		v.Reason, v.Message = podnet.ReasonServiceRefused, o.Refused
+		return v
+	}
 	if !r.Live {
 		v.Reason, v.Message = podnet.ReasonPeerMissing, fmt.Sprintf("No Peer %s of %s is admitted.", o.Peer, o.User)
 		return v

@@ -31,6 +31,8 @@ type Object struct {
 	// Steer and Invalid are what object.Rule makes of it.
 	Steer   steer.Rule
 	Invalid error
+	// Refused says why what is steered cannot be; "": it can.
+	Refused string
 	// Ended: the status says that this very renew has expired.
 	Ended bool
 }

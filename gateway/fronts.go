@@ -1,0 +1,352 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/agent"
+	"podnet.dev/gateway/front"
+	"podnet.dev/gateway/reroute"
+	"podnet.dev/gateway/steering"
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/steer/control"
+)
+
+const (
+	// maxFronts bounds the Services that are steered at the same time: each has a
+	// tunnel of its own.
+	maxFronts = 32
+	// takeOver is how long a front waits for its laptop before it takes a Service
+	// over from another gateway's that may be alive.
+	takeOver = 5 * time.Second
+	// spread is how long after its slices a Service counts as steered everywhere:
+	// kube-proxy writes its rules once a second by default.
+	spread = 2 * time.Second
+	// lingering is how long connections of a Service that is steered no more may
+	// go on through the gateway.
+	lingering = time.Hour
+)
+
+// fronts steers Services. It keeps a front for each that has rules, where what the
+// Service's clients send is decided, and what leads them there, in step with what
+// package steering accepts. The leader does so; a gateway that led before serves on
+// until its Services lead elsewhere. The admitter drives it.
+type fronts struct {
+	o       Options
+	log     *slog.Logger
+	config  reroute.Config
+	self    func() control.Gateway                         // as agents reach it
+	allow   func(namespace string, at netip.AddrPort) bool // whether a pod of the namespace is there
+	report  func(key.Public) (steering.Report, bool)
+	changed func() // asks for another look
+	rights  *rights
+	life    context.Context // of what runs
+	end     context.CancelFunc
+	running sync.WaitGroup
+
+	leaving atomic.Bool // nothing is steered any more
+	busy    atomic.Bool // something of podnet's is left of some Service
+
+	// The admitter's.
+	all       map[types.UID]*fronted
+	overruled map[types.UID]bool // somebody has given these Services a selector while they were steered
+	undecided map[types.UID]bool // it is not known yet whether these may be steered
+}
+
+// fronted is a Service with a front, or that may come to have one.
+type fronted struct {
+	key     key.Private
+	pods    *front.Pods
+	front   *agent.Front       // nil: it has none
+	end     context.CancelFunc // ends the front, and what is open through it
+	dead    *atomic.Bool       // the front has ended by itself
+	began   time.Time
+	settled time.Time // since when all clients are led to it; zero: they are not
+	trouble string
+}
+
+func newFronts(o Options, log *slog.Logger, c client.Client, changed func()) *fronts {
+	f := &fronts{
+		o: o, log: log, config: reroute.Config{Namespace: o.Namespace}, changed: changed,
+		rights: newRights(c, log, o.Namespace, changed), all: map[types.UID]*fronted{}, overruled: map[types.UID]bool{}, undecided: map[types.UID]bool{},
+	}
+	f.life, f.end = context.WithCancel(context.Background())
+	return f
+}
+
+// run asks what this gateway may do, until ctx ends. Then it ends all fronts, and
+// what is open through them.
+func (f *fronts) run(ctx context.Context) error {
+	f.rights.run(ctx)
+	f.end()
+	f.running.Wait()
+	return nil
+}
+
+// judge says of the rules for Services why they cannot be, and names their agents.
+// Those of which it cannot be said yet are left out.
+func (f *fronts) judge(s *snapshot, leads bool) {
+	clear(f.undecided)
+	if !slices.ContainsFunc(s.rules, isVia) {
+		clear(f.overruled)
+		f.rights.want(nil)
+		return
+	}
+	states, wanted := map[types.NamespacedName]reroute.State{}, map[types.UID]bool{}
+	for _, one := range s.services {
+		states[one.name] = one.state
+	}
+	rules := slices.Clone(s.rules)
+	slices.SortStableFunc(rules, func(a, b ruleObject) int {
+		return cmp.Or(a.rule.Created.Compare(b.rule.Created), cmp.Compare(a.rule.UID, b.rule.UID))
+	})
+	s.rules = rules[:0:0]
+	namespaces := map[string]bool{}
+	for _, r := range rules {
+		if !isVia(r) {
+			s.rules = append(s.rules, r)
+			continue
+		}
+		uid, ns := types.UID(r.rule.PodUID), r.rule.Namespace
+		namespaces[ns] = true
+		refused, decided := f.refuse(r, states[types.NamespacedName{Namespace: ns, Name: r.object.Spec.Service}], leads)
+		if !decided {
+			f.undecided[uid] = true
+			continue
+		}
+		if wanted[uid] = true; refused == "" && leads {
+			if f.all[uid] == nil && len(f.all) >= maxFronts {
+				refused = "The gateways steer as many Services as they can already."
+			} else {
+				r.rule.Agent = f.key(uid)
+			}
+		}
+		r.rule.Refused = refused
+		s.rules = append(s.rules, r)
+	}
+	maps.DeleteFunc(f.overruled, func(uid types.UID, _ bool) bool { return !wanted[uid] && !f.undecided[uid] })
+	if !leads {
+		namespaces = nil
+	}
+	f.rights.want(namespaces)
+}
+
+func isVia(r ruleObject) bool { return r.object.Spec.Via != "" }
+
+// refuse says why a Service cannot be steered, "" if it can; undecided while the
+// API server was not asked.
+func (f *fronts) refuse(r ruleObject, s reroute.State, leads bool) (why string, decided bool) {
+	if s.Service != nil && string(s.Service.UID) != r.rule.PodUID {
+		s.Service = nil // a later one of that name
+	}
+	if s.Service != nil && reroute.Overruled(s.Service) {
+		f.overruled[s.Service.UID] = true
+	}
+	if why := f.config.Refuse(s, uint16(r.object.Spec.Port), f.o.PodIPs); why != "" {
+		return why, true
+	}
+	if f.overruled[s.Service.UID] {
+		return "Somebody has given the Service another selector while it was steered, which counts from now on.", true
+	}
+	if !leads {
+		return "", true
+	}
+	return f.rights.refuse(r.rule.Namespace)
+}
+
+// key is that of a Service's front.
+func (f *fronts) key(uid types.UID) key.Public {
+	one := f.all[uid]
+	if one == nil {
+		private, err := key.NewPrivate()
+		if err != nil {
+			return key.Public{} // the rule waits for an agent
+		}
+		one = &fronted{key: private, pods: new(front.Pods)}
+		f.all[uid] = one
+	}
+	return one.key.Public()
+}
+
+// follow has fronts for exactly the Services that have accepted rules, and says
+// what to write so that their clients come to them. It returns when to look again
+// even if nothing changes, zero for never.
+func (f *fronts) follow(now time.Time, s snapshot, verdicts []steering.Verdict, leads bool, write func(steeredService, reroute.Wish)) (next time.Time) {
+	ruled, ports := map[types.UID]bool{}, map[types.UID][]uint16{}
+	for i, r := range s.rules {
+		if !isVia(r) {
+			continue
+		}
+		uid := types.UID(r.rule.PodUID)
+		if ruled[uid] = true; verdicts[i].Accepted && !f.leaving.Load() {
+			ports[uid] = append(ports[uid], uint16(r.object.Spec.Port))
+		}
+	}
+	busy := false
+	for _, one := range s.services {
+		if one.state.Service == nil {
+			continue
+		}
+		uid := one.state.Service.UID
+		ruled[uid], busy = ruled[uid] || f.all[uid] != nil && f.all[uid].front != nil, busy || !one.state.Idle()
+		if !f.undecided[uid] {
+			next = earlier(next, f.keep(now, uid, one, ports[uid], leads, s.gatewayAddrs, write))
+		}
+	}
+	for uid := range f.all {
+		if !ruled[uid] && !f.undecided[uid] {
+			f.drop(uid)
+		}
+	}
+	f.busy.Store(busy)
+	return next
+}
+
+// keep looks after one Service, some of whose ports have rules.
+func (f *fronts) keep(now time.Time, uid types.UID, s steeredService, ports []uint16, leads bool, gateways []netip.Addr, write func(steeredService, reroute.Wish)) (next time.Time) {
+	one, led := f.all[uid], s.state.Leads()
+	here := slices.ContainsFunc(led, f.isSelf)
+	if one != nil && one.front != nil {
+		one.pods.Set(s.state.Pods())
+		if one.dead.Load() {
+			one.front = nil
+		}
+	}
+	if !leads {
+		if one != nil && !here {
+			f.drop(uid)
+		}
+		return next
+	}
+	w := reroute.Wish{Steer: len(ports) > 0 && one != nil, Ports: ports}
+	if w.Steer {
+		w.Front = f.serve(now, uid, one, s, ports)
+		report, connected := f.report(one.key.Public())
+		w.Begin = connected && slices.Contains(slices.Collect(maps.Values(report.InForce)), true)
+		other := func(a netip.Addr) bool { return !f.isSelf(a) && slices.Contains(gateways, a) }
+		w.Switch = w.Begin || !slices.ContainsFunc(led, other) || now.Sub(one.began) >= takeOver
+		if !w.Switch {
+			next = one.began.Add(takeOver)
+		}
+	}
+	plan := f.config.Plan(s.state, w)
+	if !plan.Empty() {
+		write(s, w)
+	}
+	if one == nil {
+		return next
+	}
+	one.trouble = plan.Trouble
+	switch {
+	case !plan.Settled:
+		one.settled = time.Time{}
+	case one.settled.IsZero():
+		one.settled = now
+	}
+	if at := one.settled.Add(spread); plan.Settled && now.Before(at) {
+		next = earlier(next, at)
+	}
+	if !w.Steer && one.front != nil && !here && !reroute.Marked(s.state.Service) {
+		f.drop(uid)
+	}
+	return next
+}
+
+func (f *fronts) isSelf(a netip.Addr) bool { return slices.Contains(f.o.PodIPs, a) }
+
+// serve has a front for a Service, at all the ports that are to lead to it.
+func (f *fronts) serve(now time.Time, uid types.UID, one *fronted, s steeredService, ports []uint16) reroute.Front {
+	out := reroute.Front{Namespace: f.o.Namespace, Pod: f.o.Pod, PodUID: f.o.PodUID, Node: f.o.Node, Addrs: f.o.PodIPs}
+	if one.front == nil {
+		if err := f.begin(now, uid, one, s); err != nil {
+			f.log.Error("could not stand before a Service", "service", s.name, "err", err)
+			return out
+		}
+	}
+	var err error
+	if out.Ports, err = one.front.Set(s.state.Carried(ports)); err != nil {
+		f.log.Error("could not listen for a Service", "service", s.name, "err", err)
+	}
+	return out
+}
+
+var errNoAddress = errors.New("the gateway has no address that pods reach")
+
+func (f *fronts) begin(now time.Time, uid types.UID, one *fronted, s steeredService) error {
+	self := f.self()
+	if len(self.Endpoints) == 0 {
+		return errNoAddress
+	}
+	namespace := s.name.Namespace
+	one.pods = &front.Pods{Allow: func(at netip.AddrPort) bool { return f.allow(namespace, at) }}
+	one.pods.Set(s.state.Pods())
+	made, err := agent.NewFront(agent.FrontConfig{
+		Service: string(uid), Key: one.key, Gateways: []control.Gateway{self},
+		Listen: front.Listen, App: one.pods.Dial, Log: f.log.With("service", s.name),
+	})
+	if err != nil {
+		return err
+	}
+	life, end := context.WithCancel(f.life)
+	dead := new(atomic.Bool)
+	one.front, one.end, one.dead, one.began = made, end, dead, now
+	f.running.Go(func() {
+		defer end()
+		if err := made.Run(life); err != nil {
+			f.log.Error("a front has ended", "service", s.name, "err", err)
+		}
+		dead.Store(true)
+		f.changed()
+	})
+	f.log.Info("steering a Service", "service", s.name, "key", one.key.Public())
+	return nil
+}
+
+// drop lets a Service's front serve what is open through it, and no more.
+func (f *fronts) drop(uid types.UID) {
+	one := f.all[uid]
+	delete(f.all, uid)
+	if one != nil && one.front != nil {
+		one.front.Retire()
+		time.AfterFunc(lingering, one.end)
+	}
+}
+
+// view is what there is to tell about the agent of an accepted rule, when that is
+// the front of its Service: v is of the agent as such.
+func (f *fronts) view(now time.Time, r ruleObject, services []steeredService, v agentView) agentView {
+	one := f.all[types.UID(r.rule.PodUID)]
+	if one == nil {
+		return v
+	}
+	v.key = one.key.Public()
+	for _, s := range services {
+		if s.state.Service != nil && string(s.state.Service.UID) == r.rule.PodUID && reroute.Marked(s.state.Service) {
+			v.selector = s.state.Selector()
+		}
+	}
+	switch {
+	case one.trouble != "":
+		v.ready, v.reason, v.message = false, podnet.ReasonAgentTrouble, one.trouble
+	case v.reason == podnet.ReasonAgentTrouble:
+	case !v.ready:
+		v.message = "The laptop is not connected to the gateway that steers the Service yet."
+	case one.settled.IsZero() || now.Before(one.settled.Add(spread)):
+		v.ready, v.reason, v.message = false, podnet.ReasonAgentMissing, "The Service's clients are being led to the gateway."
+	default:
+		v.message = "The Service leads to the gateway, which has the rule in force."
+	}
+	return v
+}

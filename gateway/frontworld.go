@@ -1,0 +1,116 @@
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/deploy"
+	"podnet.dev/gateway/reroute"
+)
+
+// This file is what the world knows of Services that are steered, or were. All of
+// it runs with mu held.
+
+// steeredService is a Service that a rule or something of podnet's is about.
+type steeredService struct {
+	name  types.NamespacedName
+	state reroute.State
+}
+
+// keptAnnotations keeps only the annotation that stands on steered Services.
+func keptAnnotations(o client.Object) map[string]string {
+	if _, service := o.(*corev1.Service); !service {
+		return nil
+	}
+	note, ok := o.GetAnnotations()[podnet.AnnotationSelector]
+	if !ok {
+		return nil
+	}
+	return map[string]string{podnet.AnnotationSelector: note}
+}
+
+// concern notes which steered Service an object is about, if any, and has the
+// admitter look.
+func (w *world) concern(o client.Object) {
+	name := types.NamespacedName{Namespace: o.GetNamespace()}
+	switch o := o.(type) {
+	case *podnet.SteeringRule:
+		if o.Spec.Via == "" {
+			return
+		}
+		name.Name = o.Spec.Service
+		w.steered[name] = true
+	case *corev1.Service:
+		name.Name = o.Name
+		if of := o.Labels[podnet.LabelShadow]; of != "" {
+			name.Name = of
+		}
+		if name.Name != o.Name || reroute.Marked(o) {
+			w.steered[name] = true
+		}
+	case *discoveryv1.EndpointSlice:
+		name.Name = o.Labels[discoveryv1.LabelServiceName]
+		if s := w.services[name]; s != nil && s.Labels[podnet.LabelShadow] != "" {
+			name.Name = s.Labels[podnet.LabelShadow]
+		}
+		if o.Labels[discoveryv1.LabelManagedBy] == reroute.ManagedBy {
+			w.steered[name] = true
+		}
+	}
+	if w.steered[name] {
+		kick(w.peersChanged)
+	}
+}
+
+// steeredServices are those that rules or something of podnet's are about.
+func (w *world) steeredServices() (all []steeredService) {
+	if len(w.steered) == 0 {
+		return nil
+	}
+	ruled := map[types.NamespacedName]bool{}
+	for _, r := range w.rules {
+		if r.object.Spec.Via != "" {
+			ruled[types.NamespacedName{Namespace: r.rule.Namespace, Name: r.object.Spec.Service}] = true
+		}
+	}
+	for name := range w.steered {
+		shadow := types.NamespacedName{Namespace: name.Namespace, Name: reroute.ShadowName(name.Name)}
+		s := reroute.State{Service: w.services[name], Shadow: w.services[shadow]}
+		for _, slice := range w.slices[name.Namespace] {
+			if of := slice.Labels[discoveryv1.LabelServiceName]; of == name.Name || of == shadow.Name {
+				s.Slices = append(s.Slices, slice)
+			}
+		}
+		if !ruled[name] && s.Idle() {
+			delete(w.steered, name)
+			continue
+		}
+		all = append(all, steeredService{name, s})
+	}
+	return all
+}
+
+// gatewayAddrs are the addresses of the gateways' pods that run, this one's
+// included.
+func (w *world) gatewayAddrs() []netip.Addr {
+	all := slices.Clone(w.o.PodIPs)
+	for _, s := range w.slices[w.o.Namespace] {
+		if s.Labels[discoveryv1.LabelServiceName] != deploy.StatefulSetName {
+			continue
+		}
+		for _, e := range s.Endpoints {
+			for _, text := range e.Addresses {
+				if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(all, a.Unmap()) {
+					all = append(all, a.Unmap())
+				}
+			}
+		}
+	}
+	return all
+}
