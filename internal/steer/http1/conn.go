@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -119,7 +118,7 @@ func (c *conn) complete(ex *exchange, isLast bool) {
 		c.mu.Unlock()
 		return
 	}
-	c.pending = slices.Delete(c.pending, 0, 1) // and the next one takes its place
+	c.pending = c.pending[1:]
 	ex.done = true
 	if ex.up != nil && ex.up.rule != nil && c.ended {
 		ex.up.conn.Close()
