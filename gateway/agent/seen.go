@@ -27,7 +27,8 @@ const (
 type observer struct {
 	mu     sync.Mutex
 	rules  map[string]control.Rule
-	counts map[string]control.Counts
+	counts map[string]*control.Counts          // by rule
+	ports  map[serve.PortKey][]*control.Counts // those of the rules of a port
 	queues map[netip.Addr]*events
 }
 
@@ -40,7 +41,7 @@ type events struct {
 func (e *events) takeLost() int64 { return e.lost.Swap(0) }
 
 func newObserver() *observer {
-	return &observer{counts: map[string]control.Counts{}, queues: map[netip.Addr]*events{}}
+	return &observer{counts: map[string]*control.Counts{}, queues: map[netip.Addr]*events{}}
 }
 
 // follow says which rules there are from now on, in force or not, and forgets
@@ -52,8 +53,15 @@ func (o *observer) follow(rules []control.Rule) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.rules = named
-	maps.DeleteFunc(o.counts, func(name string, _ control.Counts) bool { return named[name].Name == "" })
+	o.rules, o.ports = named, map[serve.PortKey][]*control.Counts{}
+	maps.DeleteFunc(o.counts, func(name string, _ *control.Counts) bool { return named[name].Name == "" })
+	for name, r := range named {
+		if o.counts[name] == nil {
+			o.counts[name] = new(control.Counts)
+		}
+		k := serve.PortKey{Protocol: r.Protocol, Port: r.Port}
+		o.ports[k] = append(o.ports[k], o.counts[name])
+	}
 	maps.DeleteFunc(o.queues, func(a netip.Addr, _ *events) bool { return !laptops[a] })
 }
 
@@ -76,13 +84,13 @@ func (o *observer) changed(told map[string]control.Counts, laptop *netip.Addr) m
 	defer o.mu.Unlock()
 	var news map[string]control.Counts
 	for name, c := range o.counts {
-		if told[name] == c || laptop != nil && o.rules[name].Laptop != *laptop {
+		if told[name] == *c || laptop != nil && o.rules[name].Laptop != *laptop {
 			continue
 		}
 		if news == nil {
 			news = map[string]control.Counts{}
 		}
-		news[name], told[name] = c, c
+		news[name], told[name] = *c, *c
 	}
 	return news
 }
@@ -134,7 +142,6 @@ func (o *observer) took(name string, failed bool) (r control.Rule, known bool) {
 	if failed {
 		c.Failed++
 	}
-	o.counts[name] = c
 	return r, true
 }
 
@@ -142,12 +149,8 @@ func (o *observer) took(name string, failed bool) (r control.Rule, known bool) {
 func (o *observer) passed(k serve.PortKey) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for name, r := range o.rules {
-		if r.Protocol == k.Protocol && r.Port == k.Port {
-			c := o.counts[name]
-			c.Passed++
-			o.counts[name] = c
-		}
+	for _, c := range o.ports[k] {
+		c.Passed++
 	}
 }
 

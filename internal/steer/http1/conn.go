@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -118,7 +119,7 @@ func (c *conn) complete(ex *exchange, isLast bool) {
 		c.mu.Unlock()
 		return
 	}
-	c.pending = c.pending[1:]
+	c.pending = slices.Delete(c.pending, 0, 1) // and the next one takes its place
 	ex.done = true
 	if ex.up != nil && ex.up.rule != nil && c.ended {
 		ex.up.conn.Close()

@@ -64,20 +64,32 @@ func (s *scanner) scan(b []byte) (int, error) {
 // appendFields appends the fields of a complete head without its first line.
 func appendFields(fields []steer.Field, s string) ([]steer.Field, error) {
 	for {
-		line, rest, _ := strings.Cut(s, "\r\n")
-		if line == "" {
+		end := strings.IndexByte(s, '\r') // there is no other CR, and LF follows
+		if end == 0 {
 			return fields, nil
 		}
+		line := s[:end]
 		if line[0] == ' ' || line[0] == '\t' {
 			return fields, Doubt("a folded line")
 		}
-		name, value, ok := strings.Cut(line, ":")
-		if !ok || !isToken(name) {
+		colon := strings.IndexByte(line, ':')
+		if colon < 0 || !isToken(line[:colon]) {
 			return fields, Doubt("a field name that is no token")
 		}
-		fields = append(fields, steer.Field{Name: name, Value: strings.Trim(value, " \t")})
-		s = rest
+		fields = append(fields, steer.Field{Name: line[:colon], Value: trim(line[colon+1:])})
+		s = s[end+len("\r\n"):]
 	}
+}
+
+// trim cuts white space off both ends.
+func trim(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 // framing is what the fields of a message say about its end and its connection.
@@ -175,9 +187,14 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-func isTokenByte(c byte) bool {
-	return isAlphanumeric(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
-}
+func isTokenByte(c byte) bool { return tokenBytes[c] }
+
+var tokenBytes = func() (is [256]bool) {
+	for c := range is {
+		is[c] = isAlphanumeric(byte(c)) || strings.IndexByte("!#$%&'*+-.^_`|~", byte(c)) >= 0
+	}
+	return is
+}()
 
 func isAlphanumeric(c byte) bool {
 	return isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'z'

@@ -44,14 +44,14 @@ func (p *RequestParser) Parse(b []byte) (Request, bool, error) {
 	if err != nil || size == 0 {
 		return Request{}, false, err
 	}
-	req, err := p.line.request(string(b[p.scan.first:size]))
+	req, err := p.line.request(string(b[p.scan.first:size]), p.scan.lines-1)
 	req.Size = size
 	return req, err == nil, err
 }
 
-// request makes a request of its first line and its other lines.
-func (l requestLine) request(lines string) (Request, error) {
-	fields, err := appendFields(make([]steer.Field, 0, 16), lines)
+// request makes a request of its first line and its n other lines.
+func (l requestLine) request(lines string, n int) (Request, error) {
+	fields, err := appendFields(make([]steer.Field, 0, n), lines)
 	if err != nil {
 		return Request{}, err
 	}
