@@ -121,7 +121,7 @@ func lineWith(text, piece string) string {
 // wrkLine is what wrk found, on one line.
 func wrkLine(out string) string {
 	var all []string
-	for _, piece := range []string{"50%", "99%", "Requests/sec"} {
+	for _, piece := range []string{" 50% ", " 99% ", "Requests/sec"} {
 		all = append(all, strings.Join(strings.Fields(lineWith(out, piece)), " "))
 	}
 	return strings.Join(all, ", ")
