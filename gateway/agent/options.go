@@ -30,7 +30,8 @@ type Options struct {
 	PodUID string
 	// Gateways are where the agent goes first; they tell it of the others.
 	Gateways []control.Gateway
-	// NodeAddrs are the node's, from which the kubelet probes.
+	// NodeAddrs are the node's, from which the kubelet probes; so it does from
+	// where the pod's default routes lead, which the agent finds out itself.
 	NodeAddrs []netip.Addr
 	// NoRedirect says that the agent takes nothing of the pod's traffic, and only
 	// lets flows leave from the pod: that needs no privilege.

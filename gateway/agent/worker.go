@@ -113,6 +113,7 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 	if err := hello(line); err != nil {
 		return err
 	}
+	o.NodeAddrs = append(routers(), o.NodeAddrs...)
 	w, err := newWorker(o, private, serve.Config{}, log)
 	if err != nil {
 		return err
