@@ -52,13 +52,17 @@ var owners = map[string]*sync.Mutex{laptop1.name: new(sync.Mutex), laptop2.name:
 // calm undoes every trouble now, and again when the test ends.
 func calm(t testing.TB) {
 	t.Helper()
-	quiet := func() {
-		lab("link", "laptop", "up").must(t)
-		lab("move", "laptop", "0").must(t)
-		lab("heal").must(t)
-	}
-	quiet()
-	t.Cleanup(quiet)
+	quiet(t)
+	t.Cleanup(func() { quiet(t) })
+}
+
+// quiet undoes every trouble.
+func quiet(t testing.TB) {
+	t.Helper()
+	lab("link", "node1", "up").must(t)
+	lab("link", "laptop", "up").must(t)
+	lab("move", "laptop", "0").must(t)
+	lab("heal").must(t)
 }
 
 // sighting is what a role sees while a story goes on, a line of JSON each.
