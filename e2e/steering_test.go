@@ -184,6 +184,8 @@ func TestSteeringUndoesItself(t *testing.T) {
 			alice.podnet("disconnect", "--all").try(t)
 		})
 	}
+	report(t, "flows of which conntrack remembers a translation that nothing makes any more", node1.cmd(
+		"nsenter", "--net=/run/netns/"+ns, "sh", "-c", "conntrack -L --any-nat 2>/dev/null | wc -l").must(t))
 }
 
 // Who may answer.
