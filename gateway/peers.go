@@ -236,7 +236,7 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 	}
 	for _, k := range keys {
 		ip := k.Address6()
-		peers = append(peers, tunnel.Peer{PublicKey: k, AllowedIPs: []netip.Prefix{netip.PrefixFrom(ip, ip.BitLen())}})
+		peers = append(peers, tunnel.Peer{PublicKey: k, AllowedIPs: []netip.Prefix{netip.PrefixFrom(ip, ip.BitLen())}, Prompt: true})
 	}
 	a.world.policy.SetGrants(grants)
 	if err := a.setPeers(peers); err != nil {

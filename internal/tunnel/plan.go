@@ -21,6 +21,9 @@ type Peer struct {
 	Endpoint   string
 	AllowedIPs []netip.Prefix
 	Keepalive  time.Duration // whole seconds, at most 65535; 0: off
+	// Prompt says that nothing on the way to the peer holds packets back, as in
+	// one network by UDP: a slow peer is alone beside those that are prompt.
+	Prompt bool
 }
 
 // satisfies reports whether a device that was told have needs no word to be as
@@ -78,6 +81,17 @@ func newPeerSet(self key.Public, want []Peer) (peerSet, error) {
 		set[p.PublicKey] = p
 	}
 	return set, nil
+}
+
+// alone reports whether at most one peer may be slow.
+func (s peerSet) alone() bool {
+	slow := 0
+	for _, p := range s {
+		if !p.Prompt {
+			slow++
+		}
+	}
+	return slow <= 1
 }
 
 // plan is the text of WireGuard's configuration protocol that turns have into

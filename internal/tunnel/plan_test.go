@@ -148,3 +148,20 @@ func TestLimiterCountsWhatItSwallows(t *testing.T) {
 		t.Errorf("allow() = %d, %v, want 7 missed and true", missed, ok)
 	}
 }
+
+func TestSlowPeersAreAloneBesidePromptOnes(t *testing.T) {
+	for want, peers := range map[bool][][]Peer{
+		true:  {nil, {{}}, {{}, {Prompt: true}, {Prompt: true}}, {{Prompt: true}, {Prompt: true}}},
+		false: {{{}, {}}, {{}, {Prompt: true}, {}}},
+	} {
+		for _, list := range peers {
+			set := peerSet{}
+			for i, p := range list {
+				set[key.Public{byte(i + 1)}] = p
+			}
+			if set.alone() != want {
+				t.Errorf("%+v: alone is %v", list, !want)
+			}
+		}
+	}
+}

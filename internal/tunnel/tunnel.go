@@ -161,10 +161,10 @@ func (t *Tunnel) applyLocked(attempt, text string, set peerSet) error {
 		return fmt.Errorf("%s: %w", attempt, err)
 	}
 	t.have = set
-	if len(set) > 1 {
-		t.send.setPatience(sendPatience)
-	} else {
+	if set.alone() {
 		t.send.setPatience(sendPatienceAlone)
+	} else {
+		t.send.setPatience(sendPatience)
 	}
 	return nil
 }

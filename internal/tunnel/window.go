@@ -35,8 +35,8 @@ const (
 	recvPatience = 5 * time.Millisecond
 	// Of several peers one may be slow; it must not hold up the others.
 	sendPatience = 20 * time.Millisecond
-	// With a single peer there are no others, and a slow path is to be felt
-	// at the TUN. A stream gives up being slow after 2 s (transport).
+	// With a single peer, or none but prompt ones beside it, there are no others
+	// to hold up, and a slow path is to be felt at the TUN. A stream gives up being slow after 2 s (transport).
 	sendPatienceAlone = 3 * time.Second
 )
 
