@@ -78,14 +78,14 @@ func TestSteerWithTwoGateways(t *testing.T) {
 	lead := leader(t)
 	witness := otherGateway(lead)
 	ns := netns(t, kubectl("get", "pod", "-n", "podnet-system", lead, "-o", "jsonpath={.status.podIP}").must(t))
-	if alice.connection(t).Gateway.Pod == lead {
+	for tries := 0; alice.connection(t).Gateway.Pod == lead; tries++ {
+		if tries == 3 { // a laptop may well come back to the one it knows
+			t.Fatalf("the laptop stays with %s", lead)
+		}
 		node1.sh(`kill -KILL $(for p in $(ip netns pids ` + ns + `); do grep -q gateway /proc/$p/comm && echo $p; done)`).must(t)
-		eventually(t, 15*time.Second, "the laptop is with the other gateway", func() error {
-			if got := alice.connection(t).Gateway.Pod; got != witness {
-				return errors.New(got)
-			}
-			return nil
-		})
+		for moving := time.Now().Add(15 * time.Second); alice.connection(t).Gateway.Pod == lead && time.Now().Before(moving); {
+			time.Sleep(200 * time.Millisecond)
+		}
 		hears(t, lead, pods)
 		eventually(t, 15*time.Second, "the laptop answers", func() error { return answers(t, url, byLaptop) })
 	}
