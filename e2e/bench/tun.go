@@ -33,7 +33,7 @@ func runPodnet() error {
 	defer d.Close()
 	var peers []tunnel.Peer
 	for _, p := range conf.Peers {
-		peers = append(peers, tunnel.Peer(p))
+		peers = append(peers, tunnel.Peer{PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, Endpoint: p.Endpoint, AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive})
 	}
 	if err := d.SetPeers(peers); err != nil {
 		return err

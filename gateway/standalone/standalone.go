@@ -131,7 +131,7 @@ func probeKeys(cfg wgconf.Config) ([]probe.Key, error) {
 func resolve(ctx context.Context, peers []wgconf.Peer) ([]tunnel.Peer, error) {
 	out := make([]tunnel.Peer, len(peers))
 	for i, p := range peers {
-		out[i] = tunnel.Peer(p)
+		out[i] = tunnel.Peer{PublicKey: p.PublicKey, PresharedKey: p.PresharedKey, Endpoint: p.Endpoint, AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive}
 		if p.Endpoint == "" {
 			continue
 		}
