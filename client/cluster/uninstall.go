@@ -55,7 +55,7 @@ func (in *installer) uninstall(ctx context.Context) error {
 			in.say("deleted " + describe(u))
 			gone = append(gone, u)
 		}
-		if m.GroupVersionKind.Kind == "CustomResourceDefinition" {
+		if kind := m.GroupVersionKind.Kind; kind == "StatefulSet" || kind == "CustomResourceDefinition" {
 			// While the policies still stand nobody can write what is being
 			// deleted; wait for it before they go.
 			if err := in.awaitGone(ctx, gone); err != nil {
@@ -123,8 +123,13 @@ func (in *installer) mayNot(verb string, m *meta.RESTMapping, namespace string) 
 func (in *installer) remove(ctx context.Context, m *meta.RESTMapping, u *unstructured.Unstructured) error {
 	call, cancel := withTimeoutAlways(ctx, requestTimeout)
 	defer cancel()
-	background := metav1.DeletePropagationBackground
-	err := in.at(m, u).Delete(call, u.GetName(), metav1.DeleteOptions{PropagationPolicy: &background})
+	how := metav1.DeletePropagationBackground
+	if m.GroupVersionKind.Kind == "StatefulSet" {
+		// It is there until its pods have ended: before that they lead Services that
+		// they steer to their pods again, for which they need what goes next.
+		how = metav1.DeletePropagationForeground
+	}
+	err := in.at(m, u).Delete(call, u.GetName(), metav1.DeleteOptions{PropagationPolicy: &how})
 	switch {
 	case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err): // a conflict: it is going already
 		return nil
