@@ -97,18 +97,36 @@ func (w *world) steeredServices() (all []steeredService) {
 }
 
 // gatewayAddrs are the addresses of the gateways' pods that run, this one's
-// included.
-func (w *world) gatewayAddrs() []netip.Addr {
+// included: those of the families that their headless Service has, and those that
+// they have written into a Peer.
+func (w *world) gatewayAddrs(running map[string]string) []netip.Addr {
 	all := slices.Clone(w.o.PodIPs)
+	add := func(a netip.Addr) {
+		if !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
 	for _, s := range w.slices[w.o.Namespace] {
 		if s.Labels[discoveryv1.LabelServiceName] != deploy.StatefulSetName {
 			continue
 		}
 		for _, e := range s.Endpoints {
 			for _, text := range e.Addresses {
-				if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(all, a.Unmap()) {
-					all = append(all, a.Unmap())
+				if a, err := netip.ParseAddr(text); err == nil {
+					add(a.Unmap())
 				}
+			}
+		}
+	}
+	read := map[string]bool{}
+	for _, p := range w.peers {
+		for _, g := range p.object.Status.Gateways {
+			if read[g.PodUID] || running != nil && running[g.Pod] != g.PodUID {
+				continue
+			}
+			read[g.PodUID] = true
+			for _, at := range addrPorts(g.ClusterEndpoints) {
+				add(at.Addr().Unmap())
 			}
 		}
 	}

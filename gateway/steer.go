@@ -169,7 +169,10 @@ func (s *steerer) settleLocked(replanned bool) {
 		for _, a := range s.plan.Agents {
 			if at := known[a.Key].Endpoint; at != "" {
 				s.places[a.Key.Address6()] = at
-				s.strange[agentOfPod{a.Key, a.PodUID}] = elsewhere(at, a.Addrs)
+				one := agentOfPod{a.Key, a.PodUID}
+				if s.strange[one] = elsewhere(at, a.Addrs); s.strange[one] && !before[one] {
+					s.log.Warn("agent sends from elsewhere", "addr", at, "key", a.Key, "pod", a.Namespace+"/"+a.Pod, "addrs", a.Addrs)
+				}
 			}
 		}
 	}

@@ -450,7 +450,7 @@ func (w *world) snapshot() snapshot {
 	defer w.mu.Unlock()
 	s := snapshot{
 		peers: make([]peerObject, 0, len(w.peers)), accesses: make([]accessObject, 0, len(w.accesses)),
-		network: w.network, ranges: w.ranges, endpoints: w.endpoints, gateways: w.gatewayPods(), gatewayAddrs: w.gatewayAddrs(), policy: w.policy,
+		network: w.network, ranges: w.ranges, endpoints: w.endpoints, gateways: w.gatewayPods(), policy: w.policy,
 	}
 	for _, p := range w.peers {
 		s.peers = append(s.peers, p)
@@ -464,18 +464,22 @@ func (w *world) snapshot() snapshot {
 	for _, e := range w.exposures {
 		s.exposures = append(s.exposures, e)
 	}
-	s.pods, s.exposedBy, s.services = w.steeredPods(), w.exposedBy(), w.steeredServices()
+	s.exposedBy, s.services = w.exposedBy(), w.steeredServices()
+	if len(s.services) > 0 {
+		s.gatewayAddrs = w.gatewayAddrs(s.gateways)
+	}
+	s.pods = w.steeredPods(s.gatewayAddrs)
 	return s
 }
 
-// steeredPods finds the addresses of the pods that rules are about. It runs with
-// mu held.
-func (w *world) steeredPods() map[string][]netip.Addr {
+// steeredPods finds the addresses of the pods that rules are about; of Services
+// those of the gateways, where they are steered. It runs with mu held.
+func (w *world) steeredPods(gateways []netip.Addr) map[string][]netip.Addr {
 	pods, namespaces := map[string][]netip.Addr{}, map[string]bool{}
 	for _, r := range w.rules {
 		pods[r.rule.PodUID] = nil
 		if r.object.Spec.Via != "" {
-			pods[r.rule.PodUID] = w.gatewayAddrs()
+			pods[r.rule.PodUID] = gateways
 			continue
 		}
 		namespaces[r.rule.Namespace] = true

@@ -304,3 +304,58 @@ func BenchmarkAllow(b *testing.B) {
 		}
 	}
 }
+
+// A Service that leads to a gateway stays open to who may reach it, and only if it
+// is a front that it leads to.
+func TestASteeredServiceStaysInReach(t *testing.T) {
+	e := shop()
+	web := netip.MustParseAddrPort("10.96.1.1:80")
+	e.SetSlice(Slice{Namespace: "shop", Name: "web-4", Service: "web", Managed: true})
+	e.SetService(Service{Namespace: "shop", Name: "podnet-web", Selector: true})
+	e.SetSlice(Slice{Namespace: "shop", Name: "podnet-web-4", Service: "podnet-web", Managed: true, Endpoints: podsAt("10.244.0.20"), Ports: []Port{http8080}})
+	for what, c := range map[string]struct {
+		front bool
+		at    string
+		want  bool
+	}{
+		"a gateway's front":          {true, "10.244.0.9", true},
+		"another gateway's":          {true, "10.244.0.10", true},
+		"a gateway's other port":     {false, "10.244.0.9", false},
+		"where there is no gateway":  {true, "10.244.0.77", false},
+		"the API server":             {true, "172.16.0.10", false},
+		"a pod of another namespace": {true, "10.244.0.30", false},
+	} {
+		e.SetSlice(Slice{Namespace: "shop", Name: "podnet-web-front", Service: "web", Front: c.front, Endpoints: []Endpoint{{Addr: ip(c.at)}}, Ports: []Port{{TCP, 19000}}})
+		e.Rebuild()
+		if got := e.Allow(alice, TCP, web); got != c.want {
+			t.Errorf("%s: alice may reach the Service: %v", what, got)
+		}
+		if e.Allow(alice, TCP, netip.MustParseAddrPort("10.244.0.9:19000")) {
+			t.Errorf("%s: alice may reach the gateway", what)
+		}
+	}
+}
+
+func TestWhereAFrontMayConnect(t *testing.T) {
+	e := shop()
+	e.SetSlice(Slice{Namespace: "shop", Name: "forged", Service: "web", Endpoints: podsAt("10.244.0.40"), Ports: []Port{http8080}})
+	e.SetSlice(Slice{Namespace: "shop", Name: "forged-2", Service: "web", Endpoints: podsAt("10.244.0.30"), Ports: []Port{http8080}})
+	e.Rebuild()
+	for at, want := range map[string]bool{
+		"10.244.0.20:8080":     true,
+		"[fd00:10:244::20]:80": true,
+		"172.16.0.10:80":       true,  // ingress, in its node's network
+		"172.16.0.10:10250":    false, // the node itself
+		"10.244.0.40:8080":     false, // by hand
+		"10.244.0.30:8080":     false, // till's
+		"10.96.1.1:80":         false,
+		"10.244.0.9:8080":      false, // a gateway
+		"127.0.0.1:80":         false,
+		"169.254.169.254:80":   false,
+		"10.244.0.99:80":       false,
+	} {
+		if got := e.Serves("shop", TCP, netip.MustParseAddrPort(at)); got != want {
+			t.Errorf("%s: %v", at, got)
+		}
+	}
+}

@@ -445,3 +445,15 @@ func BenchmarkPlan(b *testing.B) {
 		}
 	}
 }
+
+// What is steered may be no good, whatever the rule says.
+func TestARuleIsRefusedForWhatItSteers(t *testing.T) {
+	s := begin(t)
+	s.steer("a", "alice", agent(3), func(o *Object) { o.Refused = "The Service is headless." })
+	s.wantOut("a", podnet.ReasonServiceRefused, "headless")
+	s.wantAgents("")
+	s.rule("a").Refused = ""
+	s.look()
+	s.wantIn("a")
+	s.wantAgents("3:a")
+}
