@@ -106,6 +106,10 @@ func TestSteerByService(t *testing.T) {
 	grant, _, _ = strings.Cut(grant, "\n")
 	kubectl(append([]string{"-n", "guild", "create", "rolebinding"}, strings.Fields(strings.TrimRight(grant, ". "))...)...).must(t)
 
+	memory := func() string {
+		return host("sh", "-c", "grep VmRSS /proc/$(pgrep -xo podnet-gateway)/status | tr -s '\\t ' ' '").must(t)
+	}
+	report(t, "gateway before it steers a Service", memory())
 	start := time.Now()
 	comes := node1.crowd(t, url)
 	out := steer("svc/stall", "http:3000", "--via", "service").must(t)
@@ -118,6 +122,7 @@ func TestSteerByService(t *testing.T) {
 	got := customers(t, url, 500, 8, "x-user: alice", "laptop")
 	report(t, "500 requests with the header and 500 without, by Service", got)
 	got.exact(t, 500, 500)
+	report(t, "gateway that has steered a Service", memory())
 	want(t, alice.podnet("steer", "list").must(t), "svc/stall", "service")
 	want(t, kubectl("get", "steeringrules", "-A").must(t), "alice", "stall", "Accepted", "True")
 	want(t, kubectl("get", "steeringrules", "-n", "guild", "-o", "jsonpath={.items[0].status.selector}").must(t), `"app":"stall"`)
@@ -139,51 +144,125 @@ func TestSteerByService(t *testing.T) {
 	customers(t, url, 100, 4, "", "laptop").exact(t, 0, 100)
 	nothingLeft(t)
 
-	for _, c := range []struct {
-		what    string
-		happens func(testing.TB)
-		stays   bool // steering goes on by itself
-	}{
-		{"kill -9 of the laptop's daemon", func(t testing.TB) { alice.cmd("kill", "-9", alice.daemon(t)).must(t) }, false},
-		{"kill -9 of the gateway", killGateway, true},
-		{"the gateway's pod deleted by force", func(t testing.TB) {
-			kubectl("delete", "pod", "-n", "podnet-system", "podnet-gateway-0", "--force", "--grace-period=0").must(t)
-		}, true},
-		{"the gateway's pod deleted", func(t testing.TB) {
-			kubectl("delete", "pod", "-n", "podnet-system", "podnet-gateway-0").must(t)
-		}, true},
+	t.Run("kill -9 of the laptop's daemon", func(t *testing.T) {
+		steerGuild(t, url)
+		alice.cmd("kill", "-9", alice.daemon(t)).must(t)
+		took := eventually(t, 15*time.Second, "the app answers", func() error { return answers(t, url, byApp) })
+		report(t, "the app answers after kill -9 of the laptop's daemon, by Service (within 5 s)", took.Round(10*time.Millisecond))
+		if !within(took, 5*time.Second) {
+			t.Errorf("after %v", took)
+		}
+		start := time.Now()
+		kubectl("delete", "steeringrules", "-n", "guild", "--all").must(t) // its lease would last minutes
+		eventually(t, 15*time.Second, "Services and slices as before", func() error { return same(before, services(t)) })
+		report(t, "Services and slices as before, after the rule was deleted", time.Since(start).Round(10*time.Millisecond))
+		alice.podnet("disconnect", "--all").try(t)
+	})
+	const gateway = "podnet-gateway-0"
+	for what, happens := range map[string]func(testing.TB){
+		"kill -9 of the gateway": killGateway,
+		"the gateway's pod deleted by force": func(t testing.TB) {
+			kubectl("delete", "pod", "-n", "podnet-system", gateway, "--force", "--grace-period=0").must(t)
+		},
+		"the gateway's pod deleted": func(t testing.TB) { kubectl("delete", "pod", "-n", "podnet-system", gateway).must(t) },
 	} {
-		t.Run(c.what, func(t *testing.T) {
-			alice.connect(t, "-n", "guild")
-			alice.podnet("steer", "--detach", "-n", "guild", "svc/stall", "http:3000", "--via", "service").must(t)
-			t.Cleanup(func() { alice.podnet("steer", "stop", "--all").try(t) })
-			eventually(t, 10*time.Second, "the laptop answers", func() error { return answers(t, url, byLaptop) })
+		t.Run(what, func(t *testing.T) { surviveGuild(t, url, before, what, gateway, happens) })
+	}
+}
 
-			start := time.Now()
-			c.happens(t)
-			failed := eventually(t, time.Minute, "somebody answers", func() error {
-				if c.stays {
-					return answers(t, url, byAnybody)
-				}
-				return answers(t, url, byApp)
+// TestSteerByServiceWithTwoGateways has the one that leads go, and the other.
+func TestSteerByServiceWithTwoGateways(t *testing.T) {
+	calm(t)
+	installed(t, append([]string{"--replicas", "2"}, usual...)...)
+	bothGateways(t)
+	guild(t)
+	letGateways(t)
+	alice.serveLocally(t, 3000, "laptop")
+	url, before := "http://"+clusterIP(t, "guild", "stall"), services(t)
+	witnesses := func(t testing.TB) {
+		if !t.Failed() {
+			return
+		}
+		t.Logf("rules and Services:\n%s", kubectl("get", "steeringrules,services,endpointslices", "-n", "guild", "-o", "yaml").try(t).stdout)
+		t.Logf("gateways:\n%s", kubectl("get", "pods,endpointslices", "-n", "podnet-system", "-o", "wide").try(t).stdout)
+		for _, name := range gateways {
+			t.Logf("%s:\n%s", name, kubectl("logs", "-n", "podnet-system", name, "--tail=60").try(t).stdout)
+		}
+	}
+	for _, c := range []struct {
+		what  string
+		which func() string
+		flags []string
+	}{
+		{"the leading gateway's pod deleted by force", func() string { return leader(t) }, []string{"--force", "--grace-period=0"}},
+		{"the leading gateway's pod deleted", func() string { return leader(t) }, nil},
+		{"the other gateway's pod deleted by force", func() string { return otherGateway(leader(t)) }, []string{"--force", "--grace-period=0"}},
+	} {
+		which := c.which()
+		t.Run(c.what, func(t *testing.T) {
+			t.Cleanup(func() { witnesses(t) })
+			surviveGuild(t, url, before, c.what+", of two", which, func(t testing.TB) {
+				kubectl(append([]string{"delete", "pod", "-n", "podnet-system", which}, c.flags...)...).must(t)
 			})
-			report(t, "requests are answered again after "+c.what+", by Service", failed.Round(10*time.Millisecond))
-			if c.stays {
-				eventually(t, time.Minute, "the laptop answers again", func() error { return answers(t, url, byLaptop) })
-				report(t, "the laptop answers again after "+c.what+", by Service", time.Since(start).Round(10*time.Millisecond))
-				alice.podnet("steer", "stop", "--all").must(t)
-			} else {
-				if !within(failed, 5*time.Second) {
-					t.Errorf("after %v", failed)
-				}
-				kubectl("delete", "steeringrules", "-n", "guild", "--all").must(t) // its lease would last minutes
-			}
-			start = time.Now()
-			eventually(t, 15*time.Second, "Services and slices as before", func() error { return same(before, services(t)) })
-			report(t, "Services and slices as before, after "+c.what, time.Since(start).Round(10*time.Millisecond))
-			if err := answers(t, url, byApp); err != nil {
-				t.Error(err)
-			}
 		})
 	}
+}
+
+// letGateways lets the gateways steer the guild's Services.
+func letGateways(t testing.TB) {
+	t.Helper()
+	kubectl("-n", "guild", "create", "rolebinding", "podnet-services", "--clusterrole=podnet-gateway-services", "--serviceaccount=podnet-system:gateway").must(t)
+}
+
+// steerGuild has all that reaches the guild's Service come to alice, for the time of
+// the test.
+func steerGuild(t testing.TB, url string) {
+	t.Helper()
+	alice.connect(t, "-n", "guild")
+	alice.podnet("steer", "--detach", "-n", "guild", "svc/stall", "http:3000", "--via", "service").must(t)
+	t.Cleanup(func() { alice.podnet("steer", "stop", "--all").try(t) })
+	eventually(t, 10*time.Second, "the laptop answers", func() error { return answers(t, url, byLaptop) })
+}
+
+// surviveGuild steers the Service, has something happen to a gateway, and prints for
+// how long new connections failed. In the end all is as before.
+func surviveGuild(t testing.TB, url, before, what, gateway string, happens func(testing.TB)) {
+	t.Helper()
+	steerGuild(t, url)
+	incarnation := func() string {
+		return kubectl("get", "pod", "-n", "podnet-system", gateway, "--ignore-not-found",
+			"-o", `jsonpath={.status.containerStatuses[0].containerID} {.status.conditions[?(@.type=="Ready")].status}`).must(t)
+	}
+	old := incarnation()
+	news := node1.start(t, "fetch", url)
+	eventually(t, 5*time.Second, "there is news", func() error {
+		if _, ok := news.last(works); !ok {
+			return fmt.Errorf("none")
+		}
+		return nil
+	})
+	began := time.Now()
+	happens(t)
+	eventually(t, time.Minute, "the gateway is another one", func() error {
+		if now := incarnation(); now == old || !strings.HasSuffix(now, " True") {
+			return fmt.Errorf("%s", now)
+		}
+		return nil
+	})
+	eventually(t, time.Minute, "the laptop answers again", func() error { return answers(t, url, byLaptop) })
+	report(t, "the laptop answers again after "+what+", by Service", time.Since(began).Round(10*time.Millisecond))
+	news.stop()
+	failed, _ := gap(news, began)
+	report(t, "new connections failed after "+what+", by Service, for", failed.Round(10*time.Millisecond))
+	if failed > time.Minute {
+		t.Errorf("they still do:\n%s", news.diary())
+	}
+	start := time.Now()
+	alice.podnet("steer", "stop", "--all").must(t)
+	eventually(t, 15*time.Second, "Services and slices as before", func() error { return same(before, services(t)) })
+	report(t, "Services and slices as before, after "+what, time.Since(start).Round(10*time.Millisecond))
+	if err := answers(t, url, byApp); err != nil {
+		t.Error(err)
+	}
+	alice.podnet("disconnect", "--all").try(t)
 }
