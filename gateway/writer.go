@@ -18,8 +18,9 @@ const (
 	// why it failed.
 	retryWrite = time.Second
 	// settle is how long the watch may take to show what was written. Until
-	// then the same wish is not written again.
-	settle = 5 * time.Second
+	// then the same wish is not written again; it is after that, as somebody else
+	// may have undone it, such as a gateway of the same name that was about to end.
+	settle = time.Second
 )
 
 // writer makes API writes in the background: one at a time for each object,
@@ -39,8 +40,9 @@ type writer struct {
 }
 
 type written struct {
-	what string
-	at   time.Time
+	what  string
+	at    time.Time
+	again bool // another look is asked for once it has settled
 }
 
 func newWriter(log *slog.Logger, changed func()) *writer {
@@ -53,6 +55,11 @@ func (w *writer) submit(ctx context.Context, key, what string, do func(context.C
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if d, ok := w.done[key]; ok && d.what == what && time.Since(d.at) < settle {
+		if !d.again {
+			d.again = true
+			w.done[key] = d
+			time.AfterFunc(settle-time.Since(d.at), w.changed)
+		}
 		return
 	}
 	if w.closed || w.running[key] {
@@ -85,7 +92,7 @@ func (w *writer) finish(ctx context.Context, key, what string, err error) {
 	w.mu.Lock()
 	delete(w.running, key)
 	if err == nil {
-		w.done[key] = written{what, time.Now()}
+		w.done[key] = written{what: what, at: time.Now()}
 	}
 	for k, d := range w.done {
 		if time.Since(d.at) >= settle {

@@ -29,7 +29,11 @@ func TestWriterWritesOnceWhileTheWatchIsLate(t *testing.T) {
 		if writes.Load() != 2 {
 			t.Fatalf("%d writes, want the second wish written and the first not again", writes.Load())
 		}
+		asked := looks.Load()
 		time.Sleep(settle)
+		if looks.Load() == asked {
+			t.Error("nobody looks whether the write has lasted")
+		}
 		write("b", nil) // somebody undid it
 		time.Sleep(10 * time.Millisecond)
 		if writes.Load() != 3 {
