@@ -208,6 +208,29 @@ func TestSteerByServiceWithTwoGateways(t *testing.T) {
 	}
 }
 
+// TestUninstallLetsServicesGo uninstalls podnet while a Service is steered.
+func TestUninstallLetsServicesGo(t *testing.T) {
+	calm(t)
+	installed(t, append([]string{"--replicas", "2"}, usual...)...)
+	bothGateways(t)
+	guild(t)
+	letGateways(t)
+	alice.serveLocally(t, 3000, "laptop")
+	url, before := "http://"+clusterIP(t, "guild", "stall"), services(t)
+	steerGuild(t, url)
+	news := node1.start(t, "customers", url, "6000", "8", "", "nobody")
+	start := time.Now()
+	admin.podnet("uninstall").must(t)
+	report(t, "uninstall, two gateways and a steered Service", time.Since(start).Round(10*time.Millisecond))
+	if err := same(before, services(t)); err != nil {
+		t.Errorf("it is left as it was steered: %v", err)
+	}
+	if err := answers(t, url, byApp); err != nil {
+		t.Error(err)
+	}
+	report(t, "requests meanwhile", news.custom(t, 2*time.Minute))
+}
+
 // letGateways lets the gateways steer the guild's Services.
 func letGateways(t testing.TB) {
 	t.Helper()

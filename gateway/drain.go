@@ -19,13 +19,14 @@ const (
 )
 
 // leaveLimit is how long a stopping gateway waits for the Services that it steers
-// to lead to their pods again, when there is no other that could steer them.
+// to lead to their pods again.
 const leaveLimit = 5 * time.Second
 
-// leave has Services that are steered lead to their pods, unless there is another
-// gateway to take them over.
+// leave has Services that are steered lead to their pods, while this gateway leads
+// yet. Another one may take them over then; it may also be about to stop, as all are
+// at an uninstall.
 func (a *admitter) leave(ctx context.Context) {
-	if !a.leader.leads.Load() || len(a.world.snapshot().gateways) > 1 {
+	if !a.leader.leads.Load() {
 		return
 	}
 	began := time.Now()

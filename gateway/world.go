@@ -472,40 +472,6 @@ func (w *world) snapshot() snapshot {
 	return s
 }
 
-// steeredPods finds the addresses of the pods that rules are about; of Services
-// those of the gateways, where they are steered. It runs with mu held.
-func (w *world) steeredPods(gateways []netip.Addr) map[string][]netip.Addr {
-	pods, namespaces := map[string][]netip.Addr{}, map[string]bool{}
-	for _, r := range w.rules {
-		pods[r.rule.PodUID] = nil
-		if r.object.Spec.Via != "" {
-			pods[r.rule.PodUID] = gateways
-			continue
-		}
-		namespaces[r.rule.Namespace] = true
-	}
-	for ns := range namespaces {
-		for _, s := range w.slices[ns] {
-			for _, e := range s.Endpoints {
-				if e.TargetRef == nil || e.TargetRef.Kind != "Pod" {
-					continue
-				}
-				all, steered := pods[string(e.TargetRef.UID)]
-				if !steered {
-					continue
-				}
-				for _, text := range e.Addresses {
-					if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(all, a.Unmap()) {
-						all = append(all, a.Unmap())
-					}
-				}
-				pods[string(e.TargetRef.UID)] = all
-			}
-		}
-	}
-	return pods
-}
-
 // enrolment is the snapshot as package enrol sees it, index by index.
 func (s snapshot) enrolment() enrol.World {
 	w := enrol.World{Peers: make([]enrol.Peer, len(s.peers)), Accesses: make([]enrol.Access, len(s.accesses))}

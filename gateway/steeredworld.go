@@ -14,8 +14,8 @@ import (
 	"podnet.dev/gateway/reroute"
 )
 
-// This file is what the world knows of Services that are steered, or were. All of
-// it runs with mu held.
+// This file is what the world knows of pods and Services that are steered, or were.
+// All of it runs with mu held.
 
 // steeredService is a Service that a rule or something of podnet's is about.
 type steeredService struct {
@@ -131,4 +131,38 @@ func (w *world) gatewayAddrs(running map[string]string) []netip.Addr {
 		}
 	}
 	return all
+}
+
+// steeredPods finds the addresses of the pods that rules are about; of Services
+// those of the gateways, where they are steered.
+func (w *world) steeredPods(gateways []netip.Addr) map[string][]netip.Addr {
+	pods, namespaces := map[string][]netip.Addr{}, map[string]bool{}
+	for _, r := range w.rules {
+		pods[r.rule.PodUID] = nil
+		if r.object.Spec.Via != "" {
+			pods[r.rule.PodUID] = gateways
+			continue
+		}
+		namespaces[r.rule.Namespace] = true
+	}
+	for ns := range namespaces {
+		for _, s := range w.slices[ns] {
+			for _, e := range s.Endpoints {
+				if e.TargetRef == nil || e.TargetRef.Kind != "Pod" {
+					continue
+				}
+				all, steered := pods[string(e.TargetRef.UID)]
+				if !steered {
+					continue
+				}
+				for _, text := range e.Addresses {
+					if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(all, a.Unmap()) {
+						all = append(all, a.Unmap())
+					}
+				}
+				pods[string(e.TargetRef.UID)] = all
+			}
+		}
+	}
+	return pods
 }
