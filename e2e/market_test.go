@@ -73,6 +73,8 @@ func market(t testing.TB, stalls int) {
 		kubectl("create", "rolebinding", "market-"+role, "-n", "market", "--clusterrole="+role, "--user=alice", "--user=bob").must(t)
 	}
 	kubectl("rollout", "status", "-n", "market", "deployment/stall", "--timeout=90s").must(t)
+	// No pod is admitted before its namespace has this account.
+	kubectl("wait", "-n", "market", "--for=create", "serviceaccount/default", "--timeout=60s").must(t)
 }
 
 // stalls are the addresses of the market's pods that are not about to go.

@@ -258,7 +258,12 @@ func watch(ctx context.Context, _ []string) error {
 	for {
 		now := map[string]string{onPath: "none", onPod: ""}
 		at := time.Now()
-		if s, err := daemon.Status(ctx); err == nil && len(s.Connections) > 0 {
+		s, err := daemon.Status(ctx)
+		if ctx.Err() != nil { // asked to end in mid-question: it saw nothing
+			talk(sighting{What: done})
+			return nil
+		}
+		if err == nil && len(s.Connections) > 0 {
 			c := s.Connections[0]
 			if c.Path.Kind != "" {
 				now[onPath] = c.Path.Kind + " " + c.Path.Remote
@@ -274,9 +279,7 @@ func watch(ctx context.Context, _ []string) error {
 			}
 		}
 		select {
-		case <-ctx.Done():
-			talk(sighting{What: done})
-			return nil
+		case <-ctx.Done(): // the next look tells
 		case <-tick.C:
 		}
 	}
