@@ -23,10 +23,10 @@ type Peer struct {
 	Status PeerStatus `json:"status,omitempty"`
 }
 
-// PeerSpec is what the user asks for. Everything but renew and candidates is
-// immutable.
+// PeerSpec is what the user asks for. Everything but renew, candidates
+// and virtual is immutable.
 //
-// +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.publicKey == oldSelf.publicKey && self.leaseSeconds == oldSelf.leaseSeconds && self.device == oldSelf.device && self.clientVersion == oldSelf.clientVersion",message="only renew and candidates may change"
+// +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.publicKey == oldSelf.publicKey && self.leaseSeconds == oldSelf.leaseSeconds && self.device == oldSelf.device && self.clientVersion == oldSelf.clientVersion",message="only renew, candidates and virtual may change"
 // +kubebuilder:validation:XValidation:rule="self.renew >= oldSelf.renew",message="renew must not decrease"
 type PeerSpec struct {
 	// User is the name the API server knows the writer by. Admission pins it
@@ -66,6 +66,25 @@ type PeerSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=64
 	Candidates []string `json:"candidates,omitempty"`
+
+	// Virtual are prefixes that stand for the cluster's, where the peer's own
+	// network has those: what the peer sends to the address of a virtual prefix
+	// goes to the one at the same place in the real prefix, and DNS answers the
+	// peer with virtual addresses. It opens nothing.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Virtual []VirtualPrefix `json:"virtual,omitempty"`
+}
+
+// VirtualPrefix is a prefix of the cluster and the one that stands for it, of the
+// same family and length.
+type VirtualPrefix struct {
+	// Real is a prefix (10.244.0.0/16) of pods or Services.
+	// +kubebuilder:validation:MaxLength=43
+	Real string `json:"real"`
+	// Virtual is the prefix that the peer routes in its place.
+	// +kubebuilder:validation:MaxLength=43
+	Virtual string `json:"virtual"`
 }
 
 // PeerStatus is what the gateway grants.
@@ -80,6 +99,10 @@ type PeerStatus struct {
 	Gateways []Gateway `json:"gateways,omitempty"`
 	// Network describes the cluster as the peer needs to know it.
 	Network *Network `json:"network,omitempty"`
+	// Virtual are those of spec.virtual that the gateways map. The condition
+	// VirtualAddresses tells what became of the others.
+	// +listType=atomic
+	Virtual []VirtualPrefix `json:"virtual,omitempty"`
 	// ObservedRenew is a spec.renew that prolonged the lease: the last one
 	// when ExpiresAt was written.
 	ObservedRenew int64 `json:"observedRenew,omitempty"`
@@ -91,6 +114,8 @@ type PeerStatus struct {
 	// Conditions has Ready, with a reason when it is false: Expired, Conflict,
 	// LimitReached, PolicyMissing. Ready is written after the first entry of
 	// Gateways, so a reader who waits for Ready finds somewhere to go.
+	// VirtualAddresses is there when spec.virtual is: true when all of it is
+	// mapped (Mapped), false when some is not (NotMapped), with the reason.
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
@@ -164,6 +189,8 @@ type PeerList struct {
 const (
 	// ConditionReady is true while the gateway acts on the object.
 	ConditionReady = "Ready"
+	// ConditionVirtual is true when all of a Peer's spec.virtual is mapped.
+	ConditionVirtual = "VirtualAddresses"
 
 	ReasonAdmitted      = "Admitted"
 	ReasonExpired       = "Expired"       // the lease was not renewed in time
@@ -171,4 +198,7 @@ const (
 	ReasonLimitReached  = "LimitReached"  // too many peers of this user or in all
 	ReasonPolicyMissing = "PolicyMissing" // the admission policy does not protect us
 	ReasonPeerMissing   = "PeerMissing"   // an Access names a Peer that is not live or not its user's
+
+	ReasonMapped    = "Mapped"    // all of spec.virtual
+	ReasonNotMapped = "NotMapped" // some pair of spec.virtual is no good
 )
