@@ -12,26 +12,17 @@ import (
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
-	"podnet.dev/internal/httpjson"
+	"podnet.dev/client/upkeep"
 )
 
 var errRevoked = &localapi.Error{Code: localapi.CodeEnded, Message: "somebody has deleted the exposure in the cluster",
 	Hint: "podnet expose list --all-owners shows who exposes what"}
 
-// isNo tells a no, which will not change by itself, from a failure to ask.
-func isNo(err error) bool {
-	switch httpjson.FromError(err).Code {
-	case localapi.CodeForbidden, localapi.CodeCredentials, localapi.CodeUsage, localapi.CodeConflict, localapi.CodeNotInstalled, localapi.CodeTooOld:
-		return true
-	}
-	return false
-}
-
 // troubled notes that something did not work. A no ends an exposure that was never
 // ready.
 func (e *exposure) troubled(now time.Time, err error) {
 	e.err, e.retry = err, now.Add(again)
-	if isNo(err) {
+	if upkeep.IsNo(err) {
 		e.retry = now.Add(muchLater)
 		if !e.settled {
 			e.fail(err)
@@ -122,7 +113,7 @@ func (s *state) renewed(e *exposure, begun, now time.Time, err error) {
 // deleted takes over what came of deleting the object. Who may not delete it waits
 // for its lease to end.
 func (e *exposure) deleted(now time.Time, err error) {
-	if err != nil && !isNo(err) {
+	if err != nil && !upkeep.IsNo(err) {
 		e.err, e.retry = err, now.Add(again)
 		return
 	}

@@ -15,6 +15,7 @@ import (
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/relay"
+	"podnet.dev/client/upkeep"
 	"podnet.dev/internal/httpjson"
 )
 
@@ -39,7 +40,7 @@ func (m *Manager) Expose(ctx context.Context, req localapi.ExposeRequest, say fu
 		}
 	}
 	if ours && (err != nil || req.Hold) {
-		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), upkeep.LeaveTime)
 		defer cancel()
 		m.remove(leaving, e)
 	}
@@ -74,7 +75,7 @@ func (m *Manager) begin(req localapi.ExposeRequest) (e *exposure, ours bool, err
 	}
 	e = &exposure{id: of, req: req, local: local, protocol: protocol, ports: ports, relayPort: m.Relay.Port(), began: time.Now()}
 	m.st.all[of] = e
-	m.kick()
+	m.loop.Kick()
 	return e, true, nil
 }
 
@@ -165,7 +166,7 @@ func (m *Manager) remove(ctx context.Context, e *exposure) {
 		m.mu.Lock()
 		e.stop()
 		gone, changed := m.st.all[e.id] != e, m.changed
-		m.kick()
+		m.loop.Kick()
 		m.mu.Unlock()
 		if gone {
 			return

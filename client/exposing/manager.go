@@ -18,6 +18,7 @@ import (
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/relay"
+	"podnet.dev/client/upkeep"
 )
 
 // Cluster is what exposing needs of a cluster; *cluster.Client is one.
@@ -55,8 +56,6 @@ type Config struct {
 const (
 	// readyTime is how long a new exposure may take.
 	readyTime = 30 * time.Second
-	// leaveTime is for deleting what there is.
-	leaveTime = 4 * time.Second
 	// behind is how many connections may wait for somebody who reads them slowly;
 	// of more he does not hear.
 	behind = 1000
@@ -66,7 +65,7 @@ const (
 // from any goroutine; nothing is done before Run.
 type Manager struct {
 	Config
-	wake chan struct{}
+	loop upkeep.Loop
 	wg   sync.WaitGroup
 
 	mu      sync.Mutex
@@ -77,7 +76,7 @@ type Manager struct {
 
 // New prepares a Manager.
 func New(c Config) *Manager {
-	return &Manager{Config: c, wake: make(chan struct{}, 1), st: newState(c.User, c.Lease), changed: make(chan struct{})}
+	return &Manager{Config: c, loop: upkeep.NewLoop(), st: newState(c.User, c.Lease), changed: make(chan struct{})}
 }
 
 // SetMember says whose the traffic is from now on. For another Peer the objects are
@@ -86,7 +85,7 @@ func (m *Manager) SetMember(to Member) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.st.member = to
-	m.kick()
+	m.loop.Kick()
 }
 
 // Renew has all objects renewed.
@@ -96,14 +95,7 @@ func (m *Manager) Renew() {
 	for _, e := range m.st.all {
 		e.due = e.object != nil
 	}
-	m.kick()
-}
-
-func (m *Manager) kick() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
+	m.loop.Kick()
 }
 
 // Run does what is to be done until ctx is done; then it deletes all exposures.
@@ -112,11 +104,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.running = true
 	m.mu.Unlock()
 	defer m.wg.Wait()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	var told []relay.Exposure
-	done, deadline := ctx.Done(), (<-chan time.Time)(nil)
-	for {
+	m.loop.Run(ctx, func() (wait time.Duration, left int) {
 		actions, exposed, wait, left := m.look()
 		if !reflect.DeepEqual(exposed, told) {
 			m.Relay.SetExposures(exposed)
@@ -125,21 +114,9 @@ func (m *Manager) Run(ctx context.Context) error {
 		for _, a := range actions {
 			m.start(ctx, a)
 		}
-		if done == nil && left == 0 {
-			return nil
-		}
-		timer.Reset(wait)
-		select {
-		case <-done:
-			done = nil
-			deadline = time.After(leaveTime)
-			m.endAll()
-		case <-deadline:
-			return nil // what is left ends with its lease
-		case <-m.wake:
-		case <-timer.C:
-		}
-	}
+		return wait, left
+	}, m.endAll, nil)
+	return nil
 }
 
 // look makes one step and tells everybody.
@@ -202,7 +179,7 @@ func (m *Manager) start(ctx context.Context, a action) {
 		defer m.mu.Unlock()
 		e.busy = false
 		done(time.Now())
-		m.kick()
+		m.loop.Kick()
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/relay"
+	"podnet.dev/client/upkeep"
 	"podnet.dev/internal/httpjson"
 	"podnet.dev/internal/steer"
 )
@@ -79,7 +80,7 @@ func (s *state) describePod(o *object, p *pod) localapi.SteerPod {
 	fail := func(err error) localapi.SteerPod {
 		e := httpjson.FromError(err)
 		out.State, out.Text, out.Hint = localapi.SteerPodTrouble, e.Message, e.Hint
-		if isNo(err) {
+		if upkeep.IsNo(err) {
 			out.State = localapi.SteerPodRefused
 		}
 		return out

@@ -11,24 +11,15 @@ import (
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/relay"
-	"podnet.dev/internal/httpjson"
+	"podnet.dev/client/upkeep"
 	"podnet.dev/internal/steer/control"
 )
 
 var errRevoked = &localapi.Error{Code: localapi.CodeEnded, Message: "somebody has deleted the rule in the cluster",
 	Hint: "podnet steer list --all-owners shows who steers"}
 
-// isNo tells a no, which will not change by itself, from a failure to ask.
-func isNo(err error) bool {
-	switch httpjson.FromError(err).Code {
-	case localapi.CodeForbidden, localapi.CodeCredentials, localapi.CodeUsage, localapi.CodeConflict, localapi.CodeNotInstalled, localapi.CodeTooOld, localapi.CodeDeploy:
-		return true
-	}
-	return false
-}
-
 func pause(err error) time.Duration {
-	if isNo(err) {
+	if upkeep.IsNo(err) {
 		return muchLater
 	}
 	return again
@@ -36,7 +27,7 @@ func pause(err error) time.Duration {
 
 // refuse ends the rules that are not ready yet and cannot be in this pod.
 func (s *state) refuse(p *pod, err error) {
-	if !isNo(err) {
+	if !upkeep.IsNo(err) {
 		return
 	}
 	for _, r := range s.rules {
@@ -67,13 +58,13 @@ func (s *state) created(r *rule, o *object, now time.Time, err error) {
 		return
 	}
 	o.phase, o.err, o.retry = planned, err, now.Add(pause(err))
-	if isNo(err) && !r.settled {
+	if upkeep.IsNo(err) && !r.settled {
 		s.fail(r, err)
 	}
 }
 
 func (s *state) deleted(r *rule, o *object, now time.Time, err error) {
-	if err != nil && !isNo(err) {
+	if err != nil && !upkeep.IsNo(err) {
 		o.phase, o.err, o.retry = there, err, now.Add(again)
 		return
 	}
@@ -131,7 +122,7 @@ func (s *state) lost(o *object, now time.Time) {
 func (s *state) polled(r *rule, list []v1alpha1.SteeringRule, begun, now time.Time, err error) {
 	r.polling = false
 	if err != nil {
-		if isNo(err) && !r.settled {
+		if upkeep.IsNo(err) && !r.settled {
 			s.fail(r, err)
 		}
 		return

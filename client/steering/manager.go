@@ -21,6 +21,7 @@ import (
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/relay"
+	"podnet.dev/client/upkeep"
 	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/control"
 	spec "podnet.dev/internal/steer/object"
@@ -73,8 +74,6 @@ const (
 	readyTime = 3 * time.Minute
 	// greetTime is for an agent to start and say who it is.
 	greetTime = 2 * time.Minute
-	// leaveTime is for deleting what there is.
-	leaveTime = 4 * time.Second
 	// atOnce is how many calls to the API server may be under way.
 	atOnce = 8
 	// behind is how many requests may wait for somebody who reads them slowly;
@@ -86,7 +85,7 @@ const (
 // from any goroutine; nothing is done before Run.
 type Manager struct {
 	Config
-	wake  chan struct{}
+	loop  upkeep.Loop
 	slots chan struct{}
 	wg    sync.WaitGroup
 
@@ -100,7 +99,7 @@ type Manager struct {
 
 // New prepares a Manager.
 func New(c Config) *Manager {
-	return &Manager{Config: c, wake: make(chan struct{}, 1), slots: make(chan struct{}, atOnce),
+	return &Manager{Config: c, loop: upkeep.NewLoop(), slots: make(chan struct{}, atOnce),
 		st: newState(c.User, c.Lease), changed: make(chan struct{})}
 }
 
@@ -111,7 +110,7 @@ func (m *Manager) SetMember(to Member) {
 	defer m.mu.Unlock()
 	m.st.member = to
 	m.sending.Store(int32(m.st.sending()))
-	m.kick()
+	m.loop.Kick()
 }
 
 // Renew has all objects renewed.
@@ -123,14 +122,7 @@ func (m *Manager) Renew() {
 			o.due = true
 		}
 	}
-	m.kick()
-}
-
-func (m *Manager) kick() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
+	m.loop.Kick()
 }
 
 // Run does what is to be done until ctx is done; then it deletes all rules.
@@ -139,11 +131,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.ctx = ctx
 	m.mu.Unlock()
 	defer m.wg.Wait()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	var told []relay.Rule
-	done, deadline := ctx.Done(), (<-chan time.Time)(nil)
-	for {
+	m.loop.Run(ctx, func() (wait time.Duration, left int) {
 		actions, rules, wait, left := m.look()
 		if !reflect.DeepEqual(rules, told) {
 			m.Relay.SetRules(rules)
@@ -152,22 +141,9 @@ func (m *Manager) Run(ctx context.Context) error {
 		for _, a := range actions {
 			m.start(ctx, a)
 		}
-		if done == nil && left == 0 {
-			return nil
-		}
-		timer.Reset(wait)
-		select {
-		case <-done:
-			done = nil
-			deadline = time.After(leaveTime)
-			m.endAll()
-		case <-deadline:
-			return nil // what is left ends with its lease
-		case <-m.wake:
-		case <-m.Relay.Changed():
-		case <-timer.C:
-		}
-	}
+		return wait, left
+	}, m.endAll, m.Relay.Changed)
+	return nil
 }
 
 // look makes one step and tells everybody.
@@ -252,7 +228,7 @@ func (m *Manager) start(ctx context.Context, a action) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		done(time.Now())
-		m.kick()
+		m.loop.Kick()
 	})
 }
 
@@ -329,7 +305,7 @@ func (m *Manager) watch(ctx context.Context, r *rule, t cluster.Target) {
 		if ctx.Err() == nil {
 			m.st.fail(r, err)
 		}
-		m.kick()
+		m.loop.Kick()
 		return
 	}
 	for set := range sets {
@@ -337,7 +313,7 @@ func (m *Manager) watch(ctx context.Context, r *rule, t cluster.Target) {
 		if ctx.Err() == nil {
 			m.st.follow(r, set)
 		}
-		m.kick()
+		m.loop.Kick()
 		m.mu.Unlock()
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/upkeep"
 	"podnet.dev/internal/steer"
 )
 
@@ -46,7 +47,7 @@ func (m *Manager) keep(ctx context.Context, r *rule, ours bool, say func(localap
 		}
 	}
 	if ours && (err != nil || r.req.Hold) {
-		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), upkeep.LeaveTime)
 		defer cancel()
 		m.remove(leaving, r)
 	}
@@ -121,7 +122,7 @@ func (m *Manager) addLocked(r *rule, target cluster.Target) *rule {
 	ctx, cancel := context.WithCancel(m.ctx)
 	r.leave = cancel
 	m.wg.Go(func() { m.watch(ctx, r, target) })
-	m.kick()
+	m.loop.Kick()
 	return r
 }
 
@@ -135,7 +136,7 @@ func (m *Manager) await(ctx context.Context, r *rule, tell func(localapi.SteerEv
 		now := m.st.progress(r)
 		if now.none {
 			m.st.fail(r, m.st.nobody(r))
-			m.kick()
+			m.loop.Kick()
 		}
 		stopping, failed, changed := r.stopping, r.failed, m.changed
 		settled := now.settled && !stopping
@@ -223,7 +224,7 @@ func (m *Manager) remove(ctx context.Context, r *rule) {
 		r.stopping = true
 		r.leave()
 		gone, changed := m.st.rules[r.name] != r, m.changed
-		m.kick()
+		m.loop.Kick()
 		m.mu.Unlock()
 		if gone {
 			return
