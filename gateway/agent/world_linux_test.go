@@ -28,6 +28,7 @@ import (
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/testpod"
 	"podnet.dev/internal/tunnel"
 )
 
@@ -49,38 +50,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// inPod runs the story in a process of its own whose network namespace is new.
+// inPod runs the story in a network namespace of its own, as root: the agent has a
+// group of its own.
 func inPod(t *testing.T, story func(*testing.T)) {
 	t.Helper()
-	if os.Getenv("PODNET_TEST_POD") == t.Name() {
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		story(t)
-		return
-	}
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: the agent has a group of its own")
 	}
-	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), "PODNET_TEST_POD="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Skipf("no network namespace: %v", err)
-	}
-	err := cmd.Wait()
-	t.Logf("in the pod:\n%s", out.String())
-	switch {
-	case err != nil:
-		t.Fatal(err)
-	case strings.Contains(out.String(), "--- SKIP: "+t.Name()):
-		t.Skip("skipped in the pod that the test made, for the reason printed above")
-	case !strings.Contains(out.String(), "--- PASS: "+t.Name()):
-		t.Fatal("the story was not told")
-	}
+	testpod.Tell(t, 0, story)
 }
 
 // fakeGateway is a gateway and, behind it, the laptops that are with it: a tunnel

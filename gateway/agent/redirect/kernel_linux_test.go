@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"podnet.dev/internal/testpod"
 )
 
 // lateness is how much later than the Timeout an element may be seen to work: a
@@ -36,7 +38,7 @@ func TestPortLeadsToAgent(t *testing.T) {
 					if i < 2 {
 						continue // the host has a loopback of its own
 					}
-					if got := far.say("who " + network + " " + a); got != name {
+					if got := far.Say("who " + network + " " + a); got != name {
 						t.Errorf("%s %s from the host: %s, want %s", network, a, got, name)
 					}
 				}
@@ -63,11 +65,11 @@ func TestAgentReachesApp(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
 		ip(t, "addr add 10.99.9.1/32 dev lo")
-		agent := start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: agentGroup}})
+		agent := testpod.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: agentGroup}})
 		keep(t, open(t), both)
 		for _, network := range []string{"tcp", "udp"} {
 			for _, a := range []string{"127.0.0.1:8080", "[::1]:8080", "10.99.9.1:8080"} {
-				if got := agent.say("who " + network + " " + a); got != "app" {
+				if got := agent.Say("who " + network + " " + a); got != "app" {
 					t.Errorf("the agent at %s %s: %s", network, a, got)
 				}
 				if got := who(network, a); got != "agent" {
@@ -91,7 +93,7 @@ func TestAgentPortIsNoWayAround(t *testing.T) {
 				}
 			}
 			for _, a := range []string{"10.99.1.1:15001", "[fd99:1::1]:15001"} {
-				if got := far.say("who " + network + " " + a); !strings.Contains(got, "timeout") {
+				if got := far.Say("who " + network + " " + a); !strings.Contains(got, "timeout") {
 					t.Errorf("%s %s from the host: %s", network, a, got)
 				}
 			}
@@ -148,7 +150,7 @@ func TestOpenConnectionsContinue(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
 		far := host(t, 1)
-		if got := far.say("who tcp 10.99.1.1:8080"); got != "app" {
+		if got := far.Say("who tcp 10.99.1.1:8080"); got != "app" {
 			t.Fatal(got)
 		}
 		first, first6 := dial(t, "tcp", "127.0.0.1:8080"), dial(t, "tcp", "[::1]:8080")
@@ -233,16 +235,16 @@ func TestMeshKeepsItsPlace(t *testing.T) {
 		nft(t, "add table ip mesh; add chain ip mesh pre { type nat hook prerouting priority -100; }; add rule ip mesh pre tcp dport 8080 redirect to :15006")
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
-		far, proxy := host(t, 1), start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: 1337}})
-		if got := proxy.say("serve proxy 15006"); got != "serve <nil>" {
+		far, proxy := host(t, 1), testpod.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: 1337}})
+		if got := proxy.Say("serve proxy 15006"); got != "serve <nil>" {
 			t.Fatal(got)
 		}
 		keep(t, open(t), both)
-		if got := far.say("who tcp 10.99.1.1:8080"); got != "proxy" {
+		if got := far.Say("who tcp 10.99.1.1:8080"); got != "proxy" {
 			t.Errorf("from outside: %s", got)
 		}
 		for _, a := range []string{"127.0.0.1:8080", "10.99.1.1:8080"} {
-			if got := proxy.say("who tcp " + a); got != "agent" {
+			if got := proxy.Say("who tcp " + a); got != "agent" {
 				t.Errorf("the proxy at %s: %s", a, got)
 			}
 		}
@@ -375,14 +377,14 @@ func TestRouterKeepsRouting(t *testing.T) {
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
 			t.Skipf("cannot route: %v", err)
 		}
-		if got := two.say("serve two 8080"); got != "serve <nil>" {
+		if got := two.Say("serve two 8080"); got != "serve <nil>" {
 			t.Fatal(got)
 		}
 		keep(t, open(t), both)
-		if got := one.say("who tcp 10.99.2.2:8080"); got != "two" {
+		if got := one.Say("who tcp 10.99.2.2:8080"); got != "two" {
 			t.Errorf("through the pod: %s", got)
 		}
-		if got := one.say("who tcp 10.99.2.1:8080"); got != "agent" {
+		if got := one.Say("who tcp 10.99.2.1:8080"); got != "agent" {
 			t.Errorf("to the pod: %s", got)
 		}
 	})

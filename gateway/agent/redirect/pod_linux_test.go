@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"podnet.dev/internal/testpod"
 )
 
 const (
@@ -30,10 +31,19 @@ var both = []Port{{TCP, appPort, agentPort}, {UDP, appPort, agentPort}}
 // TestMain lets the test binary be another process of the pod, another host, or
 // an agent that will be killed.
 func TestMain(m *testing.M) {
-	switch os.Getenv("PODNET_TEST_ROLE") {
-	case "neighbour":
-		neighbour(os.Stdin)
+	if testpod.Obey(map[string]func([]string) string{
+		"who": func(at []string) string { return who(at[0], at[1]) }, // NETWORK ADDRESS
+		"serve": func(at []string) string { // NAME PORT, by TCP
+			l, err := net.Listen("tcp", ":"+at[1])
+			if err == nil {
+				go accept(context.Background(), l, at[0])
+			}
+			return fmt.Sprint("serve ", err)
+		},
+	}) {
 		return
+	}
+	switch os.Getenv("PODNET_TEST_ROLE") {
 	case "agent":
 		killMe()
 		return
@@ -49,46 +59,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// inPod runs the story in a process of its own whose network namespace is new,
-// all threads of it: the namespace of whoever runs the tests is never touched.
+// inPod runs the story in a network namespace of its own.
 func inPod(t *testing.T, story func(*testing.T)) {
 	t.Helper()
-	if os.Getenv("PODNET_TEST_POD") == t.Name() {
-		ip(t, "link set lo up")
-		story(t)
-		return
-	}
-	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), "PODNET_TEST_POD="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if os.Geteuid() != 0 {
-		own := func(id int) []syscall.SysProcIDMap { return []syscall.SysProcIDMap{{HostID: id, Size: 1}} }
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = own(os.Getuid()), own(os.Getgid())
-	}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Skipf("no network namespace: %v", err)
-	}
-	err := cmd.Wait()
-	t.Logf("in the pod:\n%s", out.String())
-	switch {
-	case err != nil:
-		t.Fatal(err)
-	case strings.Contains(out.String(), "--- SKIP: "+t.Name()):
-		t.Skip("skipped in the pod that the test made, for the reason printed above")
-	case !strings.Contains(out.String(), "--- PASS: "+t.Name()):
-		t.Fatal("the story was not told")
-	}
+	testpod.Tell(t, 0, story)
 }
 
 func ip(t *testing.T, args string) {
 	t.Helper()
-	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v: %s", args, err, out)
-	}
+	testpod.Run(t, "ip "+args)
 }
 
 // nft returns what nft says, or skips the test where it is not installed.
@@ -244,69 +223,12 @@ func dial(t *testing.T, network, address string) net.Conn {
 	return c
 }
 
-// process is another process, which does what it is told; see neighbour.
-type process struct {
-	pid int
-	say func(line string) string
-}
-
-func start(t *testing.T, attributes *syscall.SysProcAttr) process {
-	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=neighbour")
-	cmd.SysProcAttr = attributes
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Skipf("no further process: %v", err)
-	}
-	t.Cleanup(func() { in.Close(); cmd.Wait() })
-	answers := bufio.NewReader(out)
-	return process{cmd.Process.Pid, func(line string) string {
-		t.Helper()
-		fmt.Fprintln(in, line)
-		answer, err := answers.ReadString('\n')
-		if err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-		return strings.TrimSpace(answer)
-	}}
-}
-
-// neighbour obeys lines: "who NETWORK ADDRESS", "serve NAME PORT" (TCP), or a
-// command to run. Each has one line of answer.
-func neighbour(in io.Reader) {
-	for lines := bufio.NewScanner(in); lines.Scan(); {
-		f := strings.Fields(lines.Text())
-		switch f[0] {
-		case "who":
-			fmt.Println(who(f[1], f[2]))
-		case "serve":
-			l, err := net.Listen("tcp", ":"+f[2])
-			if err == nil {
-				go accept(context.Background(), l, f[1])
-			}
-			fmt.Println("serve", err)
-		default:
-			out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
-			fmt.Printf("%v %q\n", err, out)
-		}
-	}
-}
-
 // host is another host, on a cable to the pod of which N is the number: the pod
 // is 10.99.N.1 and fd99:N::1, the host is 2, and the pod its default route.
-func host(t *testing.T, n int) process {
+func host(t *testing.T, n int) testpod.Process {
 	t.Helper()
-	p := start(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET})
-	ip(t, fmt.Sprintf("link add eth%d type veth peer name far netns %d", n, p.pid))
+	p := testpod.Start(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET})
+	ip(t, fmt.Sprintf("link add eth%d type veth peer name far netns %d", n, p.PID))
 	ip(t, fmt.Sprintf("addr add 10.99.%d.1/24 dev eth%d", n, n))
 	ip(t, fmt.Sprintf("addr add fd99:%d::1/64 dev eth%d nodad", n, n))
 	ip(t, fmt.Sprintf("link set eth%d up", n))
@@ -314,9 +236,7 @@ func host(t *testing.T, n int) process {
 		fmt.Sprintf("ip addr add 10.99.%d.2/24 dev far", n), fmt.Sprintf("ip addr add fd99:%d::2/64 dev far nodad", n), "ip link set far up",
 		fmt.Sprintf("ip route add default via 10.99.%d.1", n), fmt.Sprintf("ip route add default via fd99:%d::1", n),
 	} {
-		if got := p.say(line); got != `<nil> ""` {
-			t.Fatalf("%s: %s", line, got)
-		}
+		p.Must(t, line)
 	}
 	return p
 }

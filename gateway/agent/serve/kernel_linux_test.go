@@ -5,11 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +15,7 @@ import (
 
 	"podnet.dev/gateway/agent/redirect"
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/testpod"
 )
 
 const (
@@ -25,99 +23,29 @@ const (
 	appPort    = 8080
 )
 
-// inPod runs the story as the agent of a pod: in a process of its own with a group
-// of its own, whose network namespace is new.
+// inPod runs the story as the agent of a pod, with a group of its own.
 func inPod(t *testing.T, story func(*testing.T)) {
 	t.Helper()
-	if os.Getenv("PODNET_TEST_POD") == t.Name() {
-		run(t, "ip link set lo up")
-		story(t)
-		return
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to have groups")
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), "PODNET_TEST_POD="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Credential: &syscall.Credential{Gid: agentGroup}}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Skipf("no network namespace: %v", err)
-	}
-	err := cmd.Wait()
-	t.Logf("in the pod:\n%s", out.String())
-	if err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
-		t.Fatalf("the story did not end well: %v", err)
-	}
+	testpod.Tell(t, agentGroup, story)
 }
 
-func run(t *testing.T, command string) {
-	t.Helper()
-	f := strings.Fields(command)
-	if out, err := exec.Command(f[0], f[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v: %s", command, err, out)
-	}
-}
-
-// process is another process, of group 0; see neighbour.
-type process struct {
-	pid int
-	say func(line string) string
-}
-
-func start(t *testing.T, cloneflags uintptr) process {
-	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=neighbour")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: cloneflags, Credential: &syscall.Credential{Gid: 0}}
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close(); cmd.Wait() })
-	answers := bufio.NewReader(out)
-	return process{cmd.Process.Pid, func(line string) string {
-		t.Helper()
-		fmt.Fprintln(in, line)
-		answer, err := answers.ReadString('\n')
-		if err != nil {
-			t.Fatalf("%s: %v", line, err)
+// neighbours are what the other processes, of group 0, can do.
+var neighbours = map[string]func([]string) string{
+	"who":  func(at []string) string { return who(at[0], at[1]) },         // NETWORK ADDRESS
+	"from": func(at []string) string { return from(at[0], at[1], at[2]) }, // PORT NETWORK ADDRESS
+	"load": func(at []string) string { // DURATION NETWORK ADDRESS
+		duration, _ := time.ParseDuration(at[0])
+		answers := map[string]int{}
+		for began := time.Now(); time.Since(began) < duration; {
+			answers[who(at[1], at[2])]++
 		}
-		return strings.TrimSpace(answer)
-	}}
+		return fmt.Sprint(answers)
+	},
 }
 
-// neighbour obeys lines: "who NETWORK ADDRESS", "from PORT NETWORK ADDRESS", "load
-// DURATION NETWORK ADDRESS", or a command to run. Each has one line of answer.
-func neighbour(in io.Reader) {
-	for lines := bufio.NewScanner(in); lines.Scan(); {
-		f := strings.Fields(lines.Text())
-		switch f[0] {
-		case "who":
-			fmt.Println(who(f[1], f[2]))
-		case "from":
-			fmt.Println(from(f[1], f[2], f[3]))
-		case "load":
-			duration, _ := time.ParseDuration(f[1])
-			answers := map[string]int{}
-			for began := time.Now(); time.Since(began) < duration; {
-				answers[who(f[2], f[3])]++
-			}
-			fmt.Println(answers)
-		default:
-			out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
-			fmt.Printf("%v %q\n", err, out)
-		}
-	}
+func start(t *testing.T, cloneflags uintptr) testpod.Process {
+	t.Helper()
+	return testpod.Start(t, &syscall.SysProcAttr{Cloneflags: cloneflags, Credential: &syscall.Credential{Gid: 0}})
 }
 
 // who answers.
@@ -169,17 +97,15 @@ func from(port, network, address string) string {
 const breakOff = "break"
 
 // host is another host, on a cable to the pod.
-func host(t *testing.T) process {
+func host(t *testing.T) testpod.Process {
 	t.Helper()
 	p := start(t, syscall.CLONE_NEWNET)
-	run(t, fmt.Sprintf("ip link add eth1 type veth peer name far netns %d", p.pid))
+	testpod.Run(t, fmt.Sprintf("ip link add eth1 type veth peer name far netns %d", p.PID))
 	for _, line := range []string{"ip addr add 10.99.1.1/24 dev eth1", "ip addr add fd99:1::1/64 dev eth1 nodad", "ip link set eth1 up"} {
-		run(t, line)
+		testpod.Run(t, line)
 	}
 	for _, line := range []string{"ip addr add 10.99.1.2/24 dev far", "ip addr add fd99:1::2/64 dev far nodad", "ip link set far up"} {
-		if got := p.say(line); got != `<nil> ""` {
-			t.Fatalf("%s: %s", line, got)
-		}
+		p.Must(t, line)
 	}
 	return p
 }
@@ -287,13 +213,13 @@ func TestPodIsSteered(t *testing.T) {
 			for _, network := range []string{"tcp", "udp"} {
 				for i, a := range []string{"127.0.0.1", "[::1]", "10.99.1.1", "[fd99:1::1]"} {
 					a = fmt.Sprintf("%s %s:%d", network, a, appPort)
-					if got := near.say("who " + a); got != name {
+					if got := near.Say("who " + a); got != name {
 						t.Errorf("%s from the pod: %s, want %s", a, got, name)
 					}
 					if i < 2 {
 						continue // the host has a loopback of its own
 					}
-					if got := far.say("who " + a); got != name {
+					if got := far.Say("who " + a); got != name {
 						t.Errorf("%s from the host: %s, want %s", a, got, name)
 					}
 				}
@@ -312,7 +238,7 @@ func TestPodIsSteered(t *testing.T) {
 		steal.Store(true)
 		closeApp()
 		tick(bothPorts...)
-		if got := far.say("who tcp 10.99.1.1:8080"); !strings.Contains(got, "refused") {
+		if got := far.Say("who tcp 10.99.1.1:8080"); !strings.Contains(got, "refused") {
 			t.Errorf("without an app: %s", got)
 		}
 	})
@@ -328,7 +254,7 @@ func TestRulesComeAndGoUnseen(t *testing.T) {
 		tick, _ := agent(t, &steal, "127.0.0.1:9000")
 		for _, network := range []string{"tcp", "udp"} {
 			answers := make(chan string)
-			go func() { answers <- far.say("load 2s " + network + " 10.99.1.1:8080") }()
+			go func() { answers <- far.Say("load 2s " + network + " 10.99.1.1:8080") }()
 			changes, got := 0, ""
 			for got == "" {
 				steal.Store(changes%2 == 0)
@@ -371,7 +297,7 @@ func TestAgentAfterAgent(t *testing.T) {
 				want = "laptop"
 			}
 			for _, network := range []string{"tcp", "udp"} {
-				if got := far.say("from 5555 " + network + " 10.99.1.1:8080"); got != want {
+				if got := far.Say("from 5555 " + network + " 10.99.1.1:8080"); got != want {
 					t.Errorf("agent %d, %s: %s, want %s", i+1, network, got, want)
 				}
 			}

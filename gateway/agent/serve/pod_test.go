@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,11 +16,11 @@ import (
 	"go.uber.org/goleak"
 
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/testpod"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("PODNET_TEST_ROLE") == "neighbour" {
-		neighbour(os.Stdin)
+	if testpod.Obey(neighbours) {
 		return
 	}
 	goleak.VerifyTestMain(m)
