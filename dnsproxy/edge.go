@@ -101,6 +101,9 @@ func finish(q, resp *dns.Msg, stream bool, buf []byte) (out []byte, rcode int) {
 		opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
 		opt.SetUDPSize(UDPSize)
 		opt.SetDo(asked.Do())
+		if why := explanation(m.Extra); why != nil {
+			opt.Option = []dns.EDNS0{why}
+		}
 	} else if m.Rcode > 0xf {
 		m.Rcode = dns.RcodeServerFailure // an extended code has no place without OPT
 	}

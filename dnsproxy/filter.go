@@ -22,7 +22,7 @@ func filter(resp *dns.Msg, target string, v *view, forbid func(netip.Addr) bool)
 		out.Ns = []dns.RR{SOA(v.zone, v.zone, 1, 5)} // what we left out is NODATA, and for how long
 	}
 	out.Extra = keep(resp.Extra, func(rr dns.RR) bool {
-		return Under(Canonical(rr.Header().Name), v.zone) && v.mayPoint(rr, forbid)
+		return rr.Header().Rrtype == dns.TypeOPT || Under(Canonical(rr.Header().Name), v.zone) && v.mayPoint(rr, forbid)
 	})
 	return &out
 }

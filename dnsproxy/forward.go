@@ -163,11 +163,12 @@ func hopQuery(q *dns.Msg) *dns.Msg {
 	return &hop
 }
 
-// returned is the hop's answer as the answer to q.
+// returned is the hop's answer as the answer to q. Why the server could not say
+// more is for the client as well (RFC 8914 section 3).
 func returned(q, resp *dns.Msg) *dns.Msg {
 	resp.Id = q.Id
 	resp.Question = q.Question
-	resp.Extra = withoutOPT(resp.Extra)
+	resp.Extra = withoutHop(resp.Extra)
 	return resp
 }
 

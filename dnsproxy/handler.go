@@ -47,7 +47,7 @@ type HandlerFunc func(ctx context.Context, r *Request) *dns.Msg
 func (f HandlerFunc) ServeDNS(ctx context.Context, r *Request) *dns.Msg { return f(ctx, r) }
 
 // Exchanger asks somebody else. The answer's ID and question are those of the
-// query; its OPT record is that of the hop and means nothing further. As with
+// query; of its OPT record only Extended DNS Errors mean anything further. As with
 // a Handler, the answer's records may be shared: copy before changing one. The
 // query stays as it was.
 type Exchanger interface {

@@ -23,6 +23,7 @@ const UDPSize = 1232
 const (
 	defaultInFlight = 512 // questions at once, all clients together
 	defaultStreams  = 256 // TCP connections at once
+	streamShare     = 8   // of the TCP connections, one client has one part in this many
 	perStream       = 64  // questions at once on one TCP connection
 	streamIdle      = 10 * time.Second
 	streamWrite     = 5 * time.Second
@@ -35,7 +36,8 @@ type Options struct {
 	// questions are dropped and TCP ones wait. Default 512.
 	MaxInFlight int
 	// MaxPerClient is the same for one client address, so that one peer's
-	// flood leaves room for the others. 0: no such limit.
+	// flood leaves room for the others; nor may one client have more than an
+	// eighth of MaxStreams then. 0: no such limits.
 	MaxPerClient int
 	// Allow says who may ask; all others hear nothing. An address of the
 	// laptop can be reached from its LAN, whichever link it is on. Nil:
@@ -61,7 +63,8 @@ type Server struct {
 	log     *slog.Logger
 
 	slots   chan struct{}
-	clients clientLimit
+	clients *shares // of the slots
+	streams *shares // TCP connections
 
 	queries, dropped, malformed, panics atomic.Uint64
 	rcodes                              [24]atomic.Uint64
@@ -83,7 +86,8 @@ func NewServer(h Handler, opts Options) *Server {
 		opts:    opts,
 		log:     opts.Log,
 		slots:   make(chan struct{}, opts.MaxInFlight),
-		clients: clientLimit{max: opts.MaxPerClient, open: map[netip.Addr]int{}},
+		clients: newShares(opts.MaxPerClient),
+		streams: newShares(min(opts.MaxPerClient, max(1, opts.MaxStreams/streamShare))),
 	}
 }
 
@@ -244,47 +248,31 @@ func (s *Server) enter(client netip.Addr) bool {
 	default:
 		return false
 	}
-	if !s.clients.enter(client) {
+	if !s.clients.take(client) {
 		<-s.slots
 		return false
 	}
 	return true
 }
 
-func (s *Server) leave(client netip.Addr) {
-	s.clients.leave(client)
-	<-s.slots
-}
-
-// clientLimit counts questions in flight per client.
-type clientLimit struct {
-	max  int // 0: no limit
-	mu   sync.Mutex
-	open map[netip.Addr]int // entries above zero only
-}
-
-func (l *clientLimit) enter(a netip.Addr) bool {
-	if l.max <= 0 {
-		return true
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open[a] >= l.max {
+// wait is enter for questions that can be made to wait. It reports false when
+// ctx has ended.
+func (s *Server) wait(ctx context.Context, client netip.Addr) bool {
+	if !s.clients.await(ctx, client) {
 		return false
 	}
-	l.open[a]++
-	return true
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		s.clients.give(client)
+		return false
+	}
 }
 
-func (l *clientLimit) leave(a netip.Addr) {
-	if l.max <= 0 {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open[a]--; l.open[a] <= 0 {
-		delete(l.open, a)
-	}
+func (s *Server) leave(client netip.Addr) {
+	s.clients.give(client)
+	<-s.slots
 }
 
 // passing says whether a socket works on after this read error: a peer's ICMP

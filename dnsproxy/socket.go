@@ -92,7 +92,8 @@ func (s *Server) serveStreams(ctx context.Context, ln net.Listener, slots chan s
 		default:
 			return fmt.Errorf("accept dns connections on %v: %w", ln.Addr(), err)
 		}
-		if !s.allowed(addrPort(conn.RemoteAddr()).Addr().Unmap()) {
+		client := addrPort(conn.RemoteAddr()).Addr().Unmap()
+		if !s.allowed(client) || !s.streams.take(client) {
 			s.dropped.Add(1)
 			conn.Close()
 			continue
@@ -100,13 +101,14 @@ func (s *Server) serveStreams(ctx context.Context, ln net.Listener, slots chan s
 		select {
 		case slots <- struct{}{}:
 		default:
+			s.streams.give(client)
 			s.dropped.Add(1)
 			conn.Close()
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-slots }()
-			s.serveStream(ctx, conn)
+			defer func() { s.streams.give(client); <-slots }()
+			s.serveStream(ctx, conn, client)
 		})
 	}
 }
@@ -119,11 +121,10 @@ func temporary(err error) bool {
 // serveStream reads questions until the client ends, idles or misbehaves.
 // Answers go out as they are ready (RFC 7766 section 7): a slow one holds up
 // nobody.
-func (s *Server) serveStream(ctx context.Context, conn net.Conn) {
+func (s *Server) serveStream(ctx context.Context, conn net.Conn, client netip.Addr) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	defer conn.Close()
-	client := addrPort(conn.RemoteAddr()).Addr().Unmap()
 
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -136,13 +137,11 @@ func (s *Server) serveStream(ctx context.Context, conn net.Conn) {
 			return
 		}
 		open <- struct{}{}
-		select {
-		case s.slots <- struct{}{}:
-		case <-ctx.Done():
+		if !s.wait(ctx, client) {
 			return
 		}
 		wg.Go(func() {
-			defer func() { <-s.slots; <-open }()
+			defer func() { s.leave(client); <-open }()
 			out := s.answer(ctx, wire, client, true, nil)
 			if out == nil {
 				conn.Close()
