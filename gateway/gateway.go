@@ -49,6 +49,14 @@ import (
 // retireLimit is how long a stopping gateway spends on taking itself off Peers.
 const retireLimit = 5 * time.Second
 
+// askQuota is what each peer may have the cluster's own DNS server asked: a
+// small part of what a replica of CoreDNS answers, 10,000 and more a second.
+var askQuota = kube.Quota{AtOnce: 16, PerSecond: 500}
+
+// questions is how many questions of all peers may be worked on at once. Each
+// has some 10 KB for itself.
+const questions = 1024
+
 // Gateway is one gateway pod.
 type Gateway struct {
 	o       Options
@@ -148,10 +156,10 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.admit.fronts = f
 	g.zone = kube.New(kube.Config{
-		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Upstream: cluster,
+		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Upstream: cluster, Quota: askQuota,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
 	})
-	g.dns = dnsproxy.NewServer(g.zone, dnsproxy.Options{Log: o.Log, MaxPerClient: 128})
+	g.dns = dnsproxy.NewServer(g.zone, dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})
 	return g, nil
 }
 

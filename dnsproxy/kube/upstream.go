@@ -3,21 +3,32 @@ package kube
 import (
 	"context"
 	"net/netip"
-	"time"
 
 	"github.com/miekg/dns"
 
 	"podnet.dev/dnsproxy"
 )
 
+// reason is why an answer is no better, as clients that speak EDNS are told.
+type reason struct {
+	code uint16 // dns.ExtendedErrorCode...
+	text string
+}
+
+var (
+	silent = &reason{dns.ExtendedErrorCodeNoReachableAuthority, "the cluster's DNS server does not answer"}
+	busy   = &reason{dns.ExtendedErrorCodeOther, "too many questions at once that only the cluster's DNS server can answer"}
+)
+
 // confirmed asks the cluster's own DNS server about a name that the watch
 // does not know. Without an answer the watch is right: it is complete for
 // everything but that server's own configuration, and pods.
 func (z *Zone) confirmed(ctx context.Context, r *dnsproxy.Request, name string, local answer) answer {
-	resp := z.ask(ctx, r, name)
+	resp, why := z.ask(ctx, r, name)
+	local.why = why
 	switch {
-	case resp == nil && local.blind:
-		return answer{rcode: dns.RcodeServerFailure}
+	case why == busy, resp == nil && local.blind:
+		return answer{rcode: dns.RcodeServerFailure, why: why}
 	case resp == nil || resp.Rcode != dns.RcodeSuccess:
 		return local
 	}
@@ -40,10 +51,9 @@ func (z *Zone) outside(ctx context.Context, r *dnsproxy.Request, name string, ch
 	if z.cfg.Upstream == nil {
 		return answer{rrs: chain}
 	}
-	resp, err := z.cfg.Upstream.Exchange(ctx, dnsproxy.Query(r.Msg, name))
-	if err != nil {
-		z.log.Debug("cluster dns did not answer", "name", name, "err", err)
-		return answer{rcode: dns.RcodeServerFailure}
+	resp, why := z.exchange(ctx, r.Client, dnsproxy.Query(r.Msg, name))
+	if why != nil {
+		return answer{rcode: dns.RcodeServerFailure, why: why}
 	}
 	for _, rr := range resp.Answer {
 		if !z.mayTell(r.Client, rr) {
@@ -67,19 +77,48 @@ func startOf(rrs []dns.RR) dns.RR {
 
 // ask gives nil when nobody answers, and at once while nobody did a moment
 // ago.
-func (z *Zone) ask(ctx context.Context, r *dnsproxy.Request, name string) *dns.Msg {
-	if z.cfg.Upstream == nil || time.Now().UnixNano() < z.pausedUntil.Load() {
-		return nil
+func (z *Zone) ask(ctx context.Context, r *dnsproxy.Request, name string) (*dns.Msg, *reason) {
+	if z.cfg.Upstream == nil {
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
-	resp, err := z.cfg.Upstream.Exchange(ctx, dnsproxy.Query(r.Msg, name))
-	if err != nil {
-		z.pausedUntil.Store(time.Now().Add(confirmPause).UnixNano())
-		z.log.Warn("cluster dns does not answer, going on without", "err", err)
-		return nil
+	q := dnsproxy.Query(r.Msg, name)
+	if z.accounts.paused(r.Client) && z.known(q) == nil {
+		return nil, silent
 	}
-	return resp
+	resp, why := z.exchange(ctx, r.Client, q)
+	if why == silent {
+		z.log.Warn("cluster dns does not answer, going on without", "peer", r.Client, "name", name)
+		z.accounts.pause(r.Client)
+	}
+	return resp, why
+}
+
+// exchange asks Upstream for a peer, as far as its quota goes.
+func (z *Zone) exchange(ctx context.Context, peer netip.Addr, q *dns.Msg) (*dns.Msg, *reason) {
+	if m := z.known(q); m != nil {
+		return m, nil
+	}
+	leave, ok := z.accounts.enter(ctx, peer)
+	if !ok {
+		return nil, busy
+	}
+	defer leave()
+	resp, err := z.cfg.Upstream.Exchange(ctx, q)
+	if err != nil {
+		z.log.Debug("cluster dns did not answer", "name", q.Question[0].Name, "err", err)
+		return nil, silent
+	}
+	return resp, nil
+}
+
+// known is what Upstream can say without asking anybody, or nil.
+func (z *Zone) known(q *dns.Msg) *dns.Msg {
+	if cache, ok := z.cfg.Upstream.(interface{ Known(*dns.Msg) *dns.Msg }); ok {
+		return cache.Known(q)
+	}
+	return nil
 }
 
 // mayTell says whether peer may see a record of the cluster's own DNS server:

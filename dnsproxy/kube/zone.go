@@ -53,6 +53,8 @@ type Config struct {
 	// names that only its own configuration has. Wrap it in a
 	// dnsproxy.Cache. Nil: nobody is asked.
 	Upstream dnsproxy.Exchanger
+	// Quota is what each peer may have Upstream asked; none by default.
+	Quota Quota
 	// Addresses are where this zone is served: ns.dns.<zone>.
 	Addresses []netip.Addr
 	// TTL of records in seconds at most; 0 means DefaultTTL. Where Upstream
@@ -70,8 +72,8 @@ type Zone struct {
 	maker atomic.Pointer[maker]
 	index *index
 
-	synced      atomic.Bool
-	pausedUntil atomic.Int64 // Unix nanoseconds; upstream is not asked before
+	accounts *accounts
+	synced   atomic.Bool
 }
 
 var _ dnsproxy.Handler = (*Zone)(nil)
@@ -84,7 +86,7 @@ func New(cfg Config) *Zone {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	z := &Zone{cfg: cfg, zone: dnsproxy.Canonical(cfg.Domain), log: cfg.Log}
+	z := &Zone{cfg: cfg, zone: dnsproxy.Canonical(cfg.Domain), log: cfg.Log, accounts: newAccounts(cfg.Quota)}
 	z.index = newIndex(func(e *entry) *records { return z.maker.Load().records(e) })
 	z.set(settings{echo: true, ttl: cfg.TTL})
 	return z
@@ -102,6 +104,7 @@ type answer struct {
 	confirm, blind bool
 	// follow is the CNAME target at the end of rrs, still to be resolved.
 	follow string
+	why    *reason // nil: nothing to explain
 }
 
 // ServeDNS implements dnsproxy.Handler.
@@ -109,10 +112,10 @@ func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
 	name, qtype := r.Name(), r.Question().Qtype
 	reverse := strings.HasSuffix(name, ".in-addr.arpa.") || strings.HasSuffix(name, ".ip6.arpa.")
 	if !reverse && !dnsproxy.Under(name, z.zone) {
-		return dnsproxy.Refuse(dns.RcodeRefused)
+		return dnsproxy.Explain(dnsproxy.Refuse(dns.RcodeRefused), dns.ExtendedErrorCodeNotAuthoritative, "not a name of "+z.zone)
 	}
 	if !z.Synced() {
-		return dnsproxy.Refuse(dns.RcodeServerFailure)
+		return dnsproxy.Explain(dnsproxy.Refuse(dns.RcodeServerFailure), dns.ExtendedErrorCodeNotReady, "the gateway does not know the cluster yet")
 	}
 	var ans answer
 	if reverse {
@@ -128,6 +131,9 @@ func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
 		m.Ns = []dns.RR{ans.soa}
 	case empty(ans):
 		m.Ns = []dns.RR{z.soa(ans.apex)}
+	}
+	if ans.why != nil {
+		dnsproxy.Explain(m, ans.why.code, ans.why.text)
 	}
 	return m
 }
@@ -170,6 +176,8 @@ func (z *Zone) lookup(peer netip.Addr, name string, qtype uint16) answer {
 	none := answer{rcode: dns.RcodeNameError, apex: z.zone}
 	nodata := answer{apex: z.zone}
 	if q.scoped && !z.cfg.Visible(peer, q.namespace) {
+		// The same, word for word, where there is no such namespace.
+		none.why = &reason{dns.ExtendedErrorCodeProhibited, "no access to namespace " + q.namespace}
 		return none
 	}
 	if q.scoped && !z.index.hasNamespace(q.namespace) {
