@@ -71,17 +71,28 @@ func (b *book) take() []string {
 	return out
 }
 
+// listenBoth finds a port that is free for UDP and for TCP.
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := net.ListenPacket("udp", ln.Addr().String())
+		if err == nil {
+			return pc, ln
+		}
+		ln.Close() // another program's, for UDP
+	}
+	t.Fatal("no port is free for both")
+	return nil, nil
+}
+
 // serveOn runs a server for h on loopback until the test ends.
 func serveOn(t testing.TB, h Handler, opts Options) (netip.AddrPort, *Server) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pc, err := net.ListenPacket("udp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := listenBoth(t)
 	s := NewServer(h, opts)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
