@@ -19,9 +19,10 @@ const (
 	classReverse                // an address of a routed prefix
 	classLocalhost              // this machine (RFC 6761 section 6.3)
 	classNowhere                // would be a cluster name, but not one for us
+	classAlias                  // in the zone that is the cluster's whoever is primary
 )
 
-var classNames = [...]string{"other", "zone", "short", "single", "reverse", "localhost", "nowhere"}
+var classNames = [...]string{"other", "zone", "short", "single", "reverse", "localhost", "nowhere", "alias"}
 
 func (c class) String() string { return classNames[c] }
 
@@ -41,6 +42,9 @@ type view struct {
 	namespace  string // of single labels; "": none
 	namespaces map[string]bool
 	reverse    []netip.Prefix
+	alias      string // canonical; "": none
+	// secondary says that short names and the zone are another cluster's.
+	secondary bool
 }
 
 func newView(domain, namespace string, namespaces []string, reverse []netip.Prefix) *view {
@@ -63,7 +67,13 @@ func newView(domain, namespace string, namespaces []string, reverse []netip.Pref
 // cluster's never goes to the base resolvers first, and one that could not is
 // never shown to the cluster.
 func (v *view) classify(name string) route {
-	if Under(name, v.zone) {
+	switch {
+	case Under(name, AliasZone):
+		return v.aliased(name)
+	case Under(name, v.zone):
+		if v.secondary {
+			return route{class: classNowhere}
+		}
 		return route{class: classZone, target: name}
 	}
 	if strings.HasSuffix(name, ".arpa.") {
@@ -85,13 +95,13 @@ func (v *view) classify(name string) route {
 	case n == 1:
 		return v.single(name, last)
 	case last == "svc", last == "pod":
-		if v.namespaces[labels[n-2]] {
+		if v.namespaces[labels[n-2]] && !v.secondary {
 			return v.short(name, v.zone, false)
 		}
 		// No such top-level domain exists, so nobody outside needs to see
 		// which Services of which namespaces this laptop looks for.
 		return route{class: classNowhere}
-	case v.namespaces[last]:
+	case v.namespaces[last] && !v.secondary:
 		public := topLevel(last)
 		if public && !shortForm(labels) {
 			return route{class: classOther}
@@ -101,11 +111,23 @@ func (v *view) classify(name string) route {
 	return route{class: classOther}
 }
 
+// aliased is for names of the zone of aliases, where nobody else answers.
+func (v *view) aliased(name string) route {
+	if v.alias == "" || !Under(name, v.alias) {
+		return route{class: classNowhere}
+	}
+	target, ok := moved(name, v.alias, v.zone)
+	if !ok {
+		return route{class: classNowhere}
+	}
+	return route{class: classAlias, target: target}
+}
+
 // single is for names of one label, which the OS has not completed: the
 // session's namespace is tried before the network's own hosts. wpad and
 // isatap configure a laptop's proxy and network: no cluster may claim them.
 func (v *view) single(name, label string) route {
-	if v.namespace == "" || label == "wpad" || label == "isatap" {
+	if v.secondary || v.namespace == "" || label == "wpad" || label == "isatap" {
 		return route{class: classOther}
 	}
 	r := v.short(name, v.namespace+".svc."+v.zone, true)

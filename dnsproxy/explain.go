@@ -16,7 +16,7 @@ type Explanation struct {
 	Name, Type string // what was asked for
 	Rcode      string // NOERROR, NXDOMAIN, ...
 	Answers    []Record
-	// Class is what the name is: other, zone, short, single, reverse,
+	// Class is what the name is: other, zone, alias, short, single, reverse,
 	// localhost or nowhere.
 	Class string
 	// Steps are whom we asked, in order. None: we knew by ourselves.

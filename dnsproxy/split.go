@@ -21,6 +21,14 @@ type SplitConfig struct {
 	// Namespaces are the ones this session sees: their short forms are the
 	// cluster's, those of all others are not.
 	Namespaces []string
+	// Alias is the zone below AliasZone whose names are the cluster's whoever is
+	// primary; "": none.
+	Alias string
+	// Secondary says that another cluster is primary: single labels, short forms
+	// and names in Domain are not this one's.
+	Secondary bool
+	// Group has the Splits of this machine's other clusters; nil: there are none.
+	Group *Group
 	// Cluster is asked for cluster names: a Forwarder through the tunnel.
 	Cluster Exchanger
 	// Base are the resolvers the machine had before podnet came.
@@ -63,9 +71,17 @@ func NewSplit(cfg SplitConfig) *Split {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Group == nil {
+		cfg.Group = new(Group)
+	}
 	s := &Split{cfg: cfg, log: cfg.Log, cluster: NewCache(cfg.Cluster)}
-	s.view.Store(newView(cfg.Domain, cfg.Namespace, cfg.Namespaces, cfg.ReverseZones))
+	v := newView(cfg.Domain, cfg.Namespace, cfg.Namespaces, cfg.ReverseZones)
+	if v.secondary = cfg.Secondary; cfg.Alias != "" {
+		v.alias = Canonical(cfg.Alias)
+	}
+	s.view.Store(v)
 	s.SetBase(cfg.Base)
+	cfg.Group.add(s)
 	return s
 }
 
@@ -75,7 +91,19 @@ func (s *Split) SetNamespaces(current string, all []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.view.Load()
-	s.view.Store(newView(old.zone, current, all, old.reverse))
+	v := newView(old.zone, current, all, old.reverse)
+	v.alias, v.secondary = old.alias, old.secondary
+	s.view.Store(v)
+	s.Flush()
+}
+
+// SetSecondary says whether another cluster is primary from now on.
+func (s *Split) SetSecondary(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := *s.view.Load()
+	v.secondary = yes
+	s.view.Store(&v)
 	s.Flush()
 }
 
@@ -99,8 +127,11 @@ func (s *Split) Flush() {
 	s.base.Load().cache.Flush()
 }
 
-// Close gives back the sockets to the base resolvers.
-func (s *Split) Close() error { return s.base.Load().forward.Close() }
+// Close leaves the Group and gives back the sockets to the base resolvers.
+func (s *Split) Close() error {
+	s.cfg.Group.remove(s)
+	return s.base.Load().forward.Close()
+}
 
 // Classes counts the questions since the start by the class of their name.
 func (s *Split) Classes() map[string]uint64 {
@@ -115,6 +146,9 @@ func (s *Split) Classes() map[string]uint64 {
 func (s *Split) ServeDNS(ctx context.Context, r *Request) *dns.Msg { return s.serve(ctx, r, nil) }
 
 func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
+	if o := s.cfg.Group.owner(s, r.Name()); o != nil {
+		s = o
+	}
 	v := s.view.Load()
 	rt := v.classify(r.Name())
 	s.classes[rt.class].Add(1)
@@ -123,6 +157,9 @@ func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
 	case classLocalhost:
 		return localhost(r.Question())
 	case classNowhere:
+		if Under(r.Name(), AliasZone) {
+			return nowhere(AliasZone)
+		}
 		return nowhere(v.zone)
 	case classOther:
 		return s.askBase(ctx, r, Refuse(dns.RcodeServerFailure), tr)
@@ -135,6 +172,10 @@ func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
 	out := filter(resp, rt.target, v, s.cfg.Forbid)
 	if resp.Rcode == dns.RcodeNameError && rt.orBase {
 		return s.askBase(ctx, r, out, tr)
+	}
+	if rt.class == classAlias || rt.class == classReverse && v.secondary && v.alias != "" {
+		rename(out, v.zone, v.alias)
+		rt.target, _ = moved(rt.target, v.zone, v.alias)
 	}
 	out.Answer = withOwner(out.Answer, rt.target, r.Question().Name)
 	return out
