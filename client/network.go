@@ -79,10 +79,12 @@ func compactPrefixes(ps []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// inside is everything behind the tunnel: the routes, and WireGuard's allowed
-// IPs of the gateway.
-func (n network) inside() []netip.Prefix {
-	all := slices.Clone(n.prefixes)
+// inside is everything behind the tunnel: WireGuard's allowed IPs of the gateway.
+func (n network) inside() []netip.Prefix { return slices.Concat(n.prefixes, n.shared()) }
+
+// shared are the gateway's own addresses, which are the same in every cluster.
+func (n network) shared() []netip.Prefix {
+	var all []netip.Prefix
 	for _, a := range n.dns {
 		if !key.Prefix6.Contains(a) {
 			all = append(all, netip.PrefixFrom(a, a.BitLen()))

@@ -124,7 +124,7 @@ func (s *Session) fit(st transport.GatewayStatus) bool {
 
 // setNetwork makes the host match n. also are addresses that stay for now.
 func (s *Session) setNetwork(n network, also ...netip.Addr) error {
-	want := router.Config{Interface: s.link.name, Routes: n.inside(), MTU: s.mtu, Avoid: s.cluster.Remotes()}
+	want := router.Config{Interface: s.link.name, Routes: n.prefixes, Shared: n.shared(), MTU: s.mtu, Avoid: s.cluster.Remotes()}
 	for _, a := range slices.Concat(n.own, also) {
 		if p := netip.PrefixFrom(a, a.BitLen()); !slices.Contains(want.Addresses, p) {
 			want.Addresses = append(want.Addresses, p)

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -37,8 +36,8 @@ type Session interface {
 	// Those that the host cannot have, IPv6 where it is off, are left out, if
 	// need be all of them. The caller closes the sockets.
 	ListenDNS(ctx context.Context, addrs []netip.Addr) ([]net.PacketConn, []net.Listener, error)
-	// SetDNS points the host's resolver at the proxy; the whole wish at each
-	// call, the zero one undoes it.
+	// SetDNS points the host's resolver at the proxy; the whole wish of this
+	// session at each call, the zero one undoes it.
 	SetDNS(ctx context.Context, want osdns.Config) error
 	// DNS says which resolvers the host has without us, and how it is set up.
 	DNS() (base []netip.AddrPort, mode string)
@@ -49,20 +48,6 @@ type Session interface {
 	ResetFlows(ctx context.Context, local []netip.Addr) (int, error)
 	// Close takes everything back. It is idempotent and waits.
 	Close() error
-}
-
-// Options of Open.
-type Options struct {
-	// StateDir holds the journals of what to take back. It must outlive a
-	// reboot and be the same for every podnet of this host's network.
-	StateDir string
-	// Guard is the command that calls Guard in a process of its own, which
-	// takes back what the kernel does not when we are killed. Empty: none.
-	Guard []string
-	// Warn hears of what the user should know, such as a program that
-	// overwrites resolv.conf.
-	Warn func(string)
-	Log  *slog.Logger
 }
 
 // PrivilegeError says that the host does not let us.
@@ -93,44 +78,14 @@ func (e *BusyError) Hint() string {
 
 // session does the work in the process of its caller.
 type session struct {
-	opts   Options
-	router router.Router
-	dns    osdns.Manager
-	guard  *guard
-	unlock func()
+	host *Host
+	warn func(string)
+	// dns is what it wishes of the host's resolver; host.mu guards it.
+	dns osdns.Config
 
 	mu     sync.Mutex
 	name   string
 	closed bool
-}
-
-// Open prepares to change the host, and first takes back what a killed podnet
-// may have left. It changes nothing else.
-func Open(ctx context.Context, o Options) (_ Session, err error) {
-	s := &session{opts: o}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
-	if s.router, err = router.New(); err != nil {
-		return nil, &PrivilegeError{err}
-	}
-	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
-		return nil, &PrivilegeError{err}
-	}
-	if s.unlock, err = lockState(ctx, o.StateDir); err != nil {
-		return nil, err
-	}
-	if s.dns, err = osdns.New(ctx, osdns.Options{Log: o.Log, JournalDir: o.StateDir, Warn: o.Warn}); err != nil {
-		return nil, fmt.Errorf("look at the host's resolver: %w", err)
-	}
-	if len(o.Guard) > 0 {
-		if s.guard, err = startGuard(o.Guard); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
 }
 
 // maxInterfaces is how many names are tried before giving up.
@@ -167,7 +122,7 @@ func (s *session) SetNetwork(want router.Config) error {
 	if want.Interface != s.name {
 		return fmt.Errorf("interface %s is not this session's", want.Interface)
 	}
-	err := s.router.Set(want)
+	err := s.host.router.Set(want)
 	if errors.Is(err, fs.ErrPermission) {
 		return &PrivilegeError{err}
 	}
@@ -230,7 +185,15 @@ func portError(err error) error {
 	return fmt.Errorf("answer DNS: %w", err)
 }
 
-func (s *session) SetDNS(ctx context.Context, want osdns.Config) error { return s.dns.Set(ctx, want) }
+func (s *session) SetDNS(ctx context.Context, want osdns.Config) error {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return fmt.Errorf("set dns: %w", net.ErrClosed)
+	}
+	return s.host.setDNS(ctx, s, want)
+}
 
 func (s *session) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {
 	n, err := resetFlows(local)
@@ -240,11 +203,8 @@ func (s *session) ResetFlows(_ context.Context, local []netip.Addr) (int, error)
 	return n, err
 }
 
-func (s *session) DNS() ([]netip.AddrPort, string) { return s.dns.Base(), s.dns.Mode() }
+func (s *session) DNS() ([]netip.AddrPort, string) { return s.host.dns.Base(), s.host.dns.Mode() }
 
-// Close is in the order of the least harm: names first, since a resolver that
-// points at nobody breaks everything; the guard last, as long as there is
-// something to guard.
 func (s *session) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,17 +212,7 @@ func (s *session) Close() error {
 		return nil
 	}
 	s.closed = true
-	var err error
-	if s.dns != nil {
-		err = s.dns.Close()
-	}
-	if s.guard != nil {
-		err = errors.Join(err, s.guard.stop())
-	}
-	if s.unlock != nil {
-		s.unlock()
-	}
-	return err
+	return s.host.leave(s)
 }
 
 // Cleanup takes back what a killed podnet left. It is idempotent. Where a

@@ -35,6 +35,12 @@ func TestMain(m *testing.M) {
 	case "state":
 		fmt.Print(StateDir("/base"))
 		os.Exit(0)
+	case "two":
+		if err := connectTwo(os.Args[1]); err != nil {
+			fmt.Println("failed:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	case "daemon":
 		if err := connectAndWait(os.Args[1]); err != nil {
 			fmt.Println("failed:", err)
@@ -53,7 +59,8 @@ func connectAndWait(dir string) error {
 	if err := os.Setenv("PODNET_TEST_ROLE", "guard"); err != nil {
 		return err
 	}
-	s, err := Open(context.Background(), Options{StateDir: dir, Guard: []string{"/proc/self/exe", dir}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	host := NewHost(Options{StateDir: dir, Guard: []string{"/proc/self/exe", dir}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	s, err := host.Open(context.Background(), func(string) {})
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func cleanup(ctx context.Context, opts Options) error {
 	case j == nil:
 		err = restoreByItself(opts.ResolvConf)
 	case j.Mode == ModeResolved:
-		err = revertResolved(ctx, opts, j.Link)
+		err = revertResolved(ctx, opts, j.Links)
 	default:
 		err = restore(j.Path, j.Original)
 	}

@@ -30,9 +30,10 @@ type direct struct {
 	log  *slog.Logger
 
 	mu       sync.Mutex
-	want     Config
-	original *original // nil: idle
-	written  []byte    // what the file should hold
+	want     Config       // the first of the wish
+	own      []netip.Addr // servers of ours, of the whole wish
+	original *original    // nil: idle
+	written  []byte       // what the file should hold
 	repairs  []time.Time
 	yielded  bool
 	watcher  *fsnotify.Watcher
@@ -44,26 +45,25 @@ var _ Manager = (*direct)(nil)
 
 func (d *direct) Mode() string { return ModeDirect }
 
-func (d *direct) Set(ctx context.Context, want Config) error {
+func (d *direct) Set(ctx context.Context, want []Config) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return fmt.Errorf("set dns: %w", os.ErrClosed)
 	}
-	if want.IsZero() {
+	if len(want) == 0 {
 		return d.revertLocked()
 	}
-	if len(want.Servers) == 0 {
-		return fmt.Errorf("set dns: %w", errNoServers)
+	if err := check(want); err != nil {
+		return err
 	}
-	want = want.clone()
 	fresh := d.original == nil
 	if fresh {
 		if err := d.takeOriginalLocked(); err != nil {
 			return err
 		}
 	}
-	d.want = want
+	d.want, d.own = want[0].clone(), serversOf(want)
 	d.yielded, d.repairs = false, nil
 	if err := d.writeLocked(); err != nil {
 		if fresh {
@@ -113,7 +113,7 @@ func (d *direct) revertLocked() error {
 	if err := restore(d.opts.ResolvConf, d.original); err != nil {
 		return err // the journal stays: there is something left to undo
 	}
-	d.original, d.want, d.written = nil, Config{}, nil
+	d.original, d.want, d.own, d.written = nil, Config{}, nil, nil
 	return removeJournal(d.opts.JournalDir)
 }
 
@@ -140,7 +140,7 @@ func (d *direct) Base() []netip.AddrPort {
 			content = live
 		}
 	}
-	return baseServers(content, d.want.Servers)
+	return baseServers(content, d.own)
 }
 
 func (d *direct) Close() error {
@@ -236,7 +236,7 @@ func (d *direct) repair() {
 		return
 	}
 	d.repairs = append(d.repairs, time.Now())
-	if adoptable(now, d.want.Servers) {
+	if adoptable(now, d.own) {
 		if err := writeJournal(d.opts.JournalDir, &journal{Mode: ModeDirect, Path: d.opts.ResolvConf, Original: now}); err != nil {
 			d.log.Warn("resolver configuration not repaired", "err", err)
 			return

@@ -78,9 +78,9 @@ func (h *host) manager() Manager {
 	return m
 }
 
-func (h *host) set(m Manager, c Config) {
+func (h *host) set(m Manager, want ...Config) {
 	h.t.Helper()
-	if err := m.Set(context.Background(), c); err != nil {
+	if err := m.Set(context.Background(), want); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -157,7 +157,7 @@ func TestSetAndRestore(t *testing.T) {
 	h.set(m, other)
 	h.want(string(planResolvConf([]byte(lan), other)))
 
-	h.set(m, Config{})
+	h.set(m)
 	h.want(lan)
 	h.clean()
 	h.set(m, wish)
@@ -169,9 +169,35 @@ func TestSetAndRestore(t *testing.T) {
 	if after.Mode() != before.Mode() || !after.ModTime().Equal(before.ModTime()) {
 		t.Errorf("after: %v %v, want %v %v", after.Mode(), after.ModTime(), before.Mode(), before.ModTime())
 	}
-	if err := m.Set(context.Background(), wish); err == nil {
+	if err := m.Set(context.Background(), []Config{wish}); err == nil {
 		t.Error("Set after Close works")
 	}
+}
+
+// TestOneFileForSeveral: resolv.conf tells no domains apart, so it has the first.
+func TestOneFileForSeveral(t *testing.T) {
+	h := newHost(t)
+	h.write(lan)
+	m := h.manager()
+	second := Config{Link: "podnet1", Servers: []netip.Addr{netip.MustParseAddr("198.18.0.10")}, MatchDomains: []string{"blue.podnet.internal"}}
+	h.set(m, wish, second)
+	h.want(string(planResolvConf([]byte(lan), wish)))
+	if err := m.Set(t.Context(), []Config{wish, {Link: "podnet1"}}); err == nil {
+		t.Error("a link without servers was set")
+	}
+	h.set(m, second, wish)
+	h.want(string(planResolvConf([]byte(lan), second)))
+	h.write("nameserver 198.18.0.9\nnameserver 192.0.2.1\n") // by somebody who has read the first one's
+	time.Sleep(4 * settle)
+	h.want(string(planResolvConf([]byte(lan), second)))
+	if got := fmt.Sprint(m.Base()); got != "[192.0.2.53:53 [2001:db8::53]:53]" {
+		t.Errorf("base: %s", got)
+	}
+	h.set(m, wish)
+	h.want(string(planResolvConf([]byte(lan), wish)))
+	h.close(m)
+	h.want(lan)
+	h.clean()
 }
 
 func TestAbsentFile(t *testing.T) {
@@ -336,11 +362,11 @@ func helperMain(args []string) int {
 		fmt.Println("base", m.Base())
 		if len(args) > 2 { // flap until killed
 			for err == nil {
-				if err = m.Set(context.Background(), wish); err == nil {
-					err = m.Set(context.Background(), Config{})
+				if err = m.Set(context.Background(), []Config{wish}); err == nil {
+					err = m.Set(context.Background(), nil)
 				}
 			}
-		} else if err = m.Set(context.Background(), wish); err == nil {
+		} else if err = m.Set(context.Background(), []Config{wish}); err == nil {
 			fmt.Println("set", m.Base())
 			select {}
 		}

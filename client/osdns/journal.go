@@ -17,7 +17,9 @@ const journalName = "dns.json"
 // change and goes after the last.
 type journal struct {
 	Mode string `json:"mode"`
-	// Link is the one that systemd-resolved was told about.
+	// Links are those that systemd-resolved was told about.
+	Links []string `json:"links,omitempty"`
+	// Link is the one in a journal from before there could be several.
 	Link string `json:"link,omitempty"`
 	// Path and Original are the resolv.conf that was replaced.
 	Path     string    `json:"path,omitempty"`
@@ -58,8 +60,11 @@ func parseJournal(b []byte) (*journal, error) {
 	if err := json.Unmarshal(b, j); err != nil {
 		return nil, fmt.Errorf("read dns journal: %w", err)
 	}
+	if j.Link != "" {
+		j.Links, j.Link = append(j.Links, j.Link), ""
+	}
 	switch {
-	case j.Mode == ModeResolved && j.Link != "":
+	case j.Mode == ModeResolved && len(j.Links) > 0:
 	case j.Mode == ModeDirect && filepath.IsAbs(j.Path) && j.Original != nil && j.Original.valid():
 	default:
 		return nil, fmt.Errorf("read dns journal: mode %q with parts missing", j.Mode)

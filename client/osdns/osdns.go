@@ -8,12 +8,13 @@ package osdns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 )
 
-// Config is the whole wish for the host's resolver.
+// Config is what one link is to be asked for.
 type Config struct {
 	// Link is the interface that owns Servers. Resolvers with a setting per
 	// link hang the wish on it, so that it goes when the link does.
@@ -26,6 +27,8 @@ type Config struct {
 	// SearchDomains are tried, in order, behind names of one label. They come
 	// before the ones that the host has already.
 	SearchDomains []string
+	// Primary says that of several this one is to be the first.
+	Primary bool
 }
 
 // IsZero says whether c wishes for nothing.
@@ -35,7 +38,7 @@ func (c Config) IsZero() bool {
 
 // Equal says whether c and d wish for the same.
 func (c Config) Equal(d Config) bool {
-	return c.Link == d.Link && slices.Equal(c.Servers, d.Servers) &&
+	return c.Link == d.Link && c.Primary == d.Primary && slices.Equal(c.Servers, d.Servers) &&
 		slices.Equal(c.MatchDomains, d.MatchDomains) && slices.Equal(c.SearchDomains, d.SearchDomains)
 }
 
@@ -52,18 +55,22 @@ const (
 	ModeDirect   = "direct"   // /etc/resolv.conf, read by every program itself
 )
 
-// Manager makes the host's resolver match a Config.
+// Manager makes the host's resolver match a list of Configs, each of another
+// link.
 type Manager interface {
-	// Set makes the host match want. Calling it twice with the same want does
-	// nothing the second time. The zero Config removes everything that this
-	// Manager added.
-	Set(ctx context.Context, want Config) error
+	// Set makes the host match want, all of it. Where the OS cannot tell domains
+	// apart only the first is asked, for everything: whoever answers there has
+	// to know the names of the others, too. Calling it twice with the same want
+	// does nothing the second time. An empty want removes everything that this
+	// Manager added. With an error the links that it is about may have lost what
+	// they had; the others have not.
+	Set(ctx context.Context, want []Config) error
 	// Base are the resolvers that the host would use without podnet, never
 	// podnet's own. They may change while the host moves between networks.
 	Base() []netip.AddrPort
 	// Mode is ModeResolved or ModeDirect.
 	Mode() string
-	// Close is Set with the zero Config, and gives back what the Manager
+	// Close is Set with nothing, and gives back what the Manager
 	// holds. It is idempotent and waits.
 	Close() error
 }
@@ -103,6 +110,25 @@ func (o Options) withDefaults() Options {
 }
 
 var errNoServers = errors.New("no dns servers in the wish")
+
+// check finds what is wrong with a wish, whoever is to carry it out.
+func check(want []Config) error {
+	for _, c := range want {
+		if len(c.Servers) == 0 {
+			return fmt.Errorf("set dns: %w", errNoServers)
+		}
+	}
+	return nil
+}
+
+// serversOf are all addresses of ours in a wish.
+func serversOf(want []Config) []netip.Addr {
+	var all []netip.Addr
+	for _, c := range want {
+		all = append(all, c.Servers...)
+	}
+	return all
+}
 
 // New finds out who resolves names on this host, undoes what an earlier
 // podnet left behind, and returns the Manager for it. It changes nothing else

@@ -97,8 +97,12 @@ func FuzzResolvConf(f *testing.F) {
 func FuzzJournal(f *testing.F) {
 	f.Add([]byte(`{"mode":"direct","path":"/etc/resolv.conf","original":{"kind":"file","content":"","uid":0,"gid":0}}`))
 	f.Add([]byte(`{"mode":"resolved","link":"podnet0"}`))
+	f.Add([]byte(`{"mode":"resolved","links":["podnet0","podnet1"]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		j, err := parseJournal(b)
+		if err == nil && j.Mode == ModeResolved && (len(j.Links) == 0 || j.Link != "") {
+			t.Errorf("accepted %+v", j)
+		}
 		if err == nil && j.Mode == ModeDirect && (j.Original == nil || !filepath.IsAbs(j.Path)) {
 			t.Errorf("accepted %+v", j)
 		}

@@ -28,7 +28,7 @@ const (
 	maxUpstream = 8
 )
 
-// resolved tells systemd-resolved about the link, and tells it again when it
+// resolved tells systemd-resolved about the links, and tells it again when it
 // was restarted and has forgotten.
 type resolved struct {
 	opts Options
@@ -38,11 +38,18 @@ type resolved struct {
 	signals chan *dbus.Signal
 	done    chan struct{}
 
-	mu      sync.Mutex
-	want    Config // zero: nothing is set
-	ifindex int32
-	closed  bool
+	mu     sync.Mutex
+	links  []linked // what is set, in the order of the wish
+	closed bool
 }
+
+// linked is a link that resolved was told about.
+type linked struct {
+	want    Config
+	ifindex int32
+}
+
+func (l linked) equal(o linked) bool { return l.ifindex == o.ifindex && l.want.Equal(o.want) }
 
 var _ Manager = (*resolved)(nil)
 
@@ -98,10 +105,14 @@ func (r *resolved) follow() {
 			continue
 		}
 		r.mu.Lock()
-		if !r.closed && !r.want.IsZero() {
+		if !r.closed && len(r.links) > 0 {
 			r.log.Info("systemd-resolved came back, telling it again")
 			ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
-			if err := r.applyLocked(ctx); err != nil {
+			var err error
+			for _, l := range r.links {
+				err = errors.Join(err, r.apply(ctx, l))
+			}
+			if err != nil {
 				r.log.Warn("dns of the link not set", "err", err)
 				r.opts.Warn("systemd-resolved was restarted and does not take our settings; cluster names may not resolve")
 			}
@@ -111,57 +122,79 @@ func (r *resolved) follow() {
 	}
 }
 
-func (r *resolved) Set(ctx context.Context, want Config) error {
+func (r *resolved) Set(ctx context.Context, want []Config) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return fmt.Errorf("set dns: %w", net.ErrClosed)
 	}
-	if want.IsZero() {
-		return r.revertLocked(ctx)
+	return r.setLocked(ctx, want)
+}
+
+func (r *resolved) setLocked(ctx context.Context, want []Config) error {
+	if err := check(want); err != nil {
+		return err
 	}
-	if len(want.Servers) == 0 {
-		return fmt.Errorf("set dns: %w", errNoServers)
+	var next []linked
+	for _, c := range want {
+		link, err := net.InterfaceByName(c.Link)
+		switch {
+		case err == nil:
+			next = append(next, linked{c.clone(), int32(link.Index)})
+		case !slices.ContainsFunc(r.links, func(l linked) bool { return l.want.Link == c.Link }):
+			return fmt.Errorf("set dns of link %q: %w", c.Link, err)
+		} // else it was there and is gone, which is no matter of the others
 	}
-	link, err := net.InterfaceByName(want.Link)
-	if err != nil {
-		return fmt.Errorf("set dns of link %q: %w", want.Link, err)
-	}
-	if want.Equal(r.want) && int32(link.Index) == r.ifindex {
+	if slices.EqualFunc(next, r.links, linked.equal) {
 		return nil
 	}
-	if !r.want.IsZero() && int32(link.Index) != r.ifindex {
-		if err := r.revertLocked(ctx); err != nil {
-			return err
+	ctx, cancel := context.WithTimeout(ctx, busTimeout)
+	defer cancel()
+	// Until all is done the journal has the links of before and of afterwards.
+	if err := r.noteLocked(slices.Concat(r.links, next)); err != nil {
+		return err
+	}
+	was := r.links
+	r.links = nil
+	var failed error
+	for _, l := range next {
+		if !slices.ContainsFunc(was, l.equal) {
+			if err := r.apply(ctx, l); err != nil {
+				failed = errors.Join(failed, err, revertLink(context.WithoutCancel(ctx), r.conn, l.ifindex))
+				continue
+			}
+		}
+		r.links = append(r.links, l)
+	}
+	// What goes goes last, so that no name is nobody's in between.
+	for _, l := range was {
+		if slices.ContainsFunc(next, func(o linked) bool { return o.ifindex == l.ifindex }) {
+			continue
+		}
+		if err := revertLink(ctx, r.conn, l.ifindex); err != nil {
+			failed = errors.Join(failed, err)
+			r.links = append(r.links, l) // there is something left to undo
 		}
 	}
-	if err := writeJournal(r.opts.JournalDir, &journal{Mode: ModeResolved, Link: want.Link}); err != nil {
-		return err
-	}
-	r.want, r.ifindex = want.clone(), int32(link.Index)
-	ctx, cancel := context.WithTimeout(ctx, busTimeout)
-	defer cancel()
-	if err := r.applyLocked(ctx); err != nil {
-		return errors.Join(err, r.revertLocked(context.WithoutCancel(ctx)))
-	}
-	return nil
+	return errors.Join(failed, r.noteLocked(r.links))
 }
 
-func (r *resolved) applyLocked(ctx context.Context) error {
-	return applyResolved(ctx, r.conn, planResolved(r.ifindex, r.want), r.opts.Warn)
+func (r *resolved) apply(ctx context.Context, l linked) error {
+	return applyResolved(ctx, r.conn, planResolved(l.ifindex, l.want), r.opts.Warn)
 }
 
-func (r *resolved) revertLocked(ctx context.Context) error {
-	if r.want.IsZero() {
-		return nil
+// noteLocked makes the journal tell of these links.
+func (r *resolved) noteLocked(links []linked) error {
+	if len(links) == 0 {
+		return removeJournal(r.opts.JournalDir)
 	}
-	ctx, cancel := context.WithTimeout(ctx, busTimeout)
-	defer cancel()
-	if err := revertLink(ctx, r.conn, r.ifindex); err != nil {
-		return err
+	j := &journal{Mode: ModeResolved}
+	for _, l := range links {
+		if !slices.Contains(j.Links, l.want.Link) {
+			j.Links = append(j.Links, l.want.Link)
+		}
 	}
-	r.want, r.ifindex = Config{}, 0
-	return removeJournal(r.opts.JournalDir)
+	return writeJournal(r.opts.JournalDir, j)
 }
 
 func (r *resolved) Close() error {
@@ -169,7 +202,7 @@ func (r *resolved) Close() error {
 	var err error
 	if !r.closed {
 		r.closed = true
-		err = r.revertLocked(context.Background())
+		err = r.setLocked(context.Background(), nil)
 		r.conn.Close()
 	}
 	r.mu.Unlock()
@@ -230,9 +263,14 @@ func revertLink(ctx context.Context, conn *dbus.Conn, ifindex int32) error {
 
 // revertResolved is the cleanup after a kill. It does not start a resolved
 // that does not run: that one has no settings.
-func revertResolved(ctx context.Context, opts Options, name string) error {
-	link, err := net.InterfaceByName(name)
-	if err != nil {
+func revertResolved(ctx context.Context, opts Options, names []string) error {
+	var there []int32
+	for _, name := range names {
+		if link, err := net.InterfaceByName(name); err == nil {
+			there = append(there, int32(link.Index))
+		}
+	}
+	if len(there) == 0 {
 		return nil
 	}
 	conn, err := connectBus(ctx, opts)
@@ -246,7 +284,11 @@ func revertResolved(ctx context.Context, opts Options, name string) error {
 	if err := conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, resolvedName).Store(&running); err != nil || !running {
 		return err
 	}
-	return revertLink(ctx, conn, int32(link.Index))
+	var failed error
+	for _, ifindex := range there {
+		failed = errors.Join(failed, revertLink(ctx, conn, ifindex))
+	}
+	return failed
 }
 
 func hasName(err error, name string) bool {
@@ -270,18 +312,18 @@ func tooLong(err error) bool {
 // rest of the world.
 func (r *resolved) Base() []netip.AddrPort {
 	r.mu.Lock()
-	own, ifindex := r.want.Servers, r.ifindex
+	own := slices.Clone(r.links)
 	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
-	out := r.servers(ctx, "DNS", ifindex, own)
+	out := r.servers(ctx, "DNS", own)
 	if len(out) == 0 {
-		out = r.servers(ctx, "FallbackDNS", ifindex, own)
+		out = r.servers(ctx, "FallbackDNS", own)
 	}
 	return out
 }
 
-func (r *resolved) servers(ctx context.Context, property string, ifindex int32, own []netip.Addr) []netip.AddrPort {
+func (r *resolved) servers(ctx context.Context, property string, own []linked) []netip.AddrPort {
 	type server struct {
 		Ifindex int32
 		Family  int32
@@ -296,7 +338,8 @@ func (r *resolved) servers(ctx context.Context, property string, ifindex int32, 
 	everything := map[int32]bool{0: true} // links that take all names
 	for _, s := range servers {
 		a, ok := netip.AddrFromSlice(s.Address)
-		if !ok || s.Ifindex == ifindex && ifindex != 0 || slices.Contains(own, a) || slices.Contains(stubs, a) {
+		ours := slices.ContainsFunc(own, func(l linked) bool { return s.Ifindex == l.ifindex || slices.Contains(l.want.Servers, a) })
+		if !ok || ours || slices.Contains(stubs, a) {
 			continue
 		}
 		all, known := everything[s.Ifindex]

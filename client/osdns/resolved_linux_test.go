@@ -113,6 +113,7 @@ func newResolvedHost(t *testing.T, root string) *resolvedHost {
 		"addr add 192.0.2.2/24 dev eth0", "addr add 192.0.2.53/32 dev lo",
 		"link add podnet0 type veth peer name podnet0-far", "link set podnet0-far up", "link set podnet0 up",
 		"addr add 198.18.0.9/32 dev podnet0",
+		"link add podnet1 type veth peer name podnet1-far", "link set podnet1-far up", "link set podnet1 up",
 		"route add default via 192.0.2.1",
 	} {
 		h.run("ip", strings.Fields(args)...)
@@ -274,7 +275,8 @@ func testResolved(t *testing.T, h *resolvedHost) {
 	match, search := Domains("cluster.local", []string{"shop", "dev", "cart"}, "shop", []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")})
 	want := Config{Link: "podnet0", Servers: []netip.Addr{netip.MustParseAddr("198.18.0.9")}, MatchDomains: match, SearchDomains: search}
 
-	before := h.resolvectl("status")
+	status := func() string { return h.resolvectl("status", "eth0", "podnet0") }
+	before := status()
 	m, err := New(ctx, h.opts)
 	if err != nil {
 		t.Fatal(err)
@@ -287,7 +289,7 @@ func testResolved(t *testing.T, h *resolvedHost) {
 		t.Errorf("base before: %s", base())
 	}
 	begin := time.Now()
-	if err := m.Set(ctx, want); err != nil {
+	if err := m.Set(ctx, []Config{want}); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("set took %v", time.Since(begin))
@@ -344,19 +346,56 @@ func testResolved(t *testing.T, h *resolvedHost) {
 		t.Errorf("leaked: %q", p)
 	}
 
+	// A second session has names of its own, and may take the first one's over.
+	set := func(want ...Config) {
+		t.Helper()
+		if err := m.Set(ctx, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := Config{Link: "podnet1", Servers: []netip.Addr{netip.MustParseAddr("198.18.0.10")}, MatchDomains: []string{"blue.podnet.internal"}}
+	domains := func(link string) string {
+		_, names, _ := strings.Cut(h.resolvectl("domain", link), "): ")
+		return strings.Join(strings.Fields(names), " ")
+	}
+	set(want, second)
+	if got := domains("podnet1"); wired() != state || got != "~blue.podnet.internal" || base() != "[192.0.2.53:53]" {
+		t.Errorf("with a second: podnet1 %q, base %s, podnet0\n%s", got, base(), wired())
+	}
+	first := want
+	first.MatchDomains, first.SearchDomains = []string{"lab.podnet.internal"}, nil
+	second.SearchDomains = search
+	set(second, first)
+	if got := domains("podnet0"); got != "~lab.podnet.internal" {
+		t.Errorf("the first has %q when the second is primary", got)
+	}
+	if got := domains("podnet1"); got != "shop.svc.cluster.local svc.cluster.local cluster.local ~blue.podnet.internal" {
+		t.Errorf("the second has %q when it is primary", got)
+	}
+	set(want)
+	if got := domains("podnet1"); got != "" || wired() != state {
+		t.Errorf("after the second: podnet1 %q, podnet0\n%s", got, wired())
+	}
+	set(want, second)
+	h.run("ip", "link", "del", "podnet1") // its tunnel has died, and the first goes on
+	set(want, second)
+	if wired() != state {
+		t.Errorf("after the second's link: podnet0\n%s", wired())
+	}
+
 	// A restarted resolved has forgotten everything, and is told again.
 	h.daemon.Process.Kill()
 	h.daemon.Wait()
 	h.startResolved()
 	h.until("settings after a restart", func() bool { return wired() == state })
 
-	if err := m.Set(ctx, Config{}); err != nil {
+	if err := m.Set(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	if got := h.resolvectl("status"); got != before {
+	if got := status(); got != before {
 		t.Errorf("after revert:\n%s\nbefore:\n%s", got, before)
 	}
-	if err := m.Set(ctx, want); err != nil {
+	if err := m.Set(ctx, []Config{want}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -366,7 +405,7 @@ func testResolved(t *testing.T, h *resolvedHost) {
 		t.Fatal(err)
 	}
 	defer next.Close()
-	if got := h.resolvectl("status"); got != before {
+	if got := status(); got != before {
 		t.Errorf("after cleanup:\n%s\nbefore:\n%s", got, before)
 	}
 
@@ -375,7 +414,7 @@ func testResolved(t *testing.T, h *resolvedHost) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m2.Set(ctx, want); err != nil {
+	if err := m2.Set(ctx, []Config{want}); err != nil {
 		t.Fatal(err)
 	}
 	h.run("ip", "link", "del", "podnet0")

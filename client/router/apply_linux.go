@@ -30,7 +30,30 @@ func (r linuxRouter) Set(want Config) error {
 	if err != nil {
 		return fmt.Errorf("find interface %s: %w", want.Interface, err)
 	}
-	return apply(ops, link.Attrs().MTU, func(op Op) error { return do(link, op) })
+	if err := apply(ops, link.Attrs().MTU, func(op Op) error { return do(link, op) }); err != nil {
+		return err
+	}
+	if len(want.Shared) > 0 {
+		answerHere(want.Interface)
+	}
+	return nil
+}
+
+// answerHere has the interface take answers from addresses that the host would
+// reach by another: those of the gateway, where a second tunnel has them as well.
+// The kernel drops them where it filters strictly by the reverse path
+// (Documentation/networking/ip-sysctl.rst, rp_filter 1, which several
+// distributions set); loosely, by 2, it does not. The setting goes with the
+// interface. Who sends what in there is WireGuard's to check.
+func answerHere(name string) {
+	for _, dev := range []string{name, "all"} {
+		set, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + dev + "/rp_filter")
+		if err == nil && strings.TrimSpace(string(set)) == "1" {
+			// Without the right to, only the cluster's names suffer, and the probe says so.
+			_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("2"), 0)
+			return
+		}
+	}
 }
 
 func do(link netlink.Link, op Op) error {
@@ -50,12 +73,22 @@ func do(link netlink.Link, op Op) error {
 	case OpDelAddr:
 		return netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(op.Prefix)})
 	case OpAddRoute:
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(op.Prefix), Scope: scope(op.Prefix)})
+		r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(op.Prefix), Scope: scope(op.Prefix)}
+		if op.Shared {
+			// The kernel has one route for each prefix and metric. The oldest interface
+			// has the least, so what is bound to none goes there.
+			r.Priority = sharedMetric + link.Attrs().Index
+		}
+		return netlink.RouteAdd(r)
 	case OpDelRoute:
 		return netlink.RouteDel(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(op.Prefix), Scope: scope(op.Prefix)})
 	}
 	return fmt.Errorf("unknown change %q", op.Kind)
 }
+
+// sharedMetric is that of IPv6 routes without one, so that those of both families
+// are alike.
+const sharedMetric = 1024
 
 // scope is link for IPv4, which has no next hop here; IPv6 knows no scopes.
 func scope(p netip.Prefix) netlink.Scope {

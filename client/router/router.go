@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // MaxRoutes is how many prefixes a cluster may ask for.
@@ -25,11 +26,24 @@ type Config struct {
 	Addresses []netip.Prefix
 	// Routes are the cluster's prefixes, to go into the tunnel.
 	Routes []netip.Prefix
+	// Shared are prefixes that are the same in every cluster: the gateway's own
+	// addresses. They go into the tunnel, too, and every tunnel of ours has them:
+	// who means this one binds his socket to its interface.
+	Shared []netip.Prefix
 	// Avoid must stay reachable as they are now: the API server, the gateway's
 	// endpoints, the host's name servers.
 	Avoid []netip.Addr
 	// MTU of the interface, in bytes; 0 leaves it.
 	MTU int
+}
+
+// prefix of the names of our interfaces.
+const ours = "podnet"
+
+// Ours says whether an interface is one of podnet's, by its name.
+func Ours(name string) bool {
+	number, ok := strings.CutPrefix(name, ours)
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
 // Router makes the host match a Config.
@@ -111,6 +125,8 @@ type Op struct {
 	Kind   OpKind
 	Prefix netip.Prefix
 	MTU    int
+	// Shared says that a route stands beside others to the same prefix.
+	Shared bool
 }
 
 func (o Op) String() string {
@@ -133,9 +149,9 @@ func (o Op) undo(had int) (Op, bool) {
 	case OpDelAddr:
 		return Op{Kind: OpAddAddr, Prefix: o.Prefix}, true
 	case OpAddRoute:
-		return Op{Kind: OpDelRoute, Prefix: o.Prefix}, true
+		return Op{Kind: OpDelRoute, Prefix: o.Prefix, Shared: o.Shared}, true
 	case OpDelRoute:
-		return Op{Kind: OpAddRoute, Prefix: o.Prefix}, true
+		return Op{Kind: OpAddRoute, Prefix: o.Prefix, Shared: o.Shared}, true
 	}
 	return Op{}, false
 }
@@ -152,6 +168,10 @@ func Plan(have Host, want Config) ([]Op, error) {
 	}
 	own := have.Links[i]
 	routes, err := Routes(have, want)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := sharedRoutes(have, want)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +196,7 @@ func Plan(have Host, want Config) ([]Op, error) {
 		}
 	}
 	for _, p := range ownRoutes {
-		if !slices.Contains(routes, p) {
+		if !slices.Contains(routes, p) && !slices.Contains(shared, p) {
 			ops = append(ops, Op{Kind: OpDelRoute, Prefix: p})
 		}
 	}
@@ -192,7 +212,23 @@ func Plan(have Host, want Config) ([]Op, error) {
 			ops = append(ops, Op{Kind: OpAddRoute, Prefix: p})
 		}
 	}
+	for _, p := range shared {
+		if !slices.Contains(ownRoutes, p) {
+			ops = append(ops, Op{Kind: OpAddRoute, Prefix: p, Shared: true})
+		}
+	}
 	return ops, nil
+}
+
+// sharedRoutes are the Shared prefixes of want that the host can have. Only
+// what is not ours is in their way.
+func sharedRoutes(have Host, want Config) ([]netip.Prefix, error) {
+	foreign := Host{
+		Links:  slices.DeleteFunc(slices.Clone(have.Links), func(l Link) bool { return Ours(l.Name) }),
+		Routes: slices.DeleteFunc(slices.Clone(have.Routes), func(r Route) bool { return Ours(r.Interface) }),
+		No6:    have.No6,
+	}
+	return Routes(foreign, Config{Interface: want.Interface, Routes: want.Shared})
 }
 
 // keptByKernel are the routes that come and go with addresses.

@@ -210,3 +210,40 @@ func TestApplyTakesBack(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedPrefixes: what every tunnel of ours has collides with strangers only.
+func TestSharedPrefixes(t *testing.T) {
+	have := home()
+	have.Links = append(have.Links, Link{Name: "podnet1", Up: true, Addresses: prefixes("198.18.0.9/32 fd70:6f64:6e65:7400::9/128")})
+	for _, p := range prefixes("198.18.0.1/32 fd70:6f64:6e65:7400::/64 fd70:6f64:6e65:7400::9/128 10.96.0.0/16") {
+		have.Routes = append(have.Routes, Route{p, "podnet1"})
+	}
+	want := Config{Interface: "podnet0", Routes: prefixes("10.97.0.0/16"), Shared: prefixes("198.18.0.1/32 fd70:6f64:6e65:7400::/64")}
+	ops, err := Plan(have, want)
+	if got := text(ops); err != nil || got != "up; route add 10.97.0.0/16; route add 198.18.0.1/32; route add fd70:6f64:6e65:7400::/64" || !ops[2].Shared || ops[1].Shared {
+		t.Errorf("%s, %v", got, err)
+	}
+	for _, op := range ops[1:] {
+		if back, ok := op.undo(0); !ok || back.Shared != op.Shared {
+			t.Errorf("%v is undone by %+v", op, back)
+		}
+	}
+	var conflict *ConflictError
+	want.Routes = prefixes("10.96.0.0/12")
+	if _, err := Plan(have, want); !errors.As(err, &conflict) || conflict.Interface != "podnet1" {
+		t.Errorf("got %v, want a conflict with the other session's cluster", err)
+	}
+	want.Routes = nil
+	have.Routes = append(have.Routes, Route{netip.MustParsePrefix("198.18.0.0/15"), "lab0"})
+	if _, err := Plan(have, want); !errors.As(err, &conflict) || conflict.Interface != "lab0" {
+		t.Errorf("got %v, want a conflict with lab0", err)
+	}
+}
+
+func TestOurs(t *testing.T) {
+	for name, want := range map[string]bool{"podnet0": true, "podnet31": true, "podnet": false, "podnet0a": false, "eth0": false, "podnet-x": false} {
+		if got := Ours(name); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

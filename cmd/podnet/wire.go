@@ -56,13 +56,12 @@ func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
 		return fmt.Errorf("find the podnet program: %w", err)
 	}
 	opts := daemon.Options{Socket: o.Socket, OnDemand: o.OnDemand, Idle: idle, Log: log, LogFile: logFile()}
+	host := helper.NewHost(helper.Options{StateDir: hostStateDir(), Guard: []string{exe, "guard", hostStateDir()}, Log: log})
 	opts.NewSession = func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 		return client.New(client.Config{
 			Request: req, Events: events, StateDir: localapi.StateDir(), Log: log,
 			OpenCluster: func(kube localapi.Kube) (client.Cluster, error) { return cluster.Open(kube, log) },
-			OpenHelper: func(ctx context.Context, warn func(string)) (helper.Session, error) {
-				return helper.Open(ctx, helper.Options{StateDir: hostStateDir(), Guard: []string{exe, "guard", hostStateDir()}, Warn: warn, Log: log})
-			},
+			OpenHelper:  host.Open,
 		})
 	}
 	opts.Doctor = func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error {

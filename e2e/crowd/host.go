@@ -202,7 +202,7 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	h.mu.Lock()
 	stack := h.stack
 	proxy, ours := h.port53[place{network, to.Addr()}]
-	routed := slices.ContainsFunc(h.net.Routes, func(p netip.Prefix) bool { return p.Contains(to.Addr()) })
+	routed := slices.ContainsFunc(slices.Concat(h.net.Routes, h.net.Shared), func(p netip.Prefix) bool { return p.Contains(to.Addr()) })
 	h.mu.Unlock()
 	switch {
 	case ours && to.Port() == 53:
