@@ -107,6 +107,10 @@ func hostPrefixes() []netip.Prefix {
 	if err != nil {
 		return nil
 	}
+	return prefixesOf(addrs)
+}
+
+func prefixesOf(addrs []net.Addr) []netip.Prefix {
 	var all []netip.Prefix
 	for _, a := range addrs {
 		n, ok := a.(*net.IPNet)

@@ -29,9 +29,10 @@ type resolver struct {
 	split   *dnsproxy.Split
 	forward *dnsproxy.Forwarder
 	// near are the networks that this machine itself is in.
-	near atomic.Pointer[[]netip.Prefix]
-	own  []netip.Addr
-	base []netip.AddrPort
+	near   atomic.Pointer[[]netip.Prefix]
+	askers askers
+	own    []netip.Addr
+	base   []netip.AddrPort
 	// sockets are the proxy's, by their address.
 	sockets map[netip.Addr]*socket
 	wish    osdns.Config
@@ -125,7 +126,7 @@ func (r *resolver) listening() []netip.Addr {
 // serve answers until the socket is closed.
 func (r *resolver) serve(ctx context.Context, packets []net.PacketConn, streams []net.Listener) *socket {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	server := dnsproxy.NewServer(r.split, dnsproxy.Options{Log: r.log})
+	server := dnsproxy.NewServer(r.split, dnsproxy.Options{Log: r.log, Allow: r.askers.allow})
 	s := &socket{stop: cancel, served: make(chan error, 1)}
 	go func() {
 		err := server.Serve(ctx, packets, streams)

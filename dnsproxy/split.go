@@ -54,8 +54,9 @@ type Split struct {
 	cluster *Cache
 	classes [len(classNames)]atomic.Uint64
 
-	view atomic.Pointer[view]
-	base atomic.Pointer[baseResolver]
+	view  atomic.Pointer[view]
+	base  atomic.Pointer[baseResolver]
+	check atomic.Pointer[check] // nil: none yet
 
 	mu sync.Mutex // one Set at a time
 }
@@ -149,6 +150,9 @@ func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
 	if o := s.cfg.Group.owner(s, r.Name()); o != nil {
 		s = o
 	}
+	if m := s.checked(r); m != nil {
+		return m
+	}
 	v := s.view.Load()
 	rt := v.classify(r.Name())
 	s.classes[rt.class].Add(1)
@@ -163,6 +167,12 @@ func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
 		return nowhere(v.zone)
 	case classOther:
 		return s.askBase(ctx, r, Refuse(dns.RcodeServerFailure), tr)
+	case classZone:
+		if above, ok := v.searched(rt.target); ok {
+			if m := s.askAbove(ctx, r, above, tr); m != nil {
+				return m
+			}
+		}
 	}
 	resp, err := tr.exchange(ctx, SideCluster, s.cluster, Query(r.Msg, rt.target))
 	if err != nil {

@@ -133,6 +133,7 @@ func newWorld(t *testing.T) *world {
 			"evil.cart.svc.cluster.local. 5 A 127.0.0.1", "evil.cart.svc.cluster.local. 5 A 10.96.0.66", "evil.cart.svc.cluster.local. 5 A 169.254.169.254",
 			"evil.cart.svc.cluster.local. 5 A 0.0.0.0", "evil.cart.svc.cluster.local. 5 A 192.168.1.1",
 			"rebind.cart.svc.cluster.local. 5 CNAME lo.example.com.", "lo.example.com. 5 A 127.0.0.1",
+			"app.cart.svc.cluster.local. 5 A 10.244.0.9", "app-0.app.cart.svc.cluster.local. 5 A 10.244.0.9",
 			"20.0.96.10.in-addr.arpa. 5 PTR web.cart.svc.cluster.local.",
 		}},
 		base: &book{lines: []string{"example.com. 300 A 192.0.2.99", "go.dev. 300 A 192.0.2.98", "nas. 300 A 192.0.2.97", "web.cart. 300 A 192.0.2.96"}},
@@ -197,6 +198,11 @@ func TestSplit(t *testing.T) {
 		{"the internet", "example.com.", dns.TypeA, 0, one("example.com. A 192.0.2.99"), nil, one("example.com. A")},
 		{"forbidden addresses", "evil.cart.", dns.TypeA, 0, one("evil.cart. A 10.96.0.66"), one("evil.cart.svc.cluster.local. A"), nil},
 		{"rebinding through a CNAME", "rebind.cart.", dns.TypeA, 0, one("rebind.cart. CNAME lo.example.com."), one("rebind.cart.svc.cluster.local. A"), nil},
+		{"a public name that a search list has completed", "nope.example.com.cart.svc.cluster.local.", dns.TypeA, 3, nil, one("com.cart.svc.cluster.local. A"), nil},
+		{"and by svc", "nope.example.com.svc.cluster.local.", dns.TypeA, 3, nil, one("com.svc.cluster.local. A"), nil},
+		{"and by the zone", "nope.example.com.cluster.local.", dns.TypeA, 3, nil, one("com.cluster.local. A"), nil},
+		{"a member of a Service with a public name", "app-0.app.cart.svc.cluster.local.", dns.TypeA, 0, one("app-0.app.cart.svc.cluster.local. A 10.244.0.9"),
+			one("app.cart.svc.cluster.local. A", "app-0.app.cart.svc.cluster.local. A"), nil},
 		{"this machine", "localhost.", dns.TypeA, 0, one("localhost. A 127.0.0.1"), nil, nil},
 		{"this machine, IPv6", "app.localhost.", dns.TypeAAAA, 0, one("app.localhost. AAAA ::1"), nil, nil},
 	} {
@@ -282,5 +288,59 @@ func TestNoBaseResolver(t *testing.T) {
 		if d := time.Since(begin); d > time.Second {
 			t.Errorf("%s: took %v", what, d)
 		}
+	}
+}
+
+// The proxy knows its own question when it comes back, and nobody else is asked.
+func TestCheckOfTheWayHere(t *testing.T) {
+	w := newWorld(t)
+	name, want := w.split.Check("cluster.local")
+	again, other := w.split.Check("cluster.local")
+	if name == again {
+		t.Errorf("twice %s", name)
+	}
+	m := w.ask(strings.ToUpper(again), dns.TypeA)
+	if len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != other.String() || m.Answer[0].Header().Ttl != 0 {
+		t.Errorf("%s: %v, want %s", again, m, other)
+	}
+	if m := w.ask(again, dns.TypeAAAA); m.Rcode != dns.RcodeSuccess || len(m.Answer) != 0 || len(m.Ns) != 1 {
+		t.Errorf("%s AAAA: %v", again, m)
+	}
+	if c, b := w.cluster.take(), w.base.take(); len(c)+len(b) > 0 {
+		t.Errorf("cluster saw %q, base %q", c, b)
+	}
+	if m := w.ask(name, dns.TypeA); m.Rcode != dns.RcodeNameError {
+		t.Errorf("an old one, for %s: %v", want, m)
+	}
+}
+
+// A name server on this machine that takes its upstreams from resolv.conf asks
+// us what we ask it, and so does a kind cluster's: no question goes round.
+func TestBaseThatLeadsBack(t *testing.T) {
+	w := newWorld(t)
+	here, _ := serveOn(t, w.split, Options{})
+	back := NewForwarder(ForwarderConfig{Servers: []netip.AddrPort{here}})
+	defer back.Close()
+	var mu sync.Mutex
+	came := 0
+	local, _ := serveOn(t, HandlerFunc(func(ctx context.Context, r *Request) *dns.Msg {
+		mu.Lock()
+		came++
+		mu.Unlock()
+		m, err := back.Exchange(ctx, r.Msg)
+		if err != nil {
+			return nil
+		}
+		return m
+	}), Options{})
+	good := w.split.base.Load().forward.cfg.Servers
+	w.split.SetBase(append([]netip.AddrPort{local}, good...))
+	if got := lines(w.ask("example.com.", dns.TypeA).Answer); !slices.Equal(got, []string{"example.com. A 192.0.2.99"}) {
+		t.Errorf("answer %q", got)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if came > 2 {
+		t.Errorf("%d questions went round", came)
 	}
 }
