@@ -102,6 +102,8 @@ type keeper struct {
 	seek, knock time.Time
 	knockPause  time.Duration
 
+	reach names
+
 	// renew and refresh are when to ask the API server next.
 	renew, refresh *time.Timer
 }
@@ -205,6 +207,7 @@ func (k *keeper) retry(begun, pause time.Duration) {
 func (k *keeper) rewire() {
 	k.resolver.look()
 	k.resolver.lookNear()
+	k.reach.next = time.Time{}
 	if err := k.setNetwork(k.hosted); err != nil {
 		k.warn(localapi.Warning{Code: "routes", Severity: "high", Text: "the routes to the cluster: " + err.Error(), Hint: hint(err)})
 		return
@@ -224,6 +227,7 @@ func hint(err error) string {
 // look does what the state of the paths asks for.
 func (k *keeper) look() {
 	k.resolver.look()
+	k.checkNames()
 	r := k.link.remote()
 	st := r.Status()
 	k.tellPath(st)

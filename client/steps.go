@@ -222,6 +222,12 @@ func (s *Session) probe(ctx context.Context) (string, error) {
 		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the DNS proxy on this machine does not answer: " + err.Error(),
 			Hint: "a firewall of this machine may block port 53 on its own addresses", Status: http.StatusGatewayTimeout}
 	}
+	if err := namesReach(ctx, s.host, s.resolver.split, s.resolver.wish); err != nil {
+		err = namesReach(ctx, s.host, s.resolver.split, s.resolver.wish)
+		s.namesFound(err)
+	} else {
+		s.namesFound(nil)
+	}
 	s.set(func(c *localapi.Connection) {
 		c.DNS.Probe = "ok"
 		c.Tunnel.RTTMs = float64(rtt.Microseconds()) / 1000

@@ -301,3 +301,27 @@ func TestGatewayHasCandidatesOnly(t *testing.T) {
 	}
 	l.within(2*time.Second, "of the size for UDP", func() bool { return l.status().Tunnel.MTU == 1420 })
 }
+
+// TestNamesThatGoElsewhere: status says so when this machine's programs ask
+// somebody else, and when they ask us again.
+func TestNamesThatGoElsewhere(t *testing.T) {
+	t.Parallel()
+	l := newTown(t, "podnet-gateway-0").connect(client.PathAuto)
+	if d := l.status().DNS; !d.Healthy || d.Problem != "" {
+		t.Errorf("at first: %+v", d)
+	}
+	had := l.host.Resolver()
+	other := had
+	other.Servers = nil
+	if err := l.host.SetDNS(t.Context(), other); err != nil { // as another VPN does
+		t.Fatal(err)
+	}
+	l.news <- netwatch.Event{Kind: netwatch.Changed, Text: "another VPN"}
+	l.within(20*time.Second, "not healthy", func() bool { return !l.status().DNS.Healthy })
+	l.hears(localapi.EventWarning, "do not get the cluster's names")
+	if err := l.host.SetDNS(t.Context(), had); err != nil {
+		t.Fatal(err)
+	}
+	l.within(20*time.Second, "healthy again", func() bool { return l.status().DNS.Healthy })
+	l.hears(localapi.EventCleared, "get the cluster's names again")
+}

@@ -43,7 +43,7 @@ func full(now time.Time) localapi.Status {
 		Path:    localapi.Path{Kind: "udp", Remote: "203.0.113.7:31820", RTTMs: 11, Others: []localapi.OtherPath{{Kind: "apiserver", Live: true}}},
 		Tunnel:  localapi.Tunnel{Interface: "podnet0", Address: "198.18.0.4/32", MTU: 1420, LastHandshake: "42s", Rx: 5 << 20, Tx: 19544},
 		Lease:   localapi.Lease{Seconds: 300, Renewed: at(95 * time.Second), ExpiresAt: at(-205 * time.Second), Frozen: true},
-		Routes:  []string{"10.244.0.0/16", "10.96.0.0/16"}, DNS: localapi.DNS{Zone: "cluster.local", Mode: "resolved", Listen: []string{"198.18.0.4:53"}},
+		Routes:  []string{"10.244.0.0/16", "10.96.0.0/16"}, DNS: localapi.DNS{Zone: "cluster.local", Mode: "resolved", Listen: []string{"198.18.0.4:53"}, Healthy: true},
 		Steering: localapi.Tally{Count: 3, Ready: 2, Trouble: []string{"web-8080, web-1: connection refused at 127.0.0.1:3000"}}, Exposing: localapi.Tally{Count: 1, Ready: 1},
 	})
 	s.Warnings = append(s.Warnings, localapi.Warning{Code: "lease", Severity: "high", Text: "the lease could not be renewed", Hint: "kubectl cluster-info"})
@@ -61,7 +61,7 @@ path        udp 203.0.113.7:31820, 11 ms; apiserver stand-by
 tunnel      podnet0 198.18.0.4/32, MTU 1420
 traffic     received 5.0 MiB, sent 19.1 KiB; last handshake 42s ago
 routes      10.244.0.0/16, 10.96.0.0/16
-dns         cluster.local by resolved on 198.18.0.4:53
+dns         cluster.local by resolved on 198.18.0.4:53, healthy
 steering    2 of 3 rules ready
             web-8080, web-1: connection refused at 127.0.0.1:3000
 exposing    1 of 1 exposures ready

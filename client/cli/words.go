@@ -36,7 +36,7 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		row("tunnel", describeTunnel(c.Tunnel))
 		row("traffic", describeTraffic(c.Tunnel))
 		row("routes", strings.Join(c.Routes, ", "))
-		row("dns", fmt.Sprintf("%s by %s on %s", c.DNS.Zone, c.DNS.Mode, strings.Join(c.DNS.Listen, ", ")))
+		row("dns", describeDNS(c.DNS))
 		printTally(row, "steering", "rules", c.Steering)
 		printTally(row, "exposing", "exposures", c.Exposing)
 		if c.Lease.Renewed != nil {
@@ -71,6 +71,14 @@ func describeNamespaces(c localapi.Connection) string {
 		return "all, short names of " + c.Namespace
 	}
 	return strings.Join(c.Namespaces, ", ")
+}
+
+func describeDNS(d localapi.DNS) string {
+	text := fmt.Sprintf("%s by %s on %s, ", d.Zone, d.Mode, strings.Join(d.Listen, ", "))
+	if !d.Healthy {
+		return text + "NOT healthy"
+	}
+	return text + "healthy"
 }
 
 func describeIdentity(as localapi.Identity) string {

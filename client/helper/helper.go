@@ -41,6 +41,8 @@ type Session interface {
 	SetDNS(ctx context.Context, want osdns.Config) error
 	// DNS says which resolvers the host has without us, and how it is set up.
 	DNS() (base []netip.AddrPort, mode string)
+	// LookUp asks for a name by each way that programs of this host have.
+	LookUp(ctx context.Context, name string) []osdns.Way
 	// ResetFlows ends the TCP flows of this host's programs that are bound to
 	// one of the given addresses, with an error for their owners, and says how
 	// many. It is for flows that can get no answer any more. Where the system
@@ -193,6 +195,10 @@ func (s *session) SetDNS(ctx context.Context, want osdns.Config) error {
 		return fmt.Errorf("set dns: %w", net.ErrClosed)
 	}
 	return s.host.setDNS(ctx, s, want)
+}
+
+func (s *session) LookUp(ctx context.Context, name string) []osdns.Way {
+	return osdns.LookUp(ctx, osdns.Options{}, name)
 }
 
 func (s *session) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {

@@ -271,6 +271,11 @@ type DNS struct {
 	Mode   string   `json:"mode,omitempty"`
 	Zone   string   `json:"zone,omitempty"`
 	Probe  string   `json:"probe,omitempty"`
+	// Healthy is true when programs of this machine that look for a name of the
+	// cluster ask the session's proxy and hear its answer, as seen within the
+	// last minute. Problem is what goes wrong.
+	Healthy bool   `json:"healthy"`
+	Problem string `json:"problem,omitempty"`
 }
 
 // Warning is something the user should know and can do something about.

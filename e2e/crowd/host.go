@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -150,6 +151,12 @@ func (h *Host) Resolver() osdns.Config {
 
 // DNS is that this host had no resolver before.
 func (h *Host) DNS() ([]netip.AddrPort, string) { return nil, "crowd" }
+
+// LookUp asks as the host's programs do, by the one way that they have.
+func (h *Host) LookUp(ctx context.Context, name string) []osdns.Way {
+	at, err := h.lookup(ctx, "udp", net.JoinHostPort(strings.TrimSuffix(name, "."), "53"))
+	return []osdns.Way{{Programs: "programs", Addrs: []netip.Addr{at.Addr()}, Err: err}}
+}
 
 // ResetFlows ends the TCP connections from the given addresses, as the kernel's
 // SOCK_DESTROY does.
