@@ -27,8 +27,8 @@ const (
 	evictIdle = 5 * time.Second
 )
 
-// dgramKey names a UDP flow or a ping. A ping has its identifier as source
-// port and no destination port.
+// dgramKey names a UDP flow or a ping by what the peer sends. A ping has its
+// identifier as source port and no destination port.
 type dgramKey struct {
 	src, dst netip.AddrPort
 	proto    Proto
@@ -39,6 +39,7 @@ type dgramKey struct {
 // answers.
 type dgramFlow struct {
 	key dgramKey
+	to  netip.AddrPort // the target, where key.dst may stand for it
 	raw syscall.RawConn
 
 	file     *os.File
@@ -46,8 +47,6 @@ type dgramFlow struct {
 	last     atomic.Int64 // unix seconds of the last packet
 	answered atomic.Bool
 }
-
-func (fl *dgramFlow) target() netip.AddrPort { return fl.key.dst }
 
 func (fl *dgramFlow) close() {
 	if fl.far != nil {
@@ -198,7 +197,8 @@ func (f *Forwarder) flow(k dgramKey, p *packet.Packet) *dgramFlow {
 	if fl := f.dgram.get(k); fl != nil {
 		return fl
 	}
-	if !f.allow(k.src.Addr(), k.proto, k.dst) {
+	to := f.real(k.src.Addr(), k.dst)
+	if !f.allow(k.src.Addr(), k.proto, to) {
 		f.counters.denied.Add(1)
 		f.answer(p.Data, packet.Prohibited)
 		return nil
@@ -214,19 +214,19 @@ func (f *Forwarder) flow(k dgramKey, p *packet.Packet) *dgramFlow {
 	if !f.reserve() {
 		return nil
 	}
-	fl, err := f.openFlow(k)
+	fl, err := f.openFlow(k, to)
 	if err != nil {
 		f.free()
-		f.noFlow(k, p, err)
+		f.noFlow(k, to, p, err)
 		return nil
 	}
 	return fl
 }
 
 // noFlow answers a packet whose socket could not be had.
-func (f *Forwarder) noFlow(k dgramKey, p *packet.Packet, err error) {
+func (f *Forwarder) noFlow(k dgramKey, to netip.AddrPort, p *packet.Packet, err error) {
 	f.counters.failed.Add(1)
-	f.log.Debug("flow failed", "peer", k.src.Addr(), "addr", k.dst, "err", err)
+	f.log.Debug("flow failed", "peer", k.src.Addr(), "addr", to, "err", err)
 	if k.proto == ICMP && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) {
 		f.noPing.Do(func() {
 			f.log.Warn("cannot ping: the sysctl net.ipv4.ping_group_range does not include this process's group", "err", err)
@@ -239,7 +239,7 @@ func (f *Forwarder) noFlow(k dgramKey, p *packet.Packet, err error) {
 	}
 }
 
-func (f *Forwarder) openFlow(k dgramKey) (*dgramFlow, error) {
+func (f *Forwarder) openFlow(k dgramKey, to netip.AddrPort) (*dgramFlow, error) {
 	if !f.begin() {
 		return nil, os.ErrClosed
 	}
@@ -249,11 +249,11 @@ func (f *Forwarder) openFlow(k dgramKey) (*dgramFlow, error) {
 	exit, elsewhere := f.exit(k.src.Addr())
 	switch {
 	case !elsewhere:
-		fl, serve, err = f.openNear(k)
+		fl, serve, err = f.openNear(k, to)
 	case exit == nil:
 		err = errNoExit
 	default:
-		fl, serve = f.openFar(k, exit)
+		fl, serve = f.openFar(k, to, exit)
 	}
 	if err != nil {
 		f.wg.Done()
@@ -266,8 +266,8 @@ func (f *Forwarder) openFlow(k dgramKey) (*dgramFlow, error) {
 	} else {
 		f.counters.icmp.Add(1)
 	}
-	if e, other := f.exit(k.src.Addr()); e != exit || other != elsewhere {
-		f.end(fl) // SetExits came between
+	if e, other := f.exit(k.src.Addr()); e != exit || other != elsewhere || f.real(k.src.Addr(), k.dst) != to {
+		f.end(fl) // SetExits or SetMaps came between
 	}
 	go func() {
 		defer f.wg.Done()
@@ -278,12 +278,12 @@ func (f *Forwarder) openFlow(k dgramKey) (*dgramFlow, error) {
 }
 
 // openNear makes a flow that leaves from here, and what is to be run for it.
-func (f *Forwarder) openNear(k dgramKey) (fl *dgramFlow, serve func(), err error) {
-	file, raw, err := openSocket(k.proto, f.rewrite(k.dst))
+func (f *Forwarder) openNear(k dgramKey, to netip.AddrPort) (fl *dgramFlow, serve func(), err error) {
+	file, raw, err := openSocket(k.proto, f.rewrite(to))
 	if err != nil {
 		return nil, nil, err
 	}
-	fl = &dgramFlow{key: k, file: file, raw: raw}
+	fl = &dgramFlow{key: k, to: to, file: file, raw: raw}
 	return fl, func() { f.receive(fl) }, nil
 }
 

@@ -108,9 +108,9 @@ func (r *far) offer(b []byte) {
 
 // openFar makes a flow that leaves by an Exit, and what is to be run for it. It
 // does not wait: what is sent before the flow is open waits in its queue.
-func (f *Forwarder) openFar(k dgramKey, e Exit) (fl *dgramFlow, serve func()) {
+func (f *Forwarder) openFar(k dgramKey, to netip.AddrPort, e Exit) (fl *dgramFlow, serve func()) {
 	ctx, cancel := context.WithCancel(f.ctx)
-	fl = &dgramFlow{key: k, far: &far{queue: make(chan []byte, farQueue), cancel: cancel}}
+	fl = &dgramFlow{key: k, to: to, far: &far{queue: make(chan []byte, farQueue), cancel: cancel}}
 	return fl, func() {
 		defer cancel()
 		f.serveFar(ctx, fl, e)
@@ -120,7 +120,7 @@ func (f *Forwarder) openFar(k dgramKey, e Exit) (fl *dgramFlow, serve func()) {
 // serveFar carries datagrams both ways until the flow ends, or its Exit says so.
 func (f *Forwarder) serveFar(ctx context.Context, fl *dgramFlow, e Exit) {
 	dialling, done := context.WithTimeout(ctx, dialTimeout)
-	d, err := e.DialUDP(dialling, fl.key.dst)
+	d, err := e.DialUDP(dialling, fl.to)
 	done()
 	if err != nil {
 		if ctx.Err() == nil {
@@ -176,7 +176,7 @@ func (r *far) sent(b []byte) {
 // tellFar tells the peer what became of the datagram that was sent last, or of the
 // first one that waits.
 func (f *Forwarder) tellFar(fl *dgramFlow, err error) {
-	f.log.Debug("flow failed", "peer", fl.key.src.Addr(), "addr", fl.key.dst, "err", err)
+	f.log.Debug("flow failed", "peer", fl.key.src.Addr(), "addr", fl.to, "err", err)
 	fl.far.mu.Lock()
 	last := fl.far.last
 	fl.far.mu.Unlock()

@@ -6,7 +6,8 @@
 // the target has accepted ours, a refused one is reset, an unreachable host is
 // answered with ICMP, and silence stays silence.
 //
-// The flows of chosen peers leave by an Exit instead, which is another place.
+// The flows of chosen peers leave by an Exit instead, which is another place, and
+// chosen peers reach targets at other addresses than theirs.
 //
 // The package knows neither Kubernetes nor WireGuard: a Policy decides, by
 // addresses alone.
@@ -24,6 +25,7 @@ import (
 
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/packet"
+	"podnet.dev/internal/remap"
 )
 
 // Proto is what a flow speaks.
@@ -49,8 +51,9 @@ func (p Proto) String() string {
 
 // Policy decides whether a peer, known by its tunnel address, may open a
 // flow. It is asked once per flow, for each packet of a flow it has denied,
-// and again about every open flow by Recheck. dst has port 0 for ICMP. Allow is
-// called where packets are received: it must be quick and must not block.
+// and again about every open flow by Recheck. dst is the real target, and has
+// port 0 for ICMP. Allow is called where packets are received: it must be quick and
+// must not block.
 type Policy interface {
 	Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool
 }
@@ -91,6 +94,7 @@ type Forwarder struct {
 	counters counters
 	open     atomic.Int64 // flows that hold a socket
 	exits    atomic.Pointer[map[netip.Addr]Exit]
+	maps     atomic.Pointer[map[netip.Addr]remap.Map]
 
 	mu      sync.Mutex
 	running bool
@@ -237,12 +241,12 @@ func (f *Forwarder) ClosePeer(peer netip.Addr) {
 
 func (f *Forwarder) closeFlows(end func(peer netip.Addr, proto Proto, dst netip.AddrPort) bool) {
 	for _, fl := range f.tcp.all() {
-		if end(fl.key.src.Addr(), TCP, fl.key.dst) {
+		if end(fl.key.src.Addr(), TCP, fl.to) {
 			fl.interrupt()
 		}
 	}
 	for _, fl := range f.dgram.all() {
-		if end(fl.key.src.Addr(), fl.key.proto, fl.target()) {
+		if end(fl.key.src.Addr(), fl.key.proto, fl.to) {
 			f.end(fl)
 		}
 	}

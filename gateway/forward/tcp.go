@@ -32,6 +32,7 @@ const (
 	maxViews = 64
 )
 
+// tcpKey names a connection by what the peer sends.
 type tcpKey struct{ src, dst netip.AddrPort }
 
 // tcpFlow is one connection. Its life:
@@ -45,6 +46,7 @@ type tcpKey struct{ src, dst netip.AddrPort }
 // none, and what was asked goes stale.
 type tcpFlow struct {
 	key   tcpKey
+	to    netip.AddrPort // the target, where key.dst may stand for it
 	since time.Time
 	syn   []byte // what an ICMP error has to quote
 
@@ -100,22 +102,23 @@ func (t *tcpTable) all() []*tcpFlow {
 	return all
 }
 
-// ask notes that a peer wants to open a connection. Known ones are asked for
-// again when the peer repeats itself. It reports false when the peer is opening
-// too many.
-func (t *tcpTable) ask(k tcpKey, syn []byte) bool {
+// ask notes that a peer wants to open a connection to a target. Known ones are
+// asked for again when the peer repeats itself. It returns nil when the peer is
+// opening too many.
+func (t *tcpTable) ask(k tcpKey, to netip.AddrPort, syn []byte) *tcpFlow {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.flows[k] != nil {
-		return true
+	if fl := t.flows[k]; fl != nil {
+		return fl
 	}
 	peer := k.src.Addr()
 	if t.dials[peer] >= maxDials {
-		return false
+		return nil
 	}
 	t.dials[peer]++
-	t.flows[k] = &tcpFlow{key: k, since: time.Now(), syn: append([]byte(nil), syn...)}
-	return true
+	fl := &tcpFlow{key: k, to: to, since: time.Now(), syn: append([]byte(nil), syn...)}
+	t.flows[k] = fl
+	return fl
 }
 
 func (t *tcpTable) known(k tcpKey) bool {
@@ -185,13 +188,19 @@ func (f *Forwarder) syn(p *packet.Packet) bool {
 	if f.tcp.known(k) {
 		return true // repeated: the stack knows what to do
 	}
-	if !f.allow(src.Addr(), TCP, dst) {
+	to := f.real(src.Addr(), dst)
+	if !f.allow(src.Addr(), TCP, to) {
 		f.counters.denied.Add(1)
 		f.answer(p.Data, packet.Prohibited)
 		return false
 	}
-	if !f.tcp.ask(k, p.Data[:p.L4+20]) {
+	fl := f.tcp.ask(k, to, p.Data[:p.L4+20])
+	if fl == nil {
 		f.counters.overLimit.Add(1)
+		return false
+	}
+	if f.real(src.Addr(), dst) != fl.to {
+		fl.interrupt() // SetMaps came between: the peer will repeat it
 		return false
 	}
 	return true
@@ -213,10 +222,10 @@ func (f *Forwarder) request(r *netstack.TCPRequest) {
 		f.wg.Done()
 		return
 	}
-	sock, err := f.dial(ctx, r.Src.Addr(), r.Dst)
+	sock, err := f.dial(ctx, r.Src.Addr(), fl.to)
 	if err != nil {
 		f.tcp.dialled(fl)
-		f.refuse(r, fl.syn, err)
+		f.refuse(r, fl, err)
 		f.tcp.remove(fl)
 		f.wg.Done()
 		return
@@ -273,11 +282,11 @@ func (f *Forwarder) dial(ctx context.Context, peer netip.Addr, to netip.AddrPort
 }
 
 // refuse tells the peer what came of the dial.
-func (f *Forwarder) refuse(r *netstack.TCPRequest, syn []byte, err error) {
-	f.log.Debug("flow failed", "peer", r.Src.Addr(), "addr", r.Dst, "err", err)
+func (f *Forwarder) refuse(r *netstack.TCPRequest, fl *tcpFlow, err error) {
+	f.log.Debug("flow failed", "peer", r.Src.Addr(), "addr", fl.to, "err", err)
 	if why, ok := unreachable(err); ok {
 		f.counters.failed.Add(1)
-		f.answer(syn, why)
+		f.answer(fl.syn, why)
 		r.Drop()
 		return
 	}
@@ -314,7 +323,7 @@ func (f *Forwarder) serve(fl *tcpFlow, conn *netstack.TCPConn, sock net.Conn) {
 	run := func(move func() error) {
 		if err := move(); err != nil {
 			if !failed.Swap(true) {
-				f.log.Debug("flow reset", "peer", fl.key.src.Addr(), "addr", fl.key.dst, "err", err)
+				f.log.Debug("flow reset", "peer", fl.key.src.Addr(), "addr", fl.to, "err", err)
 			}
 			fl.interrupt()
 		}
