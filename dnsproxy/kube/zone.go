@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 
 	"podnet.dev/dnsproxy"
+	"podnet.dev/internal/remap"
 )
 
 const (
@@ -48,6 +49,9 @@ type Config struct {
 	// Visible says whether peer may know of namespace. What it may not know
 	// does not exist: names are information too.
 	Visible func(peer netip.Addr, namespace string) bool
+	// Map says at which addresses peer reaches the cluster's: it is told those,
+	// and asks about them. Nil: all at their own.
+	Map func(peer netip.Addr) remap.Map
 	// Upstream is the cluster's own DNS server, asked for what the watch
 	// cannot know: targets of ExternalName Services outside the zone, and
 	// names that only its own configuration has. Wrap it in a
@@ -126,6 +130,9 @@ func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
 	m := dnsproxy.Refuse(ans.rcode)
 	m.Authoritative = true
 	m.Answer, m.Extra = ans.rrs, ans.extra
+	if as := z.mapOf(r.Client); !as.IsZero() {
+		m.Answer, m.Extra = virtual(m.Answer, as), virtual(m.Extra, as)
+	}
 	switch {
 	case ans.soa != nil:
 		m.Ns = []dns.RR{ans.soa}
@@ -319,6 +326,9 @@ func (z *Zone) reverse(peer netip.Addr, name string, qtype uint16) answer {
 			out.rcode = dns.RcodeNameError
 		}
 		return out // names may well exist below
+	}
+	if real, virtual := z.mapOf(peer).Real(a); virtual {
+		a = real
 	}
 	var service, endpoints []string
 	for key, r := range z.index.owners(a) {
