@@ -128,7 +128,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		book:  enrol.NewBook(o.Enrol),
 		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort())},
 
-		setPeers: g.tunnel.SetPeers, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
+		setPeers: g.tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
 		mayBegin: func() bool { return g.published.Load() && g.guard.tried.Load() },
 
 		probes: &prober{private: g.private, paths: g.bind, log: o.Log},
@@ -156,7 +156,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.admit.fronts = f
 	g.zone = kube.New(kube.Config{
-		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Upstream: cluster, Quota: askQuota,
+		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Map: g.forward.Map, Upstream: cluster, Quota: askQuota,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
 	})
 	g.dns = dnsproxy.NewServer(g.zone, dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})

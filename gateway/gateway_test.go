@@ -243,14 +243,18 @@ func (l *laptop) dial(to netip.AddrPort, limit time.Duration) (net.Conn, error) 
 func (l *laptop) resolve(name string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(l.Context(), 5*time.Second)
 	defer cancel()
-	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+	return l.resolver().LookupHost(ctx, name)
+}
+
+// resolver asks the gateway's DNS through the tunnel.
+func (l *laptop) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		at := netip.AddrPortFrom(Service4, 53)
 		if strings.HasPrefix(network, "udp") {
 			return l.stack.DialUDP(at)
 		}
 		return l.stack.DialTCP(ctx, at)
 	}}
-	return r.LookupHost(ctx, name)
 }
 
 // pod listens at one of this machine's own addresses and makes it look like a

@@ -24,6 +24,7 @@ import (
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/probe"
+	"podnet.dev/internal/remap"
 	"podnet.dev/internal/tunnel"
 )
 
@@ -57,6 +58,7 @@ type admitter struct {
 	fronts *fronts
 
 	setPeers  func([]tunnel.Peer) error
+	setMaps   func(map[netip.Addr]remap.Map)
 	closePeer func(netip.Addr)
 	recheck   func()
 	mayBegin  func() bool // caches are synced and policy has been published
@@ -123,10 +125,12 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.fronts.judge(&s, w.Leader)
 	steered := a.steer.look(now, s, w, plan.Admitted)
 	a.steer.leave(steered, plan.Admitted)
+	maps := s.mappings()
+	a.setMaps(mapsOf(plan.Admitted, maps))
 	a.enforce(plan.Admitted, steered.agents)
 	a.steer.act(steered, s, plan.Admitted)
 
-	author := author{entry: a.entry, network: s.network, leads: w.Leader, now: now}
+	author := author{entry: a.entry, network: s.network, maps: maps, leads: w.Leader, now: now}
 	author.entry.Endpoints, author.entry.Draining = s.endpoints, a.draining.Load()
 	a.mapped.describe(&author.entry)
 	in := make(map[string]bool, len(plan.Admitted))

@@ -27,6 +27,7 @@ const sharedManager = "podnet-gateway"
 type author struct {
 	entry   podnet.Gateway
 	network podnet.Network
+	maps    map[string]mapping // by the Peers' UIDs, see mappings
 	leads   bool
 	now     time.Time
 }
@@ -65,16 +66,24 @@ func (a author) sharedPatch(p *podnet.Peer, v enrol.Verdict) *unstructured.Unstr
 	}
 	s := p.Status
 	ready, same := readiness(s.Conditions, v, a.now)
+	virtual, asMapped := a.virtual(p, v)
 	switch {
-	case !same,
+	case !same, !asMapped,
 		v.Ready && (s.Address4 != addr(v.Address4) || s.Network == nil || !sameNetwork(*s.Network, a.network)),
 		v.Ready && stale(s.ExpiresAt, v.Expires, time.Duration(p.Spec.LeaseSeconds)*time.Second),
 		v.Reason == podnet.ReasonExpired && s.ObservedRenew != v.Renew:
 	default:
 		return nil
 	}
-	status := map[string]any{"observedRenew": v.Renew, "conditions": []any{plain(ready)}}
+	conditions := []any{plain(ready)}
+	if virtual != nil {
+		conditions = append(conditions, plain(*virtual))
+	}
+	status := map[string]any{"observedRenew": v.Renew, "conditions": conditions}
 	if v.Ready {
+		if pairs := a.maps[string(p.UID)].virtual(); pairs != nil {
+			status["virtual"] = plainList(pairs)
+		}
 		if v.Address4.IsValid() {
 			status["address4"] = addr(v.Address4)
 		}
@@ -85,6 +94,27 @@ func (a author) sharedPatch(p *podnet.Peer, v enrol.Verdict) *unstructured.Unstr
 		status["expiresAt"] = s.ExpiresAt.UTC().Format(time.RFC3339)
 	}
 	return statusPatch("Peer", p, status)
+}
+
+// virtual is the condition that tells what became of spec.virtual, nil when there
+// is nothing to tell, and whether status says so already. One that is true says
+// nothing of a generation, and so need not be written again with each renewal.
+func (a author) virtual(p *podnet.Peer, v enrol.Verdict) (_ *metav1.Condition, same bool) {
+	s := p.Status
+	if !v.Ready || len(p.Spec.Virtual) == 0 {
+		return nil, len(s.Virtual) == 0 && meta.FindStatusCondition(s.Conditions, podnet.ConditionVirtual) == nil
+	}
+	m := a.maps[string(p.UID)]
+	reason, message, of := podnet.ReasonMapped, "Real and virtual addresses lead to the same.", int64(0)
+	if m.refused != "" {
+		reason, message, of = podnet.ReasonNotMapped, m.refused, p.Generation
+	}
+	c, same := condition(s.Conditions, podnet.ConditionVirtual, m.refused == "", reason, message, a.now)
+	c.ObservedGeneration = of
+	if old := meta.FindStatusCondition(s.Conditions, podnet.ConditionVirtual); old != nil {
+		same = same && old.ObservedGeneration == of
+	}
+	return &c, same && slices.Equal(s.Virtual, m.virtual())
 }
 
 // accessPatch is the same for an Access.
@@ -147,11 +177,21 @@ func plain(v any) map[string]any {
 	return m
 }
 
+func plainList(pairs []podnet.VirtualPrefix) []any {
+	all := make([]any, len(pairs))
+	for i, p := range pairs {
+		all[i] = plain(p)
+	}
+	return all
+}
+
 func ptrTo(v any) any {
 	switch v := v.(type) {
 	case podnet.Gateway:
 		return &v
 	case podnet.Network:
+		return &v
+	case podnet.VirtualPrefix:
 		return &v
 	case metav1.Condition:
 		return &v
