@@ -63,6 +63,10 @@ func (k Private) Shared(p Public) ([Size]byte, error) {
 // internal/tunnel has a use for it.
 func (k Private) Hex() string { return hex.EncodeToString(k.k[:]) }
 
+// Base64 is the key as `wg genkey` prints it, for the configuration of a device
+// that makes none itself.
+func (k Private) Base64() string { return k.k.String() }
+
 func (Private) String() string       { return "(private key)" }
 func (Private) GoString() string     { return "(private key)" }
 func (Private) LogValue() slog.Value { return slog.StringValue("(private key)") }

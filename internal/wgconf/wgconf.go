@@ -1,4 +1,4 @@
-// Package wgconf reads the INI file that wg(8) and wg-quick(8) read.
+// Package wgconf reads and writes the INI file that wg(8) and wg-quick(8) read.
 // It resolves no names, opens no sockets and never repeats a key in an error.
 package wgconf
 
@@ -23,6 +23,7 @@ type Config struct {
 	ListenPort uint16         // 0: any
 	Addresses  []netip.Prefix // Address=; wg(8) does not know it, wg-quick(8) does
 	MTU        int            // bytes; 0: not given
+	DNS        []string       // addresses of resolvers, and search domains
 	Peers      []Peer
 }
 
@@ -43,7 +44,7 @@ const maxLine = 1 << 20
 // ignored are the keys of wg-quick that change the host, which is not ours to
 // change.
 var ignored = map[string]bool{
-	"dns": true, "fwmark": true, "table": true, "saveconfig": true,
+	"fwmark": true, "table": true, "saveconfig": true,
 	"preup": true, "postup": true, "predown": true, "postdown": true,
 }
 
@@ -154,6 +155,12 @@ func (p *parser) interfaceLine(name, value string) (err error) {
 		p.cfg.MTU, err = strconv.Atoi(value)
 		if err != nil || p.cfg.MTU < 576 || p.cfg.MTU > 65535 {
 			err = errors.New("want 576 to 65535 bytes")
+		}
+	case "dns":
+		for word := range strings.SplitSeq(value, ",") {
+			if word = strings.TrimSpace(word); word != "" {
+				p.cfg.DNS = append(p.cfg.DNS, word)
+			}
 		}
 	default:
 		if !ignored[name] {

@@ -73,6 +73,7 @@ func TestParse(t *testing.T) {
 	want := Config{
 		ListenPort: 51820,
 		MTU:        1380,
+		DNS:        []string{"9.9.9.9", "example.org"},
 		Addresses:  prefixes("10.9.0.1/24", "fd00::1/64", "10.10.0.1/32"),
 		Peers: []Peer{{
 			PublicKey:    mustPublic(t, bobPub),
@@ -88,6 +89,22 @@ func TestParse(t *testing.T) {
 	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b key.Private) bool { return a == b })); d != "" {
 		t.Errorf("config differs (-want +got):\n%s", d)
+	}
+}
+
+// TestTextIsRead writes what was read, and reads it again.
+func TestTextIsRead(t *testing.T) {
+	first, err := Parse(strings.NewReader(full))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse(strings.NewReader(first.Text()))
+	if err != nil {
+		t.Fatalf("%v in:\n%s", err, first.Text())
+	}
+	if d := cmp.Diff(first, again, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+		cmp.Comparer(func(a, b key.Private) bool { return a == b })); d != "" {
+		t.Errorf("config differs (-written +read):\n%s", d)
 	}
 }
 
