@@ -31,9 +31,10 @@ const (
 	// UDPServiceName names the Service that publishes the first gateway's
 	// WireGuard port; further gateways' have "-1", "-2" after it.
 	UDPServiceName = "podnet-gateway-udp"
-	// OwnerPolicy, AccessPolicy, SteeringPolicy, ExposurePolicy and ServicesPolicy
-	// are the ValidatingAdmissionPolicies.
+	// OwnerPolicy, PeerPolicy, AccessPolicy, SteeringPolicy, ExposurePolicy and
+	// ServicesPolicy are the ValidatingAdmissionPolicies.
 	OwnerPolicy    = "podnet-owner"
+	PeerPolicy     = "podnet-peer"
 	AccessPolicy   = "podnet-access"
 	SteeringPolicy = "podnet-steering"
 	ExposurePolicy = "podnet-exposure"
@@ -46,6 +47,7 @@ const (
 // Words that begin the refusals of the admission policies.
 const (
 	ReasonOwner     = "PODNET-OWNER"     // spec.user is not the caller, or the caller may not touch this object
+	ReasonPeer      = "PODNET-PEER"      // the caller may not have so long a lease
 	ReasonAccess    = "PODNET-ACCESS"    // the caller may not create pods/portforward there
 	ReasonNamespace = "PODNET-NAMESPACE" // a Peer outside the gateway's namespace
 	// ReasonSteer: the caller may not patch the pod's ephemeral containers, or

@@ -450,7 +450,7 @@ func TestMissingPolicyIsNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, policy := range []string{deploy.OwnerPolicy, deploy.AccessPolicy} {
+	for _, policy := range []string{deploy.OwnerPolicy, deploy.PeerPolicy, deploy.AccessPolicy} {
 		for _, u := range objects {
 			if u.GetKind() == "ValidatingAdmissionPolicyBinding" && u.GetName() == policy {
 				if err := s.admin.Delete(t.Context(), u.DeepCopy()); err != nil {

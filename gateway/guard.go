@@ -72,7 +72,8 @@ func judge(err error, reason string) verdict {
 }
 
 // try writes, for show, an object that each policy must refuse: a Peer of
-// somebody else; access to the whole cluster for the gateway itself, which may
+// somebody else; a Peer with a lease of an hour, which the gateway may not
+// export; access to the whole cluster for the gateway itself, which may
 // not port-forward; a rule for a pod whose ephemeral containers the gateway may
 // not patch; and an exposure of the gateway's, which has nothing to expose.
 // Nothing else is wrong with them.
@@ -100,6 +101,7 @@ func (g *guard) forgeries(self string) []forgery {
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: selfTest, UID: selfTest}}}
 	return []forgery{
 		{&podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: "podnet:not-me", PublicKey: selfTestKey, LeaseSeconds: 60, Renew: 1}}, deploy.ReasonOwner},
+		{&podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: self, PublicKey: selfTestKey, LeaseSeconds: 3600, Renew: 1}}, deploy.ReasonPeer},
 		{&podnet.Access{ObjectMeta: meta, Spec: podnet.AccessSpec{User: self, Peer: selfTest, Renew: 1, Scope: podnet.ScopeCluster}}, deploy.ReasonAccess},
 		{&podnet.SteeringRule{ObjectMeta: owned, Spec: podnet.SteeringRuleSpec{User: self, Peer: selfTest, Renew: 1, Rule: selfTest,
 			Pod: selfTest, PodUID: selfTest, Port: 80, RelayPort: 1024}}, deploy.ReasonSteer},
@@ -159,7 +161,7 @@ func (g *guard) note(ctx context.Context, v verdict, err error) {
 				err = errors.New("a forged object was accepted")
 			}
 			g.log.Error("the admission policies are missing or changed: nobody new is admitted and no lease renewed; podnet install puts them back", "err", err)
-			g.event(ctx, podnet.ReasonPolicyMissing, "The admission policies podnet-owner, podnet-access, podnet-steering and podnet-exposure do not refuse what they must: nobody new is admitted and no lease is renewed. `podnet install` puts them back.")
+			g.event(ctx, podnet.ReasonPolicyMissing, "The admission policies podnet-owner, podnet-peer, podnet-access, podnet-steering and podnet-exposure do not refuse what they must: nobody new is admitted and no lease is renewed. `podnet install` puts them back.")
 		}
 	}
 	g.tried.Store(true)

@@ -39,9 +39,11 @@ type PeerSpec struct {
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw480]=$`
 	PublicKey string `json:"publicKey"`
 
-	// LeaseSeconds is how long the peer lives after its last renewal.
+	// LeaseSeconds is how long the peer lives after its last renewal: for a
+	// laptop 15 minutes at most, longer for who has the verb export on peers,
+	// whose device without podnet cannot renew by itself.
 	// +kubebuilder:validation:Minimum=60
-	// +kubebuilder:validation:Maximum=900
+	// +kubebuilder:validation:Maximum=604800
 	LeaseSeconds int32 `json:"leaseSeconds"`
 
 	// Renew is raised by one with each renewal.

@@ -38,6 +38,13 @@ func peer(namespace, name, user string) *podnet.Peer {
 	return &podnet.Peer{ObjectMeta: meta(namespace, name), Spec: podnet.PeerSpec{User: user, PublicKey: key, LeaseSeconds: 60, Renew: 1}}
 }
 
+// exported is a Peer with a lease in seconds.
+func exported(name, user string, lease int32) *podnet.Peer {
+	p := peer(system, name, user)
+	p.Spec.LeaseSeconds = lease
+	return p
+}
+
 func access(namespace, name, user string, scope podnet.AccessScope) *podnet.Access {
 	return &podnet.Access{ObjectMeta: meta(namespace, name), Spec: podnet.AccessSpec{User: user, Peer: name, Renew: 1, Scope: scope}}
 }
@@ -165,7 +172,12 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"alice", "lists all Peers", func(c client.Client) error { return c.List(ctx, &podnet.PeerList{}, client.InNamespace(system)) }, rbac},
 		{"alice", "writes her status", status(alices, `{"status":{"address4":"198.18.9.9"}}`), rbac},
 		{"carl", "writes a status with every right on the CRD", status(alices, `{"status":{"address4":"198.18.9.9"}}`), owner},
-		{"alice", "asks for a lease of an hour", created(&podnet.Peer{ObjectMeta: meta(system, "alice-3"), Spec: podnet.PeerSpec{User: "alice", PublicKey: key, LeaseSeconds: 3600, Renew: 1}}), "leaseSeconds"},
+		{"alice", "exports to her phone", created(exported("alice-3", "alice", 24*3600)), ok},
+		{"alice", "renews that", renewed(peer(system, "alice-3", ""), `{"spec":{"renew":2}}`), ok},
+		{"alice", "exports for longer than a week", created(exported("alice-4", "alice", 7*24*3600+1)), "leaseSeconds"},
+		{"carl", "has a lease of fifteen minutes without the right to export", created(exported("carl-3", "carl", 900)), ok},
+		{"carl", "has one a second longer", created(exported("carl-4", "carl", 901)), deploy.ReasonPeer},
+		{"gateway", "tries to export", dryRun(exported("forged", gateway, 3600)), deploy.ReasonPeer},
 		{"alice", "enrols nonsense for a key", created(&podnet.Peer{ObjectMeta: meta(system, "alice-3"), Spec: podnet.PeerSpec{User: "alice", PublicKey: "x", LeaseSeconds: 60, Renew: 1}}), "publicKey"},
 
 		{"alice", "opens shop", created(access("shop", "alice-1", "alice", "")), ok},
@@ -273,7 +285,7 @@ func expect(t *testing.T, err error, want string) {
 		t.Errorf("allowed, want a refusal with %q", want)
 	case want != "" && !strings.Contains(err.Error(), want):
 		t.Errorf("refused with %q, want %q in it", err, want)
-	case want == deploy.ReasonOwner || want == deploy.ReasonAccess || want == deploy.ReasonNamespace || want == deploy.ReasonSteer || want == deploy.ReasonServices:
+	case want == deploy.ReasonOwner || want == deploy.ReasonPeer || want == deploy.ReasonAccess || want == deploy.ReasonNamespace || want == deploy.ReasonSteer || want == deploy.ReasonServices:
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("%v is not Forbidden", err)
 		}
