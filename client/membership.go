@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -46,6 +45,7 @@ type membership struct {
 	cluster Cluster
 	id      cluster.Identity
 	request localapi.ConnectRequest
+	device  string // what the Peers say they are
 	// stateDir is where the book is kept for the next session, should this one
 	// be killed. Empty: nowhere.
 	stateDir string
@@ -66,7 +66,7 @@ func (m *membership) apply(ctx context.Context, namespaces []string) (_ *member,
 	if err != nil {
 		return nil, nil, err
 	}
-	g := grant{m.id.Server, m.request.GatewayNamespace, cluster.PeerName(m.id.User, device()), slices.Clone(namespaces)}
+	g := grant{m.id.Server, m.request.GatewayNamespace, cluster.PeerName(m.id.User, m.device), slices.Clone(namespaces)}
 	m.hold(g)
 	refused, err = m.write(ctx, g, private.Public())
 	if err == nil {
@@ -86,7 +86,7 @@ func (m *membership) await(ctx context.Context, to *member) (err error) {
 
 // write creates the objects, all at once; the gateway does not mind the order.
 func (m *membership) write(ctx context.Context, g grant, public key.Public) (refused map[string]error, err error) {
-	spec := v1alpha1.PeerSpec{PublicKey: public.String(), LeaseSeconds: m.request.LeaseSeconds, Device: device(), ClientVersion: version.Version}
+	spec := v1alpha1.PeerSpec{PublicKey: public.String(), LeaseSeconds: m.request.LeaseSeconds, Device: m.device, ClientVersion: version.Version}
 	if err := m.cluster.CreatePeer(ctx, g.Namespace, g.Peer, spec); err != nil {
 		return nil, err
 	}
@@ -258,12 +258,8 @@ func (m *membership) noted() []grant {
 	if m.stateDir == "" {
 		return nil
 	}
-	var all []grant
-	raw, err := os.ReadFile(m.noteFile())
-	if err == nil {
-		err = json.Unmarshal(raw, &all)
-	}
-	if err != nil && !os.IsNotExist(err) {
+	all, err := readNote[grant](m.noteFile())
+	if err != nil {
 		m.log.Info("cannot read the note of objects", "err", err)
 	}
 	return all
@@ -275,22 +271,7 @@ func (m *membership) noteLocked(edit func([]grant) []grant) {
 	if m.stateDir == "" {
 		return
 	}
-	all := edit(m.noted())
-	raw, err := json.Marshal(all)
-	if err == nil {
-		err = os.MkdirAll(m.stateDir, 0o700)
-	}
-	if err == nil && len(all) == 0 {
-		if err = os.Remove(m.noteFile()); os.IsNotExist(err) {
-			err = nil
-		}
-	} else if err == nil {
-		tmp := m.noteFile() + ".new"
-		if err = os.WriteFile(tmp, raw, 0o600); err == nil {
-			err = os.Rename(tmp, m.noteFile())
-		}
-	}
-	if err != nil {
+	if err := writeNote(m.noteFile(), edit(m.noted())); err != nil {
 		m.log.Info("cannot note our objects", "err", err)
 	}
 }

@@ -227,7 +227,7 @@ func (s *Session) auth(ctx context.Context) (string, error) {
 	if len(r.Namespaces) == 0 {
 		r.Namespaces = []string{id.Namespace}
 	}
-	s.objects = &membership{cluster: s.cluster, id: id, request: *r, stateDir: s.StateDir, log: s.Log}
+	s.objects = &membership{cluster: s.cluster, id: id, request: *r, device: device(), stateDir: s.StateDir, log: s.Log}
 	s.set(func(c *localapi.Connection) {
 		c.Name, c.Context, c.Server, c.User = id.Context, id.Context, id.Server, id.User
 		if c.Name == "" {

@@ -13,9 +13,18 @@ import (
 	"time"
 )
 
+// wgQuick is upstream's wg-quick on a machine, with programs in dir before others.
+// The kernel here may lack WireGuard, so it brings upstream's wireguard-go.
+func wgQuick(t *testing.T, m machine, dir, config string) func(verb string) command {
+	wireguardGo := filepath.Join(dir, "wireguard-go")
+	host("go", "build", "-o", wireguardGo, "golang.zx2c4.com/wireguard").must(t)
+	return func(verb string) command {
+		return m.sh(fmt.Sprintf("PATH=%s:$PATH WG_QUICK_USERSPACE_IMPLEMENTATION=%s wg-quick %s %s", dir, wireguardGo, verb, config))
+	}
+}
+
 // TestPlainWireGuardClient has an unmodified wg-quick use a gateway that runs
 // from a WireGuard file, without Kubernetes and without privilege, on a node.
-// The kernel here may lack WireGuard, so wg-quick brings upstream's wireguard-go.
 func TestPlainWireGuardClient(t *testing.T) {
 	node := machine{name: "node1"}
 	dir := t.TempDir()
@@ -66,11 +75,7 @@ PersistentKeepalive = 25
 		}
 	})
 
-	wireguardGo := filepath.Join(dir, "wireguard-go")
-	host("go", "build", "-o", wireguardGo, "golang.zx2c4.com/wireguard").must(t)
-	quick := func(verb string) command {
-		return laptop1.cmd("env", "WG_QUICK_USERSPACE_IMPLEMENTATION="+wireguardGo, "wg-quick", verb, filepath.Join(dir, "wgtest0.conf"))
-	}
+	quick := wgQuick(t, laptop1, dir, filepath.Join(dir, "wgtest0.conf"))
 	t.Cleanup(func() { quick("down").must(t) })
 	quick("up").must(t)
 

@@ -112,6 +112,7 @@ type machine struct {
 
 	steering fakeSteering
 	exposing fakeExposing
+	exports  fakeExports
 	names    fakeNames
 	// when this is printed, then is called.
 	when     string
@@ -167,7 +168,7 @@ func (m *machine) startDaemon(_ context.Context, socket string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler),
+		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler), Exports: &m.exports,
 			NewSession: func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 				m.last = req
 				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering, fakeExposing: &m.exposing, fakeNames: &m.names}

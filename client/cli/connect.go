@@ -128,18 +128,26 @@ func checkNamespace(name string) error {
 	return nil
 }
 
-// checkConnect finds what can be known to be wrong without a cluster.
-func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output string) error {
-	for _, ns := range append(slices.Clone(req.Namespaces), req.GatewayNamespace) {
+// checkNamespaces is for those that are to be opened, and the gateway's own.
+func checkNamespaces(named []string, all bool, gateway string) error {
+	for _, ns := range append(slices.Clone(named), gateway) {
 		if err := checkNamespace(ns); err != nil {
 			return err
 		}
 	}
-	if len(req.Namespaces) > 16 {
-		return usage("%d namespaces are more than 16: open all of them by --all-namespaces", len(req.Namespaces))
+	if len(named) > 16 {
+		return usage("%d namespaces are more than 16: open all of them by --all-namespaces", len(named))
 	}
-	if req.AllNamespaces && len(req.Namespaces) > 1 {
+	if all && len(named) > 1 {
 		return usage("--all-namespaces goes with one --namespace at most, the one whose names need no suffix")
+	}
+	return nil
+}
+
+// checkConnect finds what can be known to be wrong without a cluster.
+func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output string) error {
+	if err := checkNamespaces(req.Namespaces, req.AllNamespaces, req.GatewayNamespace); err != nil {
+		return err
 	}
 	if !slices.Contains(paths, req.Path) {
 		return usage("path %q: want %s", req.Path, strings.Join(paths, ", "))
@@ -161,14 +169,8 @@ func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output stri
 
 // connect asks the daemon, starting one where there is none.
 func connect(ctx context.Context, env *Env, c *localapi.Client, socket string, req localapi.ConnectRequest, show func(localapi.Event)) (localapi.Status, error) {
-	if v, err := c.Version(ctx); errors.Is(err, localapi.ErrNoDaemon) {
-		if err := env.StartDaemon(ctx, socket); err != nil {
-			return localapi.Status{}, err
-		}
-	} else if err != nil {
+	if err := summon(ctx, env, c, socket); err != nil {
 		return localapi.Status{}, err
-	} else if v.Version != version.Version {
-		fmt.Fprintf(env.Err, "warning: the running daemon is podnet %s, this is %s: podnet disconnect ends it\n", v.Version, version.Version)
 	}
 	begun := false
 	status, err := c.Connect(ctx, req, func(e localapi.Event) {
@@ -184,6 +186,20 @@ func connect(ctx context.Context, env *Env, c *localapi.Client, socket string, r
 		status, err = c.Connect(ctx, req, show)
 	}
 	return status, err
+}
+
+// summon starts a daemon where there is none.
+func summon(ctx context.Context, env *Env, c *localapi.Client, socket string) error {
+	v, err := c.Version(ctx)
+	switch {
+	case errors.Is(err, localapi.ErrNoDaemon):
+		return env.StartDaemon(ctx, socket)
+	case err != nil:
+		return err
+	case v.Version != version.Version:
+		fmt.Fprintf(env.Err, "warning: the running daemon is podnet %s, this is %s: podnet disconnect ends it\n", v.Version, version.Version)
+	}
+	return nil
 }
 
 // progress prints one line a phase, with the time since the start.

@@ -105,6 +105,9 @@ func newDisconnect(env *Env) *cobra.Command {
 			} else {
 				fmt.Fprintln(env.Err, "disconnected")
 			}
+			if !r.Exits {
+				tellExports(ctx, env, c)
+			}
 			return nil
 		},
 	}

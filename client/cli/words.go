@@ -17,6 +17,9 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		if e := s.LastError; e != nil {
 			fmt.Fprintf(w, "the last session ended: %s\n", e.Message)
 		}
+		for _, e := range s.Exports {
+			fmt.Fprintf(w, "exported: %s\n", describeExport(e))
+		}
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -45,6 +48,9 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		if c.Since != nil {
 			row("since", describeSince(c, now))
 		}
+	}
+	for _, e := range s.Exports {
+		fmt.Fprintf(t, "exported\t%s\n", describeExport(e))
 	}
 	for _, warning := range s.Warnings {
 		fmt.Fprintf(t, "warning\t%s\n", warning.Text)

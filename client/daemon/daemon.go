@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"podnet.dev/client/localapi"
@@ -43,8 +44,10 @@ type Options struct {
 	// Doctor examines, and says each finding when it is known. status is what
 	// this daemon would answer.
 	Doctor func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error
+	// Exports are the devices without podnet; nil: there are none.
+	Exports Exporting
 	// OnDemand says that the CLI started this daemon: it ends when its last
-	// session does, or after Idle without one.
+	// session does, or after Idle without one, unless there are exports to renew.
 	OnDemand bool
 	Idle     time.Duration
 	// LogFile is told to whoever asks for the version.
@@ -76,6 +79,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	// Requests outlive the sessions, to hear how these ended.
 	requests, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
+	if o.Exports == nil {
+		o.Exports = noExports{}
+	}
 	d := &daemon{Options: o, events: newEvents(o.Log), stop: stop}
 	d.sessions = newSessions(ctx, o.NewSession, d.events.publish)
 	srv := &http.Server{
@@ -86,6 +92,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
+	var renewing sync.WaitGroup
+	renewing.Go(func() { o.Exports.Run(ctx) })
+	defer renewing.Wait()
 	o.Log.Info("daemon started", "socket", o.Socket, "pid", os.Getpid(), "version", version.Version)
 
 	select {
@@ -158,7 +167,7 @@ func (d *daemon) idle(ctx context.Context) <-chan struct{} {
 	go func() {
 		tick := time.NewTicker(max(d.Idle/8, time.Millisecond))
 		defer tick.Stop()
-		for d.sessions.idle() < d.Idle {
+		for d.sessions.idle() < d.Idle || d.Exports.Renewing() {
 			select {
 			case <-ctx.Done():
 				return
@@ -192,6 +201,9 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("GET /v1/expose", d.exposed)
 	mux.HandleFunc("DELETE /v1/expose", d.stopExposing)
 	mux.HandleFunc("DELETE /v1/expose/{name}", d.stopExposing)
+	mux.HandleFunc("POST /v1/export", d.export)
+	mux.HandleFunc("POST /v1/export/list", d.exports)
+	mux.HandleFunc("POST /v1/export/revoke", d.revokeExports)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "no such call: " + r.Method + " " + r.URL.Path, Status: http.StatusNotFound})
 	})
@@ -213,7 +225,7 @@ func (d *daemon) status(w http.ResponseWriter, _ *http.Request) {
 func (d *daemon) now() localapi.Status {
 	seq := d.events.newest()
 	s := d.sessions.status()
-	s.Seq = seq
+	s.Seq, s.Exports = seq, d.Exports.Exports()
 	return s
 }
 
@@ -263,7 +275,7 @@ func (d *daemon) disconnect(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, err)
 		return
 	}
-	exits := d.OnDemand && (n > 0 || !held)
+	exits := d.OnDemand && (n > 0 || !held) && !d.Exports.Renewing()
 	httpjson.Write(w, http.StatusOK, localapi.DisconnectResult{Sessions: n, Exits: exits, PID: os.Getpid()})
 	if exits {
 		d.stop()

@@ -26,6 +26,10 @@
 //	GET    /v1/expose                       ExposeList; everybody's with ?all=1&namespace=NS
 //	DELETE /v1/expose/NAME?namespace=NS     ExposeStopped; without NS in whichever namespace it is
 //	DELETE /v1/expose?all=1                 ExposeStopped
+//
+//	POST /v1/export          ExportRequest in, Exported out
+//	POST /v1/export/list     ExportListRequest in, ExportList out
+//	POST /v1/export/revoke   ExportRevokeRequest in, ExportsRevoked out
 package localapi
 
 import (
@@ -151,6 +155,8 @@ type Status struct {
 	Since       *time.Time   `json:"since,omitempty"`
 	Connections []Connection `json:"connections"`
 	Warnings    []Warning    `json:"warnings"`
+	// Exports are the devices without podnet that this daemon knows of.
+	Exports []Export `json:"exports,omitempty"`
 	// LastError is why the last session ended by itself.
 	LastError *Error `json:"lastError,omitempty"`
 	// Seq is the newest Event's: what happens from now on comes after it.

@@ -56,12 +56,18 @@ func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
 		return fmt.Errorf("find the podnet program: %w", err)
 	}
 	opts := daemon.Options{Socket: o.Socket, OnDemand: o.OnDemand, Idle: idle, Log: log, LogFile: logFile()}
+	open := func(kube localapi.Kube) (client.Cluster, error) { return cluster.Open(kube, log) }
+	exports := client.NewExports(client.ExportsConfig{OpenCluster: open, StateDir: localapi.StateDir(), Log: log})
+	opts.Exports = exports
 	host := helper.NewHost(helper.Options{StateDir: hostStateDir(), Guard: []string{exe, "guard", hostStateDir()}, Log: log})
 	opts.NewSession = func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 		return client.New(client.Config{
-			Request: req, Events: events, StateDir: localapi.StateDir(), Log: log,
-			OpenCluster: func(kube localapi.Kube) (client.Cluster, error) { return cluster.Open(kube, log) },
-			OpenHelper:  host.Open,
+			Request: req, StateDir: localapi.StateDir(), Log: log, OpenCluster: open, OpenHelper: host.Open,
+			Events: func(e localapi.Event) {
+				if events(e); e.Type == localapi.EventReady { // credentials have just been good
+					exports.Use(req.Kube)
+				}
+			},
 		})
 	}
 	opts.Doctor = func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error {
