@@ -203,6 +203,9 @@ func resolverFinding(l osdns.Looks, session bool) localapi.Finding {
 	case l.Mode == osdns.ModeResolved:
 		return ok(check, "names are resolved by systemd-resolved: podnet sets the cluster's domains for its interface only")
 	}
+	if l.Mode == osdns.ModeOpenresolv {
+		return ok(check, "openresolv writes /etc/resolv.conf: podnet has it name its own proxy there while connected, and hands on what is not the cluster's")
+	}
 	return ok(check, "programs read /etc/resolv.conf: podnet puts its own proxy there while connected, and hands on what is not the cluster's")
 }
 

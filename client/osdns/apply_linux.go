@@ -24,6 +24,9 @@ func newManager(ctx context.Context, opts Options) (Manager, error) {
 		}
 		opts.Log.Warn("systemd-resolved is in use but does not answer, writing the resolver configuration", "err", err)
 	}
+	if usesOpenresolv(opts, conf) {
+		return newOpenresolv(opts), nil
+	}
 	return &direct{opts: opts, log: opts.Log}, nil
 }
 
@@ -39,6 +42,8 @@ func cleanup(ctx context.Context, opts Options) error {
 		err = restoreByItself(opts.ResolvConf)
 	case j.Mode == ModeResolved:
 		err = revertResolved(ctx, opts, j.Links)
+	case j.Mode == ModeOpenresolv:
+		err = revertOpenresolv(ctx, opts, j.Links)
 	default:
 		err = restore(j.Path, j.Original)
 	}

@@ -17,7 +17,7 @@ const journalName = "dns.json"
 // change and goes after the last.
 type journal struct {
 	Mode string `json:"mode"`
-	// Links are those that systemd-resolved was told about.
+	// Links are those that systemd-resolved or openresolv was told about.
 	Links []string `json:"links,omitempty"`
 	// Link is the one in a journal from before there could be several.
 	Link string `json:"link,omitempty"`
@@ -64,7 +64,7 @@ func parseJournal(b []byte) (*journal, error) {
 		j.Links, j.Link = append(j.Links, j.Link), ""
 	}
 	switch {
-	case j.Mode == ModeResolved && len(j.Links) > 0:
+	case (j.Mode == ModeResolved || j.Mode == ModeOpenresolv) && len(j.Links) > 0:
 	case j.Mode == ModeDirect && filepath.IsAbs(j.Path) && j.Original != nil && j.Original.valid():
 	default:
 		return nil, fmt.Errorf("read dns journal: mode %q with parts missing", j.Mode)

@@ -4,7 +4,7 @@ import "os"
 
 // Looks is what can be told of a host's resolver without changing anything.
 type Looks struct {
-	// Mode is ModeResolved or ModeDirect.
+	// Mode is one of the modes.
 	Mode string
 	// Ours says that resolv.conf is as podnet writes it: while nothing is
 	// connected, what a killed podnet has left.
@@ -17,8 +17,11 @@ func Look(opts Options) Looks {
 	conf, _ := os.ReadFile(opts.ResolvConf)
 	nsswitch, _ := os.ReadFile(opts.NSSwitch)
 	l := Looks{Mode: ModeDirect, Ours: isOurs(conf)}
-	if wiredToResolved(conf, nsswitch) {
+	switch {
+	case wiredToResolved(conf, nsswitch):
 		l.Mode = ModeResolved
+	case usesOpenresolv(opts, conf):
+		l.Mode = ModeOpenresolv
 	}
 	return l
 }

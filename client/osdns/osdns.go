@@ -51,8 +51,9 @@ func (c Config) clone() Config {
 
 // The modes: who the host's resolver is.
 const (
-	ModeResolved = "resolved" // systemd-resolved, over D-Bus
-	ModeDirect   = "direct"   // /etc/resolv.conf, read by every program itself
+	ModeResolved   = "resolved"   // systemd-resolved, over D-Bus
+	ModeOpenresolv = "openresolv" // /etc/resolv.conf, written by openresolv
+	ModeDirect     = "direct"     // /etc/resolv.conf, read by every program itself
 )
 
 // Manager makes the host's resolver match a list of Configs, each of another
@@ -68,7 +69,7 @@ type Manager interface {
 	// Base are the resolvers that the host would use without podnet, never
 	// podnet's own. They may change while the host moves between networks.
 	Base() []netip.AddrPort
-	// Mode is ModeResolved or ModeDirect.
+	// Mode is one of the modes.
 	Mode() string
 	// Close is Set with nothing, and gives back what the Manager
 	// holds. It is idempotent and waits.
@@ -89,6 +90,8 @@ type Options struct {
 	ResolvConf string
 	// NSSwitch is "/etc/nsswitch.conf" unless set.
 	NSSwitch string
+	// Resolvconf is "resolvconf", the program, unless set.
+	Resolvconf string
 	// BusAddress of the D-Bus system bus; empty means the usual one.
 	BusAddress string
 }
@@ -105,6 +108,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.NSSwitch == "" {
 		o.NSSwitch = "/etc/nsswitch.conf"
+	}
+	if o.Resolvconf == "" {
+		o.Resolvconf = "resolvconf"
 	}
 	return o
 }
