@@ -66,9 +66,10 @@ func TestLaptopSendsAsAPod(t *testing.T) {
 	s := setStage(t)
 	s.mayWork()
 	web := s.pod("shop", "web", "10.96.1.1")
+	pods := s.podNetwork(web.Addr())
 	g, _ := s.start("podnet-gateway-0")
 	l := s.enrol("laptop", 300, "shop")
-	l.connect(g, netip.PrefixFrom(web.Addr(), 32))
+	l.connect(g, netip.PrefixFrom(web.Addr(), 32), netip.MustParsePrefix("240.0.0.0/4"))
 	before, err := l.dial(web, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +132,21 @@ func TestLaptopSendsAsAPod(t *testing.T) {
 		t.Error("the agent was asked for what the gateway forbids")
 	}
 
+	// At a virtual address it is the same pod, and the agent hears of the real one.
+	pairs := virtualPrefixes(pods.String() + " 240.64.7.0/24")
+	l.atVirtual(pairs, pairs, podnet.ReasonMapped)
+	v, err := l.dial(moved(t, web, pairs), 5*time.Second)
+	if err != nil {
+		t.Fatalf("dial as the pod, at a virtual address: %v", err)
+	}
+	if err := echo(v); err != nil {
+		t.Error(err)
+	}
+	_ = v.Close()
+	if n := flows.n.Load(); n != 2 {
+		t.Errorf("%d flows left through the agent, want 2", n)
+	}
+
 	if err := s.alice.Delete(t.Context(), rule); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +159,7 @@ func TestLaptopSendsAsAPod(t *testing.T) {
 		t.Error(err)
 	}
 	_ = c.Close()
-	if n := flows.n.Load(); n != 1 {
-		t.Errorf("%d flows left through the agent, want 1", n)
+	if n := flows.n.Load(); n != 2 {
+		t.Errorf("%d flows left through the agent, want 2", n)
 	}
 }

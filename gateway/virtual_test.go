@@ -138,6 +138,17 @@ func (l *laptop) atVirtual(want, mapped []podnet.VirtualPrefix, reason string) {
 	l.Logf("%v: in force after %v", want, time.Since(began).Round(time.Millisecond))
 }
 
+// podNetwork makes a node's of the network around a pod, which is this machine's.
+func (s *stage) podNetwork(pod netip.Addr) netip.Prefix {
+	s.Helper()
+	block, err := pod.Prefix(24)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node2"}, Spec: corev1.NodeSpec{PodCIDR: block.String(), PodCIDRs: []string{block.String()}}})
+	return block
+}
+
 // moved is an address in another prefix.
 func moved(t *testing.T, at netip.AddrPort, pairs []podnet.VirtualPrefix) netip.AddrPort {
 	t.Helper()
@@ -156,8 +167,7 @@ func TestLaptopWithAPodNetworkOfItsOwn(t *testing.T) {
 	s := setStage(t)
 	web := s.pod("shop", "web", "10.96.1.1")
 	s.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "pay", Name: "till"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.2.1", Ports: []corev1.ServicePort{{Port: 80}}}})
-	block, _ := web.Addr().Prefix(24) // this machine's network is the pods'
-	s.create(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node2"}, Spec: corev1.NodeSpec{PodCIDR: block.String(), PodCIDRs: []string{block.String()}}})
+	block := s.podNetwork(web.Addr())
 	g, _ := s.start("podnet-gateway-0")
 	l := s.enrol("laptop", 300, "shop")
 	// No machine that runs this has such addresses.
