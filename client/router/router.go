@@ -93,7 +93,7 @@ func (e *ConflictError) Error() string {
 }
 func (e *ConflictError) Code() string { return codeConflict }
 func (e *ConflictError) Hint() string {
-	return "leave that network or VPN and connect again; ip route show dev " + e.Interface + " lists what it has"
+	return "leave that network or VPN, or give the cluster other addresses on this machine by --addresses virtual; ip route show dev " + e.Interface + " lists what it has"
 }
 
 // InvalidError says that a wish is out of all reason.
@@ -275,8 +275,8 @@ func valid(p netip.Prefix) error {
 		return &InvalidError{p, "loopback"}
 	case a.IsLinkLocalUnicast():
 		return &InvalidError{p, "link-local"}
-	case a.IsMulticast(), a.Is4() && a.As4()[0] >= 224:
-		return &InvalidError{p, "multicast or reserved"}
+	case a.IsMulticast(), a.Is4() && a.As4()[0] == 255:
+		return &InvalidError{p, "multicast or broadcast"}
 	case a.Is4() && a.As4()[0] == 0:
 		return &InvalidError{p, "this network"}
 	case a.Is4In6():
@@ -286,32 +286,48 @@ func valid(p netip.Prefix) error {
 }
 
 // collision looks for a network of the host's that p would take from it, or
-// that would take a part of p. Routes broader than any that we would accept,
-// the default route and the halves that VPNs cut it into, are no networks.
+// that would take a part of p.
 func collision(p netip.Prefix, have Host, own string) error {
-	for _, l := range have.Links {
-		if l.Name == own || l.Loopback {
+	for _, n := range have.Networks(func(name string) bool { return name == own }) {
+		if p.Overlaps(n.Prefix) {
+			return &ConflictError{p, n.Interface, n.Prefix}
+		}
+	}
+	return nil
+}
+
+// Network is a network of the host's, and the interface that leads there.
+type Network struct {
+	Prefix    netip.Prefix
+	Interface string
+}
+
+// Networks are those that the host has by its interfaces and routes, but for the
+// interfaces to leave out. Link-local ones are everywhere, and routes broader
+// than any that we would accept, the default route and the halves that VPNs cut
+// it into, are no networks.
+func (h Host) Networks(except func(name string) bool) []Network {
+	var all []Network
+	for _, l := range h.Links {
+		if l.Loopback || except(l.Name) {
 			continue
 		}
 		for _, a := range l.Addresses {
-			if p.Overlaps(a.Masked()) && !a.Addr().IsLinkLocalUnicast() {
-				return &ConflictError{p, l.Name, a.Masked()}
+			if !a.Addr().IsLinkLocalUnicast() {
+				all = append(all, Network{a.Masked(), l.Name})
 			}
 		}
 	}
-	for _, r := range have.Routes {
+	for _, r := range h.Routes {
 		broad := 8
 		if r.Dst.Addr().Is6() {
 			broad = 32
 		}
-		if r.Interface == own || r.Dst.Bits() < broad {
-			continue
-		}
-		if p.Overlaps(r.Dst) {
-			return &ConflictError{p, r.Interface, r.Dst}
+		if r.Dst.Bits() >= broad && !r.Dst.Addr().IsLinkLocalUnicast() && !except(r.Interface) {
+			all = append(all, Network{r.Dst, r.Interface})
 		}
 	}
-	return nil
+	return all
 }
 
 // carve splits p so that none of the addresses is in it.

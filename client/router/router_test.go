@@ -117,13 +117,13 @@ func TestCollision(t *testing.T) {
 		}
 	}
 	// The default route, its halves, and addresses on loopback are nobody's network.
-	if _, err := Plan(home(), Config{Interface: "podnet0", Routes: prefixes("10.244.0.0/16 11.0.0.0/8")}); err != nil {
+	if _, err := Plan(home(), Config{Interface: "podnet0", Routes: prefixes("10.244.0.0/16 11.0.0.0/8 240.0.0.0/8")}); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestUnreasonableRoutes(t *testing.T) {
-	for _, p := range []string{"0.0.0.0/0", "0.0.0.0/1", "8.0.0.0/7", "::/0", "2000::/3", "127.0.0.0/8", "127.1.0.0/16", "169.254.0.0/16", "224.0.0.0/8", "240.0.0.0/8", "0.1.0.0/16", "fe80::/64", "ff00::/32", "::1/128", "::ffff:10.0.0.0/112"} {
+	for _, p := range []string{"0.0.0.0/0", "0.0.0.0/1", "8.0.0.0/7", "::/0", "2000::/3", "127.0.0.0/8", "127.1.0.0/16", "169.254.0.0/16", "224.0.0.0/8", "255.0.0.0/8", "0.1.0.0/16", "fe80::/64", "ff00::/32", "::1/128", "::ffff:10.0.0.0/112"} {
 		var invalid *InvalidError
 		if ops, err := Plan(home(), Config{Interface: "podnet0", Routes: prefixes(p)}); !errors.As(err, &invalid) || ops != nil {
 			t.Errorf("%s: got %v, %v", p, ops, err)
