@@ -232,6 +232,7 @@ func (k *keeper) fresh(p *v1alpha1.Peer) {
 	k.learn(p)
 	if !n.equal(k.member.network) {
 		k.renumber(r, n)
+		k.readdress()
 	}
 	for _, g := range p.Status.Gateways {
 		if g.PublicKey == r.entry.PublicKey && k.isOurs(r) {
@@ -259,6 +260,9 @@ func (k *keeper) renumber(r *remote, n network) {
 	}
 	k.hosted = n
 	k.rewire()
+	if err := k.setNames(k.jobs.ctx, n); err != nil { // those of its addresses
+		k.warnDNS("the host's resolver does not follow the cluster's networks: " + err.Error())
+	}
 }
 
 // heed acts on a gateway's refusal of a Peer whose lease we hold to be good.

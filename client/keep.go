@@ -77,7 +77,8 @@ const (
 //
 // All of its state belongs to the goroutine of run. What may take a while is
 // done by jobs: renew and refresh ask about the Peer, find tries gateways, greet
-// makes a handshake, enrol enrols, look finds out where we may be reached.
+// makes a handshake, enrol enrols, look finds out where we may be reached, address
+// asks for other addresses.
 type keeper struct {
 	*Session
 	renewal int64         // the last that was tried
@@ -208,7 +209,11 @@ func (k *keeper) rewire() {
 	k.resolver.look()
 	k.resolver.lookNear()
 	k.reach.next = time.Time{}
-	if err := k.setNetwork(k.hosted); err != nil {
+	err := k.setNetwork(k.hosted)
+	if collides(err) && k.readdress() {
+		return
+	}
+	if err != nil {
 		k.warn(localapi.Warning{Code: "routes", Severity: "high", Text: "the routes to the cluster: " + err.Error(), Hint: hint(err)})
 		return
 	}

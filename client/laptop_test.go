@@ -18,9 +18,11 @@ import (
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client"
+	"podnet.dev/client/addressing"
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/netwatch"
+	"podnet.dev/client/router"
 	"podnet.dev/e2e/crowd"
 	"podnet.dev/e2e/town"
 )
@@ -33,6 +35,11 @@ type place struct {
 	lease  int32 // in seconds
 	hidden bool  // gateways have candidates, and no endpoints
 	opens  []string
+	// addresses, networks and others are how the laptops that connect next see the
+	// town, and what they have beside it.
+	addresses string
+	networks  []router.Network
+	others    func() []addressing.Network
 }
 
 func newTown(t *testing.T, pods ...string) *place {
@@ -58,6 +65,11 @@ func (c hidden) Peer(ctx context.Context, namespace, name string) (*v1alpha1.Pee
 
 func (c hidden) Await(ctx context.Context, namespace, name string, accesses []string) (*v1alpha1.Peer, error) {
 	p, err := c.Cluster.Await(ctx, namespace, name, accesses)
+	return hide(p), err
+}
+
+func (c hidden) SetVirtual(ctx context.Context, namespace, name string, virtual []v1alpha1.VirtualPrefix) (*v1alpha1.Peer, error) {
+	p, err := c.Cluster.SetVirtual(ctx, namespace, name, virtual)
 	return hide(p), err
 }
 
@@ -89,14 +101,22 @@ type laptop struct {
 // says otherwise.
 func (w *place) connect(path string) *laptop {
 	w.t.Helper()
+	l := w.begin(path)
+	l.within(10*time.Second, "ready", func() bool { return l.told(localapi.EventReady, "") })
+	return l
+}
+
+// begin returns at once.
+func (w *place) begin(path string) *laptop {
 	l := &laptop{t: w.t, host: crowd.NewHost(w.log), wire: crowd.NewWire(), news: make(chan netwatch.Event), ended: make(chan error, 1)}
+	l.host.Join(w.networks...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var c client.Cluster = steerable{crowd.Over(l.wire, w.Cluster()), w.Cluster().(pods), w.Cluster().(names)}
 	if w.hidden {
 		c = hidden{c, w.Cluster()}
 	}
 	l.session = client.New(client.Config{
-		Request: localapi.ConnectRequest{Namespaces: w.opens, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path},
+		Request: localapi.ConnectRequest{Namespaces: w.opens, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path, Addresses: w.addresses},
 		Events: func(e localapi.Event) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -105,6 +125,7 @@ func (w *place) connect(path string) *laptop {
 		OpenCluster: func(localapi.Kube) (client.Cluster, error) { return c, nil },
 		OpenHelper:  func(context.Context, func(string)) (helper.Session, error) { return l.host, nil },
 		Dial:        l.host.Dial,
+		Others:      w.others,
 		Watch:       l.watch,
 		Log:         w.log,
 	})
@@ -116,7 +137,6 @@ func (w *place) connect(path string) *laptop {
 		}
 	})
 	w.t.Cleanup(func() { l.leave(); _ = l.wire.Close() })
-	l.within(10*time.Second, "ready", func() bool { return l.told(localapi.EventReady, "") })
 	return l
 }
 

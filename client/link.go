@@ -135,7 +135,7 @@ func (r *remote) aim(gw v1alpha1.Gateway) {
 	r.entry = gw
 	r.l.mu.Lock()
 	defer r.l.mu.Unlock()
-	r.endpoints, r.candidates = addresses(gw, r.of.network.prefixes)
+	r.endpoints, r.candidates = addresses(gw, slices.Concat(r.of.network.prefixes, r.of.network.routed()))
 	r.pointLocked()
 }
 

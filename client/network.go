@@ -7,18 +7,20 @@ import (
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/remap"
 )
 
 // network is what Peer.status says, as addresses.
 type network struct {
 	own      []netip.Addr   // ours in the tunnel
 	prefixes []netip.Prefix // pods and Services
+	virtual  remap.Map      // what stands for them, as the gateways map it
 	dns      []netip.Addr   // who answers DNS in the tunnel
 	domain   string
 }
 
 func (n network) equal(o network) bool {
-	return n.domain == o.domain && slices.Equal(n.own, o.own) && slices.Equal(n.prefixes, o.prefixes) && slices.Equal(n.dns, o.dns)
+	return n.domain == o.domain && slices.Equal(n.own, o.own) && slices.Equal(n.prefixes, o.prefixes) && n.virtual.Equal(o.virtual) && slices.Equal(n.dns, o.dns)
 }
 
 // parseNetwork reads the gateway's word. It is another program's, so nothing in
@@ -50,6 +52,10 @@ func parseNetwork(p *v1alpha1.Peer) (network, error) {
 		n.prefixes = append(n.prefixes, c.Masked())
 	}
 	n.prefixes = compactPrefixes(n.prefixes)
+	var err error
+	if n.virtual, err = parseVirtual(p.Status.Virtual); err != nil {
+		return n, fmt.Errorf("the gateway maps addresses: %w", err)
+	}
 	for _, text := range w.DNSAddresses {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
@@ -80,7 +86,7 @@ func compactPrefixes(ps []netip.Prefix) []netip.Prefix {
 }
 
 // inside is everything behind the tunnel: WireGuard's allowed IPs of the gateway.
-func (n network) inside() []netip.Prefix { return slices.Concat(n.prefixes, n.shared()) }
+func (n network) inside() []netip.Prefix { return slices.Concat(n.routed(), n.shared()) }
 
 // shared are the gateway's own addresses, which are the same in every cluster.
 func (n network) shared() []netip.Prefix {
@@ -91,15 +97,4 @@ func (n network) shared() []netip.Prefix {
 		}
 	}
 	return append(all, key.Prefix6)
-}
-
-func joined(ps []netip.Prefix) string {
-	text := ""
-	for i, p := range ps {
-		if i > 0 {
-			text += ", "
-		}
-		text += p.String()
-	}
-	return text
 }

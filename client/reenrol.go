@@ -30,7 +30,7 @@ func (k *keeper) again(why string) {
 }
 
 func (k *keeper) startEnrol() {
-	old := k.member.grant
+	old, chosen := k.member.grant, k.chosen
 	begun := k.uptime()
 	k.tried = begun
 	k.jobs.start("enrol", func(ctx context.Context) outcome {
@@ -43,6 +43,9 @@ func (k *keeper) startEnrol() {
 		m, refused, err := k.objects.apply(ctx, old.Accesses)
 		if err == nil {
 			err = k.objects.await(ctx, m)
+		}
+		if err == nil {
+			err = k.objects.mapFor(ctx, m, chosen)
 		}
 		if err != nil && m != nil && !errors.Is(ctx.Err(), context.Canceled) {
 			_ = k.objects.leave(context.WithoutCancel(ctx), m.grant) // else the undoing does

@@ -32,6 +32,8 @@ type resolver struct {
 	near   atomic.Pointer[[]netip.Prefix]
 	askers askers
 	own    []netip.Addr
+	// mapped are networks of the cluster's that the host sees at other addresses.
+	mapped []netip.Prefix
 	base   []netip.AddrPort
 	// sockets are the proxy's, by their address.
 	sockets map[netip.Addr]*socket
@@ -64,7 +66,7 @@ func (r *resolver) start(n network, sc scope) {
 	r.forward = dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: servers, Dial: r.dial, Log: r.log})
 	r.split = dnsproxy.NewSplit(dnsproxy.SplitConfig{
 		Domain: n.domain, Namespace: sc.current, Namespaces: sc.namespaces, Cluster: r.forward, Base: r.base,
-		ReverseZones: n.prefixes, Forbid: r.onLink, Log: r.log,
+		ReverseZones: n.routed(), Forbid: r.onLink, Log: r.log,
 	})
 }
 
@@ -72,13 +74,17 @@ func (r *resolver) start(n network, sc scope) {
 // addresses that are not n's any more go last, so that at no time nobody
 // answers.
 func (r *resolver) set(ctx context.Context, n network, sc scope) error {
-	r.own = n.own
+	r.own, r.mapped = n.own, nil
+	for _, pair := range n.virtual.Pairs() {
+		r.mapped = append(r.mapped, pair.Real)
+	}
 	r.lookNear()
+	r.split.SetReverseZones(n.routed())
 	r.split.SetNamespaces(sc.current, sc.namespaces)
 	if err := r.listen(ctx, n.own); err != nil {
 		return err
 	}
-	match, search := osdns.Domains(n.domain, sc.namespaces, sc.current, n.prefixes)
+	match, search := osdns.Domains(n.domain, sc.namespaces, sc.current, n.routed())
 	r.wish = osdns.Config{Link: sc.link, Servers: r.listening(), MatchDomains: match, SearchDomains: search}
 	if err := r.host.SetDNS(ctx, r.wish); err != nil {
 		return &localapi.Error{Code: localapi.CodeDNS, Message: "point the host's resolver at the cluster: " + err.Error(), Hint: "the daemon's log says more: podnet version names it"}
@@ -146,9 +152,10 @@ func (r *resolver) look() {
 	}
 }
 
-// lookNear notes the networks that this machine is in.
+// lookNear notes the networks that this machine is in, and those of the cluster's
+// that are none here.
 func (r *resolver) lookNear() {
-	var nets []netip.Prefix
+	nets := slices.Clone(r.mapped)
 	for _, p := range hostPrefixes() {
 		if !slices.Contains(r.own, p.Addr()) {
 			nets = append(nets, p.Masked())
@@ -158,8 +165,9 @@ func (r *resolver) lookNear() {
 }
 
 // onLink says which addresses a name of the cluster may not have: those of the
-// networks that the laptop itself is in. A page that resolves a cluster's name
-// must not end up at the printer.
+// networks that the laptop itself is in, and the cluster's own where virtual ones
+// stand for them. A page that resolves a cluster's name must not end up at the
+// printer.
 func (r *resolver) onLink(a netip.Addr) bool {
 	nets := r.near.Load()
 	return nets != nil && slices.ContainsFunc(*nets, func(p netip.Prefix) bool { return p.Contains(a) })

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"podnet.dev/api/v1alpha1"
+	"podnet.dev/client/addressing"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/exposing"
 	"podnet.dev/client/helper"
@@ -37,6 +38,7 @@ type Cluster interface {
 	CreatePeer(ctx context.Context, namespace, name string, spec v1alpha1.PeerSpec) error
 	RenewPeer(ctx context.Context, namespace, name string, renew int64) error
 	SetCandidates(ctx context.Context, namespace, name string, candidates []string) error
+	SetVirtual(ctx context.Context, namespace, name string, virtual []v1alpha1.VirtualPrefix) (*v1alpha1.Peer, error)
 	DeletePeer(ctx context.Context, namespace, name string) error
 	Peer(ctx context.Context, namespace, name string) (*v1alpha1.Peer, error)
 	CreateAccess(ctx context.Context, namespace, peer string, scope v1alpha1.AccessScope) error
@@ -60,6 +62,9 @@ type Config struct {
 	// up; the session itself asks the cluster's DNS by it. nil: the kernel's
 	// network. A host whose network is a stack in this process says its own.
 	Dial dnsproxy.Dial
+	// Others are the networks that this machine's other sessions route, each with
+	// its session's name. nil: none.
+	Others func() []addressing.Network
 	// Watch tells of changes of this host's network until its context is done,
 	// and then closes its channel. nil: netwatch.Watch.
 	Watch func(context.Context) <-chan netwatch.Event
@@ -112,6 +117,8 @@ type Session struct {
 	hosted network
 	mtu    int
 	names  scope
+	// chosen is what was decided last about addresses.
+	chosen addressing.Choice
 	// said is what the gateway knows of where we are. lookAgain is not nil when
 	// that is to be found out once more.
 	said      said
@@ -269,6 +276,9 @@ func (s *Session) enrol(ctx context.Context) (string, error) {
 	if err := s.objects.await(ctx, m); err != nil {
 		return "", err
 	}
+	if err := s.address(ctx, m); err != nil {
+		return "", err
+	}
 	s.joined(m, begun)
 	return m.Namespace + "/" + rank(m.Peer, m.granted.Status.Gateways)[0].Pod, nil
 }
@@ -302,6 +312,7 @@ func (s *Session) Status() (localapi.Connection, []localapi.Warning) {
 	defer s.mu.Unlock()
 	c := s.status
 	c.Namespaces, c.Routes, c.DNS.Listen = slices.Clone(c.Namespaces), slices.Clone(c.Routes), slices.Clone(c.DNS.Listen)
+	c.Addresses.Map = slices.Clone(c.Addresses.Map)
 	s.liveLocked(&c)
 	s.tallyLocked(&c)
 	var warnings []localapi.Warning

@@ -79,7 +79,10 @@ func (f *fakeCluster) RenewPeer(_ context.Context, ns, name string, renew int64)
 	return f.write("peer "+ns+"/"+name, ns, renew, false)
 }
 func (f *fakeCluster) SetCandidates(context.Context, string, string, []string) error { return nil }
-func (f *fakeCluster) Redial()                                                       {}
+func (f *fakeCluster) SetVirtual(context.Context, string, string, []v1alpha1.VirtualPrefix) (*v1alpha1.Peer, error) {
+	return nil, errors.New("the gateway sleeps")
+}
+func (f *fakeCluster) Redial() {}
 func (f *fakeCluster) DeletePeer(_ context.Context, ns, name string) error {
 	return f.remove("peer " + ns + "/" + name)
 }

@@ -102,12 +102,23 @@ func (s *Session) learn(p *v1alpha1.Peer) {
 }
 
 // route gives the interface its addresses and routes.
-func (s *Session) route(context.Context) (string, error) {
+func (s *Session) route(ctx context.Context) (string, error) {
 	s.fit(s.link.remote().Status())
-	if err := s.setNetwork(s.member.network); err != nil {
+	err := s.setNetwork(s.member.network)
+	if collides(err) { // since it was looked at: other sessions connect, too
+		if err := errors.Join(s.address(ctx, s.member), s.link.allow(s.member)); err != nil {
+			return "", err
+		}
+		err = s.setNetwork(s.member.network)
+	}
+	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s to %s", joined(s.member.network.prefixes), s.link.name), nil
+	text := fmt.Sprintf("%s to %s", s.member.network, s.link.name)
+	if why := s.chosen.Why; why != "" {
+		text += " (" + why + ")"
+	}
+	return text, nil
 }
 
 // fit chooses the MTU for how the paths are now and says whether it is another
@@ -124,22 +135,11 @@ func (s *Session) fit(st transport.GatewayStatus) bool {
 
 // setNetwork makes the host match n. also are addresses that stay for now.
 func (s *Session) setNetwork(n network, also ...netip.Addr) error {
-	want := router.Config{Interface: s.link.name, Routes: n.prefixes, Shared: n.shared(), MTU: s.mtu, Avoid: s.cluster.Remotes()}
+	want := router.Config{Interface: s.link.name, Routes: n.routed(), Shared: n.shared(), MTU: s.mtu, Avoid: s.avoid(s.member)}
 	for _, a := range slices.Concat(n.own, also) {
 		if p := netip.PrefixFrom(a, a.BitLen()); !slices.Contains(want.Addresses, p) {
 			want.Addresses = append(want.Addresses, p)
 		}
-	}
-	for _, g := range s.member.granted.Status.Gateways {
-		for _, e := range g.Endpoints {
-			if a, err := netip.ParseAddrPort(e); err == nil {
-				want.Avoid = append(want.Avoid, a.Addr().Unmap())
-			}
-		}
-	}
-	base, _ := s.host.DNS()
-	for _, b := range base {
-		want.Avoid = append(want.Avoid, b.Addr())
 	}
 	if err := s.host.SetNetwork(want); err != nil {
 		return err
@@ -147,7 +147,7 @@ func (s *Session) setNetwork(n network, also ...netip.Addr) error {
 	s.hosted = n
 	s.set(func(c *localapi.Connection) {
 		c.Tunnel.MTU = want.MTU
-		c.Routes = router.Strings(n.prefixes)
+		c.Addresses, c.Routes = n.addresses(s.chosen.Why), router.Strings(n.routed())
 		c.Tunnel.Address, c.Tunnel.Address6 = "", ""
 		for _, a := range n.own {
 			if a.Is4() {

@@ -108,6 +108,19 @@ func (s *Split) SetSecondary(yes bool) {
 	s.Flush()
 }
 
+// SetReverseZones changes the routed prefixes. The same ones again change nothing.
+func (s *Split) SetReverseZones(prefixes []netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := *s.view.Load()
+	if slices.Equal(old.reverse, prefixes) {
+		return
+	}
+	old.reverse = prefixes
+	s.view.Store(&old)
+	s.Flush()
+}
+
 // SetBase changes the resolvers for everything that is not the cluster's. It
 // may be called often: the same ones again change nothing.
 func (s *Split) SetBase(servers []netip.AddrPort) {

@@ -3,12 +3,14 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -323,6 +325,49 @@ func TestRenew(t *testing.T) {
 	var forbidden *ForbiddenError
 	if err := c.RenewAccess(t.Context(), "pay", "u1", v1alpha1.ScopeNamespace, 7); !errors.As(err, &forbidden) || forbidden.Namespace != "pay" {
 		t.Errorf("got %v, want a ForbiddenError about pay", err)
+	}
+}
+
+// TestVirtualAddresses are there when the gateway says so, not when they are written.
+func TestVirtualAddresses(t *testing.T) {
+	wish := []v1alpha1.VirtualPrefix{{Real: "10.96.0.0/16", Virtual: "100.64.0.0/16"}}
+	mapped := metav1.Condition{Type: v1alpha1.ConditionVirtual, Status: metav1.ConditionTrue}
+	refused := metav1.Condition{Type: v1alpha1.ConditionVirtual, Status: metav1.ConditionFalse, ObservedGeneration: 2, Message: "10.96.0.0/16 is none of the cluster's"}
+	for name, c := range map[string]struct {
+		reads []v1alpha1.Peer // the last one again and again
+		code  string
+		words []string
+	}{
+		"mapped after a moment": {[]v1alpha1.Peer{{Spec: v1alpha1.PeerSpec{Virtual: wish}},
+			{Spec: v1alpha1.PeerSpec{Virtual: wish}, Status: v1alpha1.PeerStatus{Virtual: wish, Conditions: []metav1.Condition{mapped}}}}, "", nil},
+		"a gateway of before": {[]v1alpha1.Peer{{}}, localapi.CodeNotInstalled, []string{"virtual addresses", "podnet install"}},
+		"refused": {[]v1alpha1.Peer{{ObjectMeta: metav1.ObjectMeta{Generation: 2}, Spec: v1alpha1.PeerSpec{Virtual: wish}, Status: v1alpha1.PeerStatus{Conditions: []metav1.Condition{refused}}}},
+			localapi.CodeConflict, []string{"none of the cluster's", "--addresses direct"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeAPI(t)
+			client := f.client()
+			f.on["PATCH "+peerPath("podnet-system", "u1")] = func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				if want := `{"spec":{"virtual":[{"real":"10.96.0.0/16","virtual":"100.64.0.0/16"}]}}`; string(body) != want {
+					t.Errorf("body %s, want %s", body, want)
+				}
+				reply(w, 200, v1alpha1.Peer{})
+			}
+			reads := c.reads
+			f.on["GET "+peerPath("podnet-system", "u1")] = func(w http.ResponseWriter, _ *http.Request) {
+				reply(w, 200, reads[0])
+				if len(reads) > 1 {
+					reads = reads[1:]
+				}
+			}
+			p, err := client.SetVirtual(t.Context(), "podnet-system", "u1", wish)
+			if c.code != "" {
+				explained(t, err, c.code, c.words...)
+			} else if err != nil || !slices.Equal(p.Status.Virtual, wish) {
+				t.Errorf("%+v, %v", p, err)
+			}
+		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -152,6 +153,41 @@ func (c *Client) RenewPeer(ctx context.Context, namespace, name string, renew in
 // might be reached, with the errors of RenewPeer.
 func (c *Client) SetCandidates(ctx context.Context, namespace, name string, candidates []string) error {
 	return c.patchPeer(ctx, namespace, name, "candidates", candidates, "write our addresses at")
+}
+
+// SetVirtual writes which prefixes are to stand for the cluster's in a Peer, and
+// returns it when the gateways map them all. Besides the errors of RenewPeer it has
+// one for a cluster whose podnet cannot, and one for prefixes that are refused.
+func (c *Client) SetVirtual(ctx context.Context, namespace, name string, virtual []v1alpha1.VirtualPrefix) (*v1alpha1.Peer, error) {
+	if err := c.patchPeer(ctx, namespace, name, "virtual", virtual, "ask for virtual addresses at"); err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for written := int64(0); ; {
+		p, err := c.Peer(ctx, namespace, name)
+		if err != nil {
+			return nil, c.late(ctx, namespace, err)
+		}
+		if written == 0 {
+			written = p.Generation
+		}
+		refused := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionVirtual)
+		switch {
+		case !slices.Equal(p.Spec.Virtual, virtual): // a server drops what it does not know
+			return nil, c.outdated("give its networks virtual addresses")
+		case slices.Equal(p.Status.Virtual, virtual):
+			return p, nil
+		case refused != nil && refused.Status == metav1.ConditionFalse && refused.ObservedGeneration >= written:
+			return nil, &localapi.Error{Code: localapi.CodeConflict, Message: "the gateway does not map virtual addresses: " + oneLine(refused.Message),
+				Hint: "podnet connect --addresses direct goes without them", Status: http.StatusConflict}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, c.late(ctx, namespace, ctx.Err())
+		}
+	}
 }
 
 // RenewAccess prolongs an Access, with the errors of RenewPeer.

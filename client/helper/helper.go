@@ -29,6 +29,8 @@ type Session interface {
 	// TUN makes the device. Its interface has a name like "podnet0", the first
 	// that is free. mtu is in bytes. The caller closes it.
 	TUN(mtu int) (tun.Device, error)
+	// Networks are those that the host has without podnet.
+	Networks() ([]router.Network, error)
 	// SetNetwork gives the interface its addresses and routes; the whole wish
 	// at each call. A *router.ConflictError changes nothing.
 	SetNetwork(want router.Config) error
@@ -116,6 +118,11 @@ func (s *session) TUN(mtu int) (tun.Device, error) {
 		return dev, nil
 	}
 	return nil, fmt.Errorf("make TUN device: the names podnet0 to podnet%d are taken", maxInterfaces-1)
+}
+
+func (s *session) Networks() ([]router.Network, error) {
+	have, err := router.Read()
+	return have.Networks(router.Ours), err
 }
 
 func (s *session) SetNetwork(want router.Config) error {

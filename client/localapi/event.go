@@ -43,6 +43,7 @@ const (
 	EventLease      EventType = "lease"      // renewing failed, or works again
 	EventNetwork    EventType = "network"    // this machine's network changed, or it woke up
 	EventReenrolled EventType = "reenrolled" // a new key and new addresses, the old lease was over
+	EventAddresses  EventType = "addresses"  // the cluster's networks are at other addresses of this machine
 	EventNamespace  EventType = "namespace"  // short names are another namespace's
 	EventCleared    EventType = "cleared"    // a warning is over
 	EventEnded      EventType = "ended"      // the session ended by itself; Error says why

@@ -33,6 +33,7 @@
 package localapi
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -100,6 +101,9 @@ type ConnectRequest struct {
 	GatewayNamespace string `json:"gatewayNamespace,omitempty"`
 	// LeaseSeconds is how long the gateway keeps us after the last renewal, 60 to 900.
 	LeaseSeconds int32 `json:"leaseSeconds,omitempty"`
+	// Addresses is auto, direct or virtual: at which addresses this machine sees the
+	// cluster. Empty is auto.
+	Addresses string `json:"addresses,omitempty"`
 	// As is whose pod what we send leaves from, as deploy/web in the first of the
 	// Namespaces; empty: the gateway's.
 	As string `json:"as,omitempty"`
@@ -111,7 +115,7 @@ type ConnectRequest struct {
 // SameAs reports whether a session made for r serves o as well.
 func (r ConnectRequest) SameAs(o ConnectRequest) bool {
 	sorted := func(s []string) []string { s = slices.Clone(s); slices.Sort(s); return slices.Compact(s) }
-	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.As == o.As && r.GatewayNamespace == o.GatewayNamespace &&
+	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.As == o.As && cmp.Or(r.Addresses, "auto") == cmp.Or(o.Addresses, "auto") && r.GatewayNamespace == o.GatewayNamespace &&
 		slices.Equal(sorted(r.Namespaces), sorted(o.Namespaces)) && r.Kube.same(o.Kube)
 }
 
@@ -195,13 +199,34 @@ type Connection struct {
 	// Empty when no STUN server has answered.
 	NAT string `json:"nat,omitempty"`
 	// Reenrolled counts how often the session had to enrol again with a new key.
-	Reenrolled int      `json:"reenrolled,omitempty"`
-	Routes     []string `json:"routes"`
-	DNS        DNS      `json:"dns"`
+	Reenrolled int `json:"reenrolled,omitempty"`
+	// Addresses are those at which this machine sees the cluster, and Routes are of
+	// them.
+	Addresses Addresses `json:"addresses"`
+	Routes    []string  `json:"routes"`
+	DNS       DNS       `json:"dns"`
 	// Steering and Exposing are in brief what SteerList and ExposeList tell of this
 	// machine.
 	Steering Tally `json:"steering"`
 	Exposing Tally `json:"exposing"`
+}
+
+// Addresses is at which addresses this machine sees a cluster.
+type Addresses struct {
+	// Mode is direct, the cluster's own, or virtual, others for those of a family at
+	// least. Empty before it is known.
+	Mode string `json:"mode,omitempty"`
+	// Why there are virtual ones.
+	Why string `json:"why,omitempty"`
+	// Map is which prefixes stand for which of the cluster's.
+	Map []VirtualPrefix `json:"map,omitempty"`
+}
+
+// VirtualPrefix is a prefix of the cluster's, and the one of the same length that
+// stands for it on this machine.
+type VirtualPrefix struct {
+	Real    string `json:"real"`
+	Virtual string `json:"virtual"`
 }
 
 // Gateway is the pod at the other end.

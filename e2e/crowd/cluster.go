@@ -29,6 +29,11 @@ func (c *wired) Await(ctx context.Context, namespace, name string, accesses []st
 	return c.rewrite(p, err)
 }
 
+func (c *wired) SetVirtual(ctx context.Context, namespace, name string, virtual []v1alpha1.VirtualPrefix) (*v1alpha1.Peer, error) {
+	p, err := c.Cluster.SetVirtual(ctx, namespace, name, virtual)
+	return c.rewrite(p, err)
+}
+
 // Over is c as it is seen over w.
 func Over(w *Wire, c client.Cluster) client.Cluster { return &wired{Cluster: c, wire: w} }
 

@@ -33,6 +33,7 @@ type Host struct {
 
 	mu     sync.Mutex
 	stack  *netstack.Stack
+	others []router.Network
 	net    router.Config
 	dns    osdns.Config
 	port53 map[place]string // who answers there, on this machine's loopback
@@ -68,12 +69,45 @@ func (h *Host) TUN(mtu int) (tun.Device, error) {
 	return h.stack.Device(), nil
 }
 
-// SetNetwork gives the stack its addresses, and Dial its routes.
+// Join makes all the networks that the host is in, besides the tunnel.
+func (h *Host) Join(all ...router.Network) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.others = all
+}
+
+// Networks are those of Join.
+func (h *Host) Networks() ([]router.Network, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.others), nil
+}
+
+// Routed reports whether packets to an address go into the tunnel.
+func (h *Host) Routed(to netip.Addr) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.routedLocked(to)
+}
+
+func (h *Host) routedLocked(to netip.Addr) bool {
+	return slices.ContainsFunc(slices.Concat(h.net.Routes, h.net.Shared), func(p netip.Prefix) bool { return p.Contains(to) })
+}
+
+// SetNetwork gives the stack its addresses, and Dial its routes. As the kernel's
+// router does it takes no network from the host.
 func (h *Host) SetNetwork(want router.Config) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stack == nil {
 		return fmt.Errorf("there is no interface %s", want.Interface)
+	}
+	for _, p := range want.Routes {
+		for _, n := range h.others {
+			if p.Overlaps(n.Prefix) {
+				return &router.ConflictError{Prefix: p, Interface: n.Interface, Network: n.Prefix}
+			}
+		}
 	}
 	for _, a := range want.Addresses {
 		if err := h.stack.AddAddress(a.Addr()); err != nil {
@@ -209,7 +243,7 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	h.mu.Lock()
 	stack := h.stack
 	proxy, ours := h.port53[place{network, to.Addr()}]
-	routed := slices.ContainsFunc(slices.Concat(h.net.Routes, h.net.Shared), func(p netip.Prefix) bool { return p.Contains(to.Addr()) })
+	routed := h.routedLocked(to.Addr())
 	h.mu.Unlock()
 	switch {
 	case ours && to.Port() == 53:

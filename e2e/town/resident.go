@@ -86,6 +86,16 @@ func (r resident) SetCandidates(_ context.Context, _, name string, list []string
 	})
 }
 
+// SetVirtual maps for a Peer at once.
+func (r resident) SetVirtual(_ context.Context, _, name string, virtual []v1alpha1.VirtualPrefix) (copied *v1alpha1.Peer, err error) {
+	err = r.edit(name, func(p *v1alpha1.Peer) error {
+		p.Spec.Virtual, p.Status.Virtual = virtual, virtual
+		copied = p.DeepCopy()
+		return r.mapLocked()
+	})
+	return copied, err
+}
+
 func (r resident) Peer(_ context.Context, _, name string) (copied *v1alpha1.Peer, err error) {
 	err = r.edit(name, func(p *v1alpha1.Peer) error {
 		copied = p.DeepCopy()

@@ -6,6 +6,7 @@ package town
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -28,7 +29,7 @@ import (
 
 var (
 	// NameServer is where the gateways answer DNS: every A question with
-	// Service.
+	// Service, or what stands for it.
 	NameServer = netip.MustParseAddr("198.18.0.1")
 	// Service is the address of both Services.
 	Service = netip.MustParseAddr("10.96.0.10")
@@ -54,6 +55,7 @@ type Trouble struct {
 	Deaf      bool // gateways answer probes, but no handshake
 	Cut       bool // gateways admit nobody: every lease is over
 	Revive    bool // a renewal ends Cut
+	Unmapped  bool // names resolve to Service, whatever stands for it
 }
 
 // Town is a cluster. Its methods may be used by several goroutines.
@@ -74,10 +76,12 @@ type Town struct {
 	// podsChanged is closed, and another one made, when a pod or its agent has
 	// changed.
 	podsChanged chan struct{}
-	agents      sync.WaitGroup
-	last        netip.Addr // the tunnel address given last
-	trouble     Trouble
-	refused     int // calls, as Forbidden
+	// answer is what names resolve to: Service, or what stands for it.
+	answer  netip.Addr
+	agents  sync.WaitGroup
+	last    netip.Addr // the tunnel address given last
+	trouble Trouble
+	refused int // calls, as Forbidden
 }
 
 // New makes a town with a gateway in each of the pods. It is gone when the test
@@ -85,7 +89,7 @@ type Town struct {
 func New(t testing.TB, log *slog.Logger, pods ...string) *Town {
 	t.Helper()
 	w := &Town{t: t, log: log, gateways: map[string]*gateway{}, peers: map[string]*v1alpha1.Peer{}, last: NameServer,
-		pods: map[string]*pod{}, rules: map[string]*v1alpha1.SteeringRule{}, exposures: map[string]*exposed{}, pod: firstPod, names: map[string]string{}, podsChanged: make(chan struct{})}
+		pods: map[string]*pod{}, rules: map[string]*v1alpha1.SteeringRule{}, exposures: map[string]*exposed{}, pod: firstPod, answer: Service, names: map[string]string{}, podsChanged: make(chan struct{})}
 	for _, pod := range pods {
 		w.Start(pod)
 	}
@@ -110,7 +114,9 @@ type gateway struct {
 	streams net.Listener
 	pod     netip.Addr
 	served  *serve.Server
-	kill    func()
+	// serve has both Services at an address, too.
+	serve func(netip.Addr) error
+	kill  func()
 }
 
 func (w *Town) must(err error) {
@@ -131,7 +137,7 @@ func (w *Town) Start(pod string) {
 	w.must(err)
 	g.stack = stack
 	self := g.private.Public().Address6()
-	for _, a := range []netip.Addr{NameServer, Service, self} {
+	for _, a := range []netip.Addr{NameServer, self} {
 		w.must(stack.AddAddress(a))
 	}
 	g.bind = transport.NewBind(transport.Options{Log: w.log, RecvBuffer: transport.GatewayRecvBuffer})
@@ -141,19 +147,34 @@ func (w *Town) Start(pod string) {
 	w.must(err)
 	questions, err := stack.ListenUDP(netip.AddrPortFrom(NameServer, 53))
 	w.must(err)
-	web, err := stack.ListenTCP(netip.AddrPortFrom(Service, 80))
-	w.must(err)
-	echo, err := stack.ListenTCP(netip.AddrPortFrom(Service, 5432))
-	w.must(err)
 
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	shop := &http.Server{Handler: http.HandlerFunc(serveShop)}
 	wg.Go(func() { _ = g.bind.ServeStreams(ctx, g.streams) })
-	wg.Go(func() { _ = shop.Serve(web) })
-	wg.Go(func() { serveEcho(echo) })
+	var echoes []net.Listener
+	g.serve = func(a netip.Addr) error {
+		if stack.IsLocal(a) {
+			return nil
+		}
+		if err := stack.AddAddress(a); err != nil {
+			return err
+		}
+		web, err := stack.ListenTCP(netip.AddrPortFrom(a, 80))
+		if err != nil {
+			return err
+		}
+		echo, err := stack.ListenTCP(netip.AddrPortFrom(a, 5432))
+		if err != nil {
+			return err
+		}
+		echoes = append(echoes, echo)
+		wg.Go(func() { _ = shop.Serve(web) })
+		wg.Go(func() { serveEcho(echo) })
+		return nil
+	}
 	wg.Go(func() {
-		names := dnsproxy.NewServer(dnsproxy.HandlerFunc(answerName), dnsproxy.Options{Log: w.log})
+		names := dnsproxy.NewServer(dnsproxy.HandlerFunc(w.answerName), dnsproxy.Options{Log: w.log})
 		_ = names.Serve(ctx, []net.PacketConn{questions}, nil)
 	})
 	w.mu.Lock()
@@ -164,13 +185,15 @@ func (w *Town) Start(pod string) {
 		stop()
 		g.served.Close()
 		_ = shop.Close()
-		_ = echo.Close()
+		for _, echo := range echoes {
+			_ = echo.Close()
+		}
 		_ = g.tunnel.Close()
 		_ = stack.Close()
 		wg.Wait()
 	}
 	w.gateways[pod] = g
-	w.must(w.admitLocked())
+	w.must(errors.Join(g.serve(Service), w.mapLocked(), w.admitLocked()))
 }
 
 // Kill ends a gateway without a word. Its entries stay in the API.
