@@ -59,16 +59,37 @@ func explained(t testing.TB, r result, says ...string) {
 	}
 }
 
-// TestCollisionIsRefused has the laptop's own network where the cluster's is.
+// TestCollisionIsRefused has the laptop's own network where the cluster's is: with the
+// cluster's own addresses it cannot be, with virtual ones it is as anywhere.
 func TestCollisionIsRefused(t *testing.T) {
 	alice.sh("ip link del home0 2>/dev/null; ip link add home0 type veth peer name home1 && ip addr add 10.244.1.129/25 dev home0 && ip link set home0 up && ip link set home1 up").must(t)
 	t.Cleanup(func() { alice.sh("ip link del home0").must(t) })
 	before := alice.snapshot(t)
-	r := alice.podnet("connect", "--wait", "-n", "shop").mustFail(t)
-	explained(t, r, "10.244.1.", "home0")
+	r := alice.podnet("connect", "--wait", "-n", "shop", "--addresses", "direct").mustFail(t)
+	explained(t, r, "10.244.1.", "home0", "--addresses virtual")
 	if r.code != 8 {
 		t.Errorf("exit %d, want 8 (conflict)", r.code)
 	}
+	alice.podnet("disconnect", "--all").must(t)
+	eventually(t, 5*time.Second, "laptop as before", func() error { return same(before, alice.snapshot(t)) })
+
+	alice.connect(t, "-n", "shop")
+	c := alice.connection(t)
+	if c.Addresses.Mode != "virtual" || !strings.Contains(c.Addresses.Why, "10.244.1.128/25 on home0") {
+		t.Errorf("addresses %+v", c.Addresses)
+	}
+	want(t, alice.podnet("status").must(t), "virtual: the cluster's 10.244.1.", "routes")
+	alice.cmd("curl", "-sS", "--max-time", "10", "http://web.shop").must(t)
+	real := clusterIP(t, "shop", "web")
+	virtual := strings.TrimSpace(alice.podnet("map", real).must(t))
+	if virtual == real {
+		t.Errorf("%s stands for itself", real)
+	}
+	want(t, alice.podnet("map", virtual).must(t), real)
+	want(t, alice.cmd("getent", "hosts", "web.shop").must(t), virtual)
+	want(t, alice.podnet("dns", "query", virtual).must(t), "web.shop.svc.cluster.local")
+	alice.cmd("curl", "-sS", "--max-time", "10", "http://"+virtual).must(t)
+	want(t, alice.sh("ip route get 10.244.1.130").must(t), "home0")
 	alice.podnet("disconnect", "--all").must(t)
 	eventually(t, 5*time.Second, "laptop as before", func() error { return same(before, alice.snapshot(t)) })
 }

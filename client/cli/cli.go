@@ -206,7 +206,7 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newStatus(env), newDisconnect(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newStatus(env), newDisconnect(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments

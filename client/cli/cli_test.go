@@ -313,6 +313,10 @@ func TestWrongUsage(t *testing.T) {
 	}{
 		{"conect", "conect"},
 		{"connect --path pigeon", "auto, udp, apiserver"},
+		{"connect --addresses none", "auto, direct, virtual"},
+		{"map 10.96.0.0 10.244.0.0", "one address or prefix, not 2"},
+		{"map web.shop", "no address and no prefix"},
+		{"map -o yaml", "want json"},
 		{"connect -n No_Such!", "No_Such!"},
 		{"connect --gateway-namespace UPPER", "UPPER"},
 		{"connect --lease 5s", "1m0s to 15m0s"},

@@ -96,6 +96,7 @@ func connectFlags(f *pflag.FlagSet, env *Env, req *localapi.ConnectRequest, leas
 	f.StringSliceVarP(&req.Namespaces, "namespace", "n", nil, "namespace to open, repeatable; the first one's names need no suffix (default: the context's)")
 	f.BoolVarP(&req.AllNamespaces, "all-namespaces", "A", false, "open every namespace")
 	f.StringVar(&req.Path, "path", "auto", "how to reach the gateway: auto, udp or apiserver")
+	f.StringVar(&req.Addresses, "addresses", "auto", "at which addresses to see the cluster: its own (direct), others (virtual), or others where something of this machine has its own (auto)")
 	f.StringVar(&req.GatewayNamespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
 	f.DurationVar(lease, "lease", defaultLease(env.Environ), "how long the gateway keeps a laptop that has vanished, 1m to 15m")
 }
@@ -151,6 +152,9 @@ func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output stri
 	}
 	if !slices.Contains(paths, req.Path) {
 		return usage("path %q: want %s", req.Path, strings.Join(paths, ", "))
+	}
+	if !slices.Contains(addressModes, req.Addresses) {
+		return usage("addresses %q: want %s", req.Addresses, strings.Join(addressModes, ", "))
 	}
 	if lease < leaseMin || lease > leaseMax {
 		return usage("lease %v: want %v to %v", lease, leaseMin, leaseMax)

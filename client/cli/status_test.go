@@ -75,6 +75,68 @@ warning     the lease could not be renewed
 	}
 }
 
+func TestVirtualAddressesInWords(t *testing.T) {
+	var out bytes.Buffer
+	printStatus(&out, seenElsewhere(), time.Now())
+	const want = `
+addresses   virtual: the cluster's 10.96.0.0/16 is also the network of docker0
+            10.96.0.0/16 at 100.81.0.0/16
+            10.244.0.0/16 at 100.80.0.0/16
+routes      100.80.1.0/24, 100.81.0.0/16, fd00:10:244::/56
+`
+	if got := out.String(); !strings.Contains(got, want) {
+		t.Errorf("got\n%swant in it%s", got, want)
+	}
+}
+
+// seenElsewhere is a status of a cluster whose IPv4 addresses are virtual.
+func seenElsewhere() localapi.Status {
+	s := full(time.Now())
+	c := &s.Connections[0]
+	c.Addresses = localapi.Addresses{Mode: "virtual", Why: "the cluster's 10.96.0.0/16 is also the network of docker0", Map: []localapi.VirtualPrefix{
+		{Real: "10.96.0.0/16", Virtual: "100.81.0.0/16"}, {Real: "10.244.0.0/16", Virtual: "100.80.0.0/16"}}}
+	c.Routes = []string{"100.80.1.0/24", "100.81.0.0/16", "fd00:10:244::/56"}
+	return s
+}
+
+func TestMap(t *testing.T) {
+	virtual := seenElsewhere().Connections[0]
+	direct := virtual
+	direct.Addresses, direct.Routes = localapi.Addresses{Mode: "direct"}, []string{"10.244.1.0/24", "10.96.0.0/16"}
+	for _, c := range []struct {
+		of          localapi.Connection
+		asked, want string
+	}{
+		{virtual, "", "10.96.0.0/16 100.81.0.0/16, 10.244.0.0/16 100.80.0.0/16, fd00:10:244::/56 fd00:10:244::/56"},
+		{virtual, "10.244.1.7", "10.244.1.7 100.80.1.7"},
+		{virtual, "100.80.1.7", "10.244.1.7 100.80.1.7, backwards"},
+		{virtual, "10.244.1.0/24", "10.244.1.0/24 100.80.1.0/24"},
+		{virtual, "100.81.0.0/16", "10.96.0.0/16 100.81.0.0/16, backwards"},
+		{virtual, "10.0.0.0/8", "10.96.0.0/16 100.81.0.0/16, 10.244.0.0/16 100.80.0.0/16"},
+		{virtual, "fd00:10:244::9", "fd00:10:244::9 fd00:10:244::9"},
+		{virtual, "192.0.2.1", "192.0.2.1 is in none of the networks of dev"},
+		{direct, "", "10.244.1.0/24 10.244.1.0/24, 10.96.0.0/16 10.96.0.0/16"},
+		{direct, "::ffff:10.96.0.1", "10.96.0.1 10.96.0.1"},
+		{direct, "10.96.0.0/12", "10.96.0.0/16 10.96.0.0/16"},
+		{direct, "100.80.1.7", "100.80.1.7 is in none of the networks of dev"},
+	} {
+		m, err := mapped(c.of, c.asked)
+		var got []string
+		for _, p := range m.Map {
+			got = append(got, p.Real+" "+p.Virtual)
+		}
+		if m.backwards {
+			got = append(got, "backwards")
+		}
+		if err != nil {
+			got = []string{err.Error()}
+		}
+		if text := strings.Join(got, ", "); text != c.want {
+			t.Errorf("%s map %q: %s, want %s", c.of.Addresses.Mode, c.asked, text, c.want)
+		}
+	}
+}
+
 func TestWhomWeSendAs(t *testing.T) {
 	now := time.Now()
 	s := full(now)

@@ -38,6 +38,7 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		row("path", describePath(c))
 		row("tunnel", describeTunnel(c.Tunnel))
 		row("traffic", describeTraffic(c.Tunnel))
+		printAddresses(row, c.Addresses)
 		row("routes", strings.Join(c.Routes, ", "))
 		row("dns", describeDNS(c.DNS))
 		printTally(row, "steering", "rules", c.Steering)
@@ -59,6 +60,17 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		}
 	}
 	_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
+}
+
+// printAddresses says where virtual addresses stand for the cluster's.
+func printAddresses(row func(name, text string), a localapi.Addresses) {
+	if len(a.Map) == 0 {
+		return
+	}
+	row("addresses", "virtual: "+a.Why)
+	for _, p := range a.Map {
+		row("", p.Real+" at "+p.Virtual)
+	}
 }
 
 // printTally is a row for what there is, and one for each that is in trouble.

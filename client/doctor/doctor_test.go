@@ -161,14 +161,18 @@ func TestHostFindings(t *testing.T) {
 		Routes: []router.Route{{Dst: prefix("0.0.0.0/0"), Interface: "eth0"}, {Dst: prefix("10.96.0.0/16"), Interface: "podnet0"}},
 	}
 	cidrs := []netip.Prefix{prefix("10.244.0.0/16"), prefix("10.96.0.0/16")}
-	want(t, "no collision", one(routeFinding(have, cidrs, nil)), "ok host/routes: 10.244.0.0/16, 10.96.0.0/16")
-	want(t, "not known", one(routeFinding(have, nil, nil)), "skipped host/routes")
+	want(t, "no collision", one(routeFinding(have, cidrs)), "ok host/routes: 10.244.0.0/16, 10.96.0.0/16")
+	want(t, "not known", one(routeFinding(have, nil)), "skipped host/routes")
 	want(t, "their session", one(otherSessionFinding(have, false)), "warning host/session: another user's")
 	want(t, "our session", one(otherSessionFinding(have, true)), "ok host/session: this user's")
 	have.Links = have.Links[:1]
 	want(t, "no session", one(otherSessionFinding(have, false)), "ok host/session: no other")
 	have.Routes = append(have.Routes, router.Route{Dst: prefix("10.0.0.0/8"), Interface: "wg0"})
-	want(t, "vpn has it", one(routeFinding(have, cidrs, nil)), "problem host/routes: collides with 10.0.0.0/8 on interface wg0")
+	want(t, "vpn has it", one(routeFinding(have, cidrs)), "warning host/routes: collides with 10.0.0.0/8 on interface wg0")
+	have.Routes = []router.Route{{Dst: prefix("fd70:6f64:6e65::/48"), Interface: "wg0"}}
+	want(t, "the tunnel's own range", one(routeFinding(have, cidrs)), "problem host/routes: collides with fd70:6f64:6e65::/48 on interface wg0")
+	want(t, "virtual", one(virtualFinding(localapi.Addresses{Why: "asked for", Map: []localapi.VirtualPrefix{{Real: "10.96.0.0/16", Virtual: "100.64.0.0/16"}}})),
+		"ok host/routes: (asked for): 10.96.0.0/16 at 100.64.0.0/16")
 
 	eth, wg := egress{name: "eth0"}, egress{name: "wg0", tunnel: true, mtu: 1420}
 	api := egress{name: "eth0", apiserver: true}

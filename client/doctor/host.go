@@ -11,14 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"podnet.dev/client/addressing"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/router"
 	"podnet.dev/internal/key"
 )
-
-// ownInterface is how the names of podnet's interfaces begin.
-const ownInterface = "podnet"
 
 // host looks at this machine.
 func (e *examination) host(ctx context.Context) {
@@ -31,7 +29,11 @@ func (e *examination) host(ctx context.Context) {
 	if err != nil {
 		e.say(skipped("host/routes", "cannot read this machine's routes: %v", err))
 	} else {
-		e.say(routeFinding(have, e.prefixes(), e.avoid()))
+		if e.live != nil && e.live.Addresses.Mode == addressing.Virtual {
+			e.say(virtualFinding(e.live.Addresses))
+		} else {
+			e.say(routeFinding(have, e.prefixes()))
+		}
 		e.say(otherSessionFinding(have, e.anySession()))
 	}
 	e.say(vpnFinding(e.egress()))
@@ -71,9 +73,6 @@ func (e *examination) prefixes() []netip.Prefix {
 			all = append(all, p.Masked())
 		}
 	}
-	if len(all) > 0 {
-		all = append(all, key.Prefix6)
-	}
 	return all
 }
 
@@ -87,23 +86,39 @@ func (e *examination) avoid() []netip.Addr {
 // anySession says whether this daemon has one, to whichever cluster.
 func (e *examination) anySession() bool { return len(e.Status().Connections) > 0 }
 
-// routeFinding asks the plan of connect whether the cluster's networks are
-// taken on this machine. Interfaces of ours do not count: they are a session's.
-func routeFinding(have router.Host, want []netip.Prefix, avoid []netip.Addr) localapi.Finding {
+// virtualFinding tells of a session that has gone out of the way.
+func virtualFinding(a localapi.Addresses) localapi.Finding {
+	var all []string
+	for _, p := range a.Map {
+		all = append(all, p.Real+" at "+p.Virtual)
+	}
+	return ok("host/routes", "this machine sees the cluster at virtual addresses (%s): %s", a.Why, strings.Join(all, ", "))
+}
+
+// routeFinding tells whether the cluster's networks are taken on this machine,
+// and if so what connect makes of that. Interfaces of ours do not count: they are
+// a session's.
+func routeFinding(have router.Host, want []netip.Prefix) localapi.Finding {
 	const check = "host/routes"
 	if len(want) == 0 {
 		return skipped(check, "the cluster's networks are not known: nothing to compare this machine's routes with")
 	}
-	have.Links = slices.DeleteFunc(slices.Clone(have.Links), func(l router.Link) bool { return strings.HasPrefix(l.Name, ownInterface) })
-	have.Routes = slices.DeleteFunc(slices.Clone(have.Routes), func(r router.Route) bool { return strings.HasPrefix(r.Interface, ownInterface) })
-	if _, err := router.Routes(have, router.Config{Routes: want, Avoid: avoid}); err != nil {
+	have.Links = slices.DeleteFunc(slices.Clone(have.Links), func(l router.Link) bool { return router.Ours(l.Name) })
+	have.Routes = slices.DeleteFunc(slices.Clone(have.Routes), func(r router.Route) bool { return router.Ours(r.Interface) })
+	var conflict *router.ConflictError
+	if _, err := router.Routes(have, router.Config{Routes: want}); errors.As(err, &conflict) {
+		return warning(check, "nothing has to be done: podnet connect gives the cluster virtual addresses on this machine; ip route show dev "+conflict.Interface+" lists what is in the way", "%v", err)
+	} else if err != nil {
+		return failed(check, err)
+	}
+	if _, err := router.Routes(have, router.Config{Routes: []netip.Prefix{key.Prefix6}}); err != nil {
 		return failed(check, err)
 	}
 	return ok(check, "no network of this machine collides with the cluster's %s", strings.Join(router.Strings(want), ", "))
 }
 
 func hasOwn(have router.Host) bool {
-	return slices.ContainsFunc(have.Links, func(l router.Link) bool { return strings.HasPrefix(l.Name, ownInterface) })
+	return slices.ContainsFunc(have.Links, func(l router.Link) bool { return router.Ours(l.Name) })
 }
 
 // otherSessionFinding looks for a session that this daemon knows nothing of:
@@ -174,7 +189,7 @@ func leave(to netip.Addr) egress {
 func vpnFinding(all []egress) localapi.Finding {
 	const check = "host/vpn"
 	for _, e := range all {
-		if !e.tunnel || strings.HasPrefix(e.name, ownInterface) {
+		if !e.tunnel || router.Ours(e.name) {
 			continue
 		}
 		what := "all traffic of this machine goes"

@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/internal/remap"
+)
+
+// addressModes are the values of --addresses.
+var addressModes = []string{"auto", "direct", "virtual"}
+
+func newMap(env *Env) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "map [ADDRESS|PREFIX]",
+		Short: "Say at which address this machine sees one of the cluster",
+		Long: `Say at which address this machine sees an address or a prefix of the cluster,
+and with a virtual one, whose it is. Without an argument: all of the cluster's
+networks, each with what stands for it. Where the cluster's addresses are its
+own they stand for themselves.
+
+  podnet map 10.244.1.7        100.80.1.7
+  podnet map 100.80.1.7        10.244.1.7
+  podnet map 10.96.0.0/16      100.81.0.0/16`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usage("one address or prefix, not %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if output != "" && output != "json" {
+				return usage("output %q: want json", output)
+			}
+			asked := strings.Join(args, "")
+			if _, _, ok := parsePlace(asked); !ok && len(args) > 0 {
+				return usage("%q is no address and no prefix: want 10.244.1.7 or 10.96.0.0/16", asked)
+			}
+			c, _ := client(cmd)
+			s, err := ask(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			if len(s.Connections) == 0 || s.Connections[0].Addresses.Mode == "" {
+				return notConnected(localapi.ErrNoDaemon)
+			}
+			m, err := mapped(s.Connections[0], asked)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(env.Out, m)
+			}
+			if m.Mode == "direct" {
+				fmt.Fprintln(env.Err, "the cluster's addresses are its own on this machine")
+			}
+			for _, p := range m.Map {
+				switch {
+				case asked == "":
+					fmt.Fprintln(env.Out, p.Real, p.Virtual)
+				case m.backwards:
+					fmt.Fprintln(env.Out, p.Real)
+				default:
+					fmt.Fprintln(env.Out, p.Virtual)
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON")
+	return cmd
+}
+
+// addressMap is the answer of map, and a promise with -o json.
+type addressMap struct {
+	APIVersion string                   `json:"apiVersion"`
+	Kind       string                   `json:"kind"`
+	Connection string                   `json:"connection"`
+	Mode       string                   `json:"mode"`
+	Map        []localapi.VirtualPrefix `json:"map"`
+	// backwards says that a virtual address was asked for.
+	backwards bool
+}
+
+// parsePlace reads an address, as the prefix that has it alone, or a prefix.
+func parsePlace(text string) (p netip.Prefix, single, ok bool) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), true, true
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), false, err == nil
+}
+
+// mapped finds what stands for the address or prefix asked for, which is sound; for
+// all of the cluster's networks when it is empty. Of a prefix that is wider than one
+// of the cluster's networks it finds all that are inside.
+func mapped(c localapi.Connection, asked string) (addressMap, error) {
+	out := addressMap{APIVersion: localapi.APIVersion, Kind: "AddressMap", Connection: c.Name, Mode: c.Addresses.Mode, Map: []localapi.VirtualPrefix{}}
+	all, virtual, err := networks(c)
+	if err != nil {
+		return out, err
+	}
+	want, single, _ := parsePlace(asked)
+	add := func(real, virtual netip.Prefix) {
+		v := localapi.VirtualPrefix{Real: real.String(), Virtual: virtual.String()}
+		if single {
+			v = localapi.VirtualPrefix{Real: real.Addr().String(), Virtual: virtual.Addr().String()}
+		}
+		out.Map = append(out.Map, v)
+	}
+	if v, ok := virtual.VirtualPrefix(want); ok {
+		add(want, v)
+		return out, nil
+	}
+	if r, ok := virtual.RealPrefix(want); ok {
+		out.backwards = true
+		add(r, want)
+		return out, nil
+	}
+	for _, p := range all {
+		switch {
+		case asked == "", want.Overlaps(p.Real) && want.Bits() <= p.Real.Bits():
+			add(p.Real, p.Virtual)
+		case want.Overlaps(p.Real): // a part of what stands for itself
+			add(want, want)
+		}
+	}
+	if len(out.Map) == 0 {
+		return out, &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("%s is in none of the networks of %s", asked, c.Name),
+			Hint: "podnet map lists them", Status: http.StatusNotFound}
+	}
+	return out, nil
+}
+
+// networks are all of a cluster's, each with what stands for it, if only itself;
+// virtual are those with another.
+func networks(c localapi.Connection) (all []remap.Pair, virtual remap.Map, err error) {
+	for _, v := range c.Addresses.Map {
+		p, err := remap.ParsePair(v.Real, v.Virtual)
+		if err != nil {
+			return nil, virtual, err
+		}
+		all = append(all, p)
+	}
+	if virtual, err = remap.Parse(all); err != nil {
+		return nil, virtual, err
+	}
+	for _, text := range c.Routes {
+		r, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, virtual, err
+		}
+		if _, ok := virtual.RealPrefix(r); !ok {
+			all = append(all, remap.Pair{Real: r, Virtual: r})
+		}
+	}
+	return all, virtual, nil
+}
