@@ -433,6 +433,11 @@ func TestLaptopRoams(t *testing.T) {
 		t.Errorf("it is at %q", got)
 	}
 	on(t, "laptop", "kubectl get --raw /readyz")
+	lab(t, "move", "laptop", "10.244.0.0/16")
+	if got := on(t, "laptop", "ip -4 -br addr show eth0"); !strings.Contains(got, "10.244.0.2/16") || !reaches("laptop", "10.244.0.1") {
+		t.Errorf("at home it is at %q", got)
+	}
+	on(t, "laptop", "kubectl get --raw /readyz")
 	lab(t, "link", "laptop", "down")
 	if reaches("laptop", node1) {
 		t.Error("its link is not down")

@@ -37,8 +37,12 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	tcpEcho := flags.String("tcp-echo", "", "echo TCP on this `ADDRESS`")
 	udpEcho := flags.String("udp-echo", "", "echo UDP on this `ADDRESS`")
 	name := flags.String("name", podName(), "say this `NAME` in answers")
+	cluster := flags.String("cluster", "", "say after it that it is in the cluster of this `NAME`")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *cluster != "" {
+		*name += " in " + *cluster
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if *web != "" {

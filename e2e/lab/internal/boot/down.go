@@ -32,21 +32,25 @@ func Down(ctx context.Context, dir state.Dir, r *report.Report) error {
 	if len(namespaces) == 0 && !exists(string(dir)) && len(processesMounting(string(dir))) == 0 {
 		return nil
 	}
-	return r.Step("took the lab down", func() error {
-		if err := endProcesses(ctx, dir, namespaces); err != nil {
-			return err
-		}
-		if err := eventually(ctx, 5*time.Second, func() error { return removeCgroups(podsCgroup) }); err != nil {
-			return err
-		}
-		if err := netns.Delete(ctx, namespaces...); err != nil {
-			return err
-		}
-		if err := unmountBelow(string(dir)); err != nil {
-			return err
-		}
-		return os.RemoveAll(string(dir))
-	})
+	return r.Step("took the lab down", func() error { return remove(ctx, dir, namespaces, podsCgroup) })
+}
+
+// remove is Down for what has this folder, these network namespaces and its pods in
+// this control group.
+func remove(ctx context.Context, dir state.Dir, namespaces []string, cgroup string) error {
+	if err := endProcesses(ctx, dir, namespaces, cgroup); err != nil {
+		return err
+	}
+	if err := eventually(ctx, 5*time.Second, func() error { return removeCgroups(cgroup) }); err != nil {
+		return err
+	}
+	if err := netns.Delete(ctx, namespaces...); err != nil {
+		return err
+	}
+	if err := unmountBelow(string(dir)); err != nil {
+		return err
+	}
+	return os.RemoveAll(string(dir))
 }
 
 // podsCgroup is above every node's kube.CgroupRoot.
@@ -54,7 +58,7 @@ const podsCgroup = "podnet-lab"
 
 // endProcesses asks the recorded ones to end, all at once, and kills whatever
 // else is left.
-func endProcesses(ctx context.Context, dir state.Dir, namespaces []string) error {
+func endProcesses(ctx context.Context, dir state.Dir, namespaces []string, cgroup string) error {
 	all, err := dir.Procs().All()
 	if err != nil {
 		return err
@@ -76,7 +80,7 @@ func endProcesses(ctx context.Context, dir state.Dir, namespaces []string) error
 	})
 	inodes := namespaceInodes(namespaces)
 	return eventually(ctx, 10*time.Second, func() error {
-		left := slices.Concat(cgroupProcesses(podsCgroup), processesIn(inodes), processesMounting(string(dir)))
+		left := slices.Concat(cgroupProcesses(cgroup), processesIn(inodes), processesMounting(string(dir)))
 		for _, p := range all {
 			if p.Alive() {
 				left = append(left, p.PID)

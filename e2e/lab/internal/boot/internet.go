@@ -88,6 +88,7 @@ func internetZone(lab topology.Lab) string {
 		{"stun2", "A " + topology.STUN4[1].String()},
 		{"stun6", "AAAA " + topology.STUN6[0].String()},
 		{"printer.home", "A 10.77.100.9"},
+		{"nas.home", "A 10.244.0.3"}, // in a home that has the pods' network
 		{"_sip._tcp", "SRV 0 0 5060 www"},
 		{strings.TrimSuffix(kube.APIName, ".example.test"), "A " + cp.Addr4.String()},
 	}

@@ -79,32 +79,23 @@ func (l *Lab) Link(ctx context.Context, m topology.Machine, up bool) error {
 	return netns.Batch(ctx, m.NS(), lines)
 }
 
-// Move takes a laptop to its network number n, 0 being the first.
-func (l *Lab) Move(ctx context.Context, name string, n int) error {
+// Move takes a laptop somewhere else, see topology.Lab.Moved.
+func (l *Lab) Move(ctx context.Context, name, where string) error {
 	from, err := l.Plan.Machine(name)
 	if err != nil {
 		return err
 	}
-	to, err := l.Plan.Moved(name, n)
+	to, err := l.Plan.Moved(name, where)
 	if err != nil || from == to {
 		return err
 	}
 	if err := l.routes(ctx, topology.Move(from, to)); err != nil {
 		return err
 	}
-	if l.Plan, err = l.Plan.WithMoved(map[string]int{name: n}); err != nil {
+	if l.Plan, err = l.Plan.WithMoved(map[string]string{name: where}); err != nil {
 		return err
 	}
-	err = l.ChangeTraffic(ctx, func(s *router.State) {
-		if s.Moved == nil {
-			s.Moved = map[string]int{}
-		}
-		s.Moved[name] = n
-		if n == 0 {
-			delete(s.Moved, name)
-		}
-	})
-	if err != nil {
+	if err := l.ChangeTraffic(ctx, func(s *router.State) { s.Move(name, where) }); err != nil {
 		return err
 	}
 	if p, err := l.State.Procs().Get(wireName(to)); err == nil && p.Alive() {

@@ -29,13 +29,10 @@ func Up(ctx context.Context, dir state.Dir, o topology.Options, set assets.Set, 
 	if err != nil {
 		return err
 	}
-	fingerprint, err := set.Fingerprint()
+	want, err := wanted(dir, plan, set)
 	if err != nil {
 		return err
 	}
-	c := kube.Cluster{State: dir, Lab: plan, Bin: set.Bin}
-	config := sha256.Sum256([]byte(c.Text() + c.Objects() + fmt.Sprint(plan.Links())))
-	want := state.Record{Options: o, Assets: fmt.Sprintf("%s-%x", fingerprint, config[:8]), Bin: set.Bin}
 	if o.Resolved && set.Resolved == "" {
 		return errors.New("systemd-resolved is not in the cache: run \"lab build\" where Debian's packages can be reached")
 	}
@@ -54,15 +51,31 @@ func Up(ctx context.Context, dir state.Dir, o topology.Options, set assets.Set, 
 	if err != nil {
 		return err
 	}
+	return l.boot(ctx, set)
+}
+
+// wanted is the record of a lab that is up by this plan.
+func wanted(dir state.Dir, plan topology.Lab, set assets.Set) (state.Record, error) {
+	fingerprint, err := set.Fingerprint()
+	if err != nil {
+		return state.Record{}, err
+	}
+	c := kube.Cluster{State: dir, Lab: plan, Bin: set.Bin}
+	config := sha256.Sum256([]byte(c.Text() + c.Objects() + fmt.Sprint(plan.Links())))
+	return state.Record{Options: plan.Options, Assets: fmt.Sprintf("%s-%x", fingerprint, config[:8]), Bin: set.Bin}, nil
+}
+
+// boot brings up what is not there at all.
+func (l *Lab) boot(ctx context.Context, set assets.Set) error {
 	if err := l.up(ctx, set); err != nil {
 		err = errors.Join(err, l.running())
-		return fmt.Errorf("%w\nhint: logs are in %s; \"lab down\" clears up", err, dir.Path("log"))
+		return fmt.Errorf("%w\nhint: logs are in %s; \"lab down\" clears up", err, l.State.Path("log"))
 	}
 	l.Record.Ready = true
-	if err := dir.Save(l.Record); err != nil {
+	if err := l.State.Save(l.Record); err != nil {
 		return err
 	}
-	r.Say("the lab is up: %s", strings.Join(plan.Names(), ", "))
+	l.Report.Say("%s is up: %s", l.Plan.Context(), strings.Join(l.Plan.Names(), ", "))
 	return nil
 }
 
@@ -131,8 +144,10 @@ func (l *Lab) up(ctx context.Context, set assets.Set) error {
 	}); err != nil {
 		return err
 	}
-	if err := l.internet(set); err != nil {
-		return err
+	if !l.further() {
+		if err := l.internet(set); err != nil {
+			return err
+		}
 	}
 	for _, k := range c.ControlPlane()[:2] { // etcd and the API server
 		if err := l.startComponent(k); err != nil {
@@ -146,7 +161,9 @@ func (l *Lab) up(ctx context.Context, set assets.Set) error {
 	g.Go(func() error {
 		return r.Step("API server answers", func() error { return l.serverReady(gctx) })
 	})
-	g.Go(func() error { return l.resolvers(gctx) })
+	if !l.further() {
+		g.Go(func() error { return l.resolvers(gctx) })
+	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -179,6 +196,9 @@ func (l *Lab) network(ctx context.Context) error {
 		if err := netns.Batch(ctx, b.NS, b.Lines); err != nil {
 			return err
 		}
+	}
+	if l.further() {
+		return nil // the router is the lab's
 	}
 	return router.Load(ctx, l.Plan, router.State{})
 }

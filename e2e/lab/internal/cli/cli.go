@@ -70,7 +70,8 @@ way out. Everything is in /var/lib/podnet-lab (or $PODNET_LAB_STATE); what was
 built is in ~/.cache/podnet-lab.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(a.build(), a.up(), a.down(), a.status(), a.exec(), a.shell(), a.load(), a.env(), a.grant(), a.stun())
+	root.AddCommand(a.build(), a.up(), a.down(), a.cluster(), a.stun())
+	root.AddCommand(a.ofCluster(a.status(), a.exec(), a.shell(), a.load(), a.env(), a.grant(), a.stop(), a.start())...)
 	root.AddCommand(a.traffic()...)
 	root.AddCommand(hidden()...)
 	return root

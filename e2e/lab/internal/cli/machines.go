@@ -266,6 +266,11 @@ func (a *app) status() *cobra.Command {
 			if err := printTraffic(cmd.OutOrStdout(), l); err != nil {
 				return err
 			}
+			for _, name := range topology.Clusters {
+				if _, err := boot.Open(a.dir.Cluster(name), a.report); err == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "%-26s a cluster: see \"lab status --cluster %[1]s\"\n", name)
+				}
+			}
 			if !l.Record.Ready {
 				return errors.New("the lab's boot did not end")
 			}

@@ -17,7 +17,7 @@ import (
 
 // traffic are the verbs that change what happens between the machines.
 func (a *app) traffic() []*cobra.Command {
-	return []*cobra.Command{a.cut(), a.heal(), a.wire(), a.nat(), a.dropUDP(), a.link(), a.move(), a.stop(), a.start()}
+	return []*cobra.Command{a.cut(), a.heal(), a.wire(), a.nat(), a.dropUDP(), a.link(), a.move()}
 }
 
 // onLab runs a change of the lab that is up, one at a time.
@@ -199,13 +199,13 @@ func (a *app) link() *cobra.Command {
 
 func (a *app) move() *cobra.Command {
 	return &cobra.Command{
-		Use: "move LAPTOP NUMBER", Short: "Take a laptop to another network, as to another Wi-Fi; 0 is the first", Args: cobra.ExactArgs(2),
+		Use: "move LAPTOP NUMBER|PREFIX", Short: "Take a laptop to another network, as to another Wi-Fi; 0 is the first", Args: cobra.ExactArgs(2),
+		Long: `Take a laptop to another network: one of the lab's, by its number, or a home with
+that IPv4 network behind a NAT, which may be one that pods or Services have too.
+The home's router is its first address, the laptop the second.`,
+		Example: "  lab move laptop 3\n  lab move laptop 10.244.0.0/16\n  lab move laptop 0",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			n, err := strconv.Atoi(args[1])
-			if err != nil {
-				return fmt.Errorf("%q is not a number", args[1])
-			}
-			return a.onLab(func(l *boot.Lab) error { return l.Move(cmd.Context(), args[0], n) })
+			return a.onLab(func(l *boot.Lab) error { return l.Move(cmd.Context(), args[0], args[1]) })
 		},
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"podnet.dev/e2e/lab/internal/assets"
 	"podnet.dev/e2e/lab/internal/golden"
 	"podnet.dev/e2e/lab/internal/state"
 	"podnet.dev/e2e/lab/internal/topology"
@@ -31,6 +32,67 @@ func TestConfiguration(t *testing.T) {
 	} {
 		c := cluster(t, o, "/state")
 		golden.Check(t, name+".txt", c.Text())
+	}
+}
+
+// TestShopTellsItsCluster in every pod of a further one, and in none of the lab's own.
+func TestShopTellsItsCluster(t *testing.T) {
+	own := cluster(t, topology.Options{Nodes: 1, DualStack: true}, "/state")
+	blue := cluster(t, topology.Options{Nodes: 1, DualStack: true, Cluster: "blue"}, "/state/clusters/blue")
+	pods := strings.Count(own.shop(), "image: "+assets.ShopImage)
+	if n := strings.Count(blue.shop(), "args: [--cluster=blue, --http"); n != pods || pods == 0 {
+		t.Errorf("%d of %d kinds of pods say that they are in blue", n, pods)
+	}
+	if strings.Contains(own.shop(), "--cluster") {
+		t.Error("the lab's own pods name a cluster")
+	}
+}
+
+// TestKubeconfigHasBothClusters, the lab's own as the current one, each with its keys.
+func TestKubeconfigHasBothClusters(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("homes belong to their users, which only root can arrange")
+	}
+	dir := t.TempDir()
+	own := cluster(t, topology.Options{Nodes: 1, DualStack: true}, dir)
+	blue := cluster(t, topology.Options{Nodes: 1, DualStack: true, Cluster: "blue"}, string(own.State.Cluster("blue")))
+	for _, c := range []Cluster{own, blue} {
+		if err := c.WriteKeys(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	home := filepath.Join(own.State.Home("laptop", "alice"), ".kube", "config")
+	contexts := func() (config struct {
+		CurrentContext string `json:"current-context"`
+		Contexts       []struct {
+			Name    string
+			Context struct{ Cluster, User, Namespace string }
+		}
+		Clusters []struct {
+			Name    string
+			Cluster struct{ Server string }
+		}
+		Users []struct{ Name string }
+	}) {
+		content, err := os.ReadFile(home)
+		if err == nil {
+			err = yaml.Unmarshal(content, &config)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config
+	}
+	if got := contexts(); len(got.Contexts) != 1 || got.CurrentContext != "lab" {
+		t.Errorf("before there is another: %+v", got)
+	}
+	if err := own.WriteHomeKubeconfigs(blue); err != nil {
+		t.Fatal(err)
+	}
+	got := contexts()
+	if got.CurrentContext != "lab" || len(got.Contexts) != 2 || len(got.Clusters) != 2 || len(got.Users) != 2 || got.Users[0] == got.Users[1] ||
+		got.Contexts[1].Name != "blue" || got.Contexts[1].Context.User != got.Users[1].Name || got.Clusters[1].Cluster.Server == got.Clusters[0].Cluster.Server {
+		t.Errorf("%+v", got)
 	}
 }
 

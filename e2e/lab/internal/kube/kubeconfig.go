@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"podnet.dev/e2e/lab/internal/machine"
 	"podnet.dev/e2e/lab/internal/topology"
@@ -24,29 +26,26 @@ func (c Cluster) writeKubeconfigs() error {
 		return err
 	}
 	for _, name := range names {
-		var pem [3][]byte
-		for i, file := range []string{"ca.crt", name + ".crt", name + ".key"} {
-			var err error
-			if pem[i], err = os.ReadFile(c.pki(file)); err != nil {
-				return err
-			}
+		content, err := kubeconfig(name, c)
+		if err != nil {
+			return err
 		}
-		content := kubeconfig(name, c.Lab.Server(), pem[0], pem[1], pem[2])
-		if err := os.WriteFile(c.State.Kubeconfig(name), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(c.State.Kubeconfig(name), content, 0o600); err != nil {
 			return err
 		}
 	}
-	return c.homeKubeconfigs()
+	return c.WriteHomeKubeconfigs()
 }
 
-// homeKubeconfigs puts each user's where kubectl looks: ~/.kube/config.
-func (c Cluster) homeKubeconfigs() error {
+// WriteHomeKubeconfigs puts each user's where kubectl looks: ~/.kube/config. Others
+// have a context in it beside this cluster's, which is the current one.
+func (c Cluster) WriteHomeKubeconfigs(others ...Cluster) error {
 	for _, m := range c.Lab.Of(topology.Laptop) {
 		if err := os.MkdirAll(c.State.Home(m.Name, ""), 0o755); err != nil {
 			return err
 		}
 		for _, u := range machine.Users {
-			content, err := os.ReadFile(c.State.Kubeconfig(u.Name))
+			content, err := kubeconfig(u.Name, slices.Concat([]Cluster{c}, others)...)
 			if err != nil {
 				return err
 			}
@@ -67,25 +66,41 @@ func (c Cluster) homeKubeconfigs() error {
 	return nil
 }
 
-func kubeconfig(user, server string, ca, cert, key []byte) string {
-	b64 := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf(`apiVersion: v1
-kind: Config
-current-context: lab
-contexts:
-- name: lab
-  context: {cluster: lab, user: %[1]s, namespace: %[6]s}
-clusters:
-- name: lab
+// kubeconfig is a user's, with a context for each cluster, by its name; the first is
+// the current one.
+func kubeconfig(user string, clusters ...Cluster) ([]byte, error) {
+	var contexts, servers, users strings.Builder
+	for _, c := range clusters {
+		var data [3]string
+		for i, file := range []string{"ca.crt", user + ".crt", user + ".key"} {
+			pem, err := os.ReadFile(c.pki(file))
+			if err != nil {
+				return nil, err
+			}
+			data[i] = base64.StdEncoding.EncodeToString(pem)
+		}
+		name := c.Lab.Context()
+		fmt.Fprintf(&contexts, `- name: %[1]s
+  context: {cluster: %[1]s, user: %[2]s-%[1]s, namespace: %[3]s}
+`, name, user, contextNamespace(user))
+		fmt.Fprintf(&servers, `- name: %s
   cluster:
-    server: %[2]s
-    certificate-authority-data: %[3]s
-users:
-- name: %[1]s
+    server: %s
+    certificate-authority-data: %s
+`, name, c.Lab.Server(), data[0])
+		fmt.Fprintf(&users, `- name: %s-%s
   user:
-    client-certificate-data: %[4]s
-    client-key-data: %[5]s
-`, user, server, b64(ca), b64(cert), b64(key), contextNamespace(user))
+    client-certificate-data: %s
+    client-key-data: %s
+`, user, name, data[1], data[2])
+	}
+	return fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+current-context: %s
+contexts:
+%sclusters:
+%susers:
+%s`, clusters[0].Lab.Context(), &contexts, &servers, &users), nil
 }
 
 // contextNamespace is what a user's context is set to: developers work in shop.

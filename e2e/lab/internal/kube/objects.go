@@ -34,7 +34,16 @@ func (c Cluster) Objects() string {
 	dns := strings.NewReplacer(
 		"$IMAGE", assets.CoreDNSImage, "$CLUSTER_IP", c.Lab.DNS4.String(), "$UPSTREAM", topology.Internet4.String(),
 	).Replace(coreDNSYAML)
-	return strings.Join([]string{dns, rbacYAML, string(manifests.YAML)}, "\n---\n")
+	return strings.Join([]string{dns, rbacYAML, c.shop()}, "\n---\n")
+}
+
+// shop is the sample shop. In a further cluster its answers tell which one it is in.
+func (c Cluster) shop() string {
+	yaml := string(manifests.YAML)
+	if name := c.Lab.Options.Cluster; name != "" {
+		yaml = strings.ReplaceAll(yaml, "args: [", "args: [--cluster="+name+", ")
+	}
+	return yaml
 }
 
 // Grant is what an administrator adds after "podnet install": who may use it.

@@ -45,8 +45,8 @@ type State struct {
 	Rebinds map[string]int `json:"rebinds,omitempty"`
 	Blocks  int            `json:"blocks,omitempty"`
 
-	// Moved are laptops in other networks than their first.
-	Moved map[string]int `json:"moved,omitempty"`
+	// Moved are laptops in other networks than their first, see topology.Lab.Moved.
+	Moved map[string]string `json:"moved,omitempty"`
 
 	// Wires are the user-space wires; the rules work with and without them.
 	Wires map[string]wire.Config `json:"wires,omitempty"`
@@ -67,6 +67,14 @@ func (s *State) Heal(a, b string) {
 
 // Calm takes away whatever is in the way. Machines stay where they moved.
 func (s *State) Calm() { *s = State{Moved: s.Moved, Blocks: s.Blocks} }
+
+// Move says where the machine is, see topology.Lab.Moved.
+func (s *State) Move(machine, where string) {
+	if where == topology.FirstNetwork {
+		where = ""
+	}
+	s.Moved = with(s.Moved, machine, where)
+}
 
 // SetNAT puts the machine behind a NAT; empty takes the NAT away.
 func (s *State) SetNAT(machine string, kind NAT) {
@@ -182,7 +190,11 @@ func edgeRules(lab topology.Lab, m topology.Machine, s State) string {
 				fmt.Sprintf("\t\t%s %s meta nfproto ipv6 tcp flags syn tcp option maxseg size set %d", way, outside, mtu-60))
 		}
 	}
-	if kind := s.NAT[m.Name]; kind != "" {
+	kind := s.NAT[m.Name]
+	if kind == "" && m.HideLAN4 {
+		kind = Plain // a home's network is nobody's but its own
+	}
+	if kind != "" {
 		inside4, inside6 := site(lab, m)
 		forward = append(forward, "\t\tct state established,related accept")
 		if m.Kind == topology.Node {

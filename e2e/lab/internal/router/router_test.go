@@ -116,6 +116,26 @@ func TestEveryTroubleCanBeUndone(t *testing.T) {
 	}
 }
 
+// TestHomeTranslates, as the internet has no way to its addresses, also when every
+// trouble is undone.
+func TestHomeTranslates(t *testing.T) {
+	var s, nat State
+	s.Move("laptop", "10.244.0.0/16")
+	s.Calm()
+	lab, err := plan(t).WithMoved(s.Moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nat.SetNAT("laptop", Plain)
+	if got := all(lab, s); got != all(lab, nat) || !strings.Contains(got, "ip saddr { 10.244.0.0/16 }") {
+		t.Errorf("it does not:\n%s", got)
+	}
+	s.Move("laptop", topology.FirstNetwork)
+	if len(s.Moved) != 0 {
+		t.Errorf("back again it is at %v", s.Moved)
+	}
+}
+
 // TestNoBlockOfPortsIsTakenTwice, whatever was undone in between.
 func TestNoBlockOfPortsIsTakenTwice(t *testing.T) {
 	var s State

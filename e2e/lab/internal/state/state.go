@@ -29,6 +29,9 @@ func Default() Dir {
 	return "/var/lib/podnet-lab"
 }
 
+// Cluster is the state folder of a further cluster of the lab.
+func (d Dir) Cluster(name string) Dir { return Dir(d.Path("clusters", name)) }
+
 // Path is a place below the state folder.
 func (d Dir) Path(elem ...string) string {
 	return filepath.Join(append([]string{string(d)}, elem...)...)
@@ -62,7 +65,7 @@ func (d Dir) Load() (Record, topology.Lab, error) {
 	var r Record
 	content, err := os.ReadFile(d.Path("lab.json"))
 	if err != nil {
-		return r, topology.Lab{}, fmt.Errorf("no lab is up (run \"lab up\"): %w", err)
+		return r, topology.Lab{}, fmt.Errorf("it is not up (run \"lab up\", or \"lab cluster up\"): %w", err)
 	}
 	if err := json.Unmarshal(content, &r); err != nil {
 		return r, topology.Lab{}, fmt.Errorf("record of the lab: %w", err)

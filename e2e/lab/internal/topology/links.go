@@ -31,16 +31,9 @@ func RouterWire(machine string) string { return "w-" + machine }
 // namespaces that exist and have nothing yet. nodad: the lab has no duplicate
 // addresses, and waiting for their detection costs seconds.
 func (l Lab) Links() []Batch {
-	router := Batch{NS: RouterNS, Lines: []string{
-		"link set lo up",
-		fmt.Sprintf("addr add %s/32 dev lo", Internet4),
-		fmt.Sprintf("addr add %s/128 dev lo nodad", Internet6),
-	}}
-	for _, a := range STUN4 {
-		router.Lines = append(router.Lines, fmt.Sprintf("addr add %s/32 dev lo", a))
-	}
-	for _, a := range STUN6 {
-		router.Lines = append(router.Lines, fmt.Sprintf("addr add %s/128 dev lo nodad", a))
+	router := Batch{NS: RouterNS}
+	if l.Options.Cluster == "" {
+		router.Lines = internet()
 	}
 	var batches []Batch
 	for _, m := range l.Machines {
@@ -73,6 +66,32 @@ func (l Lab) Links() []Batch {
 		batches = append(batches, edge, own)
 	}
 	return append(batches, router)
+}
+
+// internet are the router's own addresses.
+func internet() []string {
+	lines := []string{
+		"link set lo up",
+		fmt.Sprintf("addr add %s/32 dev lo", Internet4),
+		fmt.Sprintf("addr add %s/128 dev lo nodad", Internet6),
+	}
+	for _, a := range STUN4 {
+		lines = append(lines, fmt.Sprintf("addr add %s/32 dev lo", a))
+	}
+	for _, a := range STUN6 {
+		lines = append(lines, fmt.Sprintf("addr add %s/128 dev lo nodad", a))
+	}
+	return lines
+}
+
+// Unplug are the commands that take a plan's links out of the router, whatever of
+// them there is.
+func (l Lab) Unplug() Batch {
+	b := Batch{NS: RouterNS}
+	for _, m := range l.Machines {
+		b.Lines = append(b.Lines, "link del "+RouterLink(m.Name))
+	}
+	return b
 }
 
 // WireOn are the commands that lead a machine's packets through the two ends
@@ -108,6 +127,13 @@ func (m Machine) WireOff() []Batch {
 // Move are the commands that take a machine from one network to another behind
 // the same edge, as when a laptop joins another Wi-Fi. No wire is in the way.
 func Move(from, to Machine) []Batch {
+	router := Batch{NS: RouterNS}
+	for _, p := range from.behind() {
+		router.Lines = append(router.Lines, fmt.Sprintf("route del %s", p))
+	}
+	for _, p := range to.behind() {
+		router.Lines = append(router.Lines, fmt.Sprintf("route add %s via %s", p, to.public(p)))
+	}
 	return []Batch{{NS: from.EdgeNS(), Lines: []string{
 		delAddr(from.GW4, from.LAN4, edgeInside), delAddr(from.GW6, from.LAN6, edgeInside),
 		addr(to.GW4, to.LAN4, edgeInside), addr(to.GW6, to.LAN6, edgeInside),
@@ -116,11 +142,7 @@ func Move(from, to Machine) []Batch {
 		addr(to.Addr4, to.LAN4, machineIf), addr(to.Addr6, to.LAN6, machineIf),
 		fmt.Sprintf("route replace default via %s", to.GW4),
 		fmt.Sprintf("route replace ::/0 via %s", to.GW6),
-	}}, {NS: RouterNS, Lines: []string{
-		fmt.Sprintf("route del %s", from.LAN4), fmt.Sprintf("route del %s", from.LAN6),
-		fmt.Sprintf("route add %s via %s", to.LAN4, to.Public4),
-		fmt.Sprintf("route add %s via %s", to.LAN6, to.Public6),
-	}}}
+	}}, router}
 }
 
 func delAddr(a netip.Addr, in netip.Prefix, dev string) string {
@@ -146,8 +168,17 @@ func (m Machine) pods() []netip.Prefix {
 	return ps
 }
 
-// behind are the networks behind the machine's edge.
-func (m Machine) behind() []netip.Prefix { return append([]netip.Prefix{m.LAN4, m.LAN6}, m.pods()...) }
+// behind are the networks behind the machine's edge to which the router has a way.
+func (m Machine) behind() []netip.Prefix {
+	ps := []netip.Prefix{m.LAN4, m.LAN6}
+	if m.HideLAN4 {
+		ps = ps[1:]
+	}
+	if !m.HidePods {
+		ps = append(ps, m.pods()...)
+	}
+	return ps
+}
 
 func (m Machine) behindAndPublic() []netip.Prefix {
 	return append([]netip.Prefix{

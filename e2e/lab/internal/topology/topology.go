@@ -6,6 +6,8 @@
 //	                     }- router -{
 //	laptop2 --- edge ---'            '--- edge --- node2
 //
+// A further cluster is a plan of its own, of a node that hangs on the same router.
+//
 // Every machine has a network of its own behind an edge, the box that a home
 // or a data centre has: it routes plainly until it is told to be a NAT. The
 // router in the middle is the internet; it has no way out of this computer.
@@ -15,6 +17,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 )
 
 // Prefix begins the name of every network namespace of the lab.
@@ -32,7 +35,15 @@ type Options struct {
 	DualStack   bool `json:"dualStack"`   // pods and Services; the links always are
 	Resolved    bool `json:"resolved"`    // laptops run systemd-resolved
 	GatewayPort int  `json:"gatewayPort"` // NodePort for the gateway's WireGuard; 0: none
+
+	// Cluster makes this the plan of a further cluster: one node, and nobody else.
+	// It is one of Clusters.
+	Cluster string `json:"cluster,omitempty"`
 }
+
+// Clusters are the names of the clusters that the lab can have beside its own. Their
+// pods and Services have the same addresses as its own cluster's.
+var Clusters = []string{"blue"}
 
 // Kind says what a machine is for.
 type Kind string
@@ -57,6 +68,10 @@ type Machine struct {
 	Up4, Up6         netip.Addr   // the router, seen from its edge
 
 	Pods4, Pods6 netip.Prefix // a node's pods; Pods6 is invalid in a single-stack lab
+
+	// The router has no way to networks that are elsewhere as well.
+	HidePods bool
+	HideLAN4 bool // the edge has to translate
 }
 
 // Lab is the whole plan.
@@ -82,7 +97,10 @@ var (
 
 	siteNets6    = netip.MustParsePrefix("fd77:6c61:6200::/48") // "lab"
 	links4       = netip.MustParsePrefix("203.0.113.0/24")
+	sites4       = netip.MustParsePrefix("10.77.0.0/16") // the machines' own networks
+	internet4    = netip.MustParsePrefix("198.51.100.0/24")
 	firstLaptop  = 100 // third byte of the first laptop's network
+	firstFurther = 50  // and of the first further cluster's node
 	clusterPods4 = netip.MustParsePrefix("10.244.0.0/16")
 	clusterPods6 = netip.MustParsePrefix("fd00:10:244::/48")
 	services4    = netip.MustParsePrefix("10.96.0.0/16")
@@ -97,13 +115,22 @@ func New(o Options) (Lab, error) {
 	if p := o.GatewayPort; p != 0 && (p < 30000 || p > 32767) {
 		return Lab{}, fmt.Errorf("port %d: a NodePort is 30000 to 32767", p)
 	}
+	further := slices.Index(Clusters, o.Cluster)
+	if o.Cluster != "" && (further < 0 || o.Nodes != 1) {
+		return Lab{}, fmt.Errorf("cluster %q of %d nodes: a further cluster is one of %v, of one node", o.Cluster, o.Nodes, Clusters)
+	}
 	l := Lab{Options: o, Pods4: clusterPods4, Services4: services4,
 		DNS4: nth(services4, 10), API4: nth(services4, 1)}
 	if o.DualStack {
 		l.Pods6, l.Services6, l.API6 = clusterPods6, services6, nth(services6, 1)
 	}
 	for i := 1; i <= o.Nodes; i++ {
-		m := newMachine(fmt.Sprintf("node%d", i), Node, i, i)
+		name, site, link := fmt.Sprintf("node%d", i), i, i
+		if further >= 0 {
+			name, site, link = fmt.Sprintf("%s%d", o.Cluster, i), firstFurther+further, MaxNodes+Laptops+i+further
+		}
+		m := newMachine(name, Node, site, link)
+		m.HidePods = further >= 0
 		m.Pods4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 24)
 		if o.DualStack {
 			a := clusterPods6.Addr().As16()
@@ -111,6 +138,9 @@ func New(o Options) (Lab, error) {
 			m.Pods6 = netip.PrefixFrom(netip.AddrFrom16(a), 64)
 		}
 		l.Machines = append(l.Machines, m)
+	}
+	if further >= 0 {
+		return l, nil
 	}
 	for i := range Laptops {
 		name := "laptop"
@@ -142,32 +172,57 @@ func (m *Machine) site(n int) {
 	m.LAN6 = subnet6(n)
 	m.GW4, m.GW6 = nth(m.LAN4, 1), nth(m.LAN6, 1)
 	m.Addr4, m.Addr6 = nth(m.LAN4, 2), nth(m.LAN6, 2)
+	m.HideLAN4 = false
+}
+
+// home gives the machine a home's IPv4 network, which is nobody's but its own: many a
+// home has the same. For IPv6 it stays where it is.
+func (m *Machine) home(lan netip.Prefix) {
+	m.LAN4, m.GW4, m.Addr4, m.HideLAN4 = lan, nth(lan, 1), nth(lan, 2), true
 }
 
 // Networks is how many networks a laptop can move between.
 const Networks = 10
 
-// Moved is a laptop in its network number n, below Networks; 0 is the first.
-func (l Lab) Moved(name string, n int) (Machine, error) {
+// FirstNetwork is where a laptop is unless it moves.
+const FirstNetwork = "0"
+
+// Moved is a laptop somewhere else: in its network of that number, below Networks, or in
+// a home whose network is that IPv4 prefix.
+func (l Lab) Moved(name, where string) (Machine, error) {
 	m, err := l.Machine(name)
 	if err != nil {
 		return m, err
 	}
-	if m.Kind != Laptop || n < 0 || n >= Networks {
-		return m, fmt.Errorf("%s cannot move to network %d: laptops move, between 0 and %d", name, n, Networks-1)
-	}
 	i := slices.IndexFunc(l.Of(Laptop), func(o Machine) bool { return o.Name == name })
-	m.site(firstLaptop + Laptops*n + i)
+	if i < 0 {
+		return m, fmt.Errorf("%s cannot move: laptops do", name)
+	}
+	if n, err := strconv.Atoi(where); err == nil && n >= 0 && n < Networks {
+		m.site(firstLaptop + Laptops*n + i)
+		return m, nil
+	}
+	lan, err := netip.ParsePrefix(where)
+	if err != nil || !lan.Addr().Is4() || lan != lan.Masked() || lan.Bits() > 29 {
+		return m, fmt.Errorf("%s cannot move to %q: that is neither a number from 0 to %d nor an IPv4 network such as 192.168.1.0/24", name, where, Networks-1)
+	}
+	for _, p := range []netip.Prefix{sites4, links4, internet4} {
+		if lan.Overlaps(p) {
+			return m, fmt.Errorf("%s cannot move to %s: the lab's own %s is there", name, lan, p)
+		}
+	}
+	m.site(firstLaptop + i)
+	m.home(lan)
 	return m, nil
 }
 
 // WithMoved is the lab with these laptops moved.
-func (l Lab) WithMoved(moved map[string]int) (Lab, error) {
+func (l Lab) WithMoved(moved map[string]string) (Lab, error) {
 	l.Machines = slices.Clone(l.Machines)
 	for i, m := range l.Machines {
-		if n, ok := moved[m.Name]; ok {
+		if where, ok := moved[m.Name]; ok {
 			var err error
-			if l.Machines[i], err = l.Moved(m.Name, n); err != nil {
+			if l.Machines[i], err = l.Moved(m.Name, where); err != nil {
 				return l, err
 			}
 		}
@@ -198,9 +253,13 @@ func (m Machine) EdgeNS() string { return m.NS() + "-edge" }
 // RouterNS is the network namespace of the router.
 const RouterNS = Prefix + "router"
 
-// Namespaces are all network namespaces of the lab, the router's first.
+// Namespaces are all network namespaces of the plan: in the lab's own the router's is
+// the first.
 func (l Lab) Namespaces() []string {
-	names := []string{RouterNS}
+	var names []string
+	if l.Options.Cluster == "" {
+		names = append(names, RouterNS)
+	}
 	for _, m := range l.Machines {
 		names = append(names, m.EdgeNS(), m.NS())
 	}
@@ -233,6 +292,14 @@ func (l Lab) Of(kind Kind) []Machine {
 
 // ControlPlane is the node that runs it: the first.
 func (l Lab) ControlPlane() Machine { return l.Machines[0] }
+
+// Context is the name of the cluster in kubeconfigs.
+func (l Lab) Context() string {
+	if l.Options.Cluster != "" {
+		return l.Options.Cluster
+	}
+	return "lab"
+}
 
 // Server is the API server's URL, as the kubeconfigs have it.
 func (l Lab) Server() string { return fmt.Sprintf("https://%s:6443", l.ControlPlane().Addr4) }

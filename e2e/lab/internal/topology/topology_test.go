@@ -2,6 +2,7 @@ package topology
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -86,7 +87,7 @@ func TestSingleStack(t *testing.T) {
 }
 
 func TestImpossibleOptions(t *testing.T) {
-	for _, o := range []Options{{}, {Nodes: MaxNodes + 1}, {Nodes: -1}, {Nodes: 1, GatewayPort: 51820}} {
+	for _, o := range []Options{{}, {Nodes: MaxNodes + 1}, {Nodes: -1}, {Nodes: 1, GatewayPort: 51820}, {Nodes: 1, Cluster: "red"}, {Nodes: 2, Cluster: "blue"}} {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v is accepted", o)
 		}
@@ -100,28 +101,81 @@ func TestUnknownMachine(t *testing.T) {
 	}
 }
 
-func TestLaptopMoves(t *testing.T) {
-	l := plan(t, Options{Nodes: 1})
-	home, err := l.Moved("laptop", 0)
+// TestHomeIsNobodysButItsOwn has the pods' network at home, of which the router is told
+// nothing.
+func TestHomeIsNobodysButItsOwn(t *testing.T) {
+	l := plan(t, Options{Nodes: 1, DualStack: true})
+	first, err := l.Machine("laptop")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cafe, err := l.Moved("laptop", 1)
+	home, err := l.Moved("laptop", "10.244.0.0/16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden.Check(t, "move-home.txt", render(Move(first, home)))
+	if l, err = l.WithMoved(map[string]string{"laptop": "10.244.0.0/16"}); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := l.Moved("laptop", FirstNetwork); err != nil || back != first {
+		t.Errorf("back again it is %+v, %v", back, err)
+	}
+}
+
+// TestFurtherCluster has the addresses of the lab's own cluster for pods and Services,
+// and no others.
+func TestFurtherCluster(t *testing.T) {
+	own := plan(t, Options{Nodes: MaxNodes, DualStack: true})
+	blue := plan(t, Options{Nodes: 1, DualStack: true, Cluster: "blue"})
+	golden.Check(t, "links-blue.txt", render(append(blue.Links(), blue.Unplug())))
+	if blue.PodCIDRs() != own.PodCIDRs() || blue.ServiceCIDRs() != own.ServiceCIDRs() || blue.Machines[0].Pods4 != own.Machines[0].Pods4 {
+		t.Errorf("pods %s, Services %s", blue.PodCIDRs(), blue.ServiceCIDRs())
+	}
+	if len(blue.Of(Laptop)) != 0 || blue.Context() == own.Context() {
+		t.Errorf("%v in %s", blue.Names(), blue.Context())
+	}
+	for _, b := range blue.Machines {
+		for n := range Networks {
+			moved, err := own.WithMoved(map[string]string{"laptop": strconv.Itoa(n), "laptop2": strconv.Itoa(n)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range moved.Machines {
+				if m.Name == b.Name || m.LAN4.Overlaps(b.LAN4) || m.LAN6.Overlaps(b.LAN6) || m.Link4.Overlaps(b.Link4) || m.Link6.Overlaps(b.Link6) {
+					t.Errorf("%+v is too near to %+v", b, m)
+				}
+			}
+		}
+	}
+	for _, ns := range blue.Namespaces() {
+		if ns == RouterNS {
+			t.Error("the router is a further cluster's")
+		}
+	}
+}
+
+func TestLaptopMoves(t *testing.T) {
+	l := plan(t, Options{Nodes: 1})
+	home, err := l.Moved("laptop", FirstNetwork)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cafe, err := l.Moved("laptop", "1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden.Check(t, "move.txt", render(Move(home, cafe)))
-	moved, err := l.WithMoved(map[string]int{"laptop": 1})
+	moved, err := l.WithMoved(map[string]string{"laptop": "1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if back, err := moved.Moved("laptop", 0); err != nil || back != home {
+	if back, err := moved.Moved("laptop", FirstNetwork); err != nil || back != home {
 		t.Errorf("back home it is %+v, %v", back, err)
 	}
 	seen := map[netip.Prefix]string{}
 	for n := range Networks {
 		for _, m := range l.Of(Laptop) {
-			to, err := l.Moved(m.Name, n)
+			to, err := l.Moved(m.Name, strconv.Itoa(n))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,12 +185,12 @@ func TestLaptopMoves(t *testing.T) {
 			seen[to.LAN4] = m.Name
 		}
 	}
-	for _, bad := range []int{-1, Networks} {
+	for _, bad := range []string{"-1", strconv.Itoa(Networks), "", "home", "10.244.0.0", "10.244.0.1/16", "10.244.0.0/30", "fd00::/64", "10.0.0.0/8", "198.51.100.0/25"} {
 		if _, err := l.Moved("laptop", bad); err == nil {
-			t.Errorf("moved to network %d", bad)
+			t.Errorf("moved to %q", bad)
 		}
 	}
-	if _, err := l.Moved("node1", 1); err == nil {
+	if _, err := l.Moved("node1", "1"); err == nil {
 		t.Error("a node moved")
 	}
 }
