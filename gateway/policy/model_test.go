@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -224,7 +225,7 @@ func TestAgainstModel(t *testing.T) {
 		for step := range 12 {
 			u.change(e, m)
 			e.Rebuild()
-			if !compare(t, u, e, m) {
+			if !compare(t, u, e, m) || !sameAsAnew(t, e) {
 				t.Fatalf("seed %d, step %d\nservices %+v\nslices %+v\nnodes %+v\ngrants %+v", seed, step, m.services, m.slices, m.nodes, m.grants)
 			}
 		}
@@ -233,7 +234,7 @@ func TestAgainstModel(t *testing.T) {
 
 func (u universe) change(e *Engine, m *model) {
 	for range 3 {
-		switch u.IntN(8) {
+		switch u.IntN(10) {
 		case 0, 1:
 			// A cluster IP belongs to one Service, as the API server sees to.
 			ns, n := u.namespace(), pick(u, "a", "b", "kubernetes")
@@ -266,8 +267,48 @@ func (u universe) change(e *Engine, m *model) {
 				m.grants = append(m.grants, Grant{Addrs: []netip.Addr{a}, Cluster: u.IntN(4) == 0, Namespaces: some(u, 2, u.namespace)})
 			}
 			e.SetGrants(m.grants)
+		case 8:
+			ns, n := u.namespace(), pick(u, "a", "b", "kubernetes")
+			e.DeleteService(ns, n)
+			m.services = slices.DeleteFunc(m.services, func(o Service) bool { return o.Namespace == ns && o.Name == n })
+		case 9:
+			n := fmt.Sprint(u.IntN(3))
+			e.DeleteNode(n)
+			m.nodes = slices.DeleteFunc(m.nodes, func(o Node) bool { return o.Name == n })
 		}
 	}
+}
+
+// sameAsAnew compares what changes have made of the table with one that is made
+// of nothing, and looks for what the index keeps of what is gone.
+func sameAsAnew(t *testing.T, e *Engine) bool {
+	t.Helper()
+	anew := New(e.config)
+	for _, s := range e.index.services {
+		anew.SetService(*s)
+	}
+	for _, s := range e.index.slices {
+		anew.SetSlice(*s)
+	}
+	for _, n := range e.index.nodes {
+		anew.SetNode(n)
+	}
+	anew.Rebuild()
+	have, want := e.table.Load(), anew.table.Load()
+	for i := range want.parts {
+		same := maps.EqualFunc(have.parts[i], want.parts[i], func(a, b entry) bool {
+			return a.kind == b.kind && a.namespace == b.namespace && a.managed == b.managed && slices.Equal(a.ports, b.ports) && len(a.hosts) == len(b.hosts)
+		})
+		if !same {
+			t.Errorf("addresses that end in %d: %+v, made anew %+v", i, have.parts[i], want.parts[i])
+			return false
+		}
+	}
+	if x, y := &e.index, &anew.index; len(x.vips) != len(y.vips) || len(x.refs) != len(y.refs) || len(x.slicesOf) != len(y.slicesOf) {
+		t.Errorf("%d cluster IPs, %d endpoints, slices of %d Services are known, and there are %d, %d, %d", len(x.vips), len(x.refs), len(x.slicesOf), len(y.vips), len(y.refs), len(y.slicesOf))
+		return false
+	}
+	return true
 }
 
 func compare(t *testing.T, u universe, e *Engine, m *model) bool {

@@ -66,6 +66,10 @@ type Grant struct {
 type Engine struct {
 	config Config
 	index  index
+	// As of the last Rebuild: the ground, and the Services that are not clean.
+	ground  ground
+	unclean map[name]struct{}
+
 	grants atomic.Pointer[grants]
 	table  atomic.Pointer[table]
 }
@@ -126,7 +130,7 @@ func (e *Engine) Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 		return false
 	}
 	t := e.table.Load()
-	entry, known := t.entries[addr]
+	entry, known := t.at(addr)
 	if !known {
 		return r.cluster && t.isPodAddress(addr) && !nodePort(proto, port.Port)
 	}
@@ -152,7 +156,7 @@ func (e *Engine) Serves(namespace string, proto Proto, dst netip.AddrPort) bool 
 	if e.never(addr) {
 		return false
 	}
-	switch entry := e.table.Load().entries[addr]; entry.kind {
+	switch entry, _ := e.table.Load().at(addr); entry.kind {
 	case pod:
 		return entry.managed && entry.namespace == namespace
 	case host:
@@ -175,7 +179,7 @@ func (e *Engine) Outside(a netip.Addr) bool {
 		return false
 	}
 	t := e.table.Load()
-	_, known := t.entries[a]
+	_, known := t.at(a)
 	return !known && !t.isPodAddress(a)
 }
 
@@ -256,9 +260,11 @@ func (e *Engine) ServiceAddrs() iter.Seq[netip.Addr] { return e.addrs(service) }
 func (e *Engine) addrs(k kind) iter.Seq[netip.Addr] {
 	t := e.table.Load()
 	return func(yield func(netip.Addr) bool) {
-		for a, entry := range t.entries {
-			if entry.kind == k && !yield(a) {
-				return
+		for _, part := range t.parts {
+			for a, entry := range part {
+				if entry.kind == k && !yield(a) {
+					return
+				}
 			}
 		}
 	}

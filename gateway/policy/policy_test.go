@@ -279,6 +279,7 @@ func large() *Engine {
 
 func TestLargeCluster(t *testing.T) {
 	e := large()
+	e.DeleteSlice("ns7", "svc7-1")
 	start := time.Now()
 	e.Rebuild()
 	t.Logf("a change in a large cluster takes %v to publish (1 s)", time.Since(start))
@@ -291,6 +292,18 @@ func BenchmarkRebuild(b *testing.B) {
 	e := large()
 	b.ReportAllocs()
 	for b.Loop() {
+		e.index.stale.all = true
+		e.Rebuild()
+	}
+}
+
+func BenchmarkChange(b *testing.B) {
+	e := large()
+	s := *e.index.slices[name{"ns7", "svc7-1"}]
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Opaque = !s.Opaque
+		e.SetSlice(s)
 		e.Rebuild()
 	}
 }

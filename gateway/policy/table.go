@@ -1,6 +1,9 @@
 package policy
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+)
 
 // kind is what is known to be at an address.
 type kind uint8
@@ -26,11 +29,20 @@ type hostPort struct {
 	namespace string
 }
 
-// table is the published state: read-only, shared by all who ask.
+// table is the published state: read-only, shared by all who ask. Its entries
+// are in parts, by the last byte of their address, so that the next table can
+// share with this one what has not changed.
 type table struct {
-	entries  map[netip.Addr]entry
+	parts    [256]map[netip.Addr]entry
 	podCIDRs map[netip.Prefix]struct{}
 	lengths  []int // the prefix lengths among podCIDRs, IPv6 ones negative
+}
+
+func part(a netip.Addr) byte { return a.As16()[15] }
+
+func (t *table) at(a netip.Addr) (e entry, known bool) {
+	e, known = t.parts[part(a)][a]
+	return e, known
 }
 
 func (t *table) isPodAddress(a netip.Addr) bool {
@@ -47,15 +59,33 @@ func (t *table) isPodAddress(a netip.Addr) bool {
 	return false
 }
 
-// builder makes a table of an index.
-type builder struct {
-	*Engine
-	nodes  map[netip.Addr][]hostPort
+// writer makes a table out of another one.
+type writer struct {
+	table
+	own [256]bool // the parts that are not the other's any more
+}
+
+func (w *writer) set(a netip.Addr, e entry, known bool) {
+	p := part(a)
+	if !w.own[p] {
+		w.own[p] = true
+		if w.parts[p] = maps.Clone(w.parts[p]); w.parts[p] == nil {
+			w.parts[p] = map[netip.Addr]entry{}
+		}
+	}
+	if known {
+		w.parts[p][a] = e
+	} else {
+		delete(w.parts[p], a)
+	}
+}
+
+// ground is what decides about addresses before Services and slices do.
+type ground struct {
+	nodes  map[netip.Addr]struct{}
 	api    map[netip.Addr][]Port // the API server's endpoints
 	barred map[netip.Addr]struct{}
 	fronts map[netip.Addr]struct{} // the gateways' pods
-	vips   map[netip.Addr]struct{} // cluster IPs, which are no pod's whatever a slice says
-	claims map[netip.Addr]claim
 }
 
 // claim says whose pod an address is. The endpointslice controller's word is
@@ -69,55 +99,82 @@ type claim struct {
 	disputed  bool
 }
 
-// Rebuild publishes all changes since the last one. It takes some 70 ms for
-// 10,000 Services with 50,000 endpoints; see BenchmarkRebuild.
+// Rebuild publishes all changes since the last one. What it costs is by what
+// has changed; see BenchmarkRebuild for everything, BenchmarkChange for one slice
+// of 10,000.
 func (e *Engine) Rebuild() {
-	b := &builder{
-		Engine: e,
-		nodes:  map[netip.Addr][]hostPort{},
-		api:    map[netip.Addr][]Port{},
-		barred: map[netip.Addr]struct{}{},
-		fronts: map[netip.Addr]struct{}{},
-		vips:   map[netip.Addr]struct{}{},
-		claims: map[netip.Addr]claim{},
+	x := &e.index
+	w := &writer{}
+	if x.stale.all {
+		e.survey(&w.table)
+		x.everything(&e.ground)
+		e.unclean = map[name]struct{}{}
+	} else {
+		w.table = *e.table.Load()
 	}
-	t := &table{podCIDRs: map[netip.Prefix]struct{}{}}
-	b.addNodes(t)
-	b.addControlPlane()
-	for _, s := range e.index.services {
-		for _, a := range s.ClusterIPs {
-			b.vips[a.Unmap()] = struct{}{}
+	// Whether a Service is clean hangs on whose pods its endpoints are.
+	for a := range x.stale.addrs {
+		for _, r := range x.refs[a] {
+			x.stale.services[r.slice.of()] = struct{}{}
 		}
 	}
-	for _, s := range e.index.slices {
-		b.claim(s)
-	}
-	t.entries = make(map[netip.Addr]entry, len(b.claims)+len(e.index.services)+len(b.nodes)+len(b.barred))
-	b.addServices(t)
-	for a, c := range b.claims {
-		if c.disputed {
-			t.entries[a] = entry{kind: forbidden}
+	for k := range x.stale.services {
+		if e.clean(k) {
+			delete(e.unclean, k)
 		} else {
-			t.entries[a] = entry{kind: pod, namespace: c.namespace, managed: c.managed}
+			e.unclean[k] = struct{}{}
+		}
+		if s := x.services[k]; s != nil {
+			for _, a := range s.ClusterIPs {
+				x.stale.addrs[a.Unmap()] = struct{}{}
+			}
 		}
 	}
-	for a, hosts := range b.nodes {
-		t.entries[a] = entry{kind: host, hosts: hosts}
+	for a := range x.stale.addrs {
+		entry, known := e.look(a)
+		w.set(a, entry, known)
 	}
-	for a := range b.barred {
-		t.entries[a] = entry{kind: forbidden}
-	}
-	e.table.Store(t)
+	x.fresh()
+	e.table.Store(&w.table)
 }
 
-// addNodes notes node addresses, the pod ranges, and the two addresses at the
+// everything makes all stale.
+func (x *index) everything(g *ground) {
+	for k := range x.services {
+		x.stale.services[k] = struct{}{}
+	}
+	for a := range x.vips {
+		x.stale.addrs[a] = struct{}{}
+	}
+	for a := range x.refs {
+		x.stale.addrs[a] = struct{}{}
+	}
+	for _, addrs := range []map[netip.Addr]struct{}{g.nodes, g.barred} {
+		for a := range addrs {
+			x.stale.addrs[a] = struct{}{}
+		}
+	}
+}
+
+// survey looks at nodes, API server and gateways anew.
+func (e *Engine) survey(t *table) {
+	e.ground = ground{
+		nodes: map[netip.Addr]struct{}{}, api: map[netip.Addr][]Port{},
+		barred: map[netip.Addr]struct{}{}, fronts: map[netip.Addr]struct{}{},
+	}
+	t.podCIDRs = map[netip.Prefix]struct{}{}
+	e.surveyNodes(t)
+	e.surveyControlPlane()
+}
+
+// surveyNodes notes node addresses, the pod ranges, and the two addresses at the
 // start of each node's range, where the common CNIs put the node's own bridge
 // and tunnel device: through them kubelet would answer.
-func (b *builder) addNodes(t *table) {
+func (e *Engine) surveyNodes(t *table) {
 	seen := map[int]bool{}
-	for _, n := range b.index.nodes {
+	for _, n := range e.index.nodes {
 		for _, a := range n.Addrs {
-			b.nodes[a.Unmap()] = nil
+			e.ground.nodes[a.Unmap()] = struct{}{}
 		}
 		for _, p := range n.PodCIDRs {
 			p = p.Masked()
@@ -131,38 +188,84 @@ func (b *builder) addNodes(t *table) {
 			}
 			t.podCIDRs[p] = struct{}{}
 			if !p.IsSingleIP() {
-				b.barred[p.Addr()] = struct{}{}
-				b.barred[p.Addr().Next()] = struct{}{}
+				e.ground.barred[p.Addr()] = struct{}{}
+				e.ground.barred[p.Addr().Next()] = struct{}{}
 			}
 		}
 	}
 }
 
-// addControlPlane bars the API server and the gateways. A control plane node
+// apiServer is the Service whose endpoints are the API server.
+var apiServer = name{"default", "kubernetes"}
+
+// isControlPlane reports whether a slice says where the API server or the
+// gateways are.
+func (e *Engine) isControlPlane(s *Slice) bool { return s.of() == apiServer || e.isGateways(s.of()) }
+
+func (e *Engine) isGateways(k name) bool {
+	return k.name != "" && k == name{e.config.GatewayNamespace, e.config.GatewayService}
+}
+
+// surveyControlPlane bars the API server and the gateways. A control plane node
 // serves other things as well, so there only the API server's port is barred.
-func (b *builder) addControlPlane() {
-	for _, s := range b.index.slices {
-		switch {
-		case s.Namespace == "default" && s.Service == "kubernetes":
-			for _, ep := range s.Endpoints {
-				a := ep.Addr.Unmap()
-				b.api[a] = append(b.api[a], s.Ports...)
-				if _, isNode := b.nodes[a]; !isNode {
-					b.barred[a] = struct{}{}
-				}
+func (e *Engine) surveyControlPlane() {
+	for _, s := range e.index.slicesOf[apiServer] {
+		for _, ep := range s.Endpoints {
+			a := ep.Addr.Unmap()
+			e.ground.api[a] = append(e.ground.api[a], s.Ports...)
+			if !e.isNode(a) {
+				e.ground.barred[a] = struct{}{}
 			}
-		case s.Namespace == b.config.GatewayNamespace && s.Service == b.config.GatewayService && s.Service != "":
-			for _, ep := range s.Endpoints {
-				b.barred[ep.Addr.Unmap()] = struct{}{}
-				b.fronts[ep.Addr.Unmap()] = struct{}{}
-			}
+		}
+	}
+	for _, s := range e.index.slicesOf[name{e.config.GatewayNamespace, e.config.GatewayService}] {
+		if !e.isGateways(s.of()) {
+			continue
+		}
+		for _, ep := range s.Endpoints {
+			e.ground.barred[ep.Addr.Unmap()] = struct{}{}
+			e.ground.fronts[ep.Addr.Unmap()] = struct{}{}
 		}
 	}
 }
 
-func (b *builder) isBarred(a netip.Addr) bool {
-	_, barred := b.barred[a]
-	return barred || b.never(a)
+func (e *Engine) isNode(a netip.Addr) bool {
+	_, is := e.ground.nodes[a]
+	return is
+}
+
+func (e *Engine) isBarred(a netip.Addr) bool {
+	_, barred := e.ground.barred[a]
+	return barred || e.never(a)
+}
+
+// look says what is at an address. The cluster IP of a Service that is not clean
+// is nobody's.
+func (e *Engine) look(a netip.Addr) (_ entry, known bool) {
+	if _, barred := e.ground.barred[a]; barred {
+		return entry{kind: forbidden}, true
+	}
+	services := e.index.vips[a]
+	for _, k := range services {
+		if _, bad := e.unclean[k]; bad {
+			return entry{kind: forbidden}, true
+		}
+	}
+	if e.isNode(a) {
+		return entry{kind: host, hosts: e.hosts(a)}, true
+	}
+	if len(services) > 0 { // whatever a slice says: the pods behind are another's, on every port
+		s := e.index.services[services[0]]
+		return entry{kind: service, namespace: s.Namespace, ports: s.Ports}, true
+	}
+	switch c, ok := e.claimed(a); {
+	case !ok:
+		return entry{}, false
+	case c.disputed:
+		return entry{kind: forbidden}, true
+	default:
+		return entry{kind: pod, namespace: c.namespace, managed: c.managed}, true
+	}
 }
 
 // managed reports whether a slice is the endpointslice controller's. Its label
@@ -170,45 +273,46 @@ func (b *builder) isBarred(a netip.Addr) bool {
 // the controller makes true again as soon as they change: it deletes them, or
 // puts what the selector chose into them. A forged one lasts about a second, or
 // as long as somebody fights the controller over it.
-func (b *builder) managed(s Slice) bool {
-	return s.Managed && b.index.services[name{s.Namespace, s.Service}].Selector
+func (x *index) managed(s *Slice) bool {
+	of := x.services[s.of()]
+	return s.Managed && of != nil && of.Selector
 }
 
-// claim notes whose the addresses of a slice are.
-func (b *builder) claim(s Slice) {
-	managed := b.managed(s)
-	for _, ep := range s.Endpoints {
-		a := ep.Addr.Unmap()
-		if !ep.Pod || b.isBarred(a) {
+// claimed says whose pod is at an address, which is no node's.
+func (e *Engine) claimed(a netip.Addr) (c claim, ok bool) {
+	if len(e.index.vips[a]) > 0 || e.isBarred(a) {
+		return claim{}, false
+	}
+	for _, r := range e.index.refs[a] {
+		if !r.pod {
 			continue
 		}
-		if _, isNode := b.nodes[a]; isNode {
-			if managed { // a slice by hand could declare anything that listens on the node
-				b.claimHost(s, a)
-			}
-			continue
-		}
-		if _, isService := b.vips[a]; isService {
-			continue // a forged claim: the pods behind are another's, on every port
-		}
-		c, ok := b.claims[a]
+		managed := e.index.managed(r.slice)
 		switch {
 		case !ok || managed && !c.managed:
-			c = claim{namespace: s.Namespace, managed: managed}
-		case managed == c.managed && s.Namespace != c.namespace:
+			c, ok = claim{namespace: r.slice.Namespace, managed: managed}, true
+		case managed == c.managed && r.slice.Namespace != c.namespace:
 			c.disputed = true
 		}
-		b.claims[a] = c
 	}
+	return c, ok
 }
 
-// claimHost notes the declared ports of a pod in its node's network.
-func (b *builder) claimHost(s Slice, a netip.Addr) {
-	for _, p := range s.Ports {
-		if h := (hostPort{p, s.Namespace}); b.mayServe(a, p) && !has(b.nodes[a], h) {
-			b.nodes[a] = append(b.nodes[a], h)
+// hosts are the declared ports of pods in their node's network. A slice by hand
+// could declare anything that listens on the node.
+func (e *Engine) hosts(node netip.Addr) []hostPort {
+	var all []hostPort
+	for _, r := range e.index.refs[node] {
+		if !r.pod || !e.index.managed(r.slice) {
+			continue
+		}
+		for _, p := range r.slice.Ports {
+			if h := (hostPort{p, r.slice.Namespace}); e.mayServe(node, p) && !has(all, h) {
+				all = append(all, h)
+			}
 		}
 	}
+	return all
 }
 
 func has(hosts []hostPort, h hostPort) bool {
@@ -222,59 +326,55 @@ func has(hosts []hostPort, h hostPort) bool {
 
 // mayServe reports whether a port at a node is neither Kubernetes' own nor the
 // API server's.
-func (b *builder) mayServe(node netip.Addr, p Port) bool {
-	return !nodePort(p.Proto, p.Port) && !contains(b.api[node], p)
+func (e *Engine) mayServe(node netip.Addr, p Port) bool {
+	return !nodePort(p.Proto, p.Port) && !contains(e.ground.api[node], p)
 }
 
-// addServices adds the cluster IPs of the Services whose every endpoint is a
-// pod of the same namespace, and bars the API server's.
-func (b *builder) addServices(t *table) {
-	unclean := map[name]struct{}{{"default", "kubernetes"}: {}}
-	for _, s := range b.index.slices {
-		if s.Service != "" && !b.clean(s) {
-			unclean[name{s.Namespace, s.Service}] = struct{}{}
+// clean reports whether every endpoint of a Service is a pod of the same
+// namespace. The API server's is not.
+func (e *Engine) clean(k name) bool {
+	if k == apiServer {
+		return false
+	}
+	if k.name == "" {
+		return true // slices of no Service
+	}
+	for _, s := range e.index.slicesOf[k] {
+		if !e.cleanSlice(s) {
+			return false
 		}
 	}
-	for k, s := range b.index.services {
-		_, bad := unclean[k]
-		for _, a := range s.ClusterIPs {
-			if bad {
-				b.barred[a.Unmap()] = struct{}{}
-			} else {
-				t.entries[a.Unmap()] = entry{kind: service, namespace: s.Namespace, ports: s.Ports}
-			}
-		}
-	}
+	return true
 }
 
-// clean reports whether every endpoint of a slice is a pod of its namespace
+// cleanSlice reports whether every endpoint of a slice is a pod of its namespace
 // that a peer with access to the namespace could reach directly. A cluster IP
 // is nobody's claim, so a Service that leads to another Service is not clean. One
 // that a gateway steers is: what comes to the gateway goes on to the Service's pods.
-func (b *builder) clean(s Slice) bool {
+func (e *Engine) cleanSlice(s *Slice) bool {
 	if s.Opaque {
 		return false
 	}
 	for _, ep := range s.Endpoints {
 		a := ep.Addr.Unmap()
-		if _, isGateway := b.fronts[a]; isGateway && s.Front {
+		if _, isGateway := e.ground.fronts[a]; isGateway && s.Front {
 			continue
 		}
-		if !ep.Pod || b.isBarred(a) {
+		if !ep.Pod || e.isBarred(a) {
 			return false
 		}
-		if _, isNode := b.nodes[a]; isNode {
-			if !b.managed(s) {
+		if e.isNode(a) {
+			if !e.index.managed(s) {
 				return false
 			}
 			for _, p := range s.Ports {
-				if !b.mayServe(a, p) {
+				if !e.mayServe(a, p) {
 					return false
 				}
 			}
 			continue
 		}
-		if c := b.claims[a]; c.disputed || c.namespace != s.Namespace {
+		if c, ok := e.claimed(a); !ok || c.disputed || c.namespace != s.Namespace {
 			return false
 		}
 	}
