@@ -24,7 +24,13 @@ var (
 // does not know. Without an answer the watch is right: it is complete for
 // everything but that server's own configuration, and pods.
 func (z *Zone) confirmed(ctx context.Context, r *dnsproxy.Request, name string, local answer) answer {
-	resp, why := z.ask(ctx, r, name)
+	q := dnsproxy.Query(r.Msg, name)
+	start := q.Question[0].Qtype == dns.TypeSOA
+	if start {
+		// CoreDNS has NODATA for this type whether there is such a name or not.
+		q.Question[0].Qtype = dns.TypeA
+	}
+	resp, why := z.ask(ctx, r.Client, q)
 	local.why = why
 	switch {
 	case why == busy, resp == nil && local.blind:
@@ -33,6 +39,9 @@ func (z *Zone) confirmed(ctx context.Context, r *dnsproxy.Request, name string, 
 		return local
 	}
 	out := answer{apex: z.zone}
+	if start {
+		return out
+	}
 	for _, rr := range resp.Answer {
 		if !z.mayTell(r.Client, rr) {
 			return local
@@ -77,20 +86,19 @@ func startOf(rrs []dns.RR) dns.RR {
 
 // ask gives nil when nobody answers, and at once while nobody did a moment
 // ago.
-func (z *Zone) ask(ctx context.Context, r *dnsproxy.Request, name string) (*dns.Msg, *reason) {
+func (z *Zone) ask(ctx context.Context, peer netip.Addr, q *dns.Msg) (*dns.Msg, *reason) {
 	if z.cfg.Upstream == nil {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
-	q := dnsproxy.Query(r.Msg, name)
-	if z.accounts.paused(r.Client) && z.known(q) == nil {
+	if z.accounts.paused(peer) && z.known(q) == nil {
 		return nil, silent
 	}
-	resp, why := z.exchange(ctx, r.Client, q)
+	resp, why := z.exchange(ctx, peer, q)
 	if why == silent {
-		z.log.Warn("cluster dns does not answer, going on without", "peer", r.Client, "name", name)
-		z.accounts.pause(r.Client)
+		z.log.Warn("cluster dns does not answer, going on without", "peer", peer, "name", q.Question[0].Name)
+		z.accounts.pause(peer)
 	}
 	return resp, why
 }
