@@ -94,18 +94,6 @@ func kick(c chan struct{}) {
 
 // newCache watches what the gateway reads, and keeps only what it needs.
 func newCache(o Options, c client.Client) (cache.Cache, error) {
-	slim := func(obj any) (any, error) {
-		if o, ok := obj.(client.Object); ok {
-			o.SetManagedFields(nil)
-			if _, ours := obj.(*podnet.Peer); !ours {
-				o.SetAnnotations(keptAnnotations(o))
-			}
-		}
-		if n, ok := obj.(*corev1.Node); ok { // a node's list of images is most of it
-			n.Status = corev1.NodeStatus{Addresses: n.Status.Addresses, Conditions: n.Status.Conditions}
-		}
-		return obj, nil
-	}
 	return cache.New(patiently(o.REST), cache.Options{
 		Scheme: c.Scheme(), Mapper: c.RESTMapper(), DefaultTransform: slim,
 		ByObject: map[client.Object]cache.ByObject{&podnet.Peer{}: {Namespaces: map[string]cache.Config{o.Namespace: {}}}},

@@ -23,9 +23,9 @@ type serviceKey struct{ namespace, name string }
 // entry is a Service and what belongs to it. Slices may come before their
 // Service.
 type entry struct {
-	service *corev1.Service // the informer's object, not to be changed; nil: not there
-	slices  map[string]*discoveryv1.EndpointSlice
-	addrs   []netip.Addr // under which reverse lists this entry, sorted
+	service *corev1.Service              // the informer's object, not to be changed; nil: not there
+	slices  []*discoveryv1.EndpointSlice // mostly one
+	addrs   []netip.Addr                 // under which reverse lists this entry, sorted
 	records atomic.Pointer[records]
 }
 
@@ -230,10 +230,11 @@ func (x *index) setSlice(old, new *discoveryv1.EndpointSlice) {
 		return
 	}
 	e := x.entryLocked(key)
-	if e.slices == nil {
-		e.slices = map[string]*discoveryv1.EndpointSlice{}
+	if at := e.find(new.Name); at >= 0 {
+		e.slices[at] = new
+	} else {
+		e.slices = append(e.slices, new)
 	}
-	e.slices[new.Name] = new
 	x.changedLocked(key, e)
 }
 
@@ -246,11 +247,18 @@ func (x *index) deleteSlice(s *discoveryv1.EndpointSlice) {
 func (x *index) deleteSliceLocked(s *discoveryv1.EndpointSlice) {
 	key := sliceKey(s)
 	e := x.entries[key]
-	if e == nil || e.slices[s.Name] == nil {
+	if e == nil {
 		return
 	}
-	delete(e.slices, s.Name)
-	x.changedLocked(key, e)
+	if at := e.find(s.Name); at >= 0 {
+		e.slices = slices.Delete(e.slices, at, at+1)
+		x.changedLocked(key, e)
+	}
+}
+
+// find is where a slice is among an entry's, -1 if it is not.
+func (e *entry) find(name string) int {
+	return slices.IndexFunc(e.slices, func(s *discoveryv1.EndpointSlice) bool { return s.Name == name })
 }
 
 func sliceKey(s *discoveryv1.EndpointSlice) serviceKey {

@@ -205,7 +205,7 @@ func podOf(ep *discoveryv1.Endpoint) string {
 
 // endpoints lists the ready ones in a stable order, and enters their names
 // and addresses into r.
-func (m maker) endpoints(r *records, all map[string]*discoveryv1.EndpointSlice) []endpoint {
+func (m maker) endpoints(r *records, all []*discoveryv1.EndpointSlice) []endpoint {
 	var out []endpoint
 	for _, s := range all {
 		for i := range s.Endpoints {
