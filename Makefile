@@ -50,6 +50,7 @@ e2e: images programs ## Run the tests that need the lab; boots one when none is 
 .PHONY: long
 long: images programs ## Tell the lab's stories in full length: ten minutes of misfortune, sleep and crowd (about an hour)
 	PODNET_E2E_LONG=1 go test -v -tags e2e -count=1 -p 1 -parallel 8 -timeout 3h ./e2e
+	PODNET_E2E_LONG=1 go test -v -run '^TestLargeCluster$$' -count=1 -timeout 1h ./gateway
 
 .PHONY: race
 race: ## Run the unit tests under the race detector

@@ -171,8 +171,8 @@ func UseLogger(log *slog.Logger) {
 	klog.SetLogger(l)
 }
 
-// clusterDNS learns from the pod's resolv.conf: the zone, unless it was given,
-// and the cluster's own DNS for what the watch cannot know.
+// clusterDNS learns from the pod's resolv.conf the zone and the cluster's own DNS
+// servers, for what the watch cannot know, unless they were given.
 func clusterDNS(o *Options) dnsproxy.Exchanger {
 	var found resolver
 	if f, err := os.Open("/etc/resolv.conf"); err != nil {
@@ -188,10 +188,14 @@ func clusterDNS(o *Options) dnsproxy.Exchanger {
 		o.DNSDomain = "cluster.local"
 		o.Log.Warn("resolv.conf does not tell the cluster's zone: taking the usual one", "domain", o.DNSDomain)
 	}
-	if len(found.servers) == 0 {
+	servers := o.ClusterDNS
+	if servers == nil {
+		servers = found.servers
+	}
+	if len(servers) == 0 {
 		return nil
 	}
-	return dnsproxy.NewCache(dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: found.servers}))
+	return dnsproxy.NewCache(dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: servers}))
 }
 
 // reach makes the clients for the API server.

@@ -73,14 +73,15 @@ func (s *stage) start(pod string) (*Gateway, func()) {
 	return s.startAt(pod, loopback)
 }
 
-// startAt is start in a pod with that address.
-func (s *stage) startAt(pod string, at netip.Addr) (*Gateway, func()) {
+// startAt is start in a pod with that address. clusterDNS are the cluster's own DNS
+// servers, if not this machine's.
+func (s *stage) startAt(pod string, at netip.Addr, clusterDNS ...netip.AddrPort) (*Gateway, func()) {
 	s.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	g, err := New(ctx, Options{
 		REST:      s.server.ConfigAs("system:serviceaccount:"+deploy.DefaultNamespace+":"+deploy.ServiceAccountName, "system:serviceaccounts", "system:serviceaccounts:"+deploy.DefaultNamespace),
 		Namespace: deploy.DefaultNamespace, Pod: pod, PodUID: "uid-" + pod, PodIPs: []netip.Addr{at}, Node: "node1", DNSDomain: "cluster.test", Log: testLog(s.T),
-		WireGuardPort: -1, StreamPort: -1, HTTPPort: -1,
+		WireGuardPort: -1, StreamPort: -1, HTTPPort: -1, ClusterDNS: clusterDNS,
 	})
 	if err != nil {
 		cancel()
@@ -207,6 +208,12 @@ func (l *laptop) await(what string, f func(*podnet.Peer) bool) {
 // connect brings up the laptop's end of the tunnel.
 func (l *laptop) connect(g *Gateway, routes ...netip.Prefix) {
 	l.Helper()
+	l.connectAt(g.tunnel.ListenPort(), routes...)
+}
+
+// connectAt is connect to a gateway whose UDP port is known.
+func (l *laptop) connectAt(port uint16, routes ...netip.Prefix) {
+	l.Helper()
 	stack, err := netstack.New(netstack.Config{})
 	if err != nil {
 		l.Fatal(err)
@@ -227,7 +234,7 @@ func (l *laptop) connect(g *Gateway, routes ...netip.Prefix) {
 		l.Fatal(err)
 	}
 	routes = append(routes, netip.PrefixFrom(Service4, 32), key.Prefix6)
-	if err := tun.SetPeers([]tunnel.Peer{{PublicKey: gatewayKey, Endpoint: fmt.Sprintf("127.0.0.1:%d", g.tunnel.ListenPort()), AllowedIPs: routes}}); err != nil {
+	if err := tun.SetPeers([]tunnel.Peer{{PublicKey: gatewayKey, Endpoint: fmt.Sprintf("127.0.0.1:%d", port), AllowedIPs: routes}}); err != nil {
 		l.Fatal(err)
 	}
 }

@@ -47,6 +47,9 @@ type Options struct {
 	PodIPs                       []netip.Addr
 	// DNSDomain is the cluster's zone; "" reads it from /etc/resolv.conf.
 	DNSDomain string
+	// ClusterDNS are the cluster's own DNS servers; nil reads them from
+	// /etc/resolv.conf.
+	ClusterDNS []netip.AddrPort
 	// Advertise lists UDP endpoints (ip:port) that lead here, beside those of
 	// Services.
 	Advertise []string

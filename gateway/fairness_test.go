@@ -1,0 +1,199 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"podnet.dev/dnsproxy"
+)
+
+// clusterServer is the cluster's own DNS server: it has one name that is not in
+// the API, and takes a moment for all.
+type clusterServer struct {
+	at          netip.AddrPort
+	asked       atomic.Int64
+	under, most atomic.Int64 // questions at once
+}
+
+const onlyThere = "legacy.shop.svc.cluster.test."
+
+func startClusterServer(t *testing.T) *clusterServer {
+	t.Helper()
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &clusterServer{at: p.LocalAddr().(*net.UDPAddr).AddrPort()}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() {
+		served <- dnsproxy.NewServer(c, dnsproxy.Options{MaxInFlight: 4096}).Serve(ctx, []net.PacketConn{p}, nil)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func (c *clusterServer) ServeDNS(_ context.Context, r *dnsproxy.Request) *dns.Msg {
+	c.asked.Add(1)
+	n := c.under.Add(1)
+	defer c.under.Add(-1)
+	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); most = c.most.Load() {
+	}
+	time.Sleep(2 * time.Millisecond)
+	if r.Name() == onlyThere && r.Question().Qtype == dns.TypeA {
+		rr, _ := dns.NewRR(onlyThere + " 1 IN A 192.0.2.80")
+		return &dns.Msg{Answer: []dns.RR{rr}}
+	}
+	m := dnsproxy.Refuse(dns.RcodeNameError)
+	m.Ns = []dns.RR{dnsproxy.SOA("cluster.test.", "cluster.test.", 1, 5)}
+	return m
+}
+
+// flood asks rate questions a second until ctx ends, every other one for a name
+// that nobody has asked for before, and hears no answer out.
+func (l *laptop) flood(ctx context.Context, rate int) error {
+	const burst = 50
+	c, err := l.stack.DialUDP(netip.AddrPortFrom(Service4, 53))
+	if err != nil {
+		return err
+	}
+	go func() {
+		for b := make([]byte, 2048); ; {
+			if _, err := c.Read(b); err != nil {
+				return
+			}
+		}
+	}()
+	defer c.Close()
+	tick := time.NewTicker(time.Second * burst / time.Duration(rate))
+	defer tick.Stop()
+	for n := 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for range burst {
+			n++
+			q := new(dns.Msg)
+			if q.SetQuestion("web.shop.svc.cluster.test.", dns.TypeA); n%2 == 0 {
+				q.SetQuestion(fmt.Sprintf("x%d.shop.svc.cluster.test.", n), dns.TypeA)
+			}
+			wire, err := q.Pack()
+			if err != nil {
+				return err
+			}
+			if _, err := c.Write(wire); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// latency asks for a name again and again for a while, one question after the
+// other, and tells how long the answers took.
+func (l *laptop) latency(name string, rcode int, d time.Duration) (took []time.Duration, lost int, err error) {
+	c, err := l.stack.DialUDP(netip.AddrPortFrom(Service4, 53))
+	if err != nil {
+		return nil, 0, err
+	}
+	defer c.Close()
+	conn := &dns.Conn{Conn: c, UDPSize: 1232}
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		q := new(dns.Msg)
+		q.SetQuestion(name, dns.TypeA)
+		q.SetEdns0(1232, false)
+		began := time.Now()
+		_ = conn.SetDeadline(began.Add(time.Second))
+		if err := conn.WriteMsg(q); err != nil {
+			return nil, 0, err
+		}
+		m, err := conn.ReadMsg()
+		if err != nil || m.Id != q.Id {
+			lost++
+			continue
+		}
+		if m.Rcode != rcode {
+			return nil, 0, fmt.Errorf("%s: %v", name, m)
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	return took, lost, nil
+}
+
+// TestFloodOfOnePeerLeavesOthersAlone has one laptop ask for 5,000 names a second,
+// half of them made up, and measures how another one fares, and the cluster's
+// own DNS server.
+func TestFloodOfOnePeerLeavesOthersAlone(t *testing.T) {
+	s := setStage(t)
+	s.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.1.1", Ports: []corev1.ServicePort{{Port: 80}}}})
+	server := startClusterServer(t)
+	g, _ := s.startAt("podnet-gateway-0", loopback, server.at)
+	eve, ada := s.enrol("eve", 300, "shop"), s.enrol("ada", 300, "shop")
+	eve.connect(g)
+	ada.connect(g)
+	if _, err := ada.resolve("web.shop.svc.cluster.test."); err != nil {
+		t.Fatal(err)
+	}
+
+	const rate, lasts = 5000, 5 * time.Second
+	measure := func(what string) {
+		var group errgroup.Group
+		for name, rcode := range map[string]int{"web.shop.svc.cluster.test.": dns.RcodeSuccess, onlyThere: dns.RcodeSuccess} {
+			group.Go(func() error {
+				took, lost, err := ada.latency(name, rcode, lasts)
+				if err != nil {
+					return err
+				}
+				if len(took) == 0 || lost > len(took)/100 {
+					return fmt.Errorf("%s: %d answers, %d lost", name, len(took), lost)
+				}
+				t.Logf("%s, %s: %d answers, %d lost, half within %v, 99 of 100 within %v (20 ms), the last after %v", what, name, len(took), lost,
+					took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	measure("at rest")
+	asked := server.asked.Load()
+	server.most.Store(0)
+	flooding, stop := context.WithCancel(t.Context())
+	var flood errgroup.Group
+	flood.Go(func() error { return eve.flood(flooding, rate) })
+	before, began := g.dns.Stats().Queries, time.Now()
+	measure("beside a flood")
+	took := time.Since(began)
+	stop()
+	if err := flood.Wait(); err != nil {
+		t.Error(err)
+	}
+	arrived := float64(g.dns.Stats().Queries-before) / took.Seconds()
+	n := float64(server.asked.Load()-asked) / took.Seconds()
+	t.Logf("the gateway heard %.0f questions a second and asked the cluster's server %.0f a second, at most %d at once", arrived, n, server.most.Load())
+	if most := float64(askQuota.PerSecond)*(1+2/took.Seconds()) + 50; n > most {
+		t.Errorf("the cluster's server was asked %.0f questions a second, want %.0f at the most", n, most)
+	}
+	if most := server.most.Load(); most > 2*int64(askQuota.AtOnce) {
+		t.Errorf("%d questions at once", most)
+	}
+}
