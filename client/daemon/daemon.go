@@ -41,6 +41,10 @@ type Options struct {
 	// order in which it happens. events does not wait for anybody, but it may ask
 	// for the session's Status.
 	NewSession func(req localapi.ConnectRequest, events func(localapi.Event)) Session
+	// Where says which cluster a request means, without asking it: the
+	// kubeconfig's context and the API server, which tells clusters apart. nil:
+	// every request means the same one.
+	Where func(localapi.Kube) (context, server string, err error)
 	// Doctor examines, and says each finding when it is known. status is what
 	// this daemon would answer.
 	Doctor func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error
@@ -83,7 +87,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Exports = noExports{}
 	}
 	d := &daemon{Options: o, events: newEvents(o.Log), stop: stop}
-	d.sessions = newSessions(ctx, o.NewSession, d.events.publish)
+	d.sessions = newSessions(ctx, o, d.events.publish)
 	srv := &http.Server{
 		Handler:           httpjson.Local(localapi.Host, d.routes()),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -186,6 +190,7 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("GET /v1/events", d.events.serve)
 	mux.HandleFunc("POST /v1/connect", d.connect)
 	mux.HandleFunc("POST /v1/disconnect", d.disconnect)
+	mux.HandleFunc("POST /v1/primary", d.setPrimary)
 	mux.HandleFunc("POST /v1/doctor", d.doctor)
 	mux.HandleFunc("GET /v1/dns", d.queryDNS)
 	mux.HandleFunc("POST /v1/namespace", d.setNamespace)
@@ -250,6 +255,9 @@ func (d *daemon) connect(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if e.Type == localapi.EventReady {
+			if err := d.lead(r.Context(), req, a); err != nil && lines.Send(localapi.Event{Time: time.Now(), Type: localapi.EventWarning, Connection: a.name, Text: err.Error()}) != nil {
+				return
+			}
 			s := d.now()
 			e.Status = &s
 		}
@@ -268,16 +276,26 @@ func (d *daemon) connect(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// lead makes a session primary where its request asks for that.
+func (d *daemon) lead(ctx context.Context, req localapi.ConnectRequest, a *attempt) error {
+	if !req.Primary {
+		return nil
+	}
+	return d.sessions.setPrimary(ctx, a.called())
+}
+
 func (d *daemon) disconnect(w http.ResponseWriter, r *http.Request) {
-	held := r.URL.Query().Get("held") == "1"
-	n, err := d.sessions.disconnect(r.Context(), held)
+	q := r.URL.Query()
+	held := q.Get("held") == "1"
+	result, err := d.sessions.disconnect(r.Context(), q.Get("session"), q.Get("all") == "1", held)
 	if err != nil {
 		httpjson.WriteError(w, err)
 		return
 	}
-	exits := d.OnDemand && (n > 0 || !held) && !d.Exports.Renewing()
-	httpjson.Write(w, http.StatusOK, localapi.DisconnectResult{Sessions: n, Exits: exits, PID: os.Getpid()})
-	if exits {
+	result.PID = os.Getpid()
+	result.Exits = d.OnDemand && (result.Sessions > 0 || !held) && d.sessions.none() && !d.Exports.Renewing()
+	httpjson.Write(w, http.StatusOK, result)
+	if result.Exits {
 		d.stop()
 	}
 }

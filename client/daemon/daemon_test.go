@@ -31,8 +31,9 @@ type fakeSession struct {
 	Exposing
 	Naming
 
-	mu    sync.Mutex
-	phase localapi.Phase
+	mu      sync.Mutex
+	phase   localapi.Phase
+	primary bool
 }
 
 // fakeHost is what sessions change: how many have it at once, and what fails.
@@ -46,6 +47,7 @@ type fakeHost struct {
 	end     chan error          // ends a ready session
 	later   chan localapi.Event // happen to a ready session
 	undoing time.Duration
+	stuck   bool // nobody becomes primary
 
 	steering Steering
 	exposing Exposing
@@ -104,6 +106,18 @@ func (f *fakeSession) Status() (localapi.Connection, []localapi.Warning) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return localapi.Connection{Name: "kind", Namespaces: f.req.Namespaces, Phase: f.phase}, nil
+}
+
+func (f *fakeSession) SetPrimary(_ context.Context, yes bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.host.mu.Lock()
+	defer f.host.mu.Unlock()
+	if f.host.stuck && f.phase == localapi.PhaseReady && yes {
+		return errors.New("the resolver is stuck")
+	}
+	f.primary = yes
+	return nil
 }
 
 // start runs a daemon until the test ends and returns its client.

@@ -122,6 +122,7 @@ var messages = map[localapi.EventType]struct {
 	localapi.EventNetwork:      {slog.LevelInfo, "network changed"},
 	localapi.EventReenrolled:   {slog.LevelInfo, "session enrolled again"},
 	localapi.EventNamespace:    {slog.LevelInfo, "namespace changed"},
+	localapi.EventPrimary:      {slog.LevelInfo, "session primary"},
 	localapi.EventCleared:      {slog.LevelInfo, "session warning over"},
 	localapi.EventEnded:        {slog.LevelWarn, "session ended"},
 	localapi.EventDisconnected: {slog.LevelInfo, "session disconnected"},

@@ -39,7 +39,7 @@ func (d *daemon) expose(w http.ResponseWriter, r *http.Request) {
 
 func (d *daemon) exposed(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	s, err := d.sessions.ready()
+	s, err := d.sessions.of(r)
 	var all []localapi.Exposure
 	if err == nil {
 		all, err = s.Exposed(r.Context(), q.Get("all") == "1", q.Get("namespace"))
@@ -57,7 +57,7 @@ func (d *daemon) stopExposing(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "which exposure?", Hint: "/v1/expose/NAME or /v1/expose?all=1", Status: http.StatusBadRequest})
 		return
 	}
-	s, err := d.sessions.ready()
+	s, err := d.sessions.of(r)
 	var names []string
 	if err == nil {
 		names, err = s.StopExposing(r.Context(), q.Get("namespace"), name)

@@ -14,11 +14,29 @@ type Naming interface {
 	QueryDNS(ctx context.Context, name, qtype string) (localapi.DNSAnswer, error)
 	// SetNamespace makes short names those of another namespace of the session.
 	SetNamespace(ctx context.Context, namespace string) error
+	// SetPrimary says whether short names and those of the cluster's zone are this
+	// session's on this machine. It may be called before Run; of a session that is
+	// ready it returns when the host resolves by it. Where that fails the session
+	// has a warning.
+	SetPrimary(ctx context.Context, yes bool) error
+}
+
+func (d *daemon) setPrimary(w http.ResponseWriter, r *http.Request) {
+	var req localapi.PrimaryRequest
+	err := httpjson.Read(r, &req)
+	if err == nil {
+		err = d.sessions.setPrimary(r.Context(), req.Name)
+	}
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	httpjson.Write(w, http.StatusOK, struct{}{})
 }
 
 func (d *daemon) queryDNS(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	s, err := d.sessions.ready()
+	s, err := d.sessions.of(r)
 	var a localapi.DNSAnswer
 	if err == nil {
 		a, err = s.QueryDNS(r.Context(), q.Get("name"), q.Get("type"))
@@ -35,7 +53,7 @@ func (d *daemon) setNamespace(w http.ResponseWriter, r *http.Request) {
 	err := httpjson.Read(r, &req)
 	var s Session
 	if err == nil {
-		s, err = d.sessions.ready()
+		s, err = d.sessions.of(r)
 	}
 	if err == nil {
 		err = s.SetNamespace(r.Context(), req.Namespace)

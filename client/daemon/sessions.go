@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -11,50 +15,51 @@ import (
 	"podnet.dev/internal/httpjson"
 )
 
-// sessions holds the one session of this daemon; a later version holds several.
+// sessions are those of this daemon, each with another cluster.
+//
+// One is primary: the first, or whichever is asked to be. When the primary is
+// disconnected the oldest of the others takes its place. When it ends by itself
+// nobody does: a name that meant one cluster must not come to mean another
+// because of a lost lease.
 type sessions struct {
 	ctx  context.Context
 	make func(localapi.ConnectRequest, func(localapi.Event)) Session
+	// where says which cluster a request means.
+	where func(localapi.Kube) (context, server string, err error)
 	// tell hears of everything that happens to a session.
 	tell func(localapi.Event)
 	wg   sync.WaitGroup
 
+	// moving is held while another session is made the primary.
+	moving sync.Mutex
+
 	mu        sync.Mutex
-	current   *attempt
+	all       []*attempt // the oldest first
+	primary   *attempt   // nil: nobody
 	lastError *localapi.Error
 	others    int // things to do that are no sessions
 	idleSince time.Time
 }
 
-func newSessions(ctx context.Context, make_ func(localapi.ConnectRequest, func(localapi.Event)) Session, tell func(localapi.Event)) *sessions {
-	return &sessions{ctx: ctx, make: make_, tell: tell, idleSince: time.Now()}
-}
-
-// attempt is a session from the first connect to the end of its undoing.
-type attempt struct {
-	req     localapi.ConnectRequest
-	session Session
-	tell    func(localapi.Event)
-	cancel  context.CancelFunc
-	// done is closed when everything is undone.
-	done chan struct{}
-
-	mu sync.Mutex
-	// events are those of connecting.
-	events  []localapi.Event
-	changed chan struct{}
-	waiting int
-	ready   *time.Time
-	// kept says that somebody connected who does not hold the session: it stays when
-	// those who do have left.
-	kept   bool
-	ending bool
+func newSessions(ctx context.Context, o Options, tell func(localapi.Event)) *sessions {
+	s := &sessions{ctx: ctx, make: o.NewSession, where: o.Where, tell: tell, idleSince: time.Now()}
+	if s.where == nil {
+		s.where = func(localapi.Kube) (string, string, error) { return "", "", nil }
+	}
+	return s
 }
 
 // connect begins a session or joins the one that serves the same request.
 func (s *sessions) connect(ctx context.Context, req localapi.ConnectRequest) (*attempt, error) {
+	name, server, err := s.where(req.Kube)
+	if err != nil {
+		e := httpjson.FromError(err)
+		e.Phase = string(localapi.PhaseAuth)
+		return nil, e
+	}
+	name = cmp.Or(req.Name, name, server)
 	for {
-		a, started, err := s.startOrJoin(req)
+		a, started, err := s.startOrJoin(req, name, server)
 		if err != nil || started {
 			return a, err
 		}
@@ -70,24 +75,34 @@ func (s *sessions) connect(ctx context.Context, req localapi.ConnectRequest) (*a
 	}
 }
 
-func (s *sessions) startOrJoin(req localapi.ConnectRequest) (a *attempt, started bool, err error) {
+func (s *sessions) startOrJoin(req localapi.ConnectRequest, name, server string) (a *attempt, started bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
 		return nil, false, errStopping()
 	}
-	if a := s.current; a != nil {
-		if !a.req.SameAs(req) {
-			c, _ := a.session.Status()
-			return nil, false, &localapi.Error{Code: localapi.CodeConflict, Message: "already connected to " + c.Name + " in another way",
-				Hint: "podnet disconnect", Status: http.StatusConflict}
+	for _, a := range s.all {
+		switch {
+		case a.server == server:
+			if !a.req.SameAs(req) || req.Name != "" && req.Name != a.name {
+				return nil, false, &localapi.Error{Code: localapi.CodeConflict, Message: "already connected to " + a.called() + " in another way",
+					Hint: "podnet disconnect " + a.called(), Status: http.StatusConflict}
+			}
+			return a, false, nil
+		case localapi.Alias(a.name) == localapi.Alias(name):
+			return nil, false, &localapi.Error{Code: localapi.CodeConflict, Message: fmt.Sprintf("the session %s is with another cluster, %s", a.name, a.server),
+				Hint: "--name gives this one another name", Status: http.StatusConflict}
 		}
-		return a, false, nil
 	}
+	req.Name = name
 	ctx, cancel := context.WithCancel(s.ctx)
-	a = &attempt{req: req, tell: s.tell, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}), waiting: 1}
+	a = &attempt{req: req, name: name, server: server, tell: s.tell, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}), waiting: 1}
 	a.session = s.make(req, a.publish)
-	s.current, s.lastError = a, nil
+	s.all, s.lastError = append(s.all, a), nil
+	if s.primary == nil {
+		s.primary = a
+	}
+	_ = a.session.SetPrimary(ctx, s.primary == a) // it has not begun: there is nothing to fail
 	s.wg.Add(1)
 	go s.run(ctx, a)
 	return a, true, nil
@@ -100,24 +115,79 @@ func (s *sessions) run(ctx context.Context, a *attempt) {
 		err = context.Canceled
 	}
 	a.giveUp()
+	byItself := err != nil && !errors.Is(err, context.Canceled)
+	s.moving.Lock() // who moves the primary finds a, or its heir
 	s.mu.Lock()
-	s.current, s.idleSince = nil, time.Now()
-	if err != nil && !errors.Is(err, context.Canceled) {
+	s.all = slices.DeleteFunc(s.all, func(o *attempt) bool { return o == a })
+	s.idleSince = time.Now()
+	if byItself {
 		s.lastError = httpjson.FromError(err)
+	}
+	var heir *attempt
+	if s.primary == a {
+		if s.primary = nil; !(byItself && a.wasReady()) && s.ctx.Err() == nil {
+			if i := slices.IndexFunc(s.all, (*attempt).stays); i >= 0 {
+				heir = s.all[i]
+				s.primary = heir
+			}
+		}
 	}
 	s.mu.Unlock()
 	a.over(err)
+	if heir != nil {
+		_ = heir.session.SetPrimary(s.ctx, true) // which warns where it fails
+		heir.tellPrimary()
+	}
+	s.moving.Unlock()
 	close(a.done)
+}
+
+// setPrimary makes the session of a name the primary.
+func (s *sessions) setPrimary(ctx context.Context, name string) error {
+	s.moving.Lock()
+	defer s.moving.Unlock()
+	a, err := s.find(name)
+	if err != nil {
+		return err
+	}
+	if !a.wasReady() {
+		return a.notReady()
+	}
+	s.mu.Lock()
+	was := s.primary
+	s.mu.Unlock()
+	if was == a {
+		return nil
+	}
+	// The new one first: in between a name is two sessions', never nobody's.
+	if err := a.session.SetPrimary(ctx, true); err != nil {
+		return errors.Join(err, a.session.SetPrimary(context.WithoutCancel(ctx), false))
+	}
+	s.mu.Lock()
+	s.primary = a
+	s.mu.Unlock()
+	if was != nil {
+		_ = was.session.SetPrimary(context.WithoutCancel(ctx), false) // which warns where it fails
+	}
+	a.tellPrimary()
+	return nil
 }
 
 // idle is how long there has been no session.
 func (s *sessions) idle() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current != nil || s.others > 0 {
+	if len(s.all) > 0 || s.others > 0 {
 		return 0
 	}
 	return time.Since(s.idleSince)
+}
+
+// none says that there is no session.
+func (s *sessions) none() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all) == 0
 }
 
 // busy keeps the daemon from ending for want of work, until done. When it ends
@@ -145,158 +215,145 @@ func errStopping() error {
 	return &localapi.Error{Code: localapi.CodeDaemon, Message: "the daemon is stopping", Hint: "try again", Status: http.StatusServiceUnavailable}
 }
 
-// disconnect ends the session, if there is one, and waits until it is undone. With
-// held it ends only what one caller holds and nobody keeps.
-func (s *sessions) disconnect(ctx context.Context, held bool) (int, error) {
+// disconnect ends the session of a name, the only one without, or all, and waits
+// until that is undone. With held it ends only what one caller holds and nobody
+// keeps.
+func (s *sessions) disconnect(ctx context.Context, name string, all, held bool) (localapi.DisconnectResult, error) {
+	r := localapi.DisconnectResult{Names: []string{}}
 	s.mu.Lock()
-	a := s.current
+	ending, was := slices.Clone(s.all), s.primary
+	if len(ending) > 1 && name == "" && !all {
+		s.mu.Unlock()
+		return r, which(ending, "podnet disconnect NAME, or --all")
+	}
 	s.lastError = nil
 	s.mu.Unlock()
-	if a == nil || held && a.shared() {
-		return 0, nil
+	if name != "" && len(ending) > 0 {
+		a, err := s.find(name)
+		if err != nil {
+			return r, err
+		}
+		ending = []*attempt{a}
 	}
-	a.giveUp()
-	select {
-	case <-a.done:
-		return 1, nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	ending = slices.DeleteFunc(ending, func(a *attempt) bool { return held && a.shared() })
+	for _, a := range ending {
+		a.giveUp()
 	}
+	for _, a := range ending {
+		select {
+		case <-a.done:
+			r.Sessions, r.Names = r.Sessions+1, append(r.Names, a.called())
+		case <-ctx.Done():
+			return r, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	if s.primary != nil && s.primary != was {
+		r.Primary = s.primary.called()
+	}
+	s.mu.Unlock()
+	return r, nil
 }
 
 // close waits for what the end of the daemon's context set going.
 func (s *sessions) close() { s.wg.Wait() }
 
+// find is the session of a name.
+func (s *sessions) find(name string) (*attempt, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.all {
+		if a.called() == name {
+			return a, nil
+		}
+	}
+	e := &localapi.Error{Code: localapi.CodeNotConnected, Message: "no session is called " + name, Hint: "podnet connect", Status: http.StatusNotFound}
+	if len(s.all) > 0 {
+		e.Hint = "connected are " + called(s.all) + ": podnet status"
+	}
+	return nil, e
+}
+
+// ready is the session of a name, without one the primary, or the only one where
+// nobody is primary. It is ready.
+func (s *sessions) ready(name string) (Session, error) {
+	if name != "" {
+		a, err := s.find(name)
+		if err == nil && !a.wasReady() {
+			err = a.notReady()
+		}
+		if err != nil {
+			return nil, err
+		}
+		return a.session, nil
+	}
+	s.mu.Lock()
+	all, a := slices.Clone(s.all), s.primary
+	s.mu.Unlock()
+	switch {
+	case a == nil && len(all) > 1:
+		return nil, which(all, "--session NAME; podnet primary NAME makes one the default")
+	case a == nil && len(all) == 1:
+		a = all[0]
+	}
+	switch {
+	case a == nil, !a.wasReady() && len(all) == 1:
+		return nil, &localapi.Error{Code: localapi.CodeNotConnected, Message: "nothing is connected", Hint: "podnet connect", Status: http.StatusConflict}
+	case !a.wasReady():
+		return nil, a.notReady()
+	}
+	return a.session, nil
+}
+
+// of is the session that a request is about.
+func (s *sessions) of(r *http.Request) (Session, error) { return s.ready(r.URL.Query().Get("session")) }
+
+// which asks for a name.
+func which(all []*attempt, hint string) error {
+	return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("which of the sessions: %s?", called(all)), Hint: hint, Status: http.StatusBadRequest}
+}
+
+func called(all []*attempt) string {
+	var names []string
+	for _, a := range all {
+		names = append(names, a.called())
+	}
+	return strings.Join(names, ", ")
+}
+
 func (s *sessions) status() localapi.Status {
 	s.mu.Lock()
-	a, last := s.current, s.lastError
+	all, primary, last := slices.Clone(s.all), s.primary, s.lastError
 	s.mu.Unlock()
 	out := localapi.NewStatus()
-	if a == nil {
-		out.LastError = last
-		if last != nil {
-			out.State = localapi.Failed
-		}
-		return out
+	if out.LastError = last; last != nil {
+		out.State = localapi.Failed
 	}
-	c, warnings := a.session.Status()
-	c.Primary = true
-	out.State = localapi.Connecting
-	if since := a.readySince(); since != nil {
-		out.State, out.Since, c.Since = localapi.Connected, since, since
-		for _, w := range warnings {
-			if w.Severity == "high" {
-				out.State = localapi.Degraded
+	if len(all) > 0 {
+		out.State = localapi.Connecting
+	}
+	for _, a := range all {
+		c, warnings := a.session.Status()
+		c.Name, c.Primary = cmp.Or(a.name, c.Name), a == primary
+		if since := a.readySince(); since != nil {
+			c.Since = since
+			if out.State == localapi.Connecting {
+				out.State, out.Since = localapi.Connected, since
+			}
+			for _, w := range warnings {
+				if w.Severity == "high" {
+					out.State = localapi.Degraded
+				}
 			}
 		}
+		for i := range warnings {
+			warnings[i].Connection = c.Name
+		}
+		out.Connections, out.Warnings = append(out.Connections, c), append(out.Warnings, warnings...)
 	}
-	out.Connections = append(out.Connections, c)
-	out.Warnings = append(out.Warnings, warnings...)
+	if len(all) > 0 && primary == nil {
+		out.Warnings = append(out.Warnings, localapi.Warning{Code: "no-primary", Severity: "medium",
+			Text: "the primary session has ended by itself: short names and those of the cluster's zone resolve nowhere", Hint: "podnet primary " + all[0].called()})
+	}
 	return out
-}
-
-// publish hands an event to whoever waits for the session, until it is ready,
-// and to whoever listens to the daemon.
-func (a *attempt) publish(e localapi.Event) {
-	if e.Time.IsZero() {
-		e.Time = time.Now()
-	}
-	if e.Connection == "" {
-		c, _ := a.session.Status()
-		e.Connection = c.Name
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ready == nil {
-		a.events = append(a.events, e)
-		if e.Type == localapi.EventReady {
-			now := time.Now()
-			a.ready = &now
-		}
-		close(a.changed)
-		a.changed = make(chan struct{})
-	}
-	a.tell(e) // with the lock held, so that both hear the same order
-}
-
-// over tells of the end: err is why it came by itself.
-func (a *attempt) over(err error) {
-	e := localapi.Event{Type: localapi.EventDisconnected, Text: "disconnected"}
-	switch {
-	case !a.wasReady():
-		e.Type, e.Error = localapi.EventError, httpjson.FromError(err)
-		if errors.Is(err, context.Canceled) {
-			e.Error = &localapi.Error{Code: localapi.CodeCanceled, Message: "connecting was given up"}
-		}
-		e.Phase, e.Text = localapi.Phase(e.Error.Phase), e.Error.Message
-	case err != nil:
-		e.Type, e.Error = localapi.EventEnded, httpjson.FromError(err)
-		e.Text = "the session ended: " + e.Error.Message
-	}
-	a.publish(e)
-}
-
-// event is the i-th event, when it comes.
-func (a *attempt) event(ctx context.Context, i int) (localapi.Event, bool) {
-	for {
-		a.mu.Lock()
-		if i < len(a.events) {
-			defer a.mu.Unlock()
-			return a.events[i], true
-		}
-		changed := a.changed
-		a.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return localapi.Event{}, false
-		}
-	}
-}
-
-// join adds a listener, unless the attempt is already over or given up.
-func (a *attempt) join() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ending {
-		return false
-	}
-	a.waiting++
-	return true
-}
-
-// leave takes a listener away, who held the session or not. The last one to leave
-// before it is ready, or who held what nobody keeps, gives it up.
-func (a *attempt) leave(held bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.waiting--
-	a.kept = a.kept || !held && a.ready != nil
-	if a.waiting == 0 && !a.kept {
-		a.ending = true
-		a.cancel()
-	}
-}
-
-// giveUp ends the session; nobody joins it any more.
-func (a *attempt) giveUp() {
-	a.mu.Lock()
-	a.ending = true
-	a.mu.Unlock()
-	a.cancel()
-}
-
-// shared says that the session is not only one caller's who holds it.
-func (a *attempt) shared() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.kept || a.waiting > 1
-}
-
-func (a *attempt) wasReady() bool { return a.readySince() != nil }
-
-func (a *attempt) readySince() *time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.ready
 }

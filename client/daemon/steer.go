@@ -31,16 +31,6 @@ type Steering interface {
 	RevokeSteering(ctx context.Context, req localapi.RevokeRequest) ([]string, error)
 }
 
-// ready is the session that is ready.
-func (s *sessions) ready() (Session, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.current == nil || !s.current.wasReady() {
-		return nil, &localapi.Error{Code: localapi.CodeNotConnected, Message: "nothing is connected", Hint: "podnet connect", Status: http.StatusConflict}
-	}
-	return s.current.session, nil
-}
-
 // begin has do answer a request for something that lives with the session, a rule
 // or an exposure, by a line for each event. Who hangs up before it is ready gives it
 // up; afterwards it stays, unless it is held.
@@ -52,7 +42,7 @@ func begin[R interface{ Check() error }, E any](d *daemon, w http.ResponseWriter
 	}
 	var s Session
 	if err == nil {
-		s, err = d.sessions.ready()
+		s, err = d.sessions.of(r)
 	}
 	if err != nil {
 		httpjson.WriteError(w, err)
@@ -100,7 +90,7 @@ func (d *daemon) tell(what string, send func(localapi.SteerEvent), do func(say f
 
 func (d *daemon) steered(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	s, err := d.sessions.ready()
+	s, err := d.sessions.of(r)
 	var rules []localapi.SteerRule
 	if err == nil {
 		rules, err = s.Steered(r.Context(), q.Get("all") == "1", q.Get("namespace"))
@@ -118,7 +108,7 @@ func (d *daemon) stopSteering(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "which rule?", Hint: "/v1/steer/NAME or /v1/steer?all=1", Status: http.StatusBadRequest})
 		return
 	}
-	s, err := d.sessions.ready()
+	s, err := d.sessions.of(r)
 	var names []string
 	if err == nil {
 		names, err = s.StopSteering(r.Context(), name)
@@ -134,7 +124,7 @@ func (d *daemon) revokeSteering(w http.ResponseWriter, r *http.Request) {
 	}
 	var s Session
 	if err == nil {
-		s, err = d.sessions.ready()
+		s, err = d.sessions.of(r)
 	}
 	var names []string
 	if err == nil {
@@ -152,7 +142,7 @@ func answerStopped(w http.ResponseWriter, names []string, err error) {
 }
 
 func (d *daemon) inspectSteering(w http.ResponseWriter, r *http.Request) {
-	s, err := d.sessions.ready()
+	s, err := d.sessions.of(r)
 	var all []localapi.Inspection
 	if err == nil {
 		all, err = s.InspectSteering(r.Context(), r.PathValue("name"))
@@ -165,7 +155,7 @@ func (d *daemon) inspectSteering(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *daemon) steeredRequests(w http.ResponseWriter, r *http.Request) {
-	s, err := d.sessions.ready()
+	s, err := d.sessions.of(r)
 	if err != nil {
 		httpjson.WriteError(w, err)
 		return

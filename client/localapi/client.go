@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,8 +28,9 @@ var ErrNoDaemon = errors.New("the podnet daemon is not running")
 
 // Client speaks to one daemon.
 type Client struct {
-	socket string
-	http   *http.Client
+	socket  string
+	session string // that the calls are about; "": the primary
+	http    *http.Client
 }
 
 // NewClient makes a client of the daemon behind the unix socket. It does not
@@ -37,7 +40,7 @@ func NewClient(socket string) *Client {
 		d := net.Dialer{Timeout: 2 * time.Second}
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{socket, "", &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // Version asks the daemon who it is.
@@ -52,10 +55,18 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
 }
 
-// Disconnect ends every session and returns when the host is as it was before.
+// Disconnect ends a session, that of For or the only one, and returns when the
+// host is as it was before. Where there are several it is an error of CodeUsage
+// not to say which.
 func (c *Client) Disconnect(ctx context.Context) (DisconnectResult, error) {
 	var r DisconnectResult
 	return r, c.do(ctx, http.MethodPost, "/v1/disconnect", struct{}{}, &r)
+}
+
+// DisconnectAll ends every session.
+func (c *Client) DisconnectAll(ctx context.Context) (DisconnectResult, error) {
+	var r DisconnectResult
+	return r, c.do(ctx, http.MethodPost, "/v1/disconnect?all=1", struct{}{}, &r)
 }
 
 // LetGo ends the session that the caller holds, as Disconnect does, unless others
@@ -151,6 +162,13 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		if err := json.NewEncoder(&body).Encode(in); err != nil {
 			return nil, err
 		}
+	}
+	if c.session != "" {
+		separator := "?"
+		if strings.Contains(path, "?") {
+			separator = "&"
+		}
+		path += separator + url.Values{"session": {c.session}}.Encode()
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+Host+path, &body)
 	if err != nil {

@@ -45,6 +45,7 @@ const (
 	EventReenrolled EventType = "reenrolled" // a new key and new addresses, the old lease was over
 	EventAddresses  EventType = "addresses"  // the cluster's networks are at other addresses of this machine
 	EventNamespace  EventType = "namespace"  // short names are another namespace's
+	EventPrimary    EventType = "primary"    // short names are another session's: this one's
 	EventCleared    EventType = "cleared"    // a warning is over
 	EventEnded      EventType = "ended"      // the session ended by itself; Error says why
 	// EventDisconnected is the end that somebody asked for.

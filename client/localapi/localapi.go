@@ -8,7 +8,8 @@
 //	GET  /v1/status       Status
 //	GET  /v1/events       Event values one a line out, ?since=SEQ
 //	POST /v1/connect      ConnectRequest in, Event values one a line out
-//	POST /v1/disconnect   DisconnectResult; with ?held=1 of a session that only the caller holds
+//	POST /v1/disconnect   DisconnectResult; with ?held=1 of a session that only the caller holds, ?all=1 of all
+//	POST /v1/primary      PrimaryRequest in, nothing out
 //	POST /v1/doctor       DoctorRequest in, Finding values one a line out
 //	GET  /v1/dns          DNSAnswer, ?name=NAME, &type=TYPE unless A
 //	POST /v1/namespace    NamespaceRequest in, nothing out
@@ -30,6 +31,10 @@
 //	POST /v1/export          ExportRequest in, Exported out
 //	POST /v1/export/list     ExportListRequest in, ExportList out
 //	POST /v1/export/revoke   ExportRevokeRequest in, ExportsRevoked out
+//
+// There may be several sessions, each with another cluster. What is about one, and
+// not about a name in its body, takes ?session=NAME; without it is about the
+// primary, or where nobody is primary about the only one.
 package localapi
 
 import (
@@ -91,6 +96,11 @@ type Kube struct {
 // ConnectRequest asks for a session. The zero value of a field is its default.
 type ConnectRequest struct {
 	Kube Kube `json:"kube"`
+	// Name of the session; empty means the kubeconfig context's.
+	Name string `json:"name,omitempty"`
+	// Primary makes it the one whose short names resolve. The first session is
+	// that anyhow.
+	Primary bool `json:"primary,omitempty"`
 	// Namespaces to open; empty means the kubeconfig context's namespace.
 	Namespaces []string `json:"namespaces,omitempty"`
 	// AllNamespaces asks for the whole cluster at once.
@@ -112,7 +122,8 @@ type ConnectRequest struct {
 	Hold bool `json:"hold,omitempty"`
 }
 
-// SameAs reports whether a session made for r serves o as well.
+// SameAs reports whether a session made for r serves o as well, whatever it is
+// called and whether or not it is primary.
 func (r ConnectRequest) SameAs(o ConnectRequest) bool {
 	sorted := func(s []string) []string { s = slices.Clone(s); slices.Sort(s); return slices.Compact(s) }
 	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.As == o.As && cmp.Or(r.Addresses, "auto") == cmp.Or(o.Addresses, "auto") && r.GatewayNamespace == o.GatewayNamespace &&
@@ -161,7 +172,8 @@ type Status struct {
 	Warnings    []Warning    `json:"warnings"`
 	// Exports are the devices without podnet that this daemon knows of.
 	Exports []Export `json:"exports,omitempty"`
-	// LastError is why the last session ended by itself.
+	// LastError is why the last session that ended by itself did, until another
+	// begins or somebody disconnects.
 	LastError *Error `json:"lastError,omitempty"`
 	// Seq is the newest Event's: what happens from now on comes after it.
 	Seq int64 `json:"seq"`
@@ -174,6 +186,7 @@ func NewStatus() Status {
 
 // Connection is one session: this machine joined to one cluster.
 type Connection struct {
+	// Name tells the sessions of this machine apart.
 	Name    string `json:"name"`
 	Context string `json:"context"`
 	Server  string `json:"server"`
@@ -183,8 +196,10 @@ type Connection struct {
 	Namespace     string   `json:"namespace"`
 	Namespaces    []string `json:"namespaces"`
 	AllNamespaces bool     `json:"allNamespaces,omitempty"`
-	Primary       bool     `json:"primary"`
-	Phase         Phase    `json:"phase"`
+	// Primary says that short names and those in the cluster's zone are this
+	// session's. Of several at most one is.
+	Primary bool  `json:"primary"`
+	Phase   Phase `json:"phase"`
 	// As is the pod from which what this machine sends leaves; nil: the gateway's.
 	As *Identity `json:"as,omitempty"`
 	// Since is when the session became ready.
@@ -301,7 +316,10 @@ type DNS struct {
 	Listen []string `json:"listen"`
 	Mode   string   `json:"mode,omitempty"`
 	Zone   string   `json:"zone,omitempty"`
-	Probe  string   `json:"probe,omitempty"`
+	// Alias is the zone whose names are this session's, whichever is primary:
+	// web.shop.svc.ALIAS.
+	Alias string `json:"alias,omitempty"`
+	Probe string `json:"probe,omitempty"`
 	// Healthy is true when programs of this machine that look for a name of the
 	// cluster ask the session's proxy and hear its answer, as seen within the
 	// last minute. Problem is what goes wrong.
@@ -311,6 +329,9 @@ type DNS struct {
 
 // Warning is something the user should know and can do something about.
 type Warning struct {
+	// Connection is the name of the session that it is about; empty: all of them.
+	Connection string `json:"connection,omitempty"`
+
 	Code     string `json:"code"`
 	Severity string `json:"severity"`
 	Text     string `json:"text"`
@@ -329,7 +350,11 @@ type Version struct {
 // DisconnectResult answers a disconnect. Exits is true when the daemon ends as
 // well, because it has nothing left to do.
 type DisconnectResult struct {
-	Sessions int  `json:"sessions"`
-	Exits    bool `json:"exits"`
-	PID      int  `json:"pid"`
+	Sessions int `json:"sessions"`
+	// Names are those of the sessions that ended.
+	Names []string `json:"names"`
+	// Primary is the session that has become it, because the one that was has ended.
+	Primary string `json:"primary,omitempty"`
+	Exits   bool   `json:"exits"`
+	PID     int    `json:"pid"`
 }
