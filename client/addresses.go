@@ -100,10 +100,7 @@ func (m *membership) mapFor(ctx context.Context, to *member, c addressing.Choice
 func (s *Session) choose(m *member) (addressing.Choice, error) {
 	w := addressing.Wish{
 		Mode: cmp.Or(s.Request.Addresses, addressing.Auto), Cluster: s.cluster.Whoami().Server, Prefixes: m.network.prefixes,
-		Avoid: s.avoid(m), Reserved: runtime.GOOS == "linux", Before: s.chosen,
-	}
-	if s.Others != nil {
-		w.Taken = s.Others()
+		Avoid: s.avoid(m), Reserved: runtime.GOOS == "linux", Before: s.chosen, Taken: s.Others(),
 	}
 	have, err := s.host.Networks()
 	if err != nil {

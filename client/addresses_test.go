@@ -182,7 +182,7 @@ func TestAnswersLeadOnlyWhereTheyMay(t *testing.T) {
 	answered := func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_, err := l.lookup(ctx)
+		_, err := l.lookup(ctx, town.EchoName)
 		return err == nil
 	}
 	if !answered() {

@@ -136,6 +136,7 @@ func (k *keeper) run(ctx context.Context) error {
 	}(news)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	_ = k.lead() // that has changed since the host was told; it warns
 	for {
 		k.look()
 		select {

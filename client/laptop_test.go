@@ -40,6 +40,10 @@ type place struct {
 	addresses string
 	networks  []router.Network
 	others    func() []addressing.Network
+	// fleet and name are those of its session, which is not primary if secondary.
+	fleet     *client.Fleet
+	name      string
+	secondary bool
 }
 
 func newTown(t *testing.T, pods ...string) *place {
@@ -116,7 +120,8 @@ func (w *place) begin(path string) *laptop {
 		c = hidden{c, w.Cluster()}
 	}
 	l.session = client.New(client.Config{
-		Request: localapi.ConnectRequest{Namespaces: w.opens, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path, Addresses: w.addresses},
+		Request: localapi.ConnectRequest{Namespaces: w.opens, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path, Addresses: w.addresses, Name: w.name},
+		Fleet:   w.fleet,
 		Events: func(e localapi.Event) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -129,6 +134,9 @@ func (w *place) begin(path string) *laptop {
 		Watch:       l.watch,
 		Log:         w.log,
 	})
+	if err := l.session.SetPrimary(ctx, !w.secondary); err != nil {
+		w.t.Fatal(err)
+	}
 	go func() { l.ended <- l.session.Run(ctx) }()
 	l.leave = sync.OnceFunc(func() {
 		cancel()
@@ -198,7 +206,7 @@ func (l *laptop) within(limit time.Duration, what string, holds func() bool) {
 func (l *laptop) open() (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	to, err := l.lookup(ctx)
+	to, err := l.lookup(ctx, town.EchoName)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +217,7 @@ func (l *laptop) open() (net.Conn, error) {
 	return c, echo(c, time.Second)
 }
 
-func (l *laptop) lookup(ctx context.Context) (netip.Addr, error) {
+func (l *laptop) lookup(ctx context.Context, name string) (netip.Addr, error) {
 	listen := l.status().DNS.Listen
 	if len(listen) == 0 {
 		return netip.Addr{}, errors.New("nobody answers DNS")
@@ -222,7 +230,7 @@ func (l *laptop) lookup(ctx context.Context) (netip.Addr, error) {
 	deadline, _ := ctx.Deadline()
 	_ = c.SetDeadline(deadline)
 	d := dns.Conn{Conn: c}
-	if err := d.WriteMsg(new(dns.Msg).SetQuestion(town.EchoName+".", dns.TypeA)); err != nil {
+	if err := d.WriteMsg(new(dns.Msg).SetQuestion(name+".", dns.TypeA)); err != nil {
 		return netip.Addr{}, err
 	}
 	m, err := d.ReadMsg()

@@ -49,7 +49,9 @@ type membership struct {
 	// stateDir is where the book is kept for the next session, should this one
 	// be killed. Empty: nowhere.
 	stateDir string
-	log      *slog.Logger
+	// notes is held while the book is rewritten: other sessions have the same.
+	notes *sync.Mutex
+	log   *slog.Logger
 
 	mu   sync.Mutex
 	held []grant // to be deleted at the end
@@ -271,6 +273,8 @@ func (m *membership) noteLocked(edit func([]grant) []grant) {
 	if m.stateDir == "" {
 		return
 	}
+	m.notes.Lock()
+	defer m.notes.Unlock()
 	if err := writeNote(m.noteFile(), edit(m.noted())); err != nil {
 		m.log.Info("cannot note our objects", "err", err)
 	}

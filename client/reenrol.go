@@ -45,6 +45,9 @@ func (k *keeper) startEnrol() {
 			err = k.objects.await(ctx, m)
 		}
 		if err == nil {
+			m, err = k.distinct(ctx, m)
+		}
+		if err == nil {
 			err = k.objects.mapFor(ctx, m, chosen)
 		}
 		if err != nil && m != nil && !errors.Is(ctx.Err(), context.Canceled) {

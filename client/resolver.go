@@ -22,7 +22,9 @@ import (
 type resolver struct {
 	host helper.Session
 	dial dnsproxy.Dial
-	log  *slog.Logger
+	// proxies are those of this machine's sessions.
+	proxies *dnsproxy.Group
+	log     *slog.Logger
 	// broken hears of a socket that ended by itself.
 	broken func(error)
 
@@ -53,6 +55,10 @@ type scope struct {
 	link       string
 	current    string // the namespace whose names need no suffix
 	namespaces []string
+	// alias is the zone that has the cluster's names whoever is primary, secondary
+	// that another session is.
+	alias     string
+	secondary bool
 }
 
 // start makes the proxy; it has no sockets yet.
@@ -67,6 +73,7 @@ func (r *resolver) start(n network, sc scope) {
 	r.split = dnsproxy.NewSplit(dnsproxy.SplitConfig{
 		Domain: n.domain, Namespace: sc.current, Namespaces: sc.namespaces, Cluster: r.forward, Base: r.base,
 		ReverseZones: n.routed(), Forbid: r.onLink, Log: r.log,
+		Alias: sc.alias, Secondary: sc.secondary, Group: r.proxies,
 	})
 }
 
@@ -81,11 +88,17 @@ func (r *resolver) set(ctx context.Context, n network, sc scope) error {
 	r.lookNear()
 	r.split.SetReverseZones(n.routed())
 	r.split.SetNamespaces(sc.current, sc.namespaces)
+	r.split.SetSecondary(sc.secondary)
 	if err := r.listen(ctx, n.own); err != nil {
 		return err
 	}
-	match, search := osdns.Domains(n.domain, sc.namespaces, sc.current, n.routed())
-	r.wish = osdns.Config{Link: sc.link, Servers: r.listening(), MatchDomains: match, SearchDomains: search}
+	r.wish = osdns.Config{Link: sc.link, Servers: r.listening(), Primary: !sc.secondary}
+	if sc.secondary {
+		r.wish.MatchDomains = osdns.AliasDomains(sc.alias, n.routed())
+	} else {
+		match, search := osdns.Domains(n.domain, sc.namespaces, sc.current, n.routed())
+		r.wish.MatchDomains, r.wish.SearchDomains = append(match, sc.alias), search
+	}
 	if err := r.host.SetDNS(ctx, r.wish); err != nil {
 		return &localapi.Error{Code: localapi.CodeDNS, Message: "point the host's resolver at the cluster: " + err.Error(), Hint: "the daemon's log says more: podnet version names it"}
 	}

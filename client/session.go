@@ -5,11 +5,13 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,8 +65,11 @@ type Config struct {
 	// network. A host whose network is a stack in this process says its own.
 	Dial dnsproxy.Dial
 	// Others are the networks that this machine's other sessions route, each with
-	// its session's name. nil: none.
+	// its session's name. nil: those that Fleet knows of.
 	Others func() []addressing.Network
+	// Fleet are the sessions of this daemon, this one included once it runs. nil:
+	// it is the only one.
+	Fleet *Fleet
 	// Watch tells of changes of this host's network until its context is done,
 	// and then closes its channel. nil: netwatch.Watch.
 	Watch func(context.Context) <-chan netwatch.Event
@@ -123,8 +128,12 @@ type Session struct {
 	// that is to be found out once more.
 	said      said
 	lookAgain *bool
+	// inward dials what the gateway itself answers, by way of this session's device.
+	inward func() dnsproxy.Dial
 	// ready is true once connecting is over.
 	ready atomic.Bool
+	// secondary says that another session has the short names.
+	secondary atomic.Bool
 	// broken gets the error of a part that ended by itself.
 	broken chan error
 	// wishes are for the loop of a session that is ready.
@@ -139,13 +148,26 @@ type Session struct {
 
 // New prepares a session; Run starts it.
 func New(c Config) *Session {
-	if c.Dial == nil {
+	kernels := c.Dial == nil
+	if kernels {
 		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.Fleet == nil {
+		c.Fleet = new(Fleet)
 	}
 	if c.Watch == nil {
 		c.Watch = func(ctx context.Context) <-chan netwatch.Event { return netwatch.Watch(ctx, c.Log) }
 	}
 	s := &Session{Config: c, uptime: netwatch.Uptime, mtu: mtuUDP, broken: make(chan error, 4), wishes: make(chan func()), warnings: map[string]localapi.Warning{}}
+	if s.Others == nil {
+		s.Others = func() []addressing.Network { return s.Fleet.networks(s) }
+	}
+	s.inward = func() dnsproxy.Dial {
+		if kernels {
+			return boundTo(s.link.name)
+		}
+		return s.Dial
+	}
 	s.status.Routes, s.status.Namespaces, s.status.DNS.Listen, s.status.Path.Others = []string{}, []string{}, []string{}, []localapi.OtherPath{}
 	return s
 }
@@ -155,6 +177,8 @@ func New(c Config) *Session {
 // ended a session that was ready.
 func (s *Session) Run(ctx context.Context) error {
 	s.start = time.Now()
+	s.Fleet.join(s)
+	defer s.Fleet.leave(s)
 	defer s.undo.run(context.WithoutCancel(ctx), s.Log)
 	s.jobs = newJobs(ctx)
 	defer s.jobs.close()
@@ -234,12 +258,10 @@ func (s *Session) auth(ctx context.Context) (string, error) {
 	if len(r.Namespaces) == 0 {
 		r.Namespaces = []string{id.Namespace}
 	}
-	s.objects = &membership{cluster: s.cluster, id: id, request: *r, device: device(), stateDir: s.StateDir, log: s.Log}
+	s.objects = &membership{cluster: s.cluster, id: id, request: *r, device: device(), stateDir: s.StateDir, notes: &s.Fleet.notes, log: s.Log}
 	s.set(func(c *localapi.Connection) {
-		c.Name, c.Context, c.Server, c.User = id.Context, id.Context, id.Server, id.User
-		if c.Name == "" {
-			c.Name = id.Server
-		}
+		c.Name, c.Context, c.Server, c.User = cmp.Or(r.Name, id.Context, id.Server), id.Context, id.Server, id.User
+		c.DNS.Alias = localapi.Alias(c.Name) + "." + strings.TrimSuffix(dnsproxy.AliasZone, ".")
 		c.Namespace, c.AllNamespaces = r.Namespaces[0], r.AllNamespaces
 		if !r.AllNamespaces {
 			c.Namespaces = slices.Clone(r.Namespaces)
@@ -274,6 +296,9 @@ func (s *Session) enrol(ctx context.Context) (string, error) {
 		}
 	}
 	if err := s.objects.await(ctx, m); err != nil {
+		return "", err
+	}
+	if m, err = s.distinct(ctx, m); err != nil {
 		return "", err
 	}
 	if err := s.address(ctx, m); err != nil {

@@ -161,7 +161,7 @@ func TestFailureUndoesEverything(t *testing.T) {
 
 // newMembership is alice's in the fake cluster, in namespace shop.
 func newMembership(t *testing.T, f *fakeCluster) *membership {
-	return &membership{cluster: f, id: f.Whoami(), stateDir: t.TempDir(), log: slog.New(slog.DiscardHandler),
+	return &membership{cluster: f, id: f.Whoami(), stateDir: t.TempDir(), notes: new(sync.Mutex), log: slog.New(slog.DiscardHandler),
 		request: localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: 300}}
 }
 

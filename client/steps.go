@@ -14,6 +14,7 @@ import (
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/router"
+	"podnet.dev/dnsproxy"
 	"podnet.dev/internal/nat"
 	"podnet.dev/internal/transport"
 )
@@ -164,7 +165,7 @@ func (s *Session) setNetwork(n network, also ...netip.Addr) error {
 func (s *Session) resolve(ctx context.Context) (string, error) {
 	n := s.member.network
 	s.names = s.scope(ctx)
-	s.resolver = &resolver{host: s.host, dial: s.Dial, log: s.Log, broken: s.breaks}
+	s.resolver = &resolver{host: s.host, dial: s.inward(), proxies: &s.Fleet.proxies, log: s.Log, broken: s.breaks}
 	s.resolver.start(n, s.names)
 	s.undo.add("the DNS of the cluster", s.resolver.Close)
 	if err := s.setNames(ctx, n); err != nil {
@@ -192,7 +193,7 @@ func (s *Session) setNames(ctx context.Context, n network) error {
 // can nearly always list it, too. Who cannot has the full names.
 func (s *Session) scope(ctx context.Context) scope {
 	s.mu.Lock()
-	sc := scope{link: s.link.name, current: s.status.Namespace, namespaces: slices.Clone(s.status.Namespaces)}
+	sc := scope{link: s.link.name, current: s.status.Namespace, namespaces: slices.Clone(s.status.Namespaces), alias: s.status.DNS.Alias, secondary: s.secondary.Load()}
 	s.mu.Unlock()
 	if s.Request.AllNamespaces {
 		sc.namespaces = []string{sc.current}
@@ -213,12 +214,12 @@ func (s *Session) probe(ctx context.Context) (string, error) {
 		return "", err
 	}
 	began := time.Now()
-	if err := s.ask(ctx, netip.AddrPortFrom(n.dns[0], 53), n.domain+"."); err != nil {
+	if err := ask(ctx, s.inward(), netip.AddrPortFrom(n.dns[0], 53), n.domain+"."); err != nil {
 		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the gateway's DNS does not answer through the tunnel: " + err.Error(),
 			Hint: "podnet connect --path apiserver shows whether the path is to blame", Status: http.StatusGatewayTimeout}
 	}
 	rtt := time.Since(began)
-	if err := s.ask(ctx, netip.AddrPortFrom(s.resolver.listening()[0], 53), "kubernetes.default.svc."+n.domain+"."); err != nil {
+	if err := ask(ctx, s.Dial, netip.AddrPortFrom(s.resolver.listening()[0], 53), "kubernetes.default.svc."+s.zone()+"."); err != nil {
 		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the DNS proxy on this machine does not answer: " + err.Error(),
 			Hint: "a firewall of this machine may block port 53 on its own addresses", Status: http.StatusGatewayTimeout}
 	}
@@ -237,9 +238,9 @@ func (s *Session) probe(ctx context.Context) (string, error) {
 
 // ask puts one question to a name server. Any answer will do, that there is no
 // such name included.
-func (s *Session) ask(ctx context.Context, server netip.AddrPort, name string) error {
+func ask(ctx context.Context, dial dnsproxy.Dial, server netip.AddrPort, name string) error {
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return s.Dial(ctx, network, server.String())
+		return dial(ctx, network, server.String())
 	}}
 	_, err := r.LookupNS(ctx, name)
 	var answer *net.DNSError
@@ -262,7 +263,8 @@ func (s *Session) checkRoute(ctx context.Context, n network) error {
 		}
 		local, ok := c.LocalAddr().(*net.UDPAddr)
 		_ = c.Close()
-		if from := local.AddrPort().Addr().Unmap(); ok && !slices.Contains(n.own, from) {
+		// The gateways of all clusters have this address: another session's is as good.
+		if from := local.AddrPort().Addr().Unmap(); ok && !slices.Contains(n.own, from) && !s.Fleet.has(from) {
 			return &localapi.Error{Code: localapi.CodeConflict, Message: fmt.Sprintf("packets to the cluster's %s would leave from %s, not through the tunnel", a, from),
 				Hint: "a VPN or a rule of this machine takes them (ip rule; ip route get " + a.String() + ")"}
 		}

@@ -35,6 +35,17 @@ func Domains(zone string, namespaces []string, current string, prefixes []netip.
 	return compact(match), search
 }
 
+// AliasDomains are the match domains of a session beside the one that has those
+// of Domains: alias, which holds its names whatever other cluster has the same,
+// and the reverse zones of what it routes.
+func AliasDomains(alias string, prefixes []netip.Prefix) []string {
+	match := []string{alias}
+	for _, p := range prefixes {
+		match = append(match, ReverseZones(p)...)
+	}
+	return compact(match)
+}
+
 // compact removes what is there already, keeping the order.
 func compact(in []string) []string {
 	seen := map[string]bool{}

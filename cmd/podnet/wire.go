@@ -60,9 +60,18 @@ func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
 	exports := client.NewExports(client.ExportsConfig{OpenCluster: open, StateDir: localapi.StateDir(), Log: log})
 	opts.Exports = exports
 	host := helper.NewHost(helper.Options{StateDir: hostStateDir(), Guard: []string{exe, "guard", hostStateDir()}, Log: log})
+	fleet := new(client.Fleet)
+	opts.Where = func(kube localapi.Kube) (context, server string, err error) {
+		c, err := cluster.Open(kube, log)
+		if err != nil {
+			return "", "", err
+		}
+		id := c.Whoami()
+		return id.Context, id.Server, nil
+	}
 	opts.NewSession = func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 		return client.New(client.Config{
-			Request: req, StateDir: localapi.StateDir(), Log: log, OpenCluster: open, OpenHelper: host.Open,
+			Request: req, Fleet: fleet, StateDir: localapi.StateDir(), Log: log, OpenCluster: open, OpenHelper: host.Open,
 			Events: func(e localapi.Event) {
 				if events(e); e.Type == localapi.EventReady { // credentials have just been good
 					exports.Use(req.Kube)

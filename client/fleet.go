@@ -1,0 +1,162 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"podnet.dev/client/addressing"
+	"podnet.dev/client/localapi"
+	"podnet.dev/dnsproxy"
+)
+
+// Fleet is the sessions of one daemon, each with another cluster, as far as they
+// have to know of each other. The zero Fleet is empty.
+type Fleet struct {
+	// proxies are the DNS proxies: whichever the host asks, the one that knows the
+	// name answers.
+	proxies dnsproxy.Group
+	// notes is held while the note of objects in clusters is rewritten.
+	notes sync.Mutex
+
+	mu  sync.Mutex
+	all []*Session
+	own map[*Session][]netip.Addr
+}
+
+func (f *Fleet) join(s *Session) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = append(f.all, s)
+}
+
+func (f *Fleet) leave(s *Session) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = slices.DeleteFunc(f.all, func(o *Session) bool { return o == s })
+	delete(f.own, s)
+}
+
+// networks are those that the sessions but s route.
+func (f *Fleet) networks(s *Session) []addressing.Network {
+	f.mu.Lock()
+	all := slices.Clone(f.all)
+	f.mu.Unlock()
+	var out []addressing.Network
+	for _, o := range all {
+		if o == s {
+			continue
+		}
+		c, _ := o.Status()
+		for _, text := range c.Routes {
+			if p, err := netip.ParsePrefix(text); err == nil {
+				out = append(out, addressing.Network{Prefix: p, Session: c.Name})
+			}
+		}
+	}
+	return out
+}
+
+// claim makes own s's addresses in its tunnel, unless another session has one of
+// them. Gateways make addresses of keys and know nothing of other clusters'.
+func (f *Fleet) claim(s *Session, own []netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for o, theirs := range f.own {
+		if o != s && slices.ContainsFunc(theirs, func(a netip.Addr) bool { return slices.Contains(own, a) }) {
+			return false
+		}
+	}
+	if f.own == nil {
+		f.own = map[*Session][]netip.Addr{}
+	}
+	f.own[s] = own
+	return true
+}
+
+// has says whether an address is a session's own in its tunnel.
+func (f *Fleet) has(a netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, own := range f.own {
+		if slices.Contains(own, a) {
+			return true
+		}
+	}
+	return false
+}
+
+// addressTries is how many keys are tried until a gateway gives an address that
+// no other session has. One in 131,000 is taken (198.18.0.0/15).
+const addressTries = 4
+
+// distinct is m, or where another session has m's address a new member in m's
+// place. It returns the last that may have objects, also with an error.
+func (s *Session) distinct(ctx context.Context, m *member) (*member, error) {
+	for range addressTries {
+		if s.Fleet.claim(s, m.network.own) {
+			return m, nil
+		}
+		s.Log.Info("address is another session's, enrolling with another key", "peer", m.Peer, "addr", m.network.own)
+		if err := s.objects.leave(ctx, m.grant); err != nil {
+			return m, err
+		}
+		next, refused, err := s.objects.apply(ctx, m.Accesses)
+		if next != nil {
+			m = next
+		}
+		for _, why := range refused {
+			err = why
+		}
+		if err == nil {
+			err = s.objects.await(ctx, m)
+		}
+		if err != nil {
+			return m, err
+		}
+	}
+	return m, fmt.Errorf("the gateway gave us addresses of another session %d times", addressTries)
+}
+
+// zone is the one below dnsproxy.AliasZone that has our names whoever is primary.
+func (s *Session) zone() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status.DNS.Alias
+}
+
+// SetPrimary says whether short names and those of the cluster's zone are ours on
+// this host, and returns when the host resolves by it.
+func (s *Session) SetPrimary(ctx context.Context, yes bool) error {
+	s.secondary.Store(!yes)
+	if !s.ready.Load() {
+		return nil // the keeper sees to it
+	}
+	done := make(chan error, 1)
+	select {
+	case s.wishes <- func() { done <- s.lead() }:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.jobs.ctx.Done():
+		return notReady()
+	}
+	return <-done
+}
+
+// lead makes the host's resolver follow SetPrimary. It is for the loop of the
+// session.
+func (s *Session) lead() error {
+	was := s.names
+	s.names.secondary = s.secondary.Load()
+	if was.secondary != s.names.secondary {
+		if err := s.setNames(s.jobs.ctx, s.hosted); err != nil {
+			s.names = was
+			s.warn(localapi.Warning{Code: "primary", Severity: "high", Text: "the host's resolver does not follow the primary session: " + err.Error(), Hint: "podnet primary NAME tries again"})
+			return err
+		}
+	}
+	s.clear("primary", "the host's resolver follows the primary session again")
+	return nil
+}
