@@ -120,7 +120,7 @@ func (s *Session) sameCluster(k localapi.Kube) error {
 		return nil
 	}
 	return &localapi.Error{Code: localapi.CodeConflict, Message: fmt.Sprintf("the session is with %s, and the kubeconfig means %s", here.Server, there.Server),
-		Hint: "podnet disconnect ends the session; --context names another context", Status: http.StatusConflict}
+		Hint: "podnet connect joins that cluster, too, and --session NAME takes its session; --context names another context", Status: http.StatusConflict}
 }
 
 // Steer makes a steering rule; see steering.Manager, as for the others.

@@ -206,7 +206,7 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newStatus(env), newDisconnect(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newStatus(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments
@@ -253,11 +253,12 @@ func variable(flag string) string {
 	return "PODNET_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// client is the daemon's client for a command.
+// client is the daemon's client for a command, and for the session that the
+// command names.
 func client(cmd *cobra.Command) (*localapi.Client, string) {
 	socket, _ := cmd.Flags().GetString("socket")
 	if socket == "" {
 		socket = localapi.RuntimeDir() + string(os.PathSeparator) + localapi.SocketName
 	}
-	return localapi.NewClient(socket), socket
+	return localapi.NewClient(socket).For(sessionName(cmd)), socket
 }

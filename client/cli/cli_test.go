@@ -93,7 +93,11 @@ func (f *fakeSession) Run(ctx context.Context) error {
 }
 
 func (f *fakeSession) Status() (localapi.Connection, []localapi.Warning) {
-	return localapi.Connection{Name: "kind", Context: "kind", User: "alice", Namespace: "shop", Namespaces: f.req.Namespaces,
+	namespace := "shop"
+	if len(f.req.Namespaces) > 0 {
+		namespace = f.req.Namespaces[0]
+	}
+	return localapi.Connection{Name: "kind", Context: "kind", User: "alice", Namespace: namespace, Namespaces: f.req.Namespaces,
 		Path: localapi.Path{Kind: f.req.Path}, Routes: []string{"10.96.0.0/16"}, DNS: localapi.DNS{Zone: "cluster.local"}}, nil
 }
 
@@ -114,6 +118,7 @@ type machine struct {
 	exposing fakeExposing
 	exports  fakeExports
 	names    fakeNames
+	where    func(localapi.Kube) (context, server string, err error)
 	// when this is printed, then is called.
 	when     string
 	then     func()
@@ -168,7 +173,7 @@ func (m *machine) startDaemon(_ context.Context, socket string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler), Exports: &m.exports,
+		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler), Exports: &m.exports, Where: m.where,
 			NewSession: func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 				m.last = req
 				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering, fakeExposing: &m.exposing, fakeNames: &m.names}

@@ -46,11 +46,20 @@ address and by name, as far as you may. Returns when all of it was tried once.
   podnet connect -n shop -n pay      two namespaces; short names are shop's
   podnet connect -A                  every namespace
   podnet connect --as deploy/web     and what is sent leaves from that pod
+  podnet connect --context blue      another cluster, beside the one that is there
+
+Several clusters can be connected at once. Short names and the cluster's zone are
+those of the primary, the first; each has its own by its alias, which is made of
+its context's name: web.shop.svc.blue.podnet.internal. Asked for the same cluster
+in the same way again, it says that it is connected.
 
 ` + asHelp,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkConnect(&req, lease, output); err != nil {
 				return err
+			}
+			if req.Name != "" && !namespaceName.MatchString(req.Name) {
+				return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%q is no name for a session", req.Name), Hint: "small letters, digits and dashes, as in --name blue"}
 			}
 			if err := fromEnvironment(allKube, env.Environ); err != nil { // also those that are no flags here
 				return err
@@ -86,6 +95,9 @@ address and by name, as far as you may. Returns when all of it was tried once.
 	f.DurationVar(&wait, "wait", 0, "how long to wait at most until connected (default without a value: 60s)")
 	f.Lookup("wait").NoOptDefVal = "60s"
 	f.StringVarP(&output, "output", "o", "", "json: print the status as JSON")
+	f.StringVar(&req.Name, "name", "", "name of the session, for its alias and for --session (default: the context's)")
+	f.Lookup("name").Annotations = map[string][]string{noVariable: {}} // a rule of steer has one, too
+	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
 	asFlag(f, &req)
 	addKubeBesideAs(f, allKube, env)
 	return cmd

@@ -24,6 +24,7 @@ func newDNS(env *Env) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Args: noArguments,
 	}
+	sessionFlag(cmd)
 	cmd.AddCommand(newDNSQuery(env))
 	return cmd
 }
@@ -111,6 +112,7 @@ var classes = map[string]string{
 	"zone":      "a name in the cluster's zone",
 	"short":     "a short name, with its namespace",
 	"single":    "a short name",
+	"alias":     "a cluster's name by its alias",
 	"reverse":   "an address of the cluster",
 	"localhost": "this machine",
 	"nowhere":   "a cluster's name, but of no namespace of this session: nobody is asked",

@@ -22,6 +22,8 @@ func (f *fakeNames) QueryDNS(_ context.Context, name, qtype string) (localapi.DN
 	return a, f.fail
 }
 
+func (*fakeNames) SetPrimary(context.Context, bool) error { return nil }
+
 func (f *fakeNames) SetNamespace(_ context.Context, namespace string) error {
 	if f.fail == nil {
 		f.namespace = namespace

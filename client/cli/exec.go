@@ -56,8 +56,11 @@ there for as long as the command runs, and so does all else on this machine.
 				return err
 			}
 			x := &execution{env: env, client: c, socket: socket, req: req, command: command}
+			used, err := inUse(s, sessionName(cmd))
 			switch {
-			case s.State != localapi.Connected && s.State != localapi.Degraded:
+			case err != nil:
+				return err
+			case !used:
 				return x.connected(cmd.Context())
 			case req.As != "":
 				return x.sending(cmd.Context())
@@ -69,6 +72,7 @@ there for as long as the command runs, and so does all else on this machine.
 	connectFlags(f, env, &req, &lease)
 	asFlag(f, &req)
 	addKubeBesideAs(f, kube, env)
+	sessionFlag(cmd)
 	return cmd
 }
 
@@ -84,16 +88,18 @@ type execution struct {
 // connected runs the command in a session of its own.
 func (x *execution) connected(ctx context.Context) error {
 	x.req.Hold = true
+	name := ""
 	return x.during(ctx, "nothing is connected any more", func(ctx context.Context, ready func()) error {
 		show := progress(x.env.Err, false)
 		_, err := connect(ctx, x.env, x.client, x.socket, x.req, func(e localapi.Event) {
 			if show(e); e.Type == localapi.EventReady {
+				name = e.Connection
 				ready()
 			}
 		})
 		return err
 	}, func(ctx context.Context) error {
-		r, err := x.client.LetGo(ctx)
+		r, err := x.client.For(name).LetGo(ctx)
 		if err == nil && r.Exits {
 			awaitExit(ctx, x.client, r.PID)
 		}

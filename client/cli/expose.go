@@ -81,6 +81,7 @@ that, PODNET_AS and others, count all the same.`,
 	f.BoolVar(&detach, "detach", false, "leave the exposure to the daemon and return once it is ready")
 	f.StringVarP(&output, "output", "o", "", "json: the exposure, and each connection as a line, as JSON")
 	addKubeBesideAs(f, kube, env)
+	sessionFlag(cmd)
 	cmd.AddCommand(newExposeList(env), newExposeStop(env))
 	for _, c := range cmd.Commands() {
 		if c.Args == nil {

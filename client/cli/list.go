@@ -26,7 +26,7 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 			c, _ := client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 			defer cancel()
-			if err := l.check(ctx, c); err != nil {
+			if err := l.check(ctx, c, sessionName(cmd)); err != nil {
 				return err
 			}
 			return show(ctx, c, l)
@@ -42,7 +42,7 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 
 // check finds what is wrong with the flags. Everybody's is of the session's
 // namespace where none is named.
-func (l *listing) check(ctx context.Context, c *localapi.Client) error {
+func (l *listing) check(ctx context.Context, c *localapi.Client, session string) error {
 	switch {
 	case l.output != "" && l.output != "json":
 		return usage("output %q: want json", l.output)
@@ -52,9 +52,11 @@ func (l *listing) check(ctx context.Context, c *localapi.Client) error {
 		return nil
 	}
 	s, err := ask(ctx, c)
-	for _, connection := range s.Connections {
-		l.namespace = connection.Namespace
+	if err != nil || len(s.Connections) == 0 {
+		return err
 	}
+	connection, err := connectionOf(s, session)
+	l.namespace = connection.Namespace
 	return err
 }
 

@@ -47,10 +47,14 @@ own they stand for themselves.
 			if err != nil {
 				return err
 			}
-			if len(s.Connections) == 0 || s.Connections[0].Addresses.Mode == "" {
+			connection, err := connectionOf(s, sessionName(cmd))
+			switch {
+			case err != nil:
+				return err
+			case connection.Addresses.Mode == "":
 				return notConnected(localapi.ErrNoDaemon)
 			}
-			m, err := mapped(s.Connections[0], asked)
+			m, err := mapped(connection, asked)
 			if err != nil {
 				return err
 			}
@@ -74,6 +78,7 @@ own they stand for themselves.
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON")
+	sessionFlag(cmd)
 	return cmd
 }
 

@@ -7,12 +7,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"podnet.dev/client/localapi"
 )
 
 func newNamespace(env *Env) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "namespace [NAME]",
 		Short: "Say or change the namespace whose names need no suffix",
 		Long: `Say which namespace's names need no suffix, or make it another one of the
@@ -34,10 +32,11 @@ namespace of the session stays open, and flows go on.
 				if err != nil {
 					return err
 				}
-				if len(s.Connections) == 0 {
-					return notConnected(localapi.ErrNoDaemon)
+				connection, err := connectionOf(s, sessionName(cmd))
+				if err != nil {
+					return err
 				}
-				fmt.Fprintln(env.Out, s.Connections[0].Namespace)
+				fmt.Fprintln(env.Out, connection.Namespace)
 				return nil
 			}
 			if err := checkNamespace(args[0]); err != nil {
@@ -56,4 +55,6 @@ namespace of the session stays open, and flows go on.
 			return nil
 		},
 	}
+	sessionFlag(cmd)
+	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,14 +77,31 @@ func silentDaemon() error {
 }
 
 func newDisconnect(env *Env) *cobra.Command {
+	var all bool
 	cmd := &cobra.Command{
-		Use:   "disconnect",
-		Short: "End the session and leave the machine as it was",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "disconnect [NAME | --all]",
+		Short: "End a session and leave the machine as it was",
+		Long: `End the session, or where several clusters are connected the one of a name, or
+all. The others' flows, routes and names stay. When the primary session ends so,
+the oldest of the others becomes it.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) > 1:
+				return usage("one session, not %d; --all ends every one", len(args))
+			case all && len(args) > 0:
+				return usage("--all and the name of a session do not go together")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _ := client(cmd)
+			end := c.For(strings.Join(args, "")).Disconnect
+			if all {
+				end = c.DisconnectAll
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 			defer cancel()
-			r, err := c.Disconnect(ctx)
+			r, err := end(ctx)
 			switch {
 			case errors.Is(err, localapi.ErrNoDaemon):
 				// What a killed daemon and its killed guard have left goes, too.
@@ -100,10 +118,16 @@ func newDisconnect(env *Env) *cobra.Command {
 			if r.Exits {
 				awaitExit(ctx, c, r.PID)
 			}
-			if r.Sessions == 0 {
+			switch {
+			case r.Sessions == 0:
 				fmt.Fprintln(env.Err, "not connected")
-			} else {
+			case len(args) > 0 || r.Sessions > 1:
+				fmt.Fprintln(env.Err, "disconnected from "+strings.Join(r.Names, ", "))
+			default:
 				fmt.Fprintln(env.Err, "disconnected")
+			}
+			if r.Primary != "" {
+				fmt.Fprintf(env.Err, "short names are those of %s now\n", r.Primary)
 			}
 			if !r.Exits {
 				tellExports(ctx, env, c)
@@ -111,7 +135,7 @@ func newDisconnect(env *Env) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().Bool("all", false, "end every session; there is one at most for now")
+	cmd.Flags().BoolVar(&all, "all", false, "end every session")
 	return cmd
 }
 

@@ -77,6 +77,7 @@ set of conditions.`,
 	f.StringVarP(&o.output, "output", "o", "", "json: the rules, and each request as a line, as JSON")
 	o.matchFlags(f)
 	env.Kube.AddTo(f)
+	sessionFlag(cmd)
 	cmd.AddCommand(newSteerList(env), newSteerStop(env), newSteerRevoke(env), newSteerInspect(env), newSteerApply(env))
 	for _, c := range cmd.Commands() {
 		if c.Args == nil {
@@ -202,8 +203,8 @@ func session(ctx context.Context, cmd *cobra.Command, env *Env, namespace, outpu
 	if err != nil {
 		return c, kube, err
 	}
-	if s.State == localapi.Connected || s.State == localapi.Degraded {
-		return c, kube, nil
+	if used, err := inUse(s, sessionName(cmd)); used || err != nil {
+		return c, kube, err
 	}
 	req, err := connectDefaults(env)
 	if err != nil {

@@ -146,8 +146,13 @@ func screen(s localapi.Status, lines []string, now time.Time) []byte {
 // summary is a status in one line, in the form of an event.
 func summary(s localapi.Status, now time.Time) string {
 	e := localapi.Event{Time: now, Type: localapi.EventType(strings.ToLower(string(s.State))), Text: "nothing is connected"}
+	var each []string
 	for _, c := range s.Connections {
 		e.Connection, e.Text = c.Name, describePath(c)
+		each = append(each, c.Name+": "+e.Text)
+	}
+	if len(each) > 1 {
+		e.Connection, e.Text = "", strings.Join(each, "; ")
 	}
 	line, _ := describeEvent(e)
 	return line

@@ -23,10 +23,18 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, c := range s.Connections {
-		fmt.Fprintf(t, "%s\t%s as %s\n", strings.ToLower(string(s.State)), c.Name, c.User)
+	several := len(s.Connections) > 1
+	for i, c := range s.Connections {
+		who := c.Name + " as " + c.User
+		if several && c.Primary {
+			who += ", primary"
+		}
+		if i > 0 {
+			fmt.Fprintln(t)
+		}
+		fmt.Fprintf(t, "%s\t%s\n", strings.ToLower(string(stateOf(s, c))), who)
 		row := func(name, text string) { fmt.Fprintf(t, "%s\t%s\n", name, text) }
-		if s.State == localapi.Connecting {
+		if stateOf(s, c) == localapi.Connecting {
 			row("phase", string(c.Phase))
 			continue
 		}
@@ -40,7 +48,7 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		row("traffic", describeTraffic(c.Tunnel))
 		printAddresses(row, c.Addresses)
 		row("routes", strings.Join(c.Routes, ", "))
-		row("dns", describeDNS(c.DNS))
+		row("dns", describeDNS(c.DNS, several, c.Primary))
 		printTally(row, "steering", "rules", c.Steering)
 		printTally(row, "exposing", "exposures", c.Exposing)
 		if c.Lease.Renewed != nil {
@@ -53,8 +61,15 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 	for _, e := range s.Exports {
 		fmt.Fprintf(t, "exported\t%s\n", describeExport(e))
 	}
+	if several && len(s.Warnings) > 0 {
+		fmt.Fprintln(t)
+	}
 	for _, warning := range s.Warnings {
-		fmt.Fprintf(t, "warning\t%s\n", warning.Text)
+		text := warning.Text
+		if several && warning.Connection != "" {
+			text = warning.Connection + ": " + text
+		}
+		fmt.Fprintf(t, "warning\t%s\n", text)
 		if warning.Hint != "" {
 			fmt.Fprintf(t, "\thint: %s\n", warning.Hint)
 		}
@@ -91,8 +106,16 @@ func describeNamespaces(c localapi.Connection) string {
 	return strings.Join(c.Namespaces, ", ")
 }
 
-func describeDNS(d localapi.DNS) string {
-	text := fmt.Sprintf("%s by %s on %s, ", d.Zone, d.Mode, strings.Join(d.Listen, ", "))
+// describeDNS names the zones that are a session's, its alias where there are others.
+func describeDNS(d localapi.DNS, several, primary bool) string {
+	zones := d.Zone
+	switch {
+	case several && primary:
+		zones += ", " + d.Alias
+	case several:
+		zones = d.Alias
+	}
+	text := fmt.Sprintf("%s by %s on %s, ", zones, d.Mode, strings.Join(d.Listen, ", "))
 	if !d.Healthy {
 		return text + "NOT healthy"
 	}

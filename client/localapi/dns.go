@@ -15,8 +15,8 @@ type DNSAnswer struct {
 	// Rcode is NOERROR, NXDOMAIN, SERVFAIL or REFUSED, seldom another one.
 	Rcode   string      `json:"rcode"`
 	Answers []DNSRecord `json:"answers"`
-	// Class is what the name is: zone (in the cluster's zone), short (web.shop),
-	// single (web), reverse (an address of the cluster), localhost, nowhere (a
+	// Class is what the name is: zone (in the cluster's zone), alias (in that of
+	// DNS.Alias), short (web.shop), single (web), reverse (an address of the cluster), localhost, nowhere (a
 	// cluster's name that is not ours) or other.
 	Class string `json:"class"`
 	// Asked are the questions that it took, in order; none where the proxy knows.
