@@ -26,13 +26,6 @@ func TestMain(m *testing.M) {
 
 const lan = "# by hand\ndomain lan\nsearch lan corp.example\nnameserver 192.0.2.53\nnameserver 2001:db8::53\noptions edns0 timeout:3\nsortlist 10.0.0.0\n"
 
-var wish = Config{
-	Link:          "podnet0",
-	Servers:       []netip.Addr{netip.MustParseAddr("198.18.0.9"), netip.MustParseAddr("fd70:6f64:6e65:7400::9")},
-	MatchDomains:  []string{"cluster.local", "svc", "shop"},
-	SearchDomains: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local"},
-}
-
 // host is a folder that plays /etc and the journal's.
 type host struct {
 	t    *testing.T

@@ -51,9 +51,11 @@ func (c Config) clone() Config {
 
 // The modes: who the host's resolver is.
 const (
-	ModeResolved   = "resolved"   // systemd-resolved, over D-Bus
-	ModeOpenresolv = "openresolv" // /etc/resolv.conf, written by openresolv
-	ModeDirect     = "direct"     // /etc/resolv.conf, read by every program itself
+	ModeResolved    = "resolved"    // systemd-resolved, over D-Bus
+	ModeOpenresolv  = "openresolv"  // /etc/resolv.conf, written by openresolv
+	ModeDirect      = "direct"      // /etc/resolv.conf, read by every program itself
+	ModeResolverDir = "resolverdir" // macOS' folder /etc/resolver
+	ModeNRPT        = "nrpt"        // Windows' Name Resolution Policy Table
 )
 
 // Manager makes the host's resolver match a list of Configs, each of another

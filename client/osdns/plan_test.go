@@ -12,6 +12,14 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+// wish is what a session wants, in short.
+var wish = Config{
+	Link:          "podnet0",
+	Servers:       []netip.Addr{netip.MustParseAddr("198.18.0.9"), netip.MustParseAddr("fd70:6f64:6e65:7400::9")},
+	MatchDomains:  []string{"cluster.local", "svc", "shop"},
+	SearchDomains: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local"},
+}
+
 // golden compares got with testdata/name.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
