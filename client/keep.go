@@ -104,6 +104,8 @@ type keeper struct {
 	knockPause  time.Duration
 
 	reach names
+	// listing is when to look for other namespaces.
+	listing time.Time
 
 	// renew and refresh are when to ask the API server next.
 	renew, refresh *time.Timer
@@ -209,7 +211,7 @@ func (k *keeper) retry(begun, pause time.Duration) {
 func (k *keeper) rewire() {
 	k.resolver.look()
 	k.resolver.lookNear()
-	k.reach.next = time.Time{}
+	k.reach.next, k.listing = time.Time{}, time.Time{}
 	err := k.setNetwork(k.hosted)
 	if collides(err) && k.readdress() {
 		return
@@ -234,6 +236,7 @@ func hint(err error) string {
 func (k *keeper) look() {
 	k.resolver.look()
 	k.checkNames()
+	k.followNamespaces()
 	r := k.link.remote()
 	st := r.Status()
 	k.tellPath(st)

@@ -44,7 +44,16 @@ type place struct {
 	fleet     *client.Fleet
 	name      string
 	secondary bool
+	all       func() []string // the session is one of all namespaces, which are these
 }
+
+// spaced is a cluster with namespaces of a test's choice.
+type spaced struct {
+	client.Cluster
+	list func() []string
+}
+
+func (c spaced) Namespaces(context.Context) ([]string, error) { return c.list(), nil }
 
 func newTown(t *testing.T, pods ...string) *place {
 	log := slog.New(slog.DiscardHandler)
@@ -119,8 +128,11 @@ func (w *place) begin(path string) *laptop {
 	if w.hidden {
 		c = hidden{c, w.Cluster()}
 	}
+	if w.all != nil {
+		c = spaced{c, w.all}
+	}
 	l.session = client.New(client.Config{
-		Request: localapi.ConnectRequest{Namespaces: w.opens, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path, Addresses: w.addresses, Name: w.name},
+		Request: localapi.ConnectRequest{Namespaces: w.opens, AllNamespaces: w.all != nil, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path, Addresses: w.addresses, Name: w.name},
 		Fleet:   w.fleet,
 		Events: func(e localapi.Event) {
 			l.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"podnet.dev/client/localapi"
 )
@@ -63,6 +64,40 @@ func (s *Session) SetNamespace(ctx context.Context, namespace string) error {
 		return notReady()
 	}
 	return <-done
+}
+
+// namespacesEvery is how often a session of all namespaces looks whether there are
+// others now. Whoever cannot wait says podnet namespace.
+const namespacesEvery = 30 * time.Second
+
+// followNamespaces gives namespaces that have come since short names, and takes
+// those of others that have gone.
+func (k *keeper) followNamespaces() {
+	now := time.Now()
+	if !k.Request.AllNamespaces || now.Before(k.listing) || k.jobs.running["namespaces"] != nil {
+		return
+	}
+	k.listing = now.Add(namespacesEvery)
+	k.jobs.start("namespaces", func(ctx context.Context) outcome {
+		listed, err := k.cluster.Namespaces(ctx)
+		return outcome{apply: func() error {
+			if err != nil || sameNames(listed, k.names.namespaces) {
+				return nil // who may not list them has the full names
+			}
+			was := k.names.namespaces
+			k.names.namespaces = listed
+			if err := k.setNames(k.jobs.ctx, k.hosted); err != nil {
+				k.names.namespaces = was
+				k.warnDNS("the host's resolver does not know the namespaces that there are now: " + err.Error())
+			}
+			return nil
+		}}
+	})
+}
+
+// sameNames takes no notice of their order.
+func sameNames(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // switchNamespace is for the loop of the session. listed, if not nil, are all

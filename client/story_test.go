@@ -3,6 +3,8 @@ package client_test
 import (
 	"errors"
 	"os"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -324,4 +326,21 @@ func TestNamesThatGoElsewhere(t *testing.T) {
 	}
 	l.within(20*time.Second, "healthy again", func() bool { return l.status().DNS.Healthy })
 	l.hears(localapi.EventCleared, "get the cluster's names again")
+}
+
+// TestNamespacesComeAndGo: short names follow them without a new session.
+func TestNamespacesComeAndGo(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	var list atomic.Pointer[[]string]
+	list.Store(&[]string{"shop", "old"})
+	w.all = func() []string { return *list.Load() }
+	l := w.connect(client.PathAuto)
+	knows := func(domain string) bool { return slices.Contains(l.host.Resolver().MatchDomains, domain) }
+	if !knows("shop") || !knows("old") || knows("new") {
+		t.Errorf("at first: %q", l.host.Resolver().MatchDomains)
+	}
+	list.Store(&[]string{"new", "shop"})
+	l.news <- netwatch.Event{Kind: netwatch.Changed, Text: "rather than wait"}
+	l.within(10*time.Second, "the new one known", func() bool { return knows("new") && !knows("old") })
 }

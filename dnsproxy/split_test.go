@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -342,5 +343,35 @@ func TestBaseThatLeadsBack(t *testing.T) {
 	defer mu.Unlock()
 	if came > 2 {
 		t.Errorf("%d questions went round", came)
+	}
+}
+
+// The cluster's DNS server may ask us in its turn, as that of a kind cluster on
+// this machine does for names that are not in its zone: nothing goes round.
+func TestClusterThatLeadsBack(t *testing.T) {
+	w := newWorld(t)
+	here, _ := serveOn(t, w.split, Options{})
+	back := NewForwarder(ForwarderConfig{Servers: []netip.AddrPort{here}})
+	defer back.Close()
+	var came atomic.Int32
+	kind, _ := serveOn(t, HandlerFunc(func(ctx context.Context, r *Request) *dns.Msg {
+		came.Add(1)
+		q := Query(r.Msg, "loop.cart.") // an ExternalName Service that is called loop
+		m, err := back.Exchange(ctx, q)
+		if err != nil {
+			return nil
+		}
+		return m
+	}), Options{})
+	cluster := NewForwarder(ForwarderConfig{Servers: []netip.AddrPort{kind}, Timeout: 200 * time.Millisecond})
+	defer cluster.Close()
+	w.split.cluster = NewCache(cluster) // whom kind leads back to
+	q := new(dns.Msg)
+	q.SetQuestion("loop.cart.", dns.TypeA)
+	if m := w.split.ServeDNS(t.Context(), &Request{Msg: q}); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("answer %v", m)
+	}
+	if n := came.Load(); n > 2 {
+		t.Errorf("%d questions went round", n)
 	}
 }
