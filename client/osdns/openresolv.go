@@ -188,16 +188,14 @@ func revertOpenresolv(ctx context.Context, opts Options, records []string) error
 	return dropRecords(ctx, resolvconf(opts), records)
 }
 
-// planRecord is the record that sends every name to want's servers; theirs are
+// planRecord is the record that sends every name to want's server; theirs are
 // the search domains that the host has without us.
 func planRecord(want Config, theirs []string) string {
 	var b strings.Builder
 	if search := mergeSearch(want.SearchDomains, theirs); len(search) > 0 {
 		b.WriteString("search " + strings.Join(search, " ") + "\n")
 	}
-	for _, a := range want.Servers[:min(len(want.Servers), maxNameservers)] {
-		b.WriteString("nameserver " + a.String() + "\n")
-	}
+	b.WriteString("nameserver " + oneServer(want).String() + "\n")
 	return b.String()
 }
 

@@ -67,8 +67,8 @@ func splitLine(line string) (keyword string, values []string) {
 	return f[0], f[1:]
 }
 
-// planResolvConf is the file that sends every name to want's servers: its
-// nameserver lines instead of original's, its search domains before
+// planResolvConf is the file that sends every name to want's server: its
+// nameserver line instead of original's, its search domains before
 // original's, and every other line (options, sortlist, remarks) as it was.
 func planResolvConf(original []byte, want Config) []byte {
 	had := parseResolvConf(original)
@@ -84,15 +84,17 @@ func planResolvConf(original []byte, want Config) []byte {
 			kept.WriteString(line + "\n")
 		}
 	}
-	for _, a := range want.Servers[:min(len(want.Servers), maxNameservers)] {
-		b.WriteString("nameserver " + a.String() + "\n")
-	}
+	b.WriteString("nameserver " + oneServer(want).String() + "\n")
 	if search := mergeSearch(want.SearchDomains, had.search); len(search) > 0 {
 		b.WriteString("search " + strings.Join(search, " ") + "\n")
 	}
 	b.Write(kept.Bytes())
 	return b.Bytes()
 }
+
+// oneServer is the one of want's servers that a file names: all of them are one
+// proxy, and musl asks every server that it reads of at the same time.
+func oneServer(want Config) netip.Addr { return want.Servers[0] }
 
 func mergeSearch(ours, theirs []string) []string {
 	var out []string
