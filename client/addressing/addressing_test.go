@@ -2,7 +2,6 @@ package addressing
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -233,7 +232,7 @@ func FuzzDecide(f *testing.F) {
 		}
 		w.Before = c
 		if again, err := Decide(w); err != nil || !again.Equal(c) {
-			t.Error(fmt.Sprintf("it moves without need: %s to %s, %v", text(c.Pairs), text(again.Pairs), err))
+			t.Errorf("it moves without need: %s to %s, %v", text(c.Pairs), text(again.Pairs), err)
 		}
 	})
 }
