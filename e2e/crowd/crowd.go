@@ -1,3 +1,8 @@
+// Package crowd is many laptops in one process. Each is a real client.Session
+// against a real cluster; only its operating system and its wire are played: a
+// network stack of this process stands for the one (package userspace), a relay that
+// can fail in every way for the other (Wire). So a hundred laptops need neither
+// privilege nor machines, and each can roam by itself.
 package crowd
 
 import (

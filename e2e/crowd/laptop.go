@@ -15,6 +15,7 @@ import (
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/netwatch"
+	"podnet.dev/client/userspace"
 )
 
 // laptop is one of the crowd. It visits the cluster again and again:
@@ -35,7 +36,7 @@ type laptop struct {
 type visit struct {
 	*laptop
 	path    string
-	host    *Host
+	host    *userspace.Host
 	wire    *Wire
 	cluster *wired
 	session *client.Session
@@ -119,7 +120,7 @@ func (l *laptop) newVisit(ctx context.Context) *visit {
 	}
 	l.visits++
 	log := l.c.Log.With("laptop", l.number)
-	v.host = NewHost(log)
+	v.host = userspace.New(userspace.Config{Log: log})
 	v.http = &http.Client{Transport: &http.Transport{DialContext: v.host.Dial, DisableKeepAlives: true}}
 	request := l.c.Request(l.number)
 	request.Path = v.path
@@ -210,8 +211,8 @@ func (v *visit) close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if left := v.host.flows(); len(left) > 0 {
-		return fmt.Errorf("%d connections are open without a session", len(left))
+	if left := v.host.Open(); left > 0 {
+		return fmt.Errorf("%d connections are open without a session", left)
 	}
 	return v.wire.Close()
 }

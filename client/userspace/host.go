@@ -1,11 +1,10 @@
-// Package crowd is many laptops in one process. Each is a real client.Session
-// against a real cluster; only its operating system and its wire are played: a
-// network stack of this process stands for the one (Host), a relay that can
-// fail in every way for the other (Wire). So a hundred laptops need neither
-// privilege nor machines, and each can roam by itself.
-package crowd
+// Package userspace is a host network inside this process: a stack of its own stands
+// for the kernel's, so that a session needs no privilege and changes nothing on the
+// machine. Who wants to reach the cluster dials by the Host.
+package userspace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +24,19 @@ import (
 	"podnet.dev/internal/netstack"
 )
 
-// Host is the operating system of one laptop: addresses, routes and the
-// programs' connections, all inside this process. A session changes it through
-// helper.Session; programs use it through Dial.
+// Config of a Host.
+type Config struct {
+	// Resolvers are asked for names that are not the cluster's.
+	Resolvers []netip.AddrPort
+	// Outside dials what the session has no route to; nil: that is out of reach.
+	Outside func(ctx context.Context, network, address string) (net.Conn, error)
+	Log     *slog.Logger
+}
+
+// Host has addresses, routes and connections, all inside this process. A session
+// changes it through helper.Session; programs use it through Dial.
 type Host struct {
-	log *slog.Logger
+	Config
 
 	mu     sync.Mutex
 	stack  *netstack.Stack
@@ -49,9 +56,9 @@ type place struct {
 
 var _ helper.Session = (*Host)(nil)
 
-// NewHost makes a host without a network.
-func NewHost(log *slog.Logger) *Host {
-	return &Host{log: log, port53: map[place]string{}, open: map[*flow]struct{}{}}
+// New makes a host without a network.
+func New(c Config) *Host {
+	return &Host{Config: c, port53: map[place]string{}, open: map[*flow]struct{}{}}
 }
 
 // TUN makes the stack. Its MTU stays what it is, whatever SetNetwork wishes
@@ -63,7 +70,7 @@ func (h *Host) TUN(mtu int) (tun.Device, error) {
 		return nil, errors.New("this host has had its tunnel")
 	}
 	var err error
-	if h.stack, err = netstack.New(netstack.Config{MTU: mtu, Log: h.log}); err != nil {
+	if h.stack, err = netstack.New(netstack.Config{MTU: mtu, Log: h.Log}); err != nil {
 		return nil, err
 	}
 	return h.stack.Device(), nil
@@ -176,15 +183,8 @@ func (h *Host) SetDNS(_ context.Context, want osdns.Config) error {
 	return nil
 }
 
-// Resolver is what the host's resolver was last told.
-func (h *Host) Resolver() osdns.Config {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.dns
-}
-
-// DNS is that this host had no resolver before.
-func (h *Host) DNS() ([]netip.AddrPort, string) { return nil, "crowd" }
+// DNS are the resolvers for names that are not the cluster's.
+func (h *Host) DNS() ([]netip.AddrPort, string) { return h.Resolvers, "userspace" }
 
 // LookUp asks as the host's programs do, by the one way that they have.
 func (h *Host) LookUp(ctx context.Context, name string) []osdns.Way {
@@ -198,13 +198,14 @@ func (h *Host) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {
 	n := 0
 	for _, f := range h.flows() {
 		if a, ok := f.LocalAddr().(*net.TCPAddr); ok && slices.Contains(local, a.AddrPort().Addr()) {
-			f.reset()
+			f.Reset()
 			n++
 		}
 	}
 	return n, nil
 }
 
+// flows are the TCP connections that are open.
 func (h *Host) flows() []*flow {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -214,6 +215,9 @@ func (h *Host) flows() []*flow {
 	}
 	return all
 }
+
+// Open is how many TCP connections there are.
+func (h *Host) Open() int { return len(h.flows()) }
 
 // Close resets every connection and takes the stack down.
 func (h *Host) Close() error {
@@ -225,21 +229,34 @@ func (h *Host) Close() error {
 		return nil
 	}
 	for _, f := range h.flows() {
-		f.reset()
+		f.Reset()
 	}
 	return stack.Close()
 }
 
-// Dial connects as a program of the laptop would: names are asked of the
-// session's DNS proxy, addresses without a route are out of reach. network is
-// "tcp" or "udp".
+// Dial connects as a program of the host would: names are asked of the session's DNS
+// proxy, and what the session has no route to is Outside's. network is "tcp" or
+// "udp", address may have a name and a service.
 func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	to, err := netip.ParseAddrPort(address)
-	if err != nil {
-		if to, err = h.lookup(ctx, network, address); err != nil {
-			return nil, err
-		}
+	if to, err := netip.ParseAddrPort(address); err == nil {
+		return h.dial(ctx, network, to)
 	}
+	all, err := h.lookup(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	for _, to := range all {
+		c, err := h.dial(ctx, network, to)
+		if err == nil {
+			return c, nil
+		}
+		failed = errors.Join(failed, err)
+	}
+	return nil, failed
+}
+
+func (h *Host) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 	h.mu.Lock()
 	stack := h.stack
 	proxy, ours := h.port53[place{network, to.Addr()}]
@@ -249,6 +266,8 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	case ours && to.Port() == 53:
 		var d net.Dialer
 		return d.DialContext(ctx, network, proxy)
+	case !routed && h.Outside != nil:
+		return h.Outside(ctx, network, to.String())
 	case stack == nil || !routed:
 		return nil, fmt.Errorf("dial %s: %w", to, syscall.ENETUNREACH)
 	case network == "udp":
@@ -264,21 +283,22 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	closed := h.closed
 	h.mu.Unlock()
 	if closed { // in between
-		f.reset()
+		f.Reset()
 		return nil, fmt.Errorf("dial %s: %w", to, net.ErrClosed)
 	}
 	return f, nil
 }
 
-// lookup asks the resolver that the session has put in place.
-func (h *Host) lookup(ctx context.Context, network, address string) (netip.AddrPort, error) {
+// lookup asks the resolver that the session has put in place. IPv4 comes first: what
+// has both in a cluster has them for the same, and outside IPv6 is what often fails.
+func (h *Host) lookup(ctx context.Context, network, address string) ([]netip.AddrPort, error) {
 	name, service, err := net.SplitHostPort(address)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return nil, err
 	}
 	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return nil, err
 	}
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		h.mu.Lock()
@@ -287,14 +307,19 @@ func (h *Host) lookup(ctx context.Context, network, address string) (netip.AddrP
 		if len(servers) == 0 {
 			return nil, fmt.Errorf("resolve %s: %w", name, syscall.ENETUNREACH)
 		}
-		return h.Dial(ctx, network, netip.AddrPortFrom(servers[0], 53).String())
+		return h.dial(ctx, network, netip.AddrPortFrom(servers[0], 53))
 	}}
 	// The dot keeps this machine's own search domains out.
-	all, err := r.LookupNetIP(ctx, "ip4", name+".")
+	all, err := r.LookupNetIP(ctx, "ip", strings.TrimSuffix(name, ".")+".")
 	if err != nil {
-		return netip.AddrPort{}, err
+		return nil, err
 	}
-	return netip.AddrPortFrom(all[0].Unmap(), uint16(port)), nil
+	slices.SortStableFunc(all, func(a, b netip.Addr) int { return cmp.Compare(a.Unmap().BitLen(), b.Unmap().BitLen()) })
+	to := make([]netip.AddrPort, len(all))
+	for i, a := range all {
+		to[i] = netip.AddrPortFrom(a.Unmap(), uint16(port))
+	}
+	return to, nil
 }
 
 // flow is a TCP connection that ResetFlows can find.
@@ -314,7 +339,8 @@ func (f *flow) Close() error {
 	return f.TCPConn.Close()
 }
 
-func (f *flow) reset() {
+// Reset is Close that lets the other end know that it did not get all.
+func (f *flow) Reset() {
 	f.forget()
-	f.Reset()
+	f.TCPConn.Reset()
 }
