@@ -23,6 +23,7 @@ import (
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/netwatch"
 	"podnet.dev/client/router"
+	"podnet.dev/client/userspace"
 	"podnet.dev/e2e/crowd"
 	"podnet.dev/e2e/town"
 )
@@ -99,7 +100,7 @@ func hide(p *v1alpha1.Peer) *v1alpha1.Peer {
 // laptop is a session in a town.
 type laptop struct {
 	t       *testing.T
-	host    *crowd.Host
+	host    *userspace.Host
 	wire    *crowd.Wire
 	session *client.Session
 	news    chan netwatch.Event
@@ -121,7 +122,7 @@ func (w *place) connect(path string) *laptop {
 
 // begin returns at once.
 func (w *place) begin(path string) *laptop {
-	l := &laptop{t: w.t, host: crowd.NewHost(w.log), wire: crowd.NewWire(), news: make(chan netwatch.Event), ended: make(chan error, 1)}
+	l := &laptop{t: w.t, host: userspace.New(userspace.Config{Log: w.log}), wire: crowd.NewWire(), news: make(chan netwatch.Event), ended: make(chan error, 1)}
 	l.host.Join(w.networks...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var c client.Cluster = steerable{crowd.Over(l.wire, w.Cluster()), w.Cluster().(pods), w.Cluster().(names)}

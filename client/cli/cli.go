@@ -35,6 +35,8 @@ type Env struct {
 	StartDaemon func(ctx context.Context, socket string) error
 	// RunDaemon is the daemon itself.
 	RunDaemon func(ctx context.Context, o DaemonOptions) error
+	// Proxy connects inside this process, and serves its ports until ctx is done.
+	Proxy func(ctx context.Context, o ProxyOptions) error
 	// Guard is the process that cleans up after a killed daemon.
 	Guard func(stateDir string, in io.Reader) error
 	// Cleanup takes back what a killed daemon left, if its guard was killed too.
@@ -206,7 +208,7 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newStatus(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments

@@ -112,6 +112,7 @@ type machine struct {
 	ask     func(context.Context, string) bool
 	started int
 	cleaned int
+	proxy   func(context.Context, ProxyOptions) error
 	last    localapi.ConnectRequest
 
 	steering fakeSteering
@@ -163,7 +164,7 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
 		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
 		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
-		Guard: func(string, io.Reader) error { return nil },
+		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy,
 	}, args)
 	return result{code, out.String(), errs.String()}
 }

@@ -1,6 +1,9 @@
 package osdns
 
-import "os"
+import (
+	"net/netip"
+	"os"
+)
 
 // Looks is what can be told of a host's resolver without changing anything.
 type Looks struct {
@@ -24,4 +27,11 @@ func Look(opts Options) Looks {
 		l.Mode = ModeOpenresolv
 	}
 	return l
+}
+
+// Resolvers are those that resolv.conf names, on this host or one whose files opts
+// names.
+func Resolvers(opts Options) []netip.AddrPort {
+	conf, _ := os.ReadFile(opts.withDefaults().ResolvConf)
+	return baseServers(conf, nil)
 }

@@ -183,6 +183,13 @@ func (h *Host) SetDNS(_ context.Context, want osdns.Config) error {
 	return nil
 }
 
+// Resolver is what the host's resolver was last told.
+func (h *Host) Resolver() osdns.Config {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dns
+}
+
 // DNS are the resolvers for names that are not the cluster's.
 func (h *Host) DNS() ([]netip.AddrPort, string) { return h.Resolvers, "userspace" }
 

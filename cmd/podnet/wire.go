@@ -16,6 +16,8 @@ import (
 	"podnet.dev/client/doctor"
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/osdns"
+	"podnet.dev/client/rootless"
 	"podnet.dev/deploy"
 )
 
@@ -45,12 +47,29 @@ func startDaemon(ctx context.Context, socket string) error {
 	return daemon.Start(ctx, socket, logFile(), exe, "daemon", "--on-demand", "--socket", socket)
 }
 
-func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
-	level := slog.LevelInfo
+// logger writes to stderr, from a level on or, with PODNET_DEBUG, everything.
+func logger(level slog.Level) *slog.Logger {
 	if os.Getenv("PODNET_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// runProxy is a session that notes its objects nowhere: others of this user may run
+// beside it, and when it is killed its lease ends.
+func runProxy(ctx context.Context, o cli.ProxyOptions) error {
+	log := logger(slog.LevelError)
+	return rootless.Run(ctx, rootless.Options{
+		Session: client.Config{
+			Request: o.Request, Events: o.Events, Log: log,
+			OpenCluster: func(kube localapi.Kube) (client.Cluster, error) { return cluster.Open(kube, log) },
+		},
+		Resolvers: osdns.Resolvers(osdns.Options{}), Listen: o.Listen, Forwards: o.Forwards, Ready: o.Ready,
+	})
+}
+
+func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
+	log := logger(slog.LevelInfo)
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the podnet program: %w", err)

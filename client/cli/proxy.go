@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/client/proxy"
+)
+
+// ProxyOptions are what podnet proxy asks for.
+type ProxyOptions struct {
+	Request  localapi.ConnectRequest
+	Listen   string // host:port of the proxy; empty: none
+	Forwards []proxy.Forward
+	// Events hears of the progress, Ready of the ports when all is ready.
+	Events func(localapi.Event)
+	Ready  func(proxy string, forwards []proxy.Forward)
+}
+
+// proxyPort is the port that other tools of the kind listen on, too (design/laptop.md).
+const proxyPort = "127.0.0.1:1055"
+
+func newProxy(env *Env) *cobra.Command {
+	o := ProxyOptions{}
+	var lease time.Duration
+	var forwards []string
+	cmd := &cobra.Command{
+		Use:   "proxy [-n NAMESPACE]... [--forward PORT=HOST:PORT]... [-- COMMAND...]",
+		Short: "Reach the cluster by a proxy, without any privilege",
+		Long: `Join the cluster inside this process, and let programs in by a proxy for SOCKS5
+and HTTP, on one port, and by ports that lead to one address each. It needs no
+privilege and changes nothing on this machine. It lasts until it is interrupted,
+or as long as the command, whose exit status it has; the command finds the proxy
+in its environment.
+
+  podnet proxy -n shop
+  podnet proxy -n shop -- curl http://web.shop
+  podnet proxy -n shop --forward 5432=db.shop:5432 -- psql -h localhost
+  podnet proxy --listen= --forward 5353=dns.shop:53/udp
+
+What is not the cluster's goes where it would without the proxy. Programs differ
+in which variables they heed: curl HTTP_PROXY in small letters only and ALL_PROXY
+in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
+--forward. Whoever reaches a port may use it: by default that is this machine.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args, command, err := cutCommand(cmd, args)
+			switch {
+			case err != nil:
+				return err
+			case len(args) > 0:
+				return usage("%q is one thing too many: a command stands behind --, as in -- npm test", args[0])
+			}
+			for _, text := range forwards {
+				f, err := proxy.ParseForward(text)
+				if err != nil {
+					return usage("%v", err)
+				}
+				o.Forwards = append(o.Forwards, f)
+			}
+			if err := checkListen(o.Listen, len(o.Forwards)); err != nil {
+				return err
+			}
+			if err := checkConnect(&o.Request, lease, ""); err != nil {
+				return err
+			}
+			if o.Request.Kube, err = env.Kube.Kube(env.Environ); err != nil {
+				return usage("%v", err)
+			}
+			return proxying(cmd.Context(), env, o, command)
+		},
+	}
+	f := cmd.Flags()
+	connectFlags(f, env, &o.Request, &lease)
+	f.StringVar(&o.Listen, "listen", proxyPort, "address and port of the proxy; port 0: any, empty: none")
+	f.StringArrayVar(&forwards, "forward", nil, "[ADDRESS:]PORT=HOST:PORT[/udp]: a port of this machine that leads there, repeatable; port 0: any")
+	env.Kube.AddTo(f)
+	return cmd
+}
+
+// checkListen finds what is wrong with where the proxy is to listen.
+func checkListen(listen string, forwards int) error {
+	if listen == "" {
+		if forwards == 0 {
+			return usage("neither a proxy nor a forward: nobody could come in")
+		}
+		return nil
+	}
+	if _, err := netip.ParseAddrPort(listen); err != nil {
+		return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("--listen %q is no address with a port", listen), Hint: "--listen " + proxyPort}
+	}
+	return nil
+}
+
+// proxying runs the proxy, and the command if there is one.
+func proxying(ctx context.Context, env *Env, o ProxyOptions, command []string) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	o.Events = progress(env.Err, false)
+	ready := make(chan string, 1)
+	o.Ready = func(at string, forwards []proxy.Forward) {
+		sayPorts(env, at, forwards, command == nil)
+		ready <- at
+	}
+	over := make(chan error, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { over <- env.Proxy(ctx, o) })
+	if command == nil {
+		return <-over
+	}
+	select {
+	case err := <-over:
+		return err
+	case at := <-ready:
+		with := *env
+		with.Environ = proxyEnviron(env.Environ, at)
+		defer end()
+		return runCommand(ctx, &with, command, over, "the cluster is out of reach now")
+	}
+}
+
+// sayPorts tells where programs may come in; as shell for other terminals when this
+// one has no command.
+func sayPorts(env *Env, at string, forwards []proxy.Forward, shell bool) {
+	ports := slices.Clone(forwards)
+	for _, f := range ports {
+		fmt.Fprintf(env.Err, "%s %s leads to %s\n", f.Network, f.Listen, f.To)
+		warnOpen(env, f.Listen.String())
+	}
+	if at == "" {
+		return
+	}
+	fmt.Fprintf(env.Err, "SOCKS5 and HTTP proxy at %s\n", at)
+	warnOpen(env, at)
+	if shell {
+		fmt.Fprintln(env.Out, "export "+strings.Join(proxyVariables(at), " "))
+	}
+}
+
+func warnOpen(env *Env, at string) {
+	if a, err := netip.ParseAddrPort(at); err == nil && !a.Addr().Unmap().IsLoopback() {
+		fmt.Fprintf(env.Err, "warning: whoever reaches %s reaches the cluster as you\n", at)
+	}
+}
+
+// proxyVariables are what programs read to find a proxy, in the spelling of each.
+func proxyVariables(at string) []string {
+	if host, port, err := net.SplitHostPort(at); err == nil {
+		if a, err := netip.ParseAddr(host); err == nil && a.IsUnspecified() {
+			at = net.JoinHostPort("127.0.0.1", port)
+		}
+	}
+	all := []string{"ALL_PROXY=socks5h://" + at, "HTTP_PROXY=http://" + at, "HTTPS_PROXY=http://" + at, "NO_PROXY=localhost,127.0.0.1,::1"}
+	for _, v := range slices.Clone(all) {
+		name, value, _ := strings.Cut(v, "=")
+		all = append(all, strings.ToLower(name)+"="+value)
+	}
+	return all
+}
+
+// proxyEnviron is an environment with the proxy in it; "" leaves it as it is.
+func proxyEnviron(environ []string, at string) []string {
+	if at == "" {
+		return environ
+	}
+	return append(slices.Clone(environ), proxyVariables(at)...) // the last of a name counts
+}
