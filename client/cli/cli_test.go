@@ -303,10 +303,8 @@ func TestWaitHasAnEnd(t *testing.T) {
 func TestInterrupt(t *testing.T) {
 	m := newMachine(t)
 	m.never = true
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	ctx, stop := context.WithCancel(ctx)
-	time.AfterFunc(30*time.Millisecond, stop)
+	ctx, interrupt := context.WithCancel(t.Context())
+	time.AfterFunc(30*time.Millisecond, interrupt)
 	if r := m.podnetContext(ctx, "connect"); r.code != exitInterrupted {
 		t.Errorf("exit status %d: %s", r.code, r.stderr)
 	}

@@ -195,8 +195,12 @@ func (h *Host) DNS() ([]netip.AddrPort, string) { return h.Resolvers, "userspace
 
 // LookUp asks as the host's programs do, by the one way that they have.
 func (h *Host) LookUp(ctx context.Context, name string) []osdns.Way {
-	at, err := h.lookup(ctx, "udp", net.JoinHostPort(strings.TrimSuffix(name, "."), "53"))
-	return []osdns.Way{{Programs: "programs", Addrs: []netip.Addr{at.Addr()}, Err: err}}
+	all, err := h.lookup(ctx, "udp", net.JoinHostPort(strings.TrimSuffix(name, "."), "53"))
+	way := osdns.Way{Programs: "programs", Err: err}
+	for _, at := range all {
+		way.Addrs = append(way.Addrs, at.Addr())
+	}
+	return []osdns.Way{way}
 }
 
 // ResetFlows ends the TCP connections from the given addresses, as the kernel's
