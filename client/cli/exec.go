@@ -26,7 +26,8 @@ afterwards. The exit status is the command's.
   podnet exec -n shop -- npm test
   podnet exec --as deploy/web -- curl http://pay
 
-Where something is connected the command uses that; with --as it sends from
+Where something is connected the command uses that, and of several clusters the
+primary's, or that of --session or --context; with --as it sends from
 there for as long as the command runs, and so does all else on this machine.
 
 ` + asHelp,
@@ -55,8 +56,12 @@ there for as long as the command runs, and so does all else on this machine.
 			if err != nil {
 				return err
 			}
-			x := &execution{env: env, client: c, socket: socket, req: req, command: command}
-			used, err := inUse(s, sessionName(cmd))
+			name, err := meant(s, sessionName(cmd), req.Kube)
+			if err != nil {
+				return err
+			}
+			x := &execution{env: env, client: c.For(name), socket: socket, req: req, command: command}
+			used, err := inUse(s, name)
 			switch {
 			case err != nil:
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -46,6 +47,24 @@ func connectionOf(s localapi.Status, name string) (localapi.Connection, error) {
 	}
 	return localapi.Connection{}, &localapi.Error{Code: localapi.CodeUsage, Message: "which of the sessions: " + strings.Join(names, ", ") + "?",
 		Hint: "--session NAME; podnet primary NAME makes one the default"}
+}
+
+// meant is the name of the session that a command line means: that of --session,
+// or of the kubeconfig context that it names; "" is whichever is the default.
+func meant(s localapi.Status, name string, kube localapi.Kube) (string, error) {
+	context := strings.Join(kube.Flags["context"], "")
+	if name != "" || context == "" || len(s.Connections) == 0 {
+		return name, nil
+	}
+	var contexts []string
+	for _, c := range s.Connections {
+		if c.Context == context {
+			return c.Name, nil
+		}
+		contexts = append(contexts, c.Context)
+	}
+	return "", &localapi.Error{Code: localapi.CodeConflict, Message: fmt.Sprintf("the context %s is not connected, but %s", context, strings.Join(contexts, ", ")),
+		Hint: "podnet connect --context " + context + " joins that cluster, too; --session NAME takes a session that is there", Status: http.StatusConflict}
 }
 
 // inUse says whether there is a session for a command to work in. Where there is
