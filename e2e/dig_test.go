@@ -391,6 +391,7 @@ func TestDig(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "names.yaml")
 	write(t, file, digNames())
 	kubectl("apply", "-f", file).must(t)
+	kubectl("create", "rolebinding", "lab-names", "-n", "names", "--clusterrole=podnet-user", "--user=alice").must(t)
 	t.Cleanup(func() { kubectl("delete", "namespace", "names", "unseen", "--wait=false").must(t) })
 	alice.connect(t, "-n", "names")
 	proxy := alice.sh("awk '/^nameserver/ {print $2; exit}' /etc/resolv.conf").must(t)
