@@ -28,6 +28,7 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"customers":   customersRole, // see customers_test.go
 	"chat":        chat,          // see programs_test.go
 	"healthy":     healthy,
+	"resolve":     resolveRole, // see resolver_test.go
 
 	// These go on until they are told to stop, and print what they see.
 	"echo":     echo,

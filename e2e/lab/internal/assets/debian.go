@@ -17,6 +17,8 @@ var debianPackages = []string{
 	"nftables", "iptables", "conntrack", "iproute2", "procps", "dbus",
 	"curl", "dnsutils", "iputils-ping", "socat", "jq", "openssl",
 	"tcpdump", "iperf3", "wireguard-tools", "wrk", "nghttp2-client", "postgresql",
+	// Two C libraries to resolve names with.
+	"libc6-dev", "musl-tools",
 }
 
 // debian installs what is missing.
