@@ -11,10 +11,12 @@
 // every overlay: there a gateway receives each datagram by itself.
 //
 // With -steal it measures requests that podnet-agent steers to a laptop instead:
-// what each costs the agent, the gateway and the laptop.
+// what each costs the agent, the gateway and the laptop. With -pass it measures
+// those that the agent passes on to the pod's own program, beside the same program's
+// without an agent.
 //
-// It needs root, iproute2, setpriv and iperf3, for -steal curl and wrk, and removes
-// what it made.
+// It needs root, iproute2, setpriv and iperf3, for -steal and -pass curl and wrk, and
+// removes what it made.
 package main
 
 import (
@@ -32,8 +34,9 @@ import (
 
 type options struct {
 	gateway string // the podnet-gateway binary
-	agent   string // the podnet-agent binary, for steal
+	agent   string // the podnet-agent binary, for steal and pass
 	steal   bool
+	pass    bool
 	modes   []string      // pass, seg
 	per     time.Duration // of one throughput figure
 	short   time.Duration // of the others
@@ -53,6 +56,7 @@ func main() {
 	modes := flag.String("modes", "pass,seg", "which links: pass, seg")
 	flag.StringVar(&o.gateway, "gateway", filepath.Join(filepath.Dir(self), "podnet-gateway"), "the gateway `BINARY`")
 	flag.BoolVar(&o.steal, "steal", false, "measure requests that an agent steers to a laptop")
+	flag.BoolVar(&o.pass, "pass", false, "measure requests that an agent passes on, in mode pass")
 	flag.StringVar(&o.agent, "agent", filepath.Join(filepath.Dir(self), "podnet-agent"), "the agent `BINARY`")
 	flag.DurationVar(&o.per, "per", o.per, "length of a throughput figure")
 	flag.StringVar(&o.only, "only", "", "measure only this `SYSTEM`: podnet, plain client or wireguard-go")
@@ -78,7 +82,7 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("network namespaces need root")
 	}
 	tools, binary := []string{"ip", "iperf3", "setpriv"}, o.gateway
-	if o.steal {
+	if o.steal || o.pass {
 		tools, binary = []string{"ip", "setpriv", "curl", "wrk"}, o.agent
 	}
 	for _, tool := range tools {
@@ -90,6 +94,12 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("%w\nhint: make build", err)
 	}
 	start := time.Now()
+	if o.pass {
+		if err := pass(ctx, o, os.Stdout); err != nil {
+			return fmt.Errorf("measure pass: %w", err)
+		}
+		o.modes = nil
+	}
 	for _, mode := range o.modes {
 		if o.steal {
 			if err := steal(ctx, o, mode, os.Stdout); err != nil {

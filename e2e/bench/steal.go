@@ -36,18 +36,11 @@ func steal(ctx context.Context, o options, mode string, out io.Writer) error {
 		return err
 	}
 	defer w.destroy()
-	agent, processes, err := w.startSteal(ctx, o)
+	agent, others, err := w.steerable(ctx, o)
 	if err != nil {
 		return err
 	}
-	if err := w.steered(ctx); err != nil {
-		return err
-	}
-	worker, err := childOf(agent)
-	if err != nil {
-		return err
-	}
-	processes = append([]process{{"agent", worker}}, processes...)
+	processes := append([]process{agent}, others[:len(others)-1]...)
 
 	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	defer t.Flush()
@@ -57,8 +50,8 @@ func steal(ctx context.Context, o options, mode string, out io.Writer) error {
 	}
 	fmt.Fprint(t, "datagrams at pod, laptop\t\n")
 	for _, load := range stolen {
-		url := fmt.Sprintf("http://%s:%d/?%d", podIP, appPort, load.bytes)
-		if _, err := w.wrk(ctx, load.connections, time.Second, url); err != nil { // windows and caches fill
+		args := []string{"-H", "x-user: alice", fmt.Sprintf("http://%s/?%d", appAt(appPort), load.bytes)}
+		if _, err := w.wrk(ctx, load.connections, time.Second, args...); err != nil { // windows and caches fill
 			return err
 		}
 		var before []float64
@@ -66,7 +59,7 @@ func steal(ctx context.Context, o options, mode string, out io.Writer) error {
 			before = append(before, cpuOf(p.id))
 		}
 		pod, laptop := datagrams(ctx, w.pod), datagrams(ctx, w.laptop)
-		r, err := w.wrk(ctx, load.connections, max(o.per, time.Second), url)
+		r, err := w.wrk(ctx, load.connections, max(o.per, time.Second), args...)
 		if err != nil {
 			return err
 		}
@@ -78,6 +71,22 @@ func steal(ctx context.Context, o options, mode string, out io.Writer) error {
 	}
 	return nil
 }
+
+// steerable starts everything, and returns when requests reach the laptop. The
+// others are the gateway, the laptop, its web server and the pod's own program.
+func (w *world) steerable(ctx context.Context, o options) (agent process, others []process, err error) {
+	parent, others, err := w.startSteal(ctx, o)
+	if err != nil {
+		return process{}, nil, err
+	}
+	if err := w.steered(ctx); err != nil {
+		return process{}, nil, err
+	}
+	worker, err := childOf(parent)
+	return process{"agent", worker}, others, err
+}
+
+func appAt(port int) string { return fmt.Sprintf("%s:%d", podIP, port) }
 
 // process is one on the way of a steered request.
 type process struct {
@@ -120,16 +129,14 @@ func (w *world) startSteal(ctx context.Context, o options) (agent int, others []
 	}{
 		{"gateway", w.gateway, []string{"steal-gateway"}, string(told)},
 		{"laptop", w.laptop, []string{"steal-laptop"}, string(told)},
-		{"web server", w.laptop, []string{"steal-web", webAddr, "laptop"}, ""},
-		{"", w.pod, []string{"steal-web", fmt.Sprintf("%s:%d", podIP, appPort), "app"}, ""},
+		{"web server", w.laptop, []string{"steal-web", "laptop", webAddr}, ""},
+		{"app", w.pod, []string{"steal-web", "app", appAt(appPort), appAt(freePort)}, ""},
 	} {
 		c, err := w.start(w.inside(ctx, p.ns, append([]string{"worker"}, p.args...)...), p.input)
 		if err != nil {
 			return 0, nil, err
 		}
-		if p.name != "" {
-			others = append(others, process{p.name, c.Process.Pid})
-		}
+		others = append(others, process{p.name, c.Process.Pid})
 	}
 	return cmd.Process.Pid, others, nil
 }
@@ -139,7 +146,7 @@ func (w *world) steered(ctx context.Context) error {
 	var last []byte
 	for range 100 {
 		cmd := exec.CommandContext(ctx, "ip", "netns", "exec", w.gateway, "curl", "-sS", "--max-time", "1", "-H", "x-user: alice",
-			fmt.Sprintf("http://%s:%d/", podIP, appPort))
+			fmt.Sprintf("http://%s/", appAt(appPort)))
 		if last, _ = cmd.CombinedOutput(); string(last) == "laptop" {
 			return nil
 		}
@@ -148,10 +155,12 @@ func (w *world) steered(ctx context.Context) error {
 	return fmt.Errorf("the laptop gets no requests: %q", last)
 }
 
-// wrkResult is what wrk found out, in its own words.
+// wrkResult is what wrk found out.
 type wrkResult struct {
-	requests       float64
-	rate, p50, p99 string
+	requests float64
+	rate     string // in its own words
+	p50, p99 time.Duration
+	cpu      float64 // seconds it has computed
 }
 
 var wrkSays = map[string]*regexp.Regexp{
@@ -161,10 +170,11 @@ var wrkSays = map[string]*regexp.Regexp{
 	"p99":      regexp.MustCompile(`99%\s+(\d\S+)\n`),
 }
 
-// wrk asks the pod for what is steered.
-func (w *world) wrk(ctx context.Context, connections int, d time.Duration, url string) (wrkResult, error) {
-	out, err := exec.CommandContext(ctx, "ip", "netns", "exec", w.gateway, "wrk", "-t1", fmt.Sprintf("-c%d", connections),
-		fmt.Sprintf("-d%.0fs", d.Seconds()), "--latency", "-H", "x-user: alice", url).CombinedOutput()
+// wrk asks the pod; args are its URL and what else to say.
+func (w *world) wrk(ctx context.Context, connections int, d time.Duration, args ...string) (wrkResult, error) {
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", w.gateway, "wrk", "-t1", fmt.Sprintf("-c%d", connections),
+		fmt.Sprintf("-d%.0fs", d.Seconds()), "--latency"}, args...)...)
+	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Contains(string(out), "Non-2xx") {
 		return wrkResult{}, errors.Join(fmt.Errorf("wrk: %s", out), err)
 	}
@@ -178,7 +188,10 @@ func (w *world) wrk(ctx context.Context, connections int, d time.Duration, url s
 	if err != nil || n == 0 {
 		return wrkResult{}, fmt.Errorf("wrk got no answer: %s", out)
 	}
-	return wrkResult{n, said["rate"], said["p50"], said["p99"]}, nil
+	p50, err := time.ParseDuration(said["p50"])
+	p99, err99 := time.ParseDuration(said["p99"])
+	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return wrkResult{n, said["rate"], p50, p99, used.Seconds()}, errors.Join(err, err99)
 }
 
 // cpuOf is how many seconds the threads that a process has now have computed.

@@ -30,6 +30,7 @@ const (
 	stealUID  = "2f3c"
 	relayPort = 20000
 	appPort   = 8080
+	freePort  = 8081 // of the same app, and not steered
 	webAddr   = "127.0.0.1:3000"
 )
 
@@ -149,13 +150,18 @@ func stealLaptop() error {
 }
 
 // stealWeb answers each request with its name, or with as many bytes as the query
-// says.
-func stealWeb(addr, name string) error {
-	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// says, at each address.
+func stealWeb(name string, addrs []string) error {
+	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n, err := strconv.Atoi(r.URL.RawQuery); err == nil && n >= 0 {
 			_, _ = w.Write(make([]byte, n))
 			return
 		}
 		fmt.Fprint(w, name)
-	}))
+	})
+	ended := make(chan error)
+	for _, addr := range addrs {
+		go func() { ended <- http.ListenAndServe(addr, answer) }()
+	}
+	return <-ended
 }

@@ -29,7 +29,7 @@ func worker(args []string) error {
 	case "steal-laptop":
 		return stealLaptop()
 	case "steal-web":
-		return stealWeb(at(1), at(2))
+		return stealWeb(at(1), args[min(2, len(args)):])
 	case "serve":
 		return serve(at(1))
 	case "feature":
