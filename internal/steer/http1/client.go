@@ -10,9 +10,17 @@ import (
 )
 
 // readClient carries what the client sends until it sends no more, and returns
-// why. It returns nil when nobody takes it any more.
-func (c *conn) readClient() error {
+// why. It returns nil when nobody takes it any more. First comes what is left of the
+// body of an exchange that was begun before; nil: there is none.
+func (c *conn) readClient(begun *exchange, body *Body) error {
 	defer c.in.free()
+	if begun != nil {
+		done, err := c.carryBody(begun, body, false)
+		c.allSent(begun)
+		if done || err != nil {
+			return err
+		}
+	}
 	for {
 		if len(c.in.bytes()) == 0 {
 			if err := c.in.fill(c.client); err != nil {

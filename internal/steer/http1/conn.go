@@ -2,7 +2,6 @@ package http1
 
 import (
 	"context"
-	"io"
 	"net"
 	"slices"
 	"sync"
@@ -128,7 +127,7 @@ func (c *conn) complete(ex *exchange, isLast bool) {
 	ex.reported = ex.reported || report
 	c.mu.Unlock()
 	if report {
-		c.report(ex)
+		ex.report(c.see)
 	}
 	if isLast {
 		c.finish()
@@ -144,32 +143,19 @@ func (c *conn) allSent(ex *exchange) {
 	ex.reported = ex.reported || report
 	c.mu.Unlock()
 	if report {
-		c.report(ex)
+		ex.report(c.see)
 	}
-}
-
-func (c *conn) report(ex *exchange) {
-	s := ex.seen
-	s.Took = time.Since(s.Began)
-	if s.Status == 0 {
-		s.Status = ex.response.Status
-	}
-	c.see.Seen(s)
 }
 
 // reportRest tells of what had no end of its own. Nothing else runs any more.
 func (c *conn) reportRest() {
 	if c.tail != nil {
-		c.report(c.tail)
+		c.tail.report(c.see)
 	}
 	for _, ex := range c.pending {
-		if ex == c.tail {
-			continue
+		if ex != c.tail {
+			ex.reportCut(c.see, c.err)
 		}
-		if ex.seen.Err = c.err; c.err == nil {
-			ex.seen.Err = io.ErrUnexpectedEOF
-		}
-		c.report(ex)
 	}
 }
 

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"io"
 	"time"
 
 	"podnet.dev/internal/steer"
@@ -44,6 +45,24 @@ func newExchange(req *Request, d steer.Decision, head []byte) *exchange {
 // newDoubt is for what is left to the app as it is.
 func newDoubt(why error) *exchange {
 	return &exchange{seen: steer.Seen{Began: time.Now(), Err: why}}
+}
+
+// report tells that the exchange is over.
+func (ex *exchange) report(see steer.Observer) {
+	s := ex.seen
+	s.Took = time.Since(s.Began)
+	if s.Status == 0 {
+		s.Status = ex.response.Status
+	}
+	see.Seen(s)
+}
+
+// reportCut tells that the connection has ended before the exchange; nil: in order.
+func (ex *exchange) reportCut(see steer.Observer, err error) {
+	if ex.seen.Err = err; err == nil {
+		ex.seen.Err = io.ErrUnexpectedEOF
+	}
+	ex.report(see)
 }
 
 // repeatable reports whether the request may be sent again to a laptop that may

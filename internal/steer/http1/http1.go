@@ -43,18 +43,29 @@ const (
 // A rule that shows the client's address shows client.RemoteAddr, and in the
 // PROXY protocol client.LocalAddr as what it wanted to reach.
 func Serve(ctx context.Context, client net.Conn, first []byte, rules steer.Rules, out steer.Outlet, see steer.Observer) error {
+	return NewPassage(rules, see).Serve(ctx, client, first, nil, nil, out)
+}
+
+// Serve takes over a connection of which all that the Passage has seen was passed
+// on, as the function Serve does from the beginning. app is where that went, nil: it
+// is not connected to yet; it is closed like client. first and fromApp are what was
+// read of both and not passed on.
+func (p *Passage) Serve(ctx context.Context, client net.Conn, first []byte, app net.Conn, fromApp []byte, out steer.Outlet) error {
 	inner, cancel := context.WithCancel(ctx)
 	c := &conn{
 		ctx: inner, cancel: cancel,
-		client: client, rules: rules, out: out, see: see,
+		client: client, rules: p.rules, out: out, see: p.see,
 		in:      newBuffer(first),
 		laptops: make(map[string]*upstream),
 		wake:    make(chan struct{}, 1),
 	}
+	if app != nil {
+		c.adopt(app, fromApp, p.pending)
+	}
 	stop := context.AfterFunc(ctx, func() { c.end(ctx.Err(), false) })
 	defer stop()
 
-	c.clientEnded(c.readClient())
+	c.clientEnded(c.readClient(p.open, &p.body))
 	c.upstreams.Wait()
 	c.end(nil, false)
 	c.reportRest()

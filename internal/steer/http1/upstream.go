@@ -72,8 +72,19 @@ func (c *conn) connect(ex *exchange) (*upstream, error) {
 		c.app, c.lostApp = u, false
 	}
 	ex.up = u
-	c.upstreams.Go(func() { c.readUpstream(u) })
+	c.upstreams.Go(func() { c.readUpstream(u, nil) })
 	return u, nil
+}
+
+// adopt takes a connection to the app to which exchanges were sent already. first is
+// what was read of it.
+func (c *conn) adopt(app net.Conn, first []byte, sent []*exchange) {
+	c.app = &upstream{conn: app}
+	for _, ex := range sent {
+		ex.up = c.app
+	}
+	c.pending = sent
+	c.upstreams.Go(func() { c.readUpstream(c.app, first) })
 }
 
 func (c *conn) dial(ctx context.Context, rule *steer.Rule) (*upstream, error) {
@@ -99,21 +110,21 @@ func (c *conn) dial(ctx context.Context, rule *steer.Rule) (*upstream, error) {
 	return &upstream{conn: conn, rule: rule}, nil
 }
 
-// readUpstream carries what an upstream sends until it sends no more.
-func (c *conn) readUpstream(u *upstream) {
-	in := newBuffer(nil)
+// readUpstream carries what an upstream sends, behind first, until it sends no more.
+func (c *conn) readUpstream(u *upstream, first []byte) {
+	in := newBuffer(first)
 	defer in.free()
 	for {
-		if err := in.fill(u.conn); err != nil {
-			c.gone(u, err)
-			return
-		}
 		if !c.answer(u, in.bytes()) {
 			u.conn.Close()
 			c.gone(u, net.ErrClosed)
 			return
 		}
 		in.skip(len(in.bytes()))
+		if err := in.fill(u.conn); err != nil {
+			c.gone(u, err)
+			return
+		}
 	}
 }
 
