@@ -79,6 +79,7 @@ type Server struct {
 
 	conns   atomic.Int64 // TCP connections, decided and not
 	laptops limits
+	pumps   pumps
 	waiting *backlog.Budget // of copies and datagrams
 
 	mu      sync.Mutex

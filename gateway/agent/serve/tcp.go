@@ -60,8 +60,9 @@ func (s *Server) accept(l net.Listener, k PortKey) {
 		}
 		decided := s.conns.Add(1) <= MaxConns
 		s.wg.Go(func() {
-			defer s.conns.Add(-1)
-			s.newConn(rawtcp.New(client.(*net.TCPConn)), k).serve(s.ctx, decided)
+			if !s.newConn(rawtcp.New(client.(*net.TCPConn)), k).serve(s.ctx, decided) {
+				s.conns.Add(-1)
+			}
 		})
 	}
 }
@@ -88,18 +89,19 @@ func (s *Server) newConn(client *rawtcp.Conn, k PortKey) *conn {
 	}
 }
 
-// serve carries the connection to its end. Unless it is to be decided it is the
-// app's.
+// serve carries the connection to its end, or reports that a pump does. Unless it is
+// to be decided it is the app's.
 //
 // The app is knocked at first whoever will answer: where it refuses, so do we.
-func (c *conn) serve(ctx context.Context, decided bool) {
-	defer c.client.Close()
-	defer context.AfterFunc(ctx, func() { c.client.Close() })()
+func (c *conn) serve(ctx context.Context, decided bool) (pumped bool) {
+	client := c.client
+	defer client.Close()
+	defer context.AfterFunc(ctx, func() { client.Close() })()
 	knock, err := c.dialApp(ctx)
 	if err != nil {
 		c.s.Log.Debug("pod refused a steered connection", "addr", c.to, "err", err)
 		splice.Reset(c.client)
-		return
+		return false
 	}
 	c.knock = knock
 	defer c.dropKnock()
@@ -110,17 +112,20 @@ func (c *conn) serve(ctx context.Context, decided bool) {
 		o = c.sniff()
 		switch {
 		case o.kind == steer.HTTP1:
+			if c.passOn(o.client) {
+				return true
+			}
 			c.ended(http1.Serve(ctx, c.addressed(), o.client, c.rules, c, c.see))
-			return
+			return false
 		case o.kind == steer.HTTP2:
 			c.ended(http2.Serve(ctx, c.addressed(), o.client, c.rules, c, c.see))
-			return
+			return false
 		case o.clientErr != nil && o.clientErr != io.EOF:
 			knock.Write(o.client)
 			splice.Reset(knock)
-			return
+			return false
 		case len(o.client) == 0 && o.clientErr == io.EOF && c.fromNode():
-			return // a probe of the kubelet that asks only whether there is somebody
+			return false // a probe of the kubelet that asks only whether there is somebody
 		}
 	}
 	var d steer.Decision
@@ -128,7 +133,7 @@ func (c *conn) serve(ctx context.Context, decided bool) {
 		port = c.rules()
 		d = port.Whole()
 	}
-	c.ended(c.whole(ctx, d, o, port != nil))
+	return c.carryWhole(ctx, d, o, port != nil)
 }
 
 func (c *conn) rules() *steer.Port { return c.s.Rules(c.key.Protocol, c.key.Port) }
@@ -212,41 +217,22 @@ func (c *conn) dropKnock() {
 	}
 }
 
-// whole carries a connection that is not decided by request. Where the port has
-// no rules nobody is told of it.
-func (c *conn) whole(ctx context.Context, d steer.Decision, o opening, tell bool) error {
-	copies := c.openCopies(d.Mirrors)
-	defer copies.close(ctx)
-
-	seen := steer.Seen{Rule: d.Steal, Began: c.began}
-	var peer net.Conn
-	var err error
-	if d.Steal != nil {
-		if peer, err = c.stealWhole(ctx, d.Steal); err != nil {
-			c.report(seen, err)
-			if !d.Steal.ToApp {
-				splice.Reset(c.client)
-				return err
-			}
-			seen.Rule = nil
-		}
-		o.app, o.appErr = nil, nil
+// carryWhole carries a connection that is not decided by request, or reports that a
+// pump does. Where the port has no rules nobody is told of it.
+func (c *conn) carryWhole(ctx context.Context, d steer.Decision, o opening, tell bool) (pumped bool) {
+	w := &whole{conn: c, copies: c.openCopies(d.Mirrors), seen: steer.Seen{Rule: d.Steal, Began: c.began}, tell: tell}
+	peer, err := w.connect(ctx, d.Steal, &o)
+	if err != nil {
+		splice.Reset(c.client)
+		c.ended(err)
+		w.copies.close(ctx)
+		return false
 	}
-	if peer == nil {
-		if o.appErr != nil && o.appErr != io.EOF {
-			splice.Reset(c.client)
-			return o.appErr
-		}
-		if peer, err = c.App(ctx); err != nil {
-			splice.Reset(c.client)
-			return err
-		}
+	if app, ok := peer.(*rawtcp.Conn); ok && o.clientErr == nil && o.appErr == nil && w.open(app, &o) && c.pump(app, nil, w) {
+		return true
 	}
-	seen.In, seen.Out, err = join(ctx, end{c.client, o.client}, end{peer, o.app}, copies)
-	if tell {
-		c.report(seen, err)
-	}
-	return err
+	w.join(ctx, end{c.client, o.client}, end{peer, o.app})
+	return false
 }
 
 // stealWhole connects to the laptop that gets the whole connection.
