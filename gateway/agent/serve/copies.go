@@ -18,10 +18,12 @@ const (
 	// copyTime is how long a copy may take after its connection has ended.
 	copyTime = 5 * time.Second
 	// gatherTime is how long a copy waits behind a small part of it for more that
-	// goes with it: each packet to a laptop costs the pod's node more than a
-	// request costs that is passed on.
-	gatherTime = 50 * time.Millisecond
-	smallPart  = 4 << 10
+	// goes with it, and twice as long behind each such part that follows, up to
+	// maxGatherTime: each packet to a laptop costs the pod's node more than a request
+	// costs that is passed on.
+	gatherTime    = 50 * time.Millisecond
+	maxGatherTime = 4 * gatherTime
+	smallPart     = 4 << 10
 )
 
 var errSlowCopy = errors.New("the laptop does not take the copy as fast as it comes")
@@ -109,11 +111,11 @@ func (t *tee) add(b []byte) {
 }
 
 // next waits for a part; io.EOF: there will be none. written is the part before,
-// which is not used any more.
-func (t *tee) next(written []byte) ([]byte, error) {
-	for ; ; written = nil {
+// which is not used any more. idle says that nothing was there.
+func (t *tee) next(written []byte) (b []byte, idle bool, err error) {
+	for ; ; written, idle = nil, true {
 		if t.ctx.Err() != nil {
-			return nil, context.Cause(t.ctx)
+			return nil, idle, context.Cause(t.ctx)
 		}
 		ended := isClosed(t.ended)
 		t.mu.Lock()
@@ -122,9 +124,9 @@ func (t *tee) next(written []byte) ([]byte, error) {
 		t.mu.Unlock()
 		switch {
 		case b != nil:
-			return b, nil
+			return b, idle, nil
 		case ended:
-			return nil, io.EOF
+			return nil, idle, io.EOF
 		}
 		select {
 		case <-t.wake:
@@ -135,9 +137,9 @@ func (t *tee) next(written []byte) ([]byte, error) {
 }
 
 // gather lets more come.
-func (t *tee) gather() {
+func (t *tee) gather(d time.Duration) {
 	select {
-	case <-time.After(gatherTime):
+	case <-time.After(d):
 	case <-t.ended:
 	case <-t.ctx.Done():
 	}
@@ -174,19 +176,24 @@ func (t *tee) send() error {
 	}()
 	defer func() { <-answered }()
 	defer conn.Close() // before it is waited for
-	for b := []byte(nil); ; {
-		if b, err = t.next(b); err == io.EOF {
+	gather := gatherTime
+	for b, idle := []byte(nil), false; ; {
+		if b, idle, err = t.next(b); err == io.EOF {
 			break
 		}
 		if err != nil {
 			return err
+		}
+		if idle {
+			gather = gatherTime
 		}
 		if _, err := conn.Write(b); err != nil {
 			return err
 		}
 		t.seen.In += int64(len(b))
 		if len(b) < smallPart {
-			t.gather()
+			t.gather(gather)
+			gather = min(2*gather, maxGatherTime)
 		}
 	}
 	// The laptop closes when it has read all, and has said what it had to say.
