@@ -32,6 +32,13 @@ func (f *Fleet) join(s *Session) {
 	f.all = append(f.all, s)
 }
 
+// before is how many sessions there are beside s.
+func (f *Fleet) before(s *Session) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(slices.DeleteFunc(slices.Clone(f.all), func(o *Session) bool { return o == s }))
+}
+
 func (f *Fleet) leave(s *Session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -60,7 +67,8 @@ func (f *Fleet) networks(s *Session) []addressing.Network {
 }
 
 // claim makes own s's addresses in its tunnel, unless another session has one of
-// them. Gateways make addresses of keys and know nothing of other clusters'.
+// them. Gateways make the IPv4 address of user and device (gateway/enrol), so a
+// user of the same name has the same one in each cluster at first.
 func (f *Fleet) claim(s *Session, own []netip.Addr) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,21 +96,32 @@ func (f *Fleet) has(a netip.Addr) bool {
 	return false
 }
 
-// addressTries is how many keys are tried until a gateway gives an address that
-// no other session has. One in 131,000 is taken (198.18.0.0/15).
+// addressTries is how many names of this machine are tried until a gateway gives
+// an address that no other session has. Each is one of 131,000 (198.18.0.0/15).
 const addressTries = 4
 
+// deviceOf is what this machine is called in its nth session beside the first.
+func deviceOf(nth int) string {
+	if nth == 0 {
+		return device()
+	}
+	return fmt.Sprintf("%.60s-%d", device(), nth+1)
+}
+
 // distinct is m, or where another session has m's address a new member in m's
-// place. It returns the last that may have objects, also with an error.
+// place, of a device by another name, which the session keeps. It returns the last
+// that may have objects, also with an error.
 func (s *Session) distinct(ctx context.Context, m *member) (*member, error) {
 	for range addressTries {
 		if s.Fleet.claim(s, m.network.own) {
 			return m, nil
 		}
-		s.Log.Info("address is another session's, enrolling with another key", "peer", m.Peer, "addr", m.network.own)
+		s.Log.Info("address is another session's, enrolling as another device", "peer", m.Peer, "addr", m.network.own)
 		if err := s.objects.leave(ctx, m.grant); err != nil {
 			return m, err
 		}
+		s.nth++
+		s.objects.device = deviceOf(s.nth)
 		next, refused, err := s.objects.apply(ctx, m.Accesses)
 		if next != nil {
 			m = next

@@ -13,6 +13,12 @@ import (
 type giver struct {
 	*fakeCluster
 	addresses []string
+	devices   []string
+}
+
+func (a *giver) CreatePeer(ctx context.Context, ns, name string, spec v1alpha1.PeerSpec) error {
+	a.devices = append(a.devices, spec.Device)
+	return a.fakeCluster.CreatePeer(ctx, ns, name, spec)
 }
 
 func (a *giver) Await(context.Context, string, string, []string) (*v1alpha1.Peer, error) {
@@ -31,7 +37,7 @@ func TestAddressOfAnotherSession(t *testing.T) {
 	if !fleet.claim(first, []netip.Addr{here}) || !again || !fleet.has(here) {
 		t.Fatal("the first has no address")
 	}
-	c := &giver{newFakeCluster(), []string{"198.18.0.5", "198.18.0.5", "198.18.0.6"}}
+	c := &giver{newFakeCluster(), []string{"198.18.0.5", "198.18.0.5", "198.18.0.6"}, nil}
 	s, _ := newTestSession(t, c.fakeCluster, &closer{}, "shop")
 	s.Fleet, s.objects = fleet, newMembership(t, c.fakeCluster)
 	s.objects.cluster = c
@@ -45,6 +51,9 @@ func TestAddressOfAnotherSession(t *testing.T) {
 	was := m.private.Public()
 	if m, err = s.distinct(t.Context(), m); err != nil || !slices.Equal(m.network.own, []netip.Addr{netip.MustParseAddr("198.18.0.6")}) || m.private.Public() == was {
 		t.Errorf("%v, at %v", err, m.network.own)
+	}
+	if slices.Sort(c.devices); len(c.devices) != 3 || len(slices.Compact(c.devices)) != 3 {
+		t.Errorf("devices %q: gateways go by their names", c.devices)
 	}
 	if len(c.objects) != 2 {
 		t.Errorf("objects %v, want one Peer and its Access", c.objects)

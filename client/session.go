@@ -106,6 +106,7 @@ type Session struct {
 
 	cluster  Cluster
 	objects  *membership
+	nth      int // this machine's name in the Peer, see deviceOf
 	member   *member
 	renewed  time.Duration // on the clock of uptime
 	host     helper.Session
@@ -258,7 +259,8 @@ func (s *Session) auth(ctx context.Context) (string, error) {
 	if len(r.Namespaces) == 0 {
 		r.Namespaces = []string{id.Namespace}
 	}
-	s.objects = &membership{cluster: s.cluster, id: id, request: *r, device: device(), stateDir: s.StateDir, notes: &s.Fleet.notes, log: s.Log}
+	s.nth = s.Fleet.before(s)
+	s.objects = &membership{cluster: s.cluster, id: id, request: *r, device: deviceOf(s.nth), stateDir: s.StateDir, notes: &s.Fleet.notes, log: s.Log}
 	s.set(func(c *localapi.Connection) {
 		c.Name, c.Context, c.Server, c.User = cmp.Or(r.Name, id.Context, id.Server), id.Context, id.Server, id.User
 		c.DNS.Alias = localapi.Alias(c.Name) + "." + strings.TrimSuffix(dnsproxy.AliasZone, ".")
