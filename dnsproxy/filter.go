@@ -27,17 +27,23 @@ func filter(resp *dns.Msg, target string, v *view, forbid func(netip.Addr) bool)
 	return &out
 }
 
-// chainFrom is the set of names from name along the CNAMEs of rrs.
+// chainFrom is the set of names from name along the CNAMEs of rrs, of which
+// there may be thousands in any order.
 func chainFrom(rrs []dns.RR, name string) map[string]bool {
-	chain := map[string]bool{}
-	for !chain[name] {
-		chain[name] = true
-		for _, rr := range rrs {
-			if c, ok := rr.(*dns.CNAME); ok && Canonical(c.Hdr.Name) == name {
-				name = Canonical(c.Target)
-				break
-			}
+	targets := map[string]string{}
+	for _, rr := range rrs {
+		c, ok := rr.(*dns.CNAME)
+		if !ok {
+			continue
 		}
+		if owner := Canonical(c.Hdr.Name); targets[owner] == "" {
+			targets[owner] = Canonical(c.Target)
+		}
+	}
+	chain := map[string]bool{}
+	for name != "" && !chain[name] {
+		chain[name] = true
+		name = targets[name]
 	}
 	return chain
 }

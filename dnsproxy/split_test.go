@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -373,5 +374,20 @@ func TestClusterThatLeadsBack(t *testing.T) {
 	}
 	if n := came.Load(); n > 2 {
 		t.Errorf("%d questions went round", n)
+	}
+}
+
+// A server may send as many aliases as a message holds, the last one first.
+func TestChainOfAThousandAliases(t *testing.T) {
+	var rrs []dns.RR
+	name := func(i int) string { return fmt.Sprintf("n%d.shop.svc.cluster.local.", i) }
+	for i := 999; i >= 0; i-- {
+		rrs = append(rrs, &dns.CNAME{Hdr: dns.RR_Header{Name: strings.ToUpper(name(i)), Rrtype: dns.TypeCNAME, Class: dns.ClassINET}, Target: name(i + 1)})
+	}
+	if chain := chainFrom(rrs, name(500)); len(chain) != 501 || !chain[name(1000)] || chain[name(499)] {
+		t.Errorf("%d names", len(chain))
+	}
+	if chain := chainFrom(rrs, "other."); len(chain) != 1 {
+		t.Errorf("%v", chain)
 	}
 }
