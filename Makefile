@@ -45,7 +45,7 @@ programs: build ## Build the lab's Kubernetes, which some tests start without a 
 
 .PHONY: e2e
 e2e: images programs ## Run the tests that need the lab; boots one when none is up, and takes it down again
-	go test -v -tags e2e -count=1 -p 1 -parallel 8 -timeout 40m ./e2e/lab ./e2e
+	go test -v -tags e2e -count=1 -p 1 -parallel 8 -timeout 60m ./e2e/lab ./e2e
 
 .PHONY: long
 long: images programs ## Tell the lab's stories in full length: ten minutes of misfortune, sleep and crowd (about an hour)
