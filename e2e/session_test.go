@@ -67,16 +67,20 @@ func clusterIP(t testing.TB, namespace, service string) string {
 	return kubectl("get", "service", "-n", namespace, service, "-o", "jsonpath={.spec.clusterIP}").must(t)
 }
 
-// snapshot is everything on a laptop that a session may change.
-func (m machine) snapshot(t testing.TB) string {
+// snapshot is everything on a laptop that a session may change, and what more
+// scripts print.
+func (m machine) snapshot(t testing.TB, more ...string) string {
 	t.Helper()
 	var all strings.Builder
-	for _, script := range []string{
+	for _, script := range append([]string{
 		"ip -4 route show table all", "ip -6 route show table all", "ip rule; ip -6 rule", "ip -br link", "ip -br addr",
-		"cat /etc/resolv.conf; ls -l /etc/resolv.conf", "cat /etc/hosts", "nft list ruleset",
-		"ps -eo stat=,args= | grep '^[^Z].*[/]podnet ' | sort || true",
-	} {
+		"cat /etc/resolv.conf; ls -l --time-style=full-iso /etc/resolv.conf", "cat /etc/hosts", "nft list ruleset",
+		"ls -A /etc; find /var/lib/podnet -name '*.json*'",
+	}, more...) {
 		fmt.Fprintf(&all, "# %s\n%s\n", script, m.sh(script).must(t))
+	}
+	for _, pid := range m.podnets(t) {
+		fmt.Fprintf(&all, "%s runs\n", podnetArgs(pid))
 	}
 	return all.String()
 }
