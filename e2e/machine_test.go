@@ -37,11 +37,16 @@ func (m machine) podnet(args ...string) command {
 
 // role runs this test binary on the machine as one of the programs of roles.
 func (m machine) role(role string, args ...string) command {
+	return m.cmd(playing(role, args...)...)
+}
+
+// playing is the command line that runs this test binary as one of the programs of roles.
+func playing(role string, args ...string) []string {
 	self, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
-	return m.cmd(append([]string{"env", roleVariable + "=" + role, self}, args...)...)
+	return append([]string{"env", roleVariable + "=" + role, self}, args...)
 }
 
 func (m machine) cmd(args ...string) command {

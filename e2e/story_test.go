@@ -99,8 +99,14 @@ type watcher struct {
 // start runs a role on the machine until stop, or until the test ends.
 func (m machine) start(t testing.TB, role string, args ...string) *watcher {
 	t.Helper()
-	w := &watcher{name: role + " on " + m.name, over: make(chan struct{})}
-	w.cmd = m.role(role, args...).exec(context.Background())
+	return follow(t, role+" on "+m.name, m.role(role, args...))
+}
+
+// follow runs a role until stop, or until the test ends.
+func follow(t testing.TB, name string, role command) *watcher {
+	t.Helper()
+	w := &watcher{name: name, over: make(chan struct{})}
+	w.cmd = role.exec(context.Background())
 	w.cmd.Stderr = &w.talk
 	out, err := w.cmd.StdoutPipe()
 	if err == nil {
