@@ -47,7 +47,7 @@ const (
 // Words that begin the refusals of the admission policies.
 const (
 	ReasonOwner     = "PODNET-OWNER"     // spec.user is not the caller, or the caller may not touch this object
-	ReasonPeer      = "PODNET-PEER"      // the caller may not have so long a lease
+	ReasonPeer      = "PODNET-PEER"      // the caller may not have so long a lease, or what lies beside the cluster
 	ReasonAccess    = "PODNET-ACCESS"    // the caller may not create pods/portforward there
 	ReasonNamespace = "PODNET-NAMESPACE" // a Peer outside the gateway's namespace
 	// ReasonSteer: the caller may not patch the pod's ephemeral containers, or
@@ -193,6 +193,7 @@ func (o Options) functions() template.FuncMap {
 		"args":        func() (string, error) { return toJSON(o.args()) },
 		"goMemLimit":  o.goMemLimit,
 		"udpServices": o.udpServices,
+		"beyond":      beyond,
 	}
 }
 

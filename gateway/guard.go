@@ -72,8 +72,8 @@ func judge(err error, reason string) verdict {
 }
 
 // try writes, for show, an object that each policy must refuse: a Peer of
-// somebody else; a Peer with a lease of an hour, which the gateway may not
-// export; access to the whole cluster for the gateway itself, which may
+// somebody else; Peers with a lease of an hour, with a network and with a domain
+// beside the cluster, for none of which the gateway has the verb; access to the whole cluster for the gateway itself, which may
 // not port-forward; a rule for a pod whose ephemeral containers the gateway may
 // not patch; and an exposure of the gateway's, which has nothing to expose.
 // Nothing else is wrong with them.
@@ -102,6 +102,8 @@ func (g *guard) forgeries(self string) []forgery {
 	return []forgery{
 		{&podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: "podnet:not-me", PublicKey: selfTestKey, LeaseSeconds: 60, Renew: 1}}, deploy.ReasonOwner},
 		{&podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: self, PublicKey: selfTestKey, LeaseSeconds: 3600, Renew: 1}}, deploy.ReasonPeer},
+		{&podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: self, PublicKey: selfTestKey, LeaseSeconds: 60, Renew: 1, AlsoRoutes: []string{"192.0.2.0/24"}}}, deploy.ReasonPeer},
+		{&podnet.Peer{ObjectMeta: meta, Spec: podnet.PeerSpec{User: self, PublicKey: selfTestKey, LeaseSeconds: 60, Renew: 1, AlsoDomains: []string{"example.test"}}}, deploy.ReasonPeer},
 		{&podnet.Access{ObjectMeta: meta, Spec: podnet.AccessSpec{User: self, Peer: selfTest, Renew: 1, Scope: podnet.ScopeCluster}}, deploy.ReasonAccess},
 		{&podnet.SteeringRule{ObjectMeta: owned, Spec: podnet.SteeringRuleSpec{User: self, Peer: selfTest, Renew: 1, Rule: selfTest,
 			Pod: selfTest, PodUID: selfTest, Port: 80, RelayPort: 1024}}, deploy.ReasonSteer},

@@ -27,6 +27,7 @@ type Peer struct {
 // and virtual is immutable.
 //
 // +kubebuilder:validation:XValidation:rule="self.user == oldSelf.user && self.publicKey == oldSelf.publicKey && self.leaseSeconds == oldSelf.leaseSeconds && self.device == oldSelf.device && self.clientVersion == oldSelf.clientVersion",message="only renew, candidates and virtual may change"
+// +kubebuilder:validation:XValidation:rule="has(self.alsoRoutes) == has(oldSelf.alsoRoutes) && (!has(self.alsoRoutes) || self.alsoRoutes == oldSelf.alsoRoutes) && has(self.alsoDomains) == has(oldSelf.alsoDomains) && (!has(self.alsoDomains) || self.alsoDomains == oldSelf.alsoDomains)",message="only renew, candidates and virtual may change"
 // +kubebuilder:validation:XValidation:rule="self.renew >= oldSelf.renew",message="renew must not decrease"
 type PeerSpec struct {
 	// User is the name the API server knows the writer by. Admission pins it
@@ -76,6 +77,22 @@ type PeerSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Virtual []VirtualPrefix `json:"virtual,omitempty"`
+
+	// AlsoRoutes are prefixes (10.20.0.0/16) beside the cluster that the peer is to
+	// reach through it. Each takes the verb also-route on the peer of that name.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=43
+	AlsoRoutes []string `json:"alsoRoutes,omitempty"`
+
+	// AlsoDomains are domains (corp.internal) whose names the cluster's own DNS
+	// server is asked for. Each takes the verb also-domain on the peer of that name.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	AlsoDomains []string `json:"alsoDomains,omitempty"`
 }
 
 // VirtualPrefix is a prefix of the cluster and the one that stands for it, of the

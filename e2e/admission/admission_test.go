@@ -5,6 +5,7 @@ package admission
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,13 @@ func exported(name, user string, lease int32) *podnet.Peer {
 	return p
 }
 
+// beyond is a Peer that is to have something beside the cluster.
+func beyond(name, user string, routes, domains []string) *podnet.Peer {
+	p := peer(system, name, user)
+	p.Spec.AlsoRoutes, p.Spec.AlsoDomains = routes, domains
+	return p
+}
+
 func access(namespace, name, user string, scope podnet.AccessScope) *podnet.Access {
 	return &podnet.Access{ObjectMeta: meta(namespace, name), Spec: podnet.AccessSpec{User: user, Peer: name, Renew: 1, Scope: scope}}
 }
@@ -78,7 +86,7 @@ func status(o client.Object, patch string) func(client.Client) error {
 
 // TestWhoMayDoWhat is one story: the rows build on each other.
 //
-// alice may port-forward in shop, lead may revoke in shop and the gateway's
+// alice may port-forward in shop, vera may go beside the cluster, lead may revoke in shop and the gateway's
 // namespace, root-ish "olga" may port-forward everywhere, bob may only connect.
 func TestWhoMayDoWhat(t *testing.T) {
 	s := apiserver.Start(t)
@@ -108,6 +116,13 @@ func TestWhoMayDoWhat(t *testing.T) {
 		&rbacv1.RoleBinding{ObjectMeta: meta("shop", "lead"), Subjects: user("lead"), RoleRef: role("podnet-admin")},
 		&rbacv1.RoleBinding{ObjectMeta: meta(system, "lead"), Subjects: user("lead"), RoleRef: role("podnet-admin")},
 		&rbacv1.ClusterRoleBinding{ObjectMeta: meta("", "olga"), Subjects: user("olga"), RoleRef: role("podnet-user")},
+		// vera may go beside the cluster, as far as two names of each kind say; olga may have all there.
+		&rbacv1.Role{ObjectMeta: meta(system, "vpc"), Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{"podnet.dev"}, Resources: []string{"peers"}, Verbs: []string{deploy.VerbRoute}, ResourceNames: []string{"10.20.0.0/16", "10.21.0.0/16", "2001:db8::/32"}},
+			{APIGroups: []string{"podnet.dev"}, Resources: []string{"peers"}, Verbs: []string{deploy.VerbDomain}, ResourceNames: []string{"corp.internal"}}}},
+		&rbacv1.RoleBinding{ObjectMeta: meta(system, "vera"), Subjects: user("vera"), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "vpc"}},
+		&rbacv1.ClusterRole{ObjectMeta: meta("", "beyond"), Rules: []rbacv1.PolicyRule{{APIGroups: []string{"podnet.dev"}, Resources: []string{"peers"}, Verbs: []string{deploy.VerbRoute, deploy.VerbDomain}}}},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: meta("", "olga-beyond"), Subjects: user("olga"), RoleRef: role("beyond")},
 		// carl has every right on our objects, in all namespaces, and no other.
 		&rbacv1.ClusterRole{ObjectMeta: meta("", "all-of-podnet"), Rules: []rbacv1.PolicyRule{{APIGroups: []string{"podnet.dev"}, Resources: []string{"peers", "peers/status", "accesses", "accesses/status"},
 			Verbs: []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}}}},
@@ -123,6 +138,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"bob":     s.As(t, "bob", "dev"),
 		"olga":    s.As(t, "olga", "dev"),
 		"lead":    s.As(t, "lead", "dev"),
+		"vera":    s.As(t, "vera", "dev"),
 		"carl":    s.As(t, "carl"),
 		"gateway": s.As(t, gateway, "system:serviceaccounts"),
 		"nscleaner": s.As(t, "system:serviceaccount:kube-system:namespace-controller",
@@ -185,6 +201,20 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"alice", "exports for longer than a week", created(exported("alice-4", "alice", 7*24*3600+1)), "leaseSeconds"},
 		{"carl", "has a lease of fifteen minutes without the right to export", created(exported("carl-3", "carl", 900)), ok},
 		{"carl", "has one a second longer", created(exported("carl-4", "carl", 901)), deploy.ReasonPeer},
+		{"alice", "goes beside the cluster", created(beyond("alice-5", "alice", []string{"10.20.0.0/16"}, []string{"corp.internal"})), deploy.ReasonPeer},
+		{"alice", "asks for a name there alone", created(beyond("alice-5", "alice", nil, []string{"corp.internal"})), "alice may not also-domain corp.internal"},
+		{"vera", "goes where she may", created(beyond("vera-1", "vera", []string{"10.20.0.0/16", "2001:db8::/32", "10.21.0.0/16"}, []string{"corp.internal"})), ok},
+		{"vera", "renews that", renewed(peer(system, "vera-1", ""), `{"spec":{"renew":2}}`), ok},
+		{"vera", "widens it", renewed(peer(system, "vera-1", ""), `{"spec":{"alsoRoutes":["10.0.0.0/8"]}}`), "only renew, candidates and virtual may change"},
+		{"vera", "leaves it", renewed(peer(system, "vera-1", ""), `{"spec":{"alsoRoutes":null}}`), "only renew, candidates and virtual may change"},
+		{"vera", "goes to a part of it that nobody has named", created(beyond("vera-2", "vera", []string{"10.20.1.0/24"}, nil)), "vera may not also-route 10.20.1.0/24"},
+		{"vera", "goes too far at last", created(beyond("vera-2", "vera", []string{"10.20.0.0/16", "2001:db8::/32", "10.21.0.0/16", "10.22.0.0/16"}, nil)), "also-route 10.21.0.0/16 or 10.22.0.0/16"},
+		{"vera", "asks for a domain below", created(beyond("vera-2", "vera", nil, []string{"db.corp.internal"})), deploy.ReasonPeer},
+		{"vera", "takes the domain's right for a route", created(beyond("vera-2", "vera", []string{"corp.internal"}, nil)), deploy.ReasonPeer},
+		{"olga", "asks for as much as the schema takes", created(beyond("olga-1", "olga", slices.Repeat([]string{"10.20.0.0/16"}, 8), slices.Repeat([]string{"corp.internal"}, 8))), ok},
+		{"olga", "asks for one more", created(beyond("olga-2", "olga", slices.Repeat([]string{"10.20.0.0/16"}, 9), nil)), "Too many"},
+		{"gateway", "tries to go there", dryRun(beyond("forged", gateway, []string{"192.0.2.0/24"}, nil)), deploy.ReasonPeer},
+		{"gateway", "tries to ask there", dryRun(beyond("forged", gateway, nil, []string{"example.test"})), deploy.ReasonPeer},
 		{"gateway", "tries to export", dryRun(exported("forged", gateway, 3600)), deploy.ReasonPeer},
 		{"alice", "enrols nonsense for a key", created(&podnet.Peer{ObjectMeta: meta(system, "alice-3"), Spec: podnet.PeerSpec{User: "alice", PublicKey: "x", LeaseSeconds: 60, Renew: 1}}), "publicKey"},
 
