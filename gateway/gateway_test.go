@@ -159,13 +159,19 @@ type laptop struct {
 // enrol writes a Peer and its Accesses as a client would, and waits for Ready.
 func (s *stage) enrol(name string, lease int32, namespaces ...string) *laptop {
 	s.Helper()
+	return s.enrolWith(name, podnet.PeerSpec{LeaseSeconds: lease}, namespaces...)
+}
+
+// enrolWith is enrol with a spec of the caller's.
+func (s *stage) enrolWith(name string, spec podnet.PeerSpec, namespaces ...string) *laptop {
+	s.Helper()
 	secret, err := key.NewPrivate()
 	if err != nil {
 		s.Fatal(err)
 	}
 	l := &laptop{stage: s, name: name, secret: secret}
-	p := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.DefaultNamespace, Name: name},
-		Spec: podnet.PeerSpec{User: "alice", Device: name, PublicKey: secret.Public().String(), LeaseSeconds: lease, Renew: 1}}
+	spec.User, spec.Device, spec.PublicKey, spec.Renew = "alice", name, secret.Public().String(), 1
+	p := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.DefaultNamespace, Name: name}, Spec: spec}
 	if err := s.alice.Create(s.Context(), p); err != nil {
 		s.Fatal(err)
 	}
@@ -268,6 +274,22 @@ func (l *laptop) resolver() *net.Resolver {
 // pod of the namespace behind a Service.
 func (s *stage) pod(namespace, service, clusterIP string) netip.AddrPort {
 	s.Helper()
+	at := s.listen()
+	addr, port := at.Addr(), int32(at.Port())
+	s.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service},
+		Spec: corev1.ServiceSpec{ClusterIP: clusterIP, Ports: []corev1.ServicePort{{Port: 80}}}})
+	tcp := corev1.ProtocolTCP
+	s.create(&discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: namespace, Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service, discoveryv1.LabelManagedBy: endpointsByController}},
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &port, Protocol: &tcp}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{addr.String()}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: namespace, Name: service + "-0"}}},
+	})
+	return at
+}
+
+// listen serves an echo at one of this machine's own addresses.
+func (s *stage) listen() netip.AddrPort {
+	s.Helper()
 	addr := ownAddress(s.T)
 	l, err := net.Listen("tcp", net.JoinHostPort(addr.String(), "0"))
 	if err != nil {
@@ -283,16 +305,7 @@ func (s *stage) pod(namespace, service, clusterIP string) netip.AddrPort {
 			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
 		}
 	}()
-	port := int32(l.Addr().(*net.TCPAddr).Port)
-	s.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service},
-		Spec: corev1.ServiceSpec{ClusterIP: clusterIP, Ports: []corev1.ServicePort{{Port: 80}}}})
-	tcp := corev1.ProtocolTCP
-	s.create(&discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: namespace, Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service, discoveryv1.LabelManagedBy: endpointsByController}},
-		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &port, Protocol: &tcp}},
-		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{addr.String()}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: namespace, Name: service + "-0"}}},
-	})
-	return netip.AddrPortFrom(addr, uint16(port))
+	return netip.AddrPortFrom(addr, uint16(l.Addr().(*net.TCPAddr).Port))
 }
 
 // ownAddress is an address of this machine that policy does not always deny.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/front"
 	"podnet.dev/gateway/policy"
@@ -26,7 +28,7 @@ import (
 func peerOf(o *podnet.Peer) enrol.Peer {
 	p := enrol.Peer{
 		UID: string(o.UID), Name: o.Name, Created: o.CreationTimestamp.Time, User: o.Spec.User, Device: o.Spec.Device,
-		Lease: time.Duration(o.Spec.LeaseSeconds) * time.Second, Renew: o.Spec.Renew,
+		Lease: time.Duration(o.Spec.LeaseSeconds) * time.Second, Renew: o.Spec.Renew, Beyond: beyondOf(o.Spec),
 	}
 	if k, err := key.ParsePublic(o.Spec.PublicKey); err == nil {
 		p.Key = k
@@ -37,6 +39,23 @@ func peerOf(o *podnet.Peer) enrol.Peer {
 	p.Ready = meta.IsStatusConditionTrue(o.Status.Conditions, podnet.ConditionReady)
 	p.Ended = ended(podnet.ConditionReady, o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew)
 	return p
+}
+
+// beyondOf reads what a Peer asks for beside the cluster. Admission has asked for
+// each as it is spelt; what is not spelt as podnet does is nothing here: a prefix
+// with bits behind its length, or too wide to be meant, a domain of one label.
+func beyondOf(s podnet.PeerSpec) (b enrol.Beyond) {
+	for _, text := range s.AlsoRoutes {
+		if p, err := deploy.ParseRange(text); err == nil && p.String() == text {
+			b.Routes = append(b.Routes, p)
+		}
+	}
+	for _, d := range s.AlsoDomains {
+		if d == strings.ToLower(d) && strings.Contains(strings.Trim(d, "."), ".") && d == strings.Trim(d, ".") {
+			b.Domains = append(b.Domains, d+".")
+		}
+	}
+	return b
 }
 
 func accessOf(o *podnet.Access, gatewayNamespace string) enrol.Access {

@@ -229,7 +229,7 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 	in := make(map[netip.Addr]bool, 2*len(admitted))
 	for i, p := range admitted {
 		addrs := addresses(p)
-		grants[i] = policy.Grant{Addrs: addrs, Namespaces: p.Namespaces, Cluster: p.Cluster}
+		grants[i] = policy.Grant{Addrs: addrs, Namespaces: p.Namespaces, Cluster: p.Cluster, Routes: p.Routes, Domains: p.Domains}
 		peers[i] = tunnel.Peer{PublicKey: p.Key}
 		for _, ip := range addrs {
 			in[ip] = true
@@ -281,7 +281,7 @@ func (a *admitter) tell(admitted []enrol.Admitted) {
 		delete(before, p.UID)
 		switch {
 		case !known:
-			a.log.Info("peer admitted", "peer", p.Name, "user", p.User, "key", p.Key, "addr", p.Address4, "namespaces", p.Namespaces, "cluster", p.Cluster)
+			a.log.Info("peer admitted", "peer", p.Name, "user", p.User, "key", p.Key, "addr", p.Address4, "namespaces", p.Namespaces, "cluster", p.Cluster, "routes", p.Routes, "domains", p.Domains)
 		case !sameAdmitted(old, p):
 			a.log.Info("peer's access changed", "peer", p.Name, "user", p.User, "addr", p.Address4, "namespaces", p.Namespaces, "cluster", p.Cluster)
 		}
@@ -292,7 +292,7 @@ func (a *admitter) tell(admitted []enrol.Admitted) {
 }
 
 func sameAdmitted(a, b enrol.Admitted) bool {
-	return a.UID == b.UID && a.Key == b.Key && a.Address4 == b.Address4 && a.Cluster == b.Cluster && slices.Equal(a.Namespaces, b.Namespaces)
+	return a.UID == b.UID && a.Key == b.Key && a.Address4 == b.Address4 && a.Cluster == b.Cluster && slices.Equal(a.Namespaces, b.Namespaces) && a.Beyond.Equal(b.Beyond)
 }
 
 func addresses(p enrol.Admitted) []netip.Addr {

@@ -61,7 +61,7 @@ func (s snapshot) mappings() map[string]mapping {
 			if all == nil {
 				all = map[string]mapping{}
 			}
-			all[p.peer.UID] = mappingOf(v, s.ranges)
+			all[p.peer.UID] = mappingOf(v, slices.Concat(s.ranges, p.peer.Routes))
 		}
 	}
 	return all

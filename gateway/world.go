@@ -367,6 +367,7 @@ func (w *world) publish() (told bool) {
 	endpoints := w.udpEndpoints()
 	told = !sameNetwork(network, w.network) || !slices.Equal(endpoints, w.endpoints)
 	w.network, w.endpoints, w.ranges = network, endpoints, slices.Concat(pods, services)
+	w.policy.SetRanges(w.ranges)
 	return told
 }
 

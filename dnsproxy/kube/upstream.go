@@ -54,8 +54,8 @@ func (z *Zone) confirmed(ctx context.Context, r *dnsproxy.Request, name string, 
 	return out
 }
 
-// outside resolves the target of an ExternalName as the cluster sees it,
-// which may differ from what the laptop sees.
+// outside resolves the target of an ExternalName, or a name that the peer may ask
+// for, as the cluster sees it, which may differ from what the laptop sees.
 func (z *Zone) outside(ctx context.Context, r *dnsproxy.Request, name string, chain []dns.RR) answer {
 	if z.cfg.Upstream == nil {
 		return answer{rrs: chain}

@@ -52,6 +52,11 @@ type Config struct {
 	// Map says at which addresses peer reaches the cluster's: it is told those,
 	// and asks about them. Nil: all at their own.
 	Map func(peer netip.Addr) remap.Map
+	// MayAsk says whether peer may have Upstream asked for a name outside the zone,
+	// and Beside whether for the name of an address that is not the cluster's. Nil:
+	// for none.
+	MayAsk func(peer netip.Addr, name string) bool
+	Beside func(peer, a netip.Addr) bool
 	// Upstream is the cluster's own DNS server, asked for what the watch
 	// cannot know: targets of ExternalName Services outside the zone, and
 	// names that only its own configuration has. Wrap it in a
@@ -67,8 +72,8 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Zone is a dnsproxy.Handler for the cluster's zone and for the reverse names
-// of its addresses. It refuses all others.
+// Zone is a dnsproxy.Handler for the cluster's zone, for the reverse names of its
+// addresses, and for what a peer may have beside them. It refuses all others.
 type Zone struct {
 	cfg   Config
 	zone  string // canonical
@@ -113,22 +118,26 @@ type answer struct {
 
 // ServeDNS implements dnsproxy.Handler.
 func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
-	name, qtype := r.Name(), r.Question().Qtype
+	name := r.Name()
 	reverse := strings.HasSuffix(name, ".in-addr.arpa.") || strings.HasSuffix(name, ".ip6.arpa.")
-	if !reverse && !dnsproxy.Under(name, z.zone) {
+	beyond := !reverse && !dnsproxy.Under(name, z.zone)
+	if beyond && (z.cfg.MayAsk == nil || z.cfg.Upstream == nil || !z.cfg.MayAsk(r.Client, name)) {
 		return dnsproxy.Explain(dnsproxy.Refuse(dns.RcodeRefused), dns.ExtendedErrorCodeNotAuthoritative, "not a name of "+z.zone)
 	}
 	if !z.Synced() {
 		return dnsproxy.Explain(dnsproxy.Refuse(dns.RcodeServerFailure), dns.ExtendedErrorCodeNotReady, "the gateway does not know the cluster yet")
 	}
 	var ans answer
-	if reverse {
-		ans = z.reverse(r.Client, name, qtype)
-	} else {
+	switch {
+	case reverse:
+		ans = z.reverse(ctx, r, name)
+	case beyond:
+		ans = z.outside(ctx, r, name, nil)
+	default:
 		ans = z.resolve(ctx, r, name)
 	}
 	m := dnsproxy.Refuse(ans.rcode)
-	m.Authoritative = true
+	m.Authoritative = !beyond
 	m.Answer, m.Extra = ans.rrs, ans.extra
 	if as := z.mapOf(r.Client); !as.IsZero() {
 		m.Answer, m.Extra = virtual(m.Answer, as), virtual(m.Extra, as)
@@ -313,8 +322,10 @@ func (z *Zone) soa(apex string) *dns.SOA {
 }
 
 // reverse answers PTR. A cluster IP has the name of its Service; the address
-// of an endpoint has one name per Service that it serves.
-func (z *Zone) reverse(peer netip.Addr, name string, qtype uint16) answer {
+// of an endpoint has one name per Service that it serves. An address beside the
+// cluster that the peer may reach has the name that Upstream knows.
+func (z *Zone) reverse(ctx context.Context, r *dnsproxy.Request, name string) answer {
+	peer, qtype := r.Client, r.Question().Qtype
 	apex := "in-addr.arpa."
 	if strings.HasSuffix(name, ".ip6.arpa.") {
 		apex = "ip6.arpa."
@@ -329,6 +340,8 @@ func (z *Zone) reverse(peer netip.Addr, name string, qtype uint16) answer {
 	}
 	if real, virtual := z.mapOf(peer).Real(a); virtual {
 		a = real
+	} else if z.cfg.Beside != nil && z.cfg.Upstream != nil && z.cfg.Beside(peer, a) {
+		return z.outside(ctx, r, name, nil)
 	}
 	var service, endpoints []string
 	for key, r := range z.index.owners(a) {

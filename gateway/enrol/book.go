@@ -41,11 +41,23 @@ type Peer struct {
 	Key          key.Public
 	Lease        time.Duration
 	Renew        int64
+	Beyond
 	// Of the status: the address the leading gateway gave, whether it is Ready,
 	// and whether this very renew has already expired.
 	Address4 netip.Addr
 	Ready    bool
 	Ended    bool
+}
+
+// Beyond is what a peer may have beside the cluster: admission has asked.
+type Beyond struct {
+	Routes  []netip.Prefix
+	Domains []string // in lower case, with the final dot
+}
+
+// Equal reports whether two are the same, in the same order.
+func (b Beyond) Equal(o Beyond) bool {
+	return slices.Equal(b.Routes, o.Routes) && slices.Equal(b.Domains, o.Domains)
 }
 
 // Access is an Access object as far as enrolment cares.
@@ -90,6 +102,7 @@ type Admitted struct {
 	Address6        netip.Addr
 	Namespaces      []string // sorted
 	Cluster         bool
+	Beyond
 }
 
 // Verdict is what to tell about the object with the same index in the World.
@@ -260,7 +273,7 @@ func (b *Book) admit(now time.Time, w World, p *Plan) map[string]int {
 		}
 		p.Peers[i] = v
 		admitted[o.Name] = len(p.Admitted)
-		p.Admitted = append(p.Admitted, Admitted{UID: o.UID, Name: o.Name, User: o.User, Key: o.Key, Address4: r.address4, Address6: o.Key.Address6()})
+		p.Admitted = append(p.Admitted, Admitted{UID: o.UID, Name: o.Name, User: o.User, Key: o.Key, Address4: r.address4, Address6: o.Key.Address6(), Beyond: o.Beyond})
 	}
 	return admitted
 }

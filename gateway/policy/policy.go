@@ -12,7 +12,9 @@
 //     of a Service's endpoints is a pod of the same namespace. Else whoever may
 //     edit Endpoints could send kube-proxy, and with it the peer, anywhere
 //     (CVE-2021-25740);
-//   - the gateway's own DNS.
+//   - the gateway's own DNS;
+//   - the networks beside the cluster that it was granted, where the cluster
+//     itself has nothing.
 //
 // Nodes, the API server, the gateways, other peers, loopback, link-local (which
 // is where clouds keep their metadata) and multicast stay out of reach even
@@ -57,6 +59,10 @@ type Grant struct {
 	Addrs      []netip.Addr // the peer's tunnel addresses
 	Namespaces []string
 	Cluster    bool // every namespace
+	// Routes and Domains are what it may have beside the cluster; domains in lower
+	// case, with the final dot.
+	Routes  []netip.Prefix
+	Domains []string
 }
 
 // Engine answers Allow and Visible from the latest published state, without
@@ -72,6 +78,7 @@ type Engine struct {
 
 	grants atomic.Pointer[grants]
 	table  atomic.Pointer[table]
+	ranges atomic.Pointer[[]netip.Prefix] // see SetRanges
 }
 
 // grants finds a peer's rights by its tunnel address.
@@ -80,6 +87,8 @@ type grants map[netip.Addr]*rights
 type rights struct {
 	cluster    bool
 	namespaces map[string]struct{}
+	routes     []netip.Prefix
+	domains    []string
 }
 
 func (r *rights) has(namespace string) bool {
@@ -102,7 +111,7 @@ func New(c Config) *Engine {
 func (e *Engine) SetGrants(all []Grant) {
 	next := make(grants, 2*len(all))
 	for _, g := range all {
-		r := &rights{cluster: g.Cluster, namespaces: make(map[string]struct{}, len(g.Namespaces))}
+		r := &rights{cluster: g.Cluster, namespaces: make(map[string]struct{}, len(g.Namespaces)), routes: g.Routes, domains: g.Domains}
 		for _, n := range g.Namespaces {
 			r.namespaces[n] = struct{}{}
 		}
@@ -132,7 +141,7 @@ func (e *Engine) Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 	t := e.table.Load()
 	entry, known := t.at(addr)
 	if !known {
-		return r.cluster && t.isPodAddress(addr) && !nodePort(proto, port.Port)
+		return r.cluster && t.isPodAddress(addr) && !nodePort(proto, port.Port) || e.beside(t, r, addr)
 	}
 	switch entry.kind {
 	case pod:

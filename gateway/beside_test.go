@@ -1,0 +1,64 @@
+package gateway
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/deploy"
+	"podnet.dev/e2e/apiserver"
+)
+
+// TestBesideTheCluster: a database that is nothing of the cluster's is reached by
+// who was granted its network, and by nobody else.
+func TestBesideTheCluster(t *testing.T) {
+	t.Parallel()
+	s := setStage(t)
+	database := s.listen()
+	route := netip.PrefixFrom(database.Addr(), 24).Masked()
+	spec := podnet.PeerSpec{LeaseSeconds: 300, AlsoRoutes: []string{route.String()}}
+	forged := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.DefaultNamespace, Name: "forged"}, Spec: spec}
+	forged.Spec.User, forged.Spec.PublicKey, forged.Spec.Renew = "alice", selfTestKey, 1
+	if v := judge(s.alice.Create(t.Context(), forged.DeepCopy(), client.DryRunAll), deploy.ReasonPeer); v != refused {
+		t.Fatalf("alice goes beside the cluster without the verb: %v", v)
+	}
+	s.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.DefaultNamespace, Name: "vpc"},
+		Rules: []rbacv1.PolicyRule{{APIGroups: []string{"podnet.dev"}, Resources: []string{"peers"}, Verbs: []string{deploy.VerbRoute}, ResourceNames: []string{route.String()}}}})
+	s.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.DefaultNamespace, Name: "vpc"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "alice"}}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "vpc"}})
+	apiserver.Eventually(t, 10*time.Second, "alice may", func() error { return s.alice.Create(t.Context(), forged.DeepCopy(), client.DryRunAll) })
+
+	g, _ := s.start("podnet-gateway-0")
+	for name, c := range map[string]struct {
+		spec podnet.PeerSpec
+		may  bool
+	}{"with": {spec, true}, "without": {podnet.PeerSpec{LeaseSeconds: 300}, false}} {
+		l := s.enrolWith(name, c.spec, "shop")
+		l.connect(g, route)
+		conn, err := l.dial(database, 5*time.Second)
+		if (err == nil) != c.may {
+			t.Errorf("%s the route: %v", name, err)
+		}
+		if err == nil {
+			if err := echo(conn); err != nil {
+				t.Error(err)
+			}
+			_ = conn.Close()
+		}
+	}
+}
+
+func TestBeyondIsReadAsItIsSpelt(t *testing.T) {
+	b := beyondOf(podnet.PeerSpec{
+		AlsoRoutes:  []string{"10.20.0.0/16", "10.20.3.0/16", "0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "x", "2001:DB8::/32", "2001:db8::/32"},
+		AlsoDomains: []string{"corp.internal", "Corp.Internal", "internal", "corp.internal.", ".corp.internal", "."},
+	})
+	if got := texts(b.Routes); len(got) != 2 || got[0] != "10.20.0.0/16" || got[1] != "2001:db8::/32" || len(b.Domains) != 1 || b.Domains[0] != "corp.internal." {
+		t.Errorf("%v, %v", got, b.Domains)
+	}
+}
