@@ -92,7 +92,7 @@ func (m *membership) mapFor(ctx context.Context, to *member, c addressing.Choice
 	if to.granted, err = m.cluster.SetVirtual(ctx, to.Namespace, to.Peer, virtual); err != nil {
 		return err
 	}
-	to.network, err = parseNetwork(to.granted)
+	to.network, err = m.network(to.granted)
 	return err
 }
 

@@ -224,7 +224,7 @@ func (d *doubt) pause() time.Duration {
 // fresh takes over what the gateways say now.
 func (k *keeper) fresh(p *v1alpha1.Peer) {
 	r := k.link.remote()
-	n, err := parseNetwork(p)
+	n, err := k.objects.network(p)
 	if err != nil {
 		k.Log.Debug("the gateway's word is not understood", "peer", k.member.Peer, "err", err)
 		return

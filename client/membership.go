@@ -82,13 +82,25 @@ func (m *membership) await(ctx context.Context, to *member) (err error) {
 	if to.granted, err = m.cluster.Await(ctx, to.Namespace, to.Peer, to.Accesses); err != nil {
 		return err
 	}
-	to.network, err = parseNetwork(to.granted)
+	to.network, err = m.network(to.granted)
 	return err
+}
+
+// network is what the gateway grants, less what the request leaves alone. That the
+// Peer has less than was asked for is a cluster's of a time before.
+func (m *membership) network(p *v1alpha1.Peer) (network, error) {
+	if !slices.Equal(p.Spec.AlsoRoutes, m.request.AlsoRoutes) || !slices.Equal(p.Spec.AlsoDomains, m.request.AlsoDomains) {
+		return network{}, &localapi.Error{Code: localapi.CodeNotInstalled, Message: "podnet in the cluster " + m.id.Server + " knows nothing beside the cluster yet",
+			Hint: "an administrator brings it up to date with podnet install"}
+	}
+	n, err := parseNetwork(p)
+	return n.without(m.request.Never()), err
 }
 
 // write creates the objects, all at once; the gateway does not mind the order.
 func (m *membership) write(ctx context.Context, g grant, public key.Public) (refused map[string]error, err error) {
-	spec := v1alpha1.PeerSpec{PublicKey: public.String(), LeaseSeconds: m.request.LeaseSeconds, Device: m.device, ClientVersion: version.Version}
+	spec := v1alpha1.PeerSpec{PublicKey: public.String(), LeaseSeconds: m.request.LeaseSeconds, Device: m.device,
+		AlsoRoutes: m.request.AlsoRoutes, AlsoDomains: m.request.AlsoDomains, ClientVersion: version.Version}
 	if err := m.cluster.CreatePeer(ctx, g.Namespace, g.Peer, spec); err != nil {
 		return nil, err
 	}

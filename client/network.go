@@ -17,10 +17,11 @@ type network struct {
 	virtual  remap.Map      // what stands for them, as the gateways map it
 	dns      []netip.Addr   // who answers DNS in the tunnel
 	domain   string
+	also     []string // domains beside the cluster that its DNS is asked for
 }
 
 func (n network) equal(o network) bool {
-	return n.domain == o.domain && slices.Equal(n.own, o.own) && slices.Equal(n.prefixes, o.prefixes) && n.virtual.Equal(o.virtual) && slices.Equal(n.dns, o.dns)
+	return n.domain == o.domain && slices.Equal(n.own, o.own) && slices.Equal(n.prefixes, o.prefixes) && n.virtual.Equal(o.virtual) && slices.Equal(n.dns, o.dns) && slices.Equal(n.also, o.also)
 }
 
 // parseNetwork reads the gateway's word. It is another program's, so nothing in
@@ -44,7 +45,8 @@ func parseNetwork(p *v1alpha1.Peer) (network, error) {
 	if w == nil {
 		return n, fmt.Errorf("the gateway did not say which networks the cluster has")
 	}
-	for _, text := range slices.Concat(w.PodCIDRs, w.ServiceCIDRs) {
+	n.also = p.Spec.AlsoDomains
+	for _, text := range slices.Concat(w.PodCIDRs, w.ServiceCIDRs, p.Spec.AlsoRoutes) {
 		c, err := netip.ParsePrefix(text)
 		if err != nil {
 			return n, fmt.Errorf("the gateway published the network %q", text)
@@ -70,6 +72,33 @@ func parseNetwork(p *v1alpha1.Peer) (network, error) {
 		n.domain = "cluster.local"
 	}
 	return n, nil
+}
+
+// without is n with some prefixes kept out of the tunnel.
+func (n network) without(never []netip.Prefix) network {
+	for _, q := range never {
+		var left []netip.Prefix
+		for _, p := range n.prefixes {
+			left = append(left, outside(p, q)...)
+		}
+		n.prefixes = left
+	}
+	return n
+}
+
+// outside is what of p lies outside of q.
+func outside(p, q netip.Prefix) []netip.Prefix {
+	switch {
+	case !p.Overlaps(q):
+		return []netip.Prefix{p}
+	case q.Bits() <= p.Bits():
+		return nil
+	}
+	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
+	high := p.Addr().AsSlice()
+	high[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
+	top, _ := netip.AddrFromSlice(high) // as long as it was
+	return append(outside(low, q), outside(netip.PrefixFrom(top, low.Bits()), q)...)
 }
 
 // compactPrefixes drops those that lie in others: WireGuard would not mind, but

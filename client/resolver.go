@@ -72,7 +72,7 @@ func (r *resolver) start(n network, sc scope) {
 	r.forward = dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: servers, Dial: r.dial, Log: r.log})
 	r.split = dnsproxy.NewSplit(dnsproxy.SplitConfig{
 		Domain: n.domain, Namespace: sc.current, Namespaces: sc.namespaces, Cluster: r.forward, Base: r.base,
-		ReverseZones: n.routed(), Forbid: r.onLink, Log: r.log,
+		ReverseZones: n.routed(), Also: n.also, Forbid: r.onLink, Log: r.log,
 		Alias: sc.alias, Secondary: sc.secondary, Group: r.proxies,
 	})
 }
@@ -99,6 +99,7 @@ func (r *resolver) set(ctx context.Context, n network, sc scope) error {
 		match, search := osdns.Domains(n.domain, sc.namespaces, sc.current, n.routed())
 		r.wish.MatchDomains, r.wish.SearchDomains = append(match, sc.alias), search
 	}
+	r.wish.MatchDomains = append(r.wish.MatchDomains, n.also...)
 	if err := r.host.SetDNS(ctx, r.wish); err != nil {
 		return &localapi.Error{Code: localapi.CodeDNS, Message: "point the host's resolver at the cluster: " + err.Error(), Hint: "the daemon's log says more: podnet version names it"}
 	}

@@ -256,6 +256,9 @@ func (s *Session) auth(ctx context.Context) (string, error) {
 	}
 	id := s.cluster.Whoami()
 	r := &s.Request
+	if err := r.Tidy(); err != nil {
+		return "", err
+	}
 	if len(r.Namespaces) == 0 {
 		r.Namespaces = []string{id.Namespace}
 	}

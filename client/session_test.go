@@ -286,6 +286,28 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestNeverRoutes keeps prefixes out of the tunnel, and not one address more.
+func TestNeverRoutes(t *testing.T) {
+	p := status(nil)
+	p.Spec.AlsoRoutes, p.Spec.AlsoDomains = []string{"10.20.0.0/30"}, []string{"corp.internal"}
+	n, err := parseNetwork(p)
+	if err != nil || !slices.Equal(n.also, []string{"corp.internal"}) {
+		t.Fatal(n, err)
+	}
+	for never, want := range map[string]string{
+		"192.0.2.0/24":  "10.244.0.0/16 fd00:10:244::/48 10.96.0.0/16 10.20.0.0/30",
+		"10.20.0.1/32":  "10.244.0.0/16 fd00:10:244::/48 10.96.0.0/16 10.20.0.0/32 10.20.0.2/31",
+		"10.20.0.2/31":  "10.244.0.0/16 fd00:10:244::/48 10.96.0.0/16 10.20.0.0/31",
+		"10.0.0.0/8":    "fd00:10:244::/48",
+		"10.244.0.0/17": "10.244.128.0/17 fd00:10:244::/48 10.96.0.0/16 10.20.0.0/30",
+		"fd00::/16":     "10.244.0.0/16 10.96.0.0/16 10.20.0.0/30",
+	} {
+		if got := strings.Join(router.Strings(n.without([]netip.Prefix{netip.MustParsePrefix(never)}).prefixes), " "); got != want {
+			t.Errorf("without %s: %s, want %s", never, got, want)
+		}
+	}
+}
+
 func TestOnLinkAddressesAreNoClusterAnswers(t *testing.T) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil || len(addrs) == 0 {

@@ -35,7 +35,7 @@ func (g *Group) remove(s *Split) {
 // owner is who answers for a name that not everybody answers for, asked first if
 // it is one of his; nil: whoever was asked does.
 func (g *Group) owner(asked *Split, name string) *Split {
-	if !strings.HasSuffix(name, ".arpa.") && !Under(name, AliasZone) || asked.owns(name) {
+	if asked.owns(name) {
 		return nil
 	}
 	g.mu.RLock()
@@ -50,7 +50,7 @@ func (g *Group) owner(asked *Split, name string) *Split {
 
 func (s *Split) owns(name string) bool {
 	v := s.view.Load()
-	return v.alias != "" && Under(name, v.alias) || strings.HasSuffix(name, ".arpa.") && v.routed(name)
+	return v.alias != "" && Under(name, v.alias) || strings.HasSuffix(name, ".arpa.") && v.routed(name) || v.asksAlso(name)
 }
 
 // moved is a name below one zone, or that zone itself, below another. ok is false

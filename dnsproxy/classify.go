@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -20,9 +21,10 @@ const (
 	classLocalhost              // this machine (RFC 6761 section 6.3)
 	classNowhere                // would be a cluster name, but not one for us
 	classAlias                  // in the zone that is the cluster's whoever is primary
+	classAlso                   // in a domain that the cluster is asked for as well
 )
 
-var classNames = [...]string{"other", "zone", "short", "single", "reverse", "localhost", "nowhere", "alias"}
+var classNames = [...]string{"other", "zone", "short", "single", "reverse", "localhost", "nowhere", "alias", "also"}
 
 func (c class) String() string { return classNames[c] }
 
@@ -45,6 +47,7 @@ type view struct {
 	alias      string // canonical; "": none
 	// secondary says that short names and the zone are another cluster's.
 	secondary bool
+	also      []string // canonical domains
 }
 
 func newView(domain, namespace string, namespaces []string, reverse []netip.Prefix) *view {
@@ -75,6 +78,8 @@ func (v *view) classify(name string) route {
 			return route{class: classNowhere}
 		}
 		return route{class: classZone, target: name}
+	case v.asksAlso(name):
+		return route{class: classAlso, target: name}
 	}
 	if strings.HasSuffix(name, ".arpa.") {
 		if v.routed(name) {
@@ -121,6 +126,11 @@ func (v *view) aliased(name string) route {
 		return route{class: classNowhere}
 	}
 	return route{class: classAlias, target: target}
+}
+
+// asksAlso says whether a name is in a domain beside the cluster that it is asked for.
+func (v *view) asksAlso(name string) bool {
+	return slices.ContainsFunc(v.also, func(domain string) bool { return Under(name, domain) })
 }
 
 // single is for names of one label, which the OS has not completed: the

@@ -16,6 +16,7 @@ func testView() *view {
 
 func TestClassify(t *testing.T) {
 	v := testView()
+	v.also = []string{"corp.internal."}
 	for _, tt := range []struct {
 		name   string
 		class  class
@@ -46,6 +47,9 @@ func TestClassify(t *testing.T) {
 		{"pay.svc", classNowhere, "", false},
 		{"10-1-2-3.pay.pod", classNowhere, "", false},
 		{"example.com", classOther, "", false},
+		{"db.corp.internal", classAlso, "db.corp.internal", false},
+		{"corp.internal", classAlso, "corp.internal", false},
+		{"notcorp.internal", classOther, "", false},
 		{"svc.example.com", classOther, "", false},
 
 		{"web", classSingle, "web.cart.svc.cluster.local", true},

@@ -29,6 +29,8 @@ type SplitConfig struct {
 	Secondary bool
 	// Group has the Splits of this machine's other clusters; nil: there are none.
 	Group *Group
+	// Also are domains beside the cluster whose names it is asked for as well.
+	Also []string
 	// Cluster is asked for cluster names: a Forwarder through the tunnel.
 	Cluster Exchanger
 	// Base are the resolvers the machine had before podnet came.
@@ -80,6 +82,9 @@ func NewSplit(cfg SplitConfig) *Split {
 	if v.secondary = cfg.Secondary; cfg.Alias != "" {
 		v.alias = Canonical(cfg.Alias)
 	}
+	for _, domain := range cfg.Also {
+		v.also = append(v.also, Canonical(domain))
+	}
 	s.view.Store(v)
 	s.SetBase(cfg.Base)
 	cfg.Group.add(s)
@@ -93,7 +98,7 @@ func (s *Split) SetNamespaces(current string, all []string) {
 	defer s.mu.Unlock()
 	old := s.view.Load()
 	v := newView(old.zone, current, all, old.reverse)
-	v.alias, v.secondary = old.alias, old.secondary
+	v.alias, v.secondary, v.also = old.alias, old.secondary, old.also
 	s.view.Store(v)
 	s.Flush()
 }

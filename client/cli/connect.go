@@ -46,6 +46,8 @@ address and by name, as far as you may. Returns when all of it was tried once.
   podnet connect -n shop -n pay      two namespaces; short names are shop's
   podnet connect -A                  every namespace
   podnet connect --as deploy/web     and what is sent leaves from that pod
+  podnet connect --also-route 10.20.0.0/16 --also-domain corp.internal
+                                     and what the cluster reaches besides
   podnet connect --context blue      another cluster, beside the one that is there
 
 Several clusters can be connected at once. Short names and the cluster's zone are
@@ -110,6 +112,9 @@ func connectFlags(f *pflag.FlagSet, env *Env, req *localapi.ConnectRequest, leas
 	f.StringVar(&req.Path, "path", "auto", "how to reach the gateway: auto, udp or apiserver")
 	f.StringVar(&req.Addresses, "addresses", "auto", "at which addresses to see the cluster: its own (direct), others (virtual), or others where something of this machine has its own (auto)")
 	f.StringVar(&req.GatewayNamespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
+	f.StringSliceVar(&req.AlsoRoutes, "also-route", nil, "prefix beside the cluster to reach through it, repeatable")
+	f.StringSliceVar(&req.AlsoDomains, "also-domain", nil, "domain whose names the cluster's DNS is asked for, repeatable")
+	f.StringSliceVar(&req.NeverRoutes, "never-route", nil, "prefix to keep out of the tunnel, repeatable")
 	f.DurationVar(lease, "lease", defaultLease(env.Environ), "how long the gateway keeps a laptop that has vanished, 1m to 15m")
 }
 
@@ -173,6 +178,9 @@ func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output stri
 	}
 	if output != "" && output != "json" {
 		return usage("output %q: want json", output)
+	}
+	if err := req.Tidy(); err != nil {
+		return err
 	}
 	if req.As != "" {
 		if err := (localapi.AsRequest{Target: req.As}).Check(); err != nil {

@@ -71,6 +71,9 @@ func (c *Client) CreatePeer(ctx context.Context, namespace, name string, spec v1
 		if installed, derr := c.installed(ctx); derr == nil && !installed || apierrors.IsNotFound(err) {
 			return &NotInstalledError{Server: c.Server, Namespace: namespace}
 		}
+		if beyond := c.refusedBeyond(ctx, namespace, spec, err); beyond != nil {
+			return beyond
+		}
 		return c.refusedPeer(ctx, namespace, "create", err)
 	}
 	return c.explain("enrol at", err)

@@ -22,6 +22,9 @@ func (p Permission) String() string {
 	if p.Subresource != "" {
 		s += "/" + p.Subresource
 	}
+	if p.Verb == verbRoute || p.Verb == verbDomain { // of podnet's own, about no peer
+		return p.Verb + " " + p.Name
+	}
 	if p.Group != "" && strings.Contains(p.Group, ".") && p.Group != "podnet.dev" {
 		s += "." + p.Group
 	}

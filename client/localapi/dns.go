@@ -16,7 +16,7 @@ type DNSAnswer struct {
 	Rcode   string      `json:"rcode"`
 	Answers []DNSRecord `json:"answers"`
 	// Class is what the name is: zone (in the cluster's zone), alias (in that of
-	// DNS.Alias), short (web.shop), single (web), reverse (an address of the cluster), localhost, nowhere (a
+	// DNS.Alias), also (in one of Beyond.AlsoDomains), short (web.shop), single (web), reverse (an address of the cluster), localhost, nowhere (a
 	// cluster's name that is not ours) or other.
 	Class string `json:"class"`
 	// Asked are the questions that it took, in order; none where the proxy knows.

@@ -117,6 +117,7 @@ type ConnectRequest struct {
 	// As is whose pod what we send leaves from, as deploy/web in the first of the
 	// Namespaces; empty: the gateway's.
 	As string `json:"as,omitempty"`
+	Beyond
 	// Hold ends the session when this call's caller hangs up, and everybody else who
 	// holds it has, unless somebody has connected without.
 	Hold bool `json:"hold,omitempty"`
@@ -127,7 +128,7 @@ type ConnectRequest struct {
 func (r ConnectRequest) SameAs(o ConnectRequest) bool {
 	sorted := func(s []string) []string { s = slices.Clone(s); slices.Sort(s); return slices.Compact(s) }
 	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.As == o.As && cmp.Or(r.Addresses, "auto") == cmp.Or(o.Addresses, "auto") && r.GatewayNamespace == o.GatewayNamespace &&
-		slices.Equal(sorted(r.Namespaces), sorted(o.Namespaces)) && r.Kube.same(o.Kube)
+		slices.Equal(sorted(r.Namespaces), sorted(o.Namespaces)) && r.Beyond.same(o.Beyond) && r.Kube.same(o.Kube)
 }
 
 func (k Kube) same(o Kube) bool {
