@@ -193,6 +193,8 @@ func TestHostFindings(t *testing.T) {
 	c := localapi.Connection{DNS: localapi.DNS{Zone: "cluster.local", Mode: "direct"}}
 	want(t, "names", one(namesFinding(c, nil)), "ok host/names: cluster.local")
 	want(t, "no names", one(namesFinding(c, errors.New("no such host"))), "problem host/names: no such host")
+	c.DNS.Problem = "programs that use the C library ask somebody else for the cluster's names"
+	want(t, "names by one way only", one(namesFinding(c, nil)), "problem host/names: C library")
 }
 
 const procUDP = `   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops

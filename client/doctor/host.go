@@ -238,6 +238,9 @@ func portFinding(taken bool, err error) localapi.Finding {
 // namesFinding judges what became of a question that every cluster answers.
 func namesFinding(c localapi.Connection, err error) localapi.Finding {
 	const check = "host/names"
+	if err == nil && c.DNS.Problem != "" { // Go asks by one of the ways only
+		err = errors.New(c.DNS.Problem)
+	}
 	if err != nil {
 		return problem(check, "podnet disconnect, podnet connect; if that does not help, something else answers for this machine: resolvectl status, cat /etc/resolv.conf",
 			"programs of this machine do not get the cluster's names (%s) by %s: %v", c.DNS.Zone, c.DNS.Mode, err)
