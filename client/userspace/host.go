@@ -311,6 +311,10 @@ func (h *Host) lookup(ctx context.Context, network, address string) ([]netip.Add
 	if err != nil {
 		return nil, err
 	}
+	// Go's resolver would wait for an answer, for 5 s and more, after everybody has
+	// given up on it.
+	wanted, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		h.mu.Lock()
 		servers := h.dns.Servers
@@ -318,7 +322,14 @@ func (h *Host) lookup(ctx context.Context, network, address string) ([]netip.Add
 		if len(servers) == 0 {
 			return nil, fmt.Errorf("resolve %s: %w", name, syscall.ENETUNREACH)
 		}
-		return h.dial(ctx, network, netip.AddrPortFrom(servers[0], 53))
+		if wanted.Err() != nil {
+			return nil, wanted.Err()
+		}
+		c, err := h.dial(ctx, network, netip.AddrPortFrom(servers[0], 53))
+		if err == nil {
+			context.AfterFunc(wanted, func() { _ = c.Close() })
+		}
+		return c, err
 	}}
 	// The dot keeps this machine's own search domains out.
 	all, err := r.LookupNetIP(ctx, "ip", strings.TrimSuffix(name, ".")+".")
