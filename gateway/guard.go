@@ -73,10 +73,10 @@ func judge(err error, reason string) verdict {
 
 // try writes, for show, an object that each policy must refuse: a Peer of
 // somebody else; Peers with a lease of an hour, with a network and with a domain
-// beside the cluster, for none of which the gateway has the verb; access to the whole cluster for the gateway itself, which may
-// not port-forward; a rule for a pod whose ephemeral containers the gateway may
-// not patch; and an exposure of the gateway's, which has nothing to expose.
-// Nothing else is wrong with them.
+// beside the cluster, for none of which the gateway has the verb; access to the
+// whole cluster for the gateway itself, which may not port-forward; a rule for a
+// pod whose ephemeral containers the gateway may not patch; and an exposure of the
+// gateway's, which has nothing to expose. Nothing else is wrong with them.
 func (g *guard) try(ctx context.Context, self string) (verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

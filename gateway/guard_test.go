@@ -58,7 +58,9 @@ func (c *clusterWithout) Create(_ context.Context, o client.Object, how ...clien
 	reason := ""
 	switch o := o.(type) {
 	case *podnet.Peer:
-		reason = deploy.ReasonOwner
+		if reason = deploy.ReasonOwner; o.Spec.User == "me" {
+			reason = deploy.ReasonPeer
+		}
 	case *podnet.Access:
 		reason = deploy.ReasonAccess
 	case *podnet.SteeringRule:
@@ -76,7 +78,7 @@ func TestEachPolicyIsTried(t *testing.T) {
 	all := &clusterWithout{}
 	for gone, c := range map[string]*clusterWithout{
 		"": all, deploy.ReasonOwner: {reason: deploy.ReasonOwner}, deploy.ReasonAccess: {reason: deploy.ReasonAccess}, deploy.ReasonSteer: {reason: deploy.ReasonSteer},
-		deploy.ReasonExpose: {reason: deploy.ReasonExpose},
+		deploy.ReasonExpose: {reason: deploy.ReasonExpose}, deploy.ReasonPeer: {reason: deploy.ReasonPeer},
 	} {
 		want := missing
 		if gone == "" {
