@@ -310,7 +310,8 @@ func (p *path) deadAt() time.Time {
 	}
 	first := p.sent[0].at
 	after := deadAfter
-	if p.kind == APIServer || p.data.After(first) {
+	// What came before the pong was due may have set out before a cut.
+	if p.kind == APIServer || p.data.After(first.Add(p.patience())) {
 		after = deadAfterLong
 	}
 	at := first.Add(max(after, min(4*p.pace(), deadAfterMax)))

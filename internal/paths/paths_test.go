@@ -94,6 +94,7 @@ func TestCutIsFound(t *testing.T) {
 		{"talking", true, true, false, 50 * msec, 1300 * msec},
 		{"nothing gets out", true, false, false, 50 * msec, 1300 * msec},
 		{"nothing comes in", false, true, false, 50 * msec, 1300 * msec},
+		{"much comes in, then nothing", true, true, true, 50 * msec, 1700 * msec},
 		{"nothing gets out, much comes in", true, false, true, 0, 3100 * msec},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,9 +102,15 @@ func TestCutIsFound(t *testing.T) {
 			for i := range 50 {
 				w, u, _ := home(t, uint64(i))
 				w.talk(c.echo)
-				if c.flood {
+				if c.flood { // and so waits before the wire
+					u.delay = 100 * msec
 					var flood func()
-					flood = func() { u.counts.Received += 1000; w.after(20*msec, flood) }
+					flood = func() {
+						if !u.cutIn {
+							u.counts.Received += 1000
+						}
+						w.after(20*msec, flood)
+					}
 					flood()
 				}
 				w.run(time.Second + time.Duration(i)*20*msec)
