@@ -172,8 +172,9 @@ func returned(q, resp *dns.Msg) *dns.Msg {
 	return resp
 }
 
-// try asks once. A kept connection may have died meanwhile, so its failure
-// before the time-out costs nothing: the next one is fresh.
+// try asks once. A kept connection may have died meanwhile, so its failure costs
+// nothing: the next one is fresh. One whose far end has gone without a word, as a
+// pod does, has half the time to show it, and takes the others to there with it.
 func (f *Forwarder) try(ctx context.Context, p *pool, hop *dns.Msg, server string) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
@@ -186,7 +187,13 @@ func (f *Forwarder) try(ctx context.Context, p *pool, hop *dns.Msg, server strin
 		if err != nil {
 			return nil, err
 		}
-		resp, err := c.roundTrip(ctx, wire, hop)
+		turn, over := ctx, func() {}
+		if kept {
+			deadline, _ := ctx.Deadline()
+			turn, over = context.WithTimeout(ctx, time.Until(deadline)/2)
+		}
+		resp, err := c.roundTrip(turn, wire, hop)
+		over()
 		if err == nil {
 			p.put(c)
 			return resp, nil
@@ -195,7 +202,11 @@ func (f *Forwarder) try(ctx context.Context, p *pool, hop *dns.Msg, server strin
 		// The socket's time-out and the context's are the same moment; which
 		// of them shows first is chance.
 		var ne net.Error
-		if late := errors.As(err, &ne) && ne.Timeout(); late || ctx.Err() != nil {
+		late := errors.As(err, &ne) && ne.Timeout()
+		switch {
+		case kept && late && ctx.Err() == nil:
+			p.forget(server)
+		case late || ctx.Err() != nil:
 			err, kept = context.DeadlineExceeded, false
 			if errors.Is(ctx.Err(), context.Canceled) {
 				err = context.Canceled

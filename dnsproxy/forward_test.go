@@ -184,6 +184,63 @@ func TestForwardGivesUp(t *testing.T) {
 }
 
 // A server that restarts closes the kept connection; nobody notices.
+// TestForwardLeavesServerThatIsGone has a server behind an address that goes without a
+// word, as a pod behind a Service does, and another in its place.
+func TestForwardLeavesServerThatIsGone(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			var mu sync.Mutex
+			gone := map[net.Conn]bool{} // connections to the first server
+			moved := false
+			dial := func(context.Context, string, string) (net.Conn, error) {
+				near, far := net.Pipe()
+				mu.Lock()
+				gone[far] = !moved
+				mu.Unlock()
+				go func() {
+					c := &pooled{Conn: far, stream: network == "tcp"}
+					for {
+						b, err := c.receive()
+						if err != nil {
+							return
+						}
+						mu.Lock()
+						silent := moved && gone[far]
+						mu.Unlock()
+						q := new(dns.Msg)
+						if silent || q.Unpack(b) != nil {
+							continue
+						}
+						out, _ := new(dns.Msg).SetReply(q).Pack()
+						_ = c.send(out)
+					}
+				}()
+				t.Cleanup(func() { far.Close() })
+				return near, nil
+			}
+			f := forwarder(t, ForwarderConfig{Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}, Dial: dial, StreamsOnly: network == "tcp"})
+			var many sync.WaitGroup
+			for range 8 { // connections that will be kept
+				many.Go(func() {
+					if _, err := f.Exchange(t.Context(), query("a.", dns.TypeA)); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			many.Wait()
+			mu.Lock()
+			moved = true
+			mu.Unlock()
+			// One try's time is enough, however many had been kept.
+			ctx, cancel := context.WithTimeout(t.Context(), TryTimeout)
+			defer cancel()
+			if _, err := f.Exchange(ctx, query("b.", dns.TypeA)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestForwardSurvivesServerRestart(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

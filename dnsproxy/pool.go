@@ -95,6 +95,16 @@ func (p *pool) expire() {
 	}
 }
 
+// forget closes what is kept for a server.
+func (p *pool) forget(server string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.kept[server] {
+		c.Close()
+	}
+	delete(p.kept, server)
+}
+
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
