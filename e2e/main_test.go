@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,10 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(run(m))
 }
+
+// The process is where its first thread is: `lab down` ends what is in the lab's
+// networks. So no test's goroutine may take that thread elsewhere; see raw_test.go.
+func init() { runtime.LockOSThread() }
 
 // run brings up what the tests stand on. A lab that was up before stays up,
 // with a freshly installed podnet in it.
