@@ -1,10 +1,7 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -19,12 +16,7 @@ namespace of the session stays open, and flows go on.
 
   podnet connect -n shop -n pay      web is web.shop
   podnet namespace pay               and now web.pay`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage("one namespace, not %d", len(args))
-			}
-			return nil
-		},
+		Args: oneAtMost("namespace"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _ := client(cmd)
 			if len(args) == 0 {
@@ -42,14 +34,8 @@ namespace of the session stays open, and flows go on.
 			if err := checkNamespace(args[0]); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-			defer cancel()
-			err := c.SetNamespace(ctx, args[0])
-			switch {
-			case errors.Is(err, context.DeadlineExceeded):
-				return silentDaemon()
-			case err != nil:
-				return notConnected(err)
+			if err := setOfSession(cmd.Context(), c.SetNamespace, args[0]); err != nil {
+				return err
 			}
 			fmt.Fprintf(env.Err, "short names are those of namespace %s\n", args[0])
 			return nil

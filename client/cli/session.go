@@ -107,12 +107,7 @@ session, the primary too, has its names by its alias, whichever is primary.
   podnet connect --context lab        web.shop is lab's
   podnet connect --context blue       web.shop.svc.blue.podnet.internal is blue's
   podnet primary blue                 and now web.shop is, too`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage("one session, not %d", len(args))
-			}
-			return nil
-		},
+		Args: oneAtMost("session"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _ := client(cmd)
 			if len(args) == 0 {
@@ -131,17 +126,35 @@ session, the primary too, has its names by its alias, whichever is primary.
 				fmt.Fprintln(env.Out, s.Connections[i].Name)
 				return nil
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-			defer cancel()
-			err := c.SetPrimary(ctx, args[0])
-			switch {
-			case errors.Is(err, context.DeadlineExceeded):
-				return silentDaemon()
-			case err != nil:
-				return notConnected(err)
+			if err := setOfSession(cmd.Context(), c.SetPrimary, args[0]); err != nil {
+				return err
 			}
 			fmt.Fprintf(env.Err, "short names are those of %s\n", args[0])
 			return nil
 		},
 	}
+}
+
+// oneAtMost lets one argument pass, or none.
+func oneAtMost(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usage("one %s, not %d", what, len(args))
+		}
+		return nil
+	}
+}
+
+// setOfSession has the daemon set something of a session, for which it has time enough.
+func setOfSession(ctx context.Context, set func(context.Context, string) error, to string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err := set(ctx, to)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return silentDaemon()
+	case err != nil:
+		return notConnected(err)
+	}
+	return nil
 }
