@@ -36,14 +36,23 @@ func NewFlags() *Flags {
 	kube.Namespace = nil
 	f := &Flags{pflag.NewFlagSet("kubernetes", pflag.ContinueOnError)}
 	kube.AddFlags(f.set)
+	addTokenFile(f.set)
 	return f
 }
+
+// addTokenFile adds the one connection flag that kubectl lacks: a token on the
+// command line can be read by everybody on the machine.
+func addTokenFile(set *pflag.FlagSet) {
+	set.String(tokenFile, "", "file with a bearer token for the API server; read anew when it changes")
+}
+
+const tokenFile = "token-file"
 
 // AddTo registers the flags with a command.
 func (f *Flags) AddTo(to *pflag.FlagSet) { to.AddFlagSet(f.set) }
 
 // fileFlags name files, which mean something relative to the caller's folder.
-var fileFlags = map[string]bool{"kubeconfig": true, "certificate-authority": true, "client-certificate": true, "client-key": true, "cache-dir": true}
+var fileFlags = map[string]bool{"kubeconfig": true, "certificate-authority": true, "client-certificate": true, "client-key": true, tokenFile: true, "cache-dir": true}
 
 // Kube is what was set, together with the environment env and with file names
 // made absolute.
@@ -91,54 +100,88 @@ func absoluteList(list string) string {
 // every connection flag.
 var environment sync.Mutex
 
-// load makes a REST configuration as kubectl would for the caller that kube
-// describes.
-func load(kube localapi.Kube) (config *rest.Config, context, namespace string, err error) {
+// loaderOf reads kubeconfigs as kubectl would for the caller that kube describes.
+func loaderOf(kube localapi.Kube) (clientcmd.ClientConfig, error) {
 	flags := genericclioptions.NewConfigFlags(true)
 	flags.Namespace = nil
 	set := pflag.NewFlagSet("kubernetes", pflag.ContinueOnError)
 	flags.AddFlags(set)
+	addTokenFile(set)
 	for name, values := range kube.Flags {
 		for _, v := range values {
 			if err := set.Set(name, v); err != nil {
-				return nil, "", "", &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: "podnet connect --help lists the flags"}
+				return nil, &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: "podnet connect --help lists the flags"}
 			}
 		}
 	}
-	loader := func() clientcmd.ClientConfig {
-		environment.Lock()
-		defer environment.Unlock()
-		old, had := os.LookupEnv("KUBECONFIG")
-		defer func() {
-			if had {
-				_ = os.Setenv("KUBECONFIG", old)
-			} else {
-				_ = os.Unsetenv("KUBECONFIG")
-			}
-		}()
-		if err := os.Setenv("KUBECONFIG", lookup(kube.Env, "KUBECONFIG")); err != nil {
-			return nil
+	environment.Lock()
+	defer environment.Unlock()
+	old, had := os.LookupEnv("KUBECONFIG")
+	defer func() {
+		if had {
+			_ = os.Setenv("KUBECONFIG", old)
+		} else {
+			_ = os.Unsetenv("KUBECONFIG")
 		}
-		return flags.ToRawKubeConfigLoader()
 	}()
-	source := kubeconfigSource(kube)
+	if err := os.Setenv("KUBECONFIG", lookup(kube.Env, "KUBECONFIG")); err != nil {
+		return nil, err
+	}
+	return flags.ToRawKubeConfigLoader(), nil
+}
+
+// source is the kubeconfig that the caller means, with the flags applied, and what
+// to call it: the file of --kubeconfig, else the text in the environment, else the
+// files that kubectl reads, and where those have no cluster a pod's ServiceAccount.
+func source(kube localapi.Kube) (clientcmd.ClientConfig, string, error) {
+	if text := lookup(kube.Env, localapi.KubeconfigData); text != "" && len(kube.Flags["kubeconfig"]) == 0 {
+		config, err := parseData(text)
+		if err != nil {
+			return nil, "", &KubeconfigError{Source: localapi.KubeconfigData, Err: err}
+		}
+		return inMemory(config, kube.Flags), localapi.KubeconfigData, nil
+	}
+	loader, err := loaderOf(kube)
+	if err != nil {
+		return nil, "", err
+	}
+	raw, err := loader.RawConfig()
+	if err == nil && len(raw.Clusters) == 0 && len(kube.Flags["server"]) == 0 {
+		if config := serviceAccount(kube.Env); config != nil {
+			return inMemory(config, kube.Flags), mount, nil
+		}
+	}
+	return loader, kubeconfigSource(kube), nil
+}
+
+// load makes a REST configuration of what source finds.
+func load(kube localapi.Kube) (config *rest.Config, context, namespace string, err error) {
+	loader, from, err := source(kube)
+	if err != nil {
+		return nil, "", "", err
+	}
 	raw, err := loader.RawConfig()
 	if err != nil {
-		return nil, "", "", &KubeconfigError{Source: source, Err: err}
+		return nil, "", "", &KubeconfigError{Source: from, Err: err}
 	}
 	if config, err = loader.ClientConfig(); err != nil {
-		return nil, "", "", &KubeconfigError{Source: source, Err: err}
+		return nil, "", "", &KubeconfigError{Source: from, Err: err}
 	}
 	if len(raw.Clusters) == 0 && len(kube.Flags["server"]) == 0 && config.Host == "http://localhost:8080" {
 		// kubectl's default of old; nobody means it.
-		return nil, "", "", &KubeconfigError{Source: source, Err: clientcmd.ErrEmptyConfig}
+		return nil, "", "", &KubeconfigError{Source: from, Err: clientcmd.ErrEmptyConfig}
 	}
 	if namespace, _, err = loader.Namespace(); err != nil {
-		return nil, "", "", &KubeconfigError{Source: source, Err: err}
+		return nil, "", "", &KubeconfigError{Source: from, Err: err}
 	}
 	context = raw.CurrentContext
 	if c := kube.Flags["context"]; len(c) > 0 {
 		context = c[0]
+	}
+	if file := strings.Join(kube.Flags[tokenFile], ""); file != "" {
+		if err := useTokenFile(config, file); err != nil {
+			return nil, "", "", err
+		}
 	}
 	asCaller(config, kube.Env)
 	return config, context, namespace, nil

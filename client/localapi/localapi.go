@@ -10,6 +10,7 @@
 //	POST /v1/connect      ConnectRequest in, Event values one a line out
 //	POST /v1/disconnect   DisconnectResult; with ?held=1 of a session that only the caller holds, ?all=1 of all
 //	POST /v1/primary      PrimaryRequest in, nothing out
+//	POST /v1/probe        Probe; tries what connecting tries last
 //	POST /v1/doctor       DoctorRequest in, Finding values one a line out
 //	GET  /v1/dns          DNSAnswer, ?name=NAME, &type=TYPE unless A
 //	POST /v1/namespace    NamespaceRequest in, nothing out
@@ -93,6 +94,10 @@ type Kube struct {
 	Env   []string            `json:"env,omitempty"`
 }
 
+// KubeconfigData is the environment variable that holds a kubeconfig itself, as text
+// or in base64, for whoever has it as a secret and no file to put it into.
+const KubeconfigData = "PODNET_KUBECONFIG_DATA"
+
 // ConnectRequest asks for a session. The zero value of a field is its default.
 type ConnectRequest struct {
 	Kube Kube `json:"kube"`
@@ -132,7 +137,7 @@ func (r ConnectRequest) SameAs(o ConnectRequest) bool {
 }
 
 func (k Kube) same(o Kube) bool {
-	if len(k.Flags) != len(o.Flags) || k.env("KUBECONFIG") != o.env("KUBECONFIG") {
+	if len(k.Flags) != len(o.Flags) || k.env("KUBECONFIG") != o.env("KUBECONFIG") || k.env(KubeconfigData) != o.env(KubeconfigData) {
 		return false
 	}
 	for name, v := range k.Flags {
