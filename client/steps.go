@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/localapi"
@@ -202,38 +201,6 @@ func (s *Session) scope(ctx context.Context) scope {
 		}
 	}
 	return sc
-}
-
-// probe tries once what the user is going to do: a question to the cluster's
-// DNS through the tunnel, and where the kernel would send a packet.
-func (s *Session) probe(ctx context.Context) (string, error) {
-	n := s.member.network
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if err := s.checkRoute(ctx, n); err != nil {
-		return "", err
-	}
-	began := time.Now()
-	if err := ask(ctx, s.inward(), netip.AddrPortFrom(n.dns[0], 53), n.domain+"."); err != nil {
-		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the gateway's DNS does not answer through the tunnel: " + err.Error(),
-			Hint: "podnet connect --path apiserver shows whether the path is to blame", Status: http.StatusGatewayTimeout}
-	}
-	rtt := time.Since(began)
-	if err := ask(ctx, s.Dial, netip.AddrPortFrom(s.resolver.listening()[0], 53), "kubernetes.default.svc."+s.zone()+"."); err != nil {
-		return "", &localapi.Error{Code: localapi.CodeDNS, Message: "the DNS proxy on this machine does not answer: " + err.Error(),
-			Hint: "a firewall of this machine may block port 53 on its own addresses", Status: http.StatusGatewayTimeout}
-	}
-	if err := namesReach(ctx, s.host, s.resolver.split, s.resolver.wish); err != nil {
-		err = namesReach(ctx, s.host, s.resolver.split, s.resolver.wish)
-		s.namesFound(err)
-	} else {
-		s.namesFound(nil)
-	}
-	s.set(func(c *localapi.Connection) {
-		c.DNS.Probe = "ok"
-		c.Tunnel.RTTMs = float64(rtt.Microseconds()) / 1000
-	})
-	return fmt.Sprintf("DNS answered in %.1f ms", float64(rtt.Microseconds())/1000), nil
 }
 
 // ask puts one question to a name server. Any answer will do, that there is no

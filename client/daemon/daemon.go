@@ -31,6 +31,7 @@ type Session interface {
 	Steering
 	Exposing
 	Naming
+	Probing
 }
 
 // Options of a daemon.
@@ -191,6 +192,7 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/connect", d.connect)
 	mux.HandleFunc("POST /v1/disconnect", d.disconnect)
 	mux.HandleFunc("POST /v1/primary", d.setPrimary)
+	mux.HandleFunc("POST /v1/probe", d.probe)
 	mux.HandleFunc("POST /v1/doctor", d.doctor)
 	mux.HandleFunc("GET /v1/dns", d.queryDNS)
 	mux.HandleFunc("POST /v1/namespace", d.setNamespace)

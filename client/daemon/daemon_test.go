@@ -30,6 +30,7 @@ type fakeSession struct {
 	Steering
 	Exposing
 	Naming
+	Probing
 
 	mu      sync.Mutex
 	phase   localapi.Phase
