@@ -37,12 +37,17 @@ type Env struct {
 	RunDaemon func(ctx context.Context, o DaemonOptions) error
 	// Proxy connects inside this process, and serves its ports until ctx is done.
 	Proxy func(ctx context.Context, o ProxyOptions) error
+	// Spawn runs this program once more, in the background.
+	Spawn func(args []string) (*Spawned, error)
 	// Guard is the process that cleans up after a killed daemon.
 	Guard func(stateDir string, in io.Reader) error
 	// Cleanup takes back what a killed daemon left, if its guard was killed too.
 	Cleanup func(ctx context.Context) error
 	// DefaultImage and DefaultAgentImage are the images of this version.
 	DefaultImage, DefaultAgentImage string
+
+	// args is the command line.
+	args []string
 }
 
 // KubeFlags are kubectl's connection flags.
@@ -87,12 +92,16 @@ type DaemonOptions struct {
 
 // Run executes one command line and returns its exit status.
 func Run(ctx context.Context, env Env, args []string) int {
+	env.args = args
 	root := newRoot(&env)
 	root.SetArgs(args)
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
-	err := root.ExecuteContext(ctx)
+	if inCI(env.Environ) {
+		env.Ask = nil
+	}
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -104,22 +113,9 @@ func Run(ctx context.Context, env Env, args []string) int {
 		return exitInterrupted
 	}
 	e := httpjson.FromError(err)
-	printError(env.Err, e)
-	return exitStatus(e)
-}
-
-// printError is the one form in which anything fails: what, and what to do.
-func printError(w io.Writer, e *localapi.Error) {
-	if e.Phase != "" {
-		fmt.Fprintf(w, "error: %s (in phase %s)\n", e.Message, e.Phase)
-	} else {
-		fmt.Fprintf(w, "error: %s\n", e.Message)
-	}
-	hint := e.Hint
-	if hint == "" {
-		hint = "podnet doctor and the daemon's log, which podnet version names, may say more"
-	}
-	fmt.Fprintf(w, "hint: %s\n", hint)
+	status := exitStatus(e)
+	printFailure(&env, cmd, e, logOf(err), status)
+	return status
 }
 
 // Exit statuses; they are documented and stay.
@@ -133,7 +129,7 @@ const (
 	exitUnreachable  = 6
 	exitDaemon       = 7
 	exitConflict     = 8 // also: somebody else's rule is in the way
-	exitDNS          = 9
+	exitDNS          = 9 // also: status --strict, names do not resolve
 	exitDeploy       = 10
 	exitInterrupted  = 130
 )
@@ -181,6 +177,7 @@ const long = `podnet puts this machine on the pod network of a Kubernetes cluste
   podnet expose 3000 --as my-api
   podnet exec -n shop --as deploy/web -- npm test
   podnet status
+  podnet wait --for service/shop/web:80
   podnet disconnect
   podnet doctor               if any of it does not work
 
@@ -208,7 +205,7 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments

@@ -74,6 +74,7 @@ type fakeSession struct {
 	*fakeSteering
 	*fakeExposing
 	*fakeNames
+	*fakeWays
 }
 
 func (f *fakeSession) Run(ctx context.Context) error {
@@ -119,6 +120,9 @@ type machine struct {
 	exposing fakeExposing
 	exports  fakeExports
 	names    fakeNames
+	ways     fakeWays
+	log      string
+	spawn    func([]string) (*Spawned, error)
 	where    func(localapi.Kube) (context, server string, err error)
 	// when this is printed, then is called.
 	when     string
@@ -164,7 +168,7 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
 		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
 		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
-		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy,
+		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy, Spawn: m.spawn,
 	}, args)
 	return result{code, out.String(), errs.String()}
 }
@@ -174,10 +178,10 @@ func (m *machine) startDaemon(_ context.Context, socket string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- daemon.Run(ctx, daemon.Options{Socket: socket, Log: slog.New(slog.DiscardHandler), Exports: &m.exports, Where: m.where,
+		done <- daemon.Run(ctx, daemon.Options{Socket: socket, LogFile: m.log, Log: slog.New(slog.DiscardHandler), Exports: &m.exports, Where: m.where,
 			NewSession: func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 				m.last = req
-				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering, fakeExposing: &m.exposing, fakeNames: &m.names}
+				return &fakeSession{req: req, events: events, fail: m.fail, never: m.never, fakeSteering: &m.steering, fakeExposing: &m.exposing, fakeNames: &m.names, fakeWays: &m.ways}
 			},
 			Doctor: func(_ context.Context, req localapi.DoctorRequest, _ func() localapi.Status, say func(localapi.Finding)) error {
 				m.examined = req

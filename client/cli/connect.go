@@ -49,6 +49,7 @@ address and by name, as far as you may. Returns when all of it was tried once.
   podnet connect --also-route 10.20.0.0/16 --also-domain corp.internal
                                      and what the cluster reaches besides
   podnet connect --context blue      another cluster, beside the one that is there
+  podnet connect --wait=60s -o json  in a script: until packets and names get through
 
 Several clusters can be connected at once. Short names and the cluster's zone are
 those of the primary, the first; each has its own by its alias, which is made of
@@ -78,15 +79,28 @@ in the same way again, it says that it is connected.
 				defer cancel()
 			}
 			c, socket := client(cmd)
-			status, err := connect(ctx, env, c, socket, req, progress(env.Err, output == "json" && !isTerminal(env.Err)))
+			name := ""
+			show := talk(env, output)
+			status, err := connect(ctx, env, c, socket, req, func(e localapi.Event) {
+				name = e.Connection
+				show(e)
+			})
+			still := &waiter{client: c.For(name), session: name, say: func(string) {}, conditions: []condition{forConnected}}
+			if err == nil && wait > 0 { // a session that was there already may have lost its way since
+				err = still.run(ctx)
+			}
 			if errors.Is(err, context.DeadlineExceeded) && cmd.Context().Err() == nil {
-				return &localapi.Error{Code: localapi.CodeTimeout, Message: fmt.Sprintf("not connected after %v", wait), Hint: "--wait=5m waits longer; the last line above says where it was"}
+				err = &localapi.Error{Code: localapi.CodeTimeout, Message: strings.Join(append([]string{fmt.Sprintf("not connected after %v", wait)}, still.missing...), ": "),
+					Hint: "--wait=5m waits longer; the last line above says where it was"}
 			}
 			if err != nil {
-				return err
+				return withLog(cmd.Context(), c, err)
 			}
-			if output == "json" {
+			switch output {
+			case "json":
 				return printJSON(env.Out, status)
+			case jsonStream: // the last event has the status
+				return nil
 			}
 			printStatus(env.Out, status, time.Now())
 			return nil
@@ -94,9 +108,9 @@ in the same way again, it says that it is connected.
 	}
 	f := cmd.Flags()
 	connectFlags(f, env, &req, &lease)
-	f.DurationVar(&wait, "wait", 0, "how long to wait at most until connected (default without a value: 60s)")
+	f.DurationVar(&wait, "wait", 0, "how long to wait at most until connected, and until it works if it is there already (default without a value: 60s)")
 	f.Lookup("wait").NoOptDefVal = "60s"
-	f.StringVarP(&output, "output", "o", "", "json: print the status as JSON")
+	f.StringVarP(&output, "output", "o", "", "json: print the status as JSON; json-stream: each step as a line of JSON, the status with the last")
 	f.StringVar(&req.Name, "name", "", "name of the session, for its alias and for --session (default: the context's)")
 	f.Lookup("name").Annotations = map[string][]string{noVariable: {}} // a rule of steer has one, too
 	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
@@ -115,7 +129,7 @@ func connectFlags(f *pflag.FlagSet, env *Env, req *localapi.ConnectRequest, leas
 	f.StringSliceVar(&req.AlsoRoutes, "also-route", nil, "prefix beside the cluster to reach through it, repeatable")
 	f.StringSliceVar(&req.AlsoDomains, "also-domain", nil, "domain whose names the cluster's DNS is asked for, repeatable")
 	f.StringSliceVar(&req.NeverRoutes, "never-route", nil, "prefix to keep out of the tunnel, repeatable")
-	f.DurationVar(lease, "lease", defaultLease(env.Environ), "how long the gateway keeps a laptop that has vanished, 1m to 15m")
+	leaseFlags(f, lease, defaultLease(env.Environ))
 }
 
 // connectDefaults is what connect asks for when only the environment speaks.
@@ -128,13 +142,6 @@ func connectDefaults(env *Env) (localapi.ConnectRequest, error) {
 		return req, err
 	}
 	return req, checkConnect(&req, lease, "")
-}
-
-func defaultLease(environ []string) time.Duration {
-	if slices.Contains(environ, "CI=true") {
-		return leaseCI
-	}
-	return leaseDefault
 }
 
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -176,8 +183,8 @@ func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output stri
 	if lease < leaseMin || lease > leaseMax {
 		return usage("lease %v: want %v to %v", lease, leaseMin, leaseMax)
 	}
-	if output != "" && output != "json" {
-		return usage("output %q: want json", output)
+	if output != "" && output != "json" && output != jsonStream {
+		return usage("output %q: want json or %s", output, jsonStream)
 	}
 	if err := req.Tidy(); err != nil {
 		return err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -31,6 +32,7 @@ const proxyPort = "127.0.0.1:1055"
 
 func newProxy(env *Env) *cobra.Command {
 	o := ProxyOptions{}
+	p := proxyRun{env: env}
 	var lease time.Duration
 	var forwards []string
 	cmd := &cobra.Command{
@@ -46,6 +48,8 @@ in its environment.
   podnet proxy -n shop -- curl http://web.shop
   podnet proxy -n shop --forward 5432=db.shop:5432 -- psql -h localhost
   podnet proxy --listen= --forward 5353=dns.shop:53/udp
+  eval "$(podnet proxy --detach --wait -n shop)"; curl http://web.shop
+  kill $PODNET_PROXY_PID
 
 What is not the cluster's goes where it would without the proxy. Programs differ
 in which variables they heed: curl HTTP_PROXY in small letters only and ALL_PROXY
@@ -76,13 +80,28 @@ in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
 			if o.Request.Kube, err = env.Kube.Kube(env.Environ); err != nil {
 				return usage("%v", err)
 			}
-			return proxying(cmd.Context(), env, o, command)
+			if p.command = command; p.output != "" && p.output != "json" && p.output != jsonStream {
+				return usage("output %q: want json or %s", p.output, jsonStream)
+			}
+			switch {
+			case p.output != "" && command != nil:
+				return usage("--output is about ports, and standard output the command's: one of the two")
+			case p.detach && command != nil:
+				return usage("--detach leaves the proxy running, and a command ends it: one of the two")
+			case p.detach:
+				return p.leave(cmd.Context())
+			}
+			return p.run(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
 	connectFlags(f, env, &o.Request, &lease)
 	f.StringVar(&o.Listen, "listen", proxyPort, "address and port of the proxy; port 0: any, empty: none")
 	f.StringArrayVar(&forwards, "forward", nil, "[ADDRESS:]PORT=HOST:PORT[/udp]: a port of this machine that leads there, repeatable; port 0: any")
+	f.BoolVar(&p.detach, "detach", false, "leave it running in the background, and return once it is ready")
+	f.DurationVar(&p.wait, "wait", 0, "how long to wait at most until it is ready (default without a value: 60s)")
+	f.Lookup("wait").NoOptDefVal = "60s"
+	f.StringVarP(&p.output, "output", "o", "", "json: where the ports are, as JSON; json-stream: each step before that, too, as a line of JSON")
 	env.Kube.AddTo(f)
 	return cmd
 }
@@ -101,49 +120,69 @@ func checkListen(listen string, forwards int) error {
 	return nil
 }
 
-// proxying runs the proxy, and the command if there is one.
-func proxying(ctx context.Context, env *Env, o ProxyOptions, command []string) error {
+// proxyRun is one run of podnet proxy.
+type proxyRun struct {
+	env     *Env
+	command []string
+	detach  bool
+	wait    time.Duration
+	output  string
+}
+
+// run runs the proxy, and the command if there is one.
+func (p *proxyRun) run(ctx context.Context, o ProxyOptions) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	o.Events = progress(env.Err, false)
+	o.Events = talk(p.env, p.output)
 	ready := make(chan string, 1)
 	o.Ready = func(at string, forwards []proxy.Forward) {
-		sayPorts(env, at, forwards, command == nil)
+		p.tell(newOpenPorts(at, forwards))
 		ready <- at
 	}
 	over := make(chan error, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { over <- env.Proxy(ctx, o) })
-	if command == nil {
-		return <-over
+	wg.Go(func() { over <- p.env.Proxy(ctx, o) })
+	var late <-chan time.Time
+	if p.wait > 0 {
+		timer := time.NewTimer(p.wait)
+		defer timer.Stop()
+		late = timer.C
 	}
 	select {
 	case err := <-over:
 		return err
+	case <-late:
+		end()
+		<-over
+		return &localapi.Error{Code: localapi.CodeTimeout, Message: fmt.Sprintf("not ready after %v", p.wait), Hint: "--wait=5m waits longer; the last line above says where it was"}
 	case at := <-ready:
-		with := *env
-		with.Environ = proxyEnviron(env.Environ, at)
+		if p.command == nil {
+			return <-over
+		}
+		with := *p.env
+		with.Environ = proxyEnviron(p.env.Environ, at)
 		defer end()
-		return runCommand(ctx, &with, command, over, "the cluster is out of reach now")
+		return runCommand(ctx, &with, p.command, over, "the cluster is out of reach now")
 	}
 }
 
-// sayPorts tells where programs may come in; as shell for other terminals when this
-// one has no command.
-func sayPorts(env *Env, at string, forwards []proxy.Forward, shell bool) {
-	ports := slices.Clone(forwards)
-	for _, f := range ports {
-		fmt.Fprintf(env.Err, "%s %s leads to %s\n", f.Network, f.Listen, f.To)
-		warnOpen(env, f.Listen.String())
+// tell says where programs may come in: as JSON, or as shell for other terminals when
+// this one has no command.
+func (p *proxyRun) tell(at openPorts) {
+	for _, f := range at.Forwards {
+		fmt.Fprintf(p.env.Err, "%s %s leads to %s\n", f.Network, f.Listen, f.To)
+		warnOpen(p.env, f.Listen)
 	}
-	if at == "" {
-		return
+	if at.Address != "" {
+		fmt.Fprintf(p.env.Err, "SOCKS5 and HTTP proxy at %s\n", at.Address)
+		warnOpen(p.env, at.Address)
 	}
-	fmt.Fprintf(env.Err, "SOCKS5 and HTTP proxy at %s\n", at)
-	warnOpen(env, at)
-	if shell {
-		fmt.Fprintln(env.Out, "export "+strings.Join(proxyVariables(at), " "))
+	switch {
+	case p.output != "":
+		_ = json.NewEncoder(p.env.Out).Encode(at)
+	case p.command == nil && (at.Address != "" || at.detached):
+		fmt.Fprintln(p.env.Out, at.shell())
 	}
 }
 

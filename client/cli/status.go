@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,11 +20,12 @@ const callTime = 5 * time.Second
 
 func newStatus(env *Env) *cobra.Command {
 	var output string
-	var watching bool
+	var watching, strict bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say what is connected, and how",
-		Long: `Say what is connected, and how. The exit status is 3 when nothing is.
+		Long: `Say what is connected, and how. The exit status is 3 when nothing is, and with
+--strict 9 when programs of this machine do not get the names of a cluster.
 
   podnet status --watch              go on saying it until interrupted: a terminal
                                      is redrawn, anything else gets a line an event
@@ -50,9 +52,13 @@ func newStatus(env *Env) *cobra.Command {
 			if s.State != localapi.Connected && s.State != localapi.Degraded {
 				return exitError(exitNotConnected)
 			}
+			if strict && slices.ContainsFunc(s.Connections, func(c localapi.Connection) bool { return c.Since != nil && !c.DNS.Healthy }) {
+				return exitError(exitDNS)
+			}
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&strict, "strict", false, "exit status 9 when names do not resolve")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON, in a form that stays")
 	cmd.Flags().BoolVarP(&watching, "watch", "w", false, "go on until interrupted")
 	return cmd

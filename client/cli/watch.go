@@ -29,7 +29,7 @@ func watch(ctx context.Context, env *Env, c *localapi.Client, output string) err
 	if err != nil {
 		return watched(ctx, err)
 	}
-	terminal := output == "" && isTerminal(env.Out)
+	terminal := output == "" && interactive(env, env.Out)
 	since := s.Seq
 	if terminal {
 		since = 0 // there is room for what was

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"podnet.dev/client"
@@ -45,6 +46,20 @@ func startDaemon(ctx context.Context, socket string) error {
 		return fmt.Errorf("find the podnet program: %w", err)
 	}
 	return daemon.Start(ctx, socket, logFile(), exe, "daemon", "--on-demand", "--socket", socket)
+}
+
+// spawn runs podnet once more, in the background, with its own log.
+func spawn(args []string) (*cli.Spawned, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find the podnet program: %w", err)
+	}
+	log := filepath.Join(localapi.StateDir(), "proxy.log")
+	cmd, out, err := daemon.Spawn(log, append([]string{exe}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	return &cli.Spawned{PID: cmd.Process.Pid, Out: out, Log: log, Stop: func() error { return cmd.Process.Signal(syscall.SIGTERM) }}, nil
 }
 
 // logger writes to stderr, from a level on or, with PODNET_DEBUG, everything.

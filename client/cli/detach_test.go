@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/client/proxy"
+)
+
+// background is a machine whose Spawn runs podnet in this process.
+func background(t *testing.T, m *machine) (stop context.CancelFunc, asked *[]string) {
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	asked = new([]string)
+	m.spawn = func(args []string) (*Spawned, error) {
+		*asked = args
+		out, in := io.Pipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			code := Run(ctx, Env{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.environ, Kube: newFakeKube(), Proxy: m.proxy}, args)
+			if code != 0 {
+				_ = in.CloseWithError(io.EOF)
+			}
+			_ = in.Close()
+		}()
+		t.Cleanup(func() { stop(); out.Close(); <-done })
+		return &Spawned{PID: 4711, Out: out, Log: "/state/proxy.log", Stop: func() error { stop(); return nil }}, nil
+	}
+	return stop, asked
+}
+
+func TestDetachedProxy(t *testing.T) {
+	m := newMachine(t)
+	stop, asked := background(t, m)
+	ended := make(chan struct{})
+	m.proxy = func(ctx context.Context, o ProxyOptions) error {
+		defer close(ended)
+		o.Events(localapi.Event{Type: localapi.EventDone, Phase: "auth", Text: "alice"})
+		o.Events(localapi.Event{Type: localapi.EventReady})
+		o.Ready("127.0.0.1:1055", []proxy.Forward{{Network: "tcp", Listen: netip.MustParseAddrPort("127.0.0.1:5432"), To: "db.shop:5432"}})
+		o.Events(localapi.Event{Type: localapi.EventWarning, Text: "nobody hears of it"})
+		<-ctx.Done()
+		return nil
+	}
+	r := m.podnet("proxy", "--detach", "-n", "shop", "--wait", "--forward", "5432=db.shop:5432")
+	r.want(t, 0, "auth", "proxy at 127.0.0.1:1055", "tcp 127.0.0.1:5432 leads to db.shop:5432")
+	if !strings.HasPrefix(r.out, "export ALL_PROXY=socks5h://127.0.0.1:1055 ") || !strings.Contains(r.out, " PODNET_PROXY_PID=") || strings.Count(r.out, "\n") != 1 {
+		t.Errorf("printed %s", r.out)
+	}
+	if last := (*asked)[len(*asked)-2:]; !slices.Equal(last, []string{"--detach=false", "--output=json-stream"}) || (*asked)[0] != "proxy" {
+		t.Errorf("ran %q", *asked)
+	}
+	select {
+	case <-ended:
+		t.Error("it ended with its parent")
+	default:
+	}
+	stop()
+	<-ended
+}
+
+func TestDetachedProxyAsJSON(t *testing.T) {
+	m := newMachine(t)
+	background(t, m)
+	m.proxy = func(ctx context.Context, o ProxyOptions) error {
+		o.Ready("127.0.0.1:1055", o.Forwards)
+		<-ctx.Done()
+		return nil
+	}
+	r := m.podnet("proxy", "--detach", "-o", "json")
+	var p openPorts
+	if err := json.Unmarshal([]byte(r.out), &p); r.code != 0 || err != nil || p.Kind != "Proxy" || p.Address != "127.0.0.1:1055" || p.Variables["ALL_PROXY"] != "socks5h://127.0.0.1:1055" || p.PID == 0 || p.Log != "/state/proxy.log" || p.Forwards == nil {
+		t.Errorf("exit status %d, %v: %s%s", r.code, err, r.out, r.stderr)
+	}
+}
+
+// TestDetachedProxyFails as one in the foreground does, and names its log.
+func TestDetachedProxyFails(t *testing.T) {
+	m := newMachine(t)
+	background(t, m)
+	m.proxy = func(context.Context, ProxyOptions) error {
+		return &localapi.Error{Code: localapi.CodeForbidden, Message: "alice may not", Hint: "ask for it", Phase: "gateway"}
+	}
+	m.podnet("proxy", "--detach").want(t, exitCredentials, "error: alice may not (in phase gateway)\nhint: ask for it\nlog: /state/proxy.log\n")
+	m = newMachine(t)
+	background(t, m)
+	m.proxy = func(ctx context.Context, _ ProxyOptions) error { <-ctx.Done(); return ctx.Err() }
+	m.podnet("proxy", "--detach", "--wait=50ms").want(t, exitTimeout, "not ready after 50ms", "log: /state/proxy.log")
+	m.podnet("proxy", "--wait=50ms").want(t, exitTimeout, "not ready after 50ms")
+	m.spawn = func([]string) (*Spawned, error) {
+		return &Spawned{Out: io.NopCloser(strings.NewReader("")), Log: "/state/proxy.log"}, nil
+	}
+	m.podnet("proxy", "--detach").want(t, exitGeneric, "ended before it was ready", "log: /state/proxy.log")
+	for line, says := range map[string]string{"--detach -- true": "one of the two", "-o json -- true": "one of the two", "-o yaml": "want json"} {
+		m.podnet(append([]string{"proxy"}, strings.Fields(line)...)...).want(t, exitUsage, says)
+	}
+}
