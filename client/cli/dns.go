@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // queryTime is how long a question may take: two tries at each of several
@@ -119,6 +120,9 @@ var classes = map[string]string{
 	"other":     "none of the cluster's names",
 }
 
+// sides are the words for whom a question was put to.
+var sides = map[string]string{"cluster": "the cluster", "base": "this machine's own resolver"}
+
 func explainAnswer(w io.Writer, a localapi.DNSAnswer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, text string) { fmt.Fprintf(t, "%s\t%s\n", name, text) }
@@ -133,13 +137,13 @@ func explainAnswer(w io.Writer, a localapi.DNSAnswer) {
 	for _, r := range a.Answers {
 		row("answer", fmt.Sprintf("%s %d %s %s", r.Name, r.TTL, r.Type, r.Data))
 	}
-	row("took", milliseconds(a.TookMs))
+	row("took", words.Milliseconds(a.TookMs))
 	_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
 }
 
 // asked says whom we asked for what, and what they said.
 func asked(q localapi.DNSQuestion) string {
-	whom := map[string]string{"cluster": "the cluster", "base": "this machine's own resolver"}[q.Of]
+	whom := sides[q.Of]
 	if q.Server != "" {
 		whom += " (" + q.Server + ")"
 	}
@@ -150,5 +154,5 @@ func asked(q localapi.DNSQuestion) string {
 	case q.Cached:
 		return text + ", remembered"
 	}
-	return text + ", " + milliseconds(q.TookMs)
+	return text + ", " + words.Milliseconds(q.TookMs)
 }

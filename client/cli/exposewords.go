@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // printExposure is what there is to know of an exposure that has just become ready.
@@ -114,7 +115,7 @@ func printExposures(w io.Writer, all []localapi.Exposure, owners bool, now time.
 
 // describeConnection is a connection in one line.
 func describeConnection(c localapi.ExposedConnection) string {
-	line := fmt.Sprintf("%s  connection  %s  %s in, %s out", c.Time.Local().Format(timeOfDay), milliseconds(c.TookMs), size(c.In), size(c.Out))
+	line := fmt.Sprintf("%s  connection  %s  %s in, %s out", c.Time.Local().Format(words.TimeOfDay), words.Milliseconds(c.TookMs), words.Size(c.In), words.Size(c.Out))
 	if c.Error != "" {
 		line += "  " + c.Error
 	}

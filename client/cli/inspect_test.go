@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 func TestInspectionsInWords(t *testing.T) {
@@ -18,7 +19,7 @@ func TestInspectionsInWords(t *testing.T) {
 		{Time: at, Pod: "web-1", Over: true, Forgotten: 2, Exchanges: []localapi.Exchange{
 			{Time: at.Add(time.Second), In: []byte("POST /pay HTTP/1.1\r\nHost: web\r\nX: a\x1b[2J\r\n\r\n{\"n\": 1}"), Out: []byte("HTTP/1.1 200 OK\r\n\r\nfine\n"), OutMore: 2048},
 			{In: []byte("GET /logo HTTP/1.1\r\nHost: web\r\n\r\n"), Out: []byte("HTTP/1.1 200\r\nContent-Type: image/png\r\n\r\n\x89PNG")},
-			{In: []byte("the rest of a body\n"), Out: bytes.Repeat([]byte("y"), shownBytes+1024)},
+			{In: []byte("the rest of a body\n"), Out: bytes.Repeat([]byte("y"), 5<<10)},
 		}},
 		{Time: at, Pod: "web-2", Exchanges: []localapi.Exchange{{In: []byte("Q\x00\x00\x00\x0dselect 1"), Out: nil}, {In: []byte(proxied + "GET / HTTP/1.0\r\n")}}},
 	}))
@@ -43,8 +44,8 @@ func TestInspectionsInWords(t *testing.T) {
 < 
 < 00000000  89 50 4e 47                                       |.PNG|
 > the rest of a body
-< ` + strings.Repeat("y", shownBytes) + `
-< ... 1.0 KiB more, see -o json
+< ` + strings.Repeat("y", 4<<10) + `
+< ... 1.0 KiB more, see podnet steer inspect -o json
 
 connection by web-2 at 10:02:11.418, open
 > 00000000  51 00 00 00 0d 73 65 6c  65 63 74 20 31           |Q....select 1|
@@ -67,7 +68,7 @@ func FuzzInspectionIsSafe(f *testing.F) {
 		if err := printInspections(&out, localapi.NewInspections("web", []localapi.Inspection{c})); err != nil {
 			t.Fatal(err)
 		}
-		if !isText(out.String()) || strings.Contains(out.String(), "\r") {
+		if !words.IsText(out.String()) || strings.Contains(out.String(), "\r") {
 			t.Errorf("%q", out.String())
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 	"podnet.dev/internal/steer"
 )
 
@@ -29,7 +30,7 @@ func printRule(w io.Writer, r localapi.SteerRule, now time.Time) {
 	} else {
 		row("via", "the Service itself: a gateway takes what reaches it, and passes on the rest")
 	}
-	for i, m := range describeMatches(r.Matches) {
+	for i, m := range words.Matches(r.Matches) {
 		row(map[bool]string{true: "matches", false: "or"}[i == 0], m)
 	}
 	local := place(r.Local)
@@ -93,31 +94,7 @@ func takes(r localapi.SteerRule) string {
 	if r.Mode == localapi.ModeEgress {
 		return "what its owner's machine sends leaves from the pod"
 	}
-	return strings.Join(describeMatches(r.Matches), " or ")
-}
-
-// describeMatches are the sets of conditions, a line each.
-func describeMatches(all []steer.Match) []string {
-	if len(all) == 0 {
-		return []string{"all that reaches the port"}
-	}
-	var out []string
-	for _, m := range all {
-		var parts []string
-		for _, h := range m.Headers {
-			parts = append(parts, "header "+h.Name+": "+h.Value)
-		}
-		for _, q := range m.Query {
-			parts = append(parts, "query "+q.Name+"="+q.Value)
-		}
-		for _, c := range []struct{ name, pattern string }{{"method", m.Method}, {"host", m.Host}, {"path", m.Path}, {"grpc", m.GRPC}} {
-			if c.pattern != "" {
-				parts = append(parts, c.name+" "+c.pattern)
-			}
-		}
-		out = append(out, strings.Join(parts, ", "))
-	}
-	return out
+	return strings.Join(words.Matches(r.Matches), " or ")
 }
 
 // tryLine is a curl command whose request the rule takes, "" where none is known.
@@ -236,9 +213,9 @@ func describeRequest(q localapi.SteeredRequest) string {
 	if q.Status != 0 {
 		status = strconv.Itoa(q.Status)
 	}
-	line := fmt.Sprintf("%s  %s  %s  %s  %s  %s", q.Time.Local().Format(timeOfDay), what, status, milliseconds(q.TookMs), q.Pod, by)
+	line := fmt.Sprintf("%s  %s  %s  %s  %s  %s", q.Time.Local().Format(words.TimeOfDay), what, status, words.Milliseconds(q.TookMs), q.Pod, by)
 	if q.Method == "" {
-		line += fmt.Sprintf("  %s in, %s out", size(q.In), size(q.Out))
+		line += fmt.Sprintf("  %s in, %s out", words.Size(q.In), words.Size(q.Out))
 	}
 	if q.Error != "" {
 		line += "  " + q.Error

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // printStatus is for people; scripts read the JSON.
@@ -151,7 +152,7 @@ func describePath(c localapi.Connection) string {
 	if c.Path.Kind == "" {
 		text = "none"
 	} else if rtt > 0 {
-		text += ", " + milliseconds(rtt)
+		text += ", " + words.Milliseconds(rtt)
 	}
 	if why := strings.TrimPrefix(c.Path.Reason, c.Path.Kind+": "); why != "" {
 		text += " (" + why + ")"
@@ -182,19 +183,12 @@ func pathName(kind, remote string) string {
 	return kind + " " + remote
 }
 
-func milliseconds(ms float64) string {
-	if ms < 10 {
-		return fmt.Sprintf("%.1f ms", ms)
-	}
-	return fmt.Sprintf("%.0f ms", ms)
-}
-
 func describeTunnel(t localapi.Tunnel) string {
 	return fmt.Sprintf("%s %s, MTU %d", t.Interface, strings.TrimSpace(t.Address+" "+t.Address6), t.MTU)
 }
 
 func describeTraffic(t localapi.Tunnel) string {
-	text := fmt.Sprintf("received %s, sent %s", size(t.Rx), size(t.Tx))
+	text := fmt.Sprintf("received %s, sent %s", words.Size(t.Rx), words.Size(t.Tx))
 	if t.LastHandshake == "" {
 		return text + "; no handshake yet"
 	}
@@ -225,19 +219,6 @@ func times(n int) string {
 		return "once"
 	}
 	return fmt.Sprintf("%d times", n)
-}
-
-// size prints a count as people read it, in units of 1024.
-func size(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, i := float64(n)/1024, 0
-	for f >= 1024 && i < len(units)-1 {
-		f, i = f/1024, i+1
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[i])
 }
 
 // describeEvent is an event in one line, false for one that says nothing new.

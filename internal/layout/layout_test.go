@@ -45,6 +45,7 @@ var apart = []struct{ from, to, why string }{
 	{"dnsproxy", module + "gateway", "the DNS view is used by the ends, not the reverse"},
 	{"api", module + "internal", "the API objects stand alone"},
 	{"client/localapi", "k8s.io", "whoever speaks the local API must not link Kubernetes"},
+	{"client/words", module + "client/localapi", "words serve every view"},
 	{"client/router", "k8s.io", "the privileged half must not link Kubernetes"},
 	{"client/osdns", "k8s.io", "the privileged half must not link Kubernetes"},
 	{"client/netwatch", "k8s.io", "who watches the host must not link Kubernetes"},
