@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/dnsproxy"
 )
 
 // QueryDNS answers as the proxy does for this host's resolver, and says from
@@ -21,7 +22,12 @@ func (s *Session) QueryDNS(ctx context.Context, name, qtype string) (localapi.DN
 	if err != nil {
 		return localapi.DNSAnswer{}, &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: "podnet dns query --help", Status: http.StatusBadRequest}
 	}
-	a := localapi.DNSAnswer{APIVersion: localapi.APIVersion, Kind: "DNSAnswer", Name: e.Name, Type: e.Type,
+	return answer("DNSAnswer", e), nil
+}
+
+// answer is an explanation as the local API has it.
+func answer(kind string, e dnsproxy.Explanation) localapi.DNSAnswer {
+	a := localapi.DNSAnswer{APIVersion: localapi.APIVersion, Kind: kind, Name: e.Name, Type: e.Type,
 		Rcode: e.Rcode, Class: e.Class, TookMs: milliseconds(e.Took), Answers: []localapi.DNSRecord{}, Asked: []localapi.DNSQuestion{}}
 	for _, rr := range e.Answers {
 		a.Answers = append(a.Answers, localapi.DNSRecord{Name: rr.Name, TTL: rr.TTL, Type: rr.Type, Data: rr.Data})
@@ -36,7 +42,37 @@ func (s *Session) QueryDNS(ctx context.Context, name, qtype string) (localapi.DN
 		}
 		a.Asked = append(a.Asked, q)
 	}
-	return a, nil
+	return a
+}
+
+// DNSQueries calls begin when the session is ready, and line with the last questions
+// of this machine's programs and, to follow, with those that come, until ctx is done,
+// line fails or the session ends.
+func (s *Session) DNSQueries(ctx context.Context, follow bool, begin func(), line func(localapi.DNSQuery) error) error {
+	if !s.ready.Load() {
+		return notReady()
+	}
+	begin()
+	var since uint64
+	for {
+		all, more := s.resolver.split.Asked(since)
+		for _, q := range all {
+			if err := line(localapi.DNSQuery{DNSAnswer: answer("DNSQuery", q.Explanation), Seq: q.Seq, Time: q.Time}); err != nil {
+				return err
+			}
+			since = q.Seq
+		}
+		if !follow {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.jobs.ctx.Done():
+			return nil
+		}
+	}
 }
 
 func notReady() error {

@@ -1,7 +1,9 @@
 package client_test
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"podnet.dev/client"
@@ -52,7 +54,23 @@ func TestSwitchOfNamespace(t *testing.T) {
 	if _, err := l.session.QueryDNS(t.Context(), "web", "nonsense"); !errors.As(err, &refused) || refused.Code != localapi.CodeUsage {
 		t.Errorf("a type that is none: %v", err)
 	}
+	l.host.LookUp(t.Context(), "web.shop") // as a program does
+	var asked []localapi.DNSQuery
+	keep := func(q localapi.DNSQuery) error { asked = append(asked, q); return nil }
+	if err := l.session.DNSQueries(t.Context(), false, func() {}, keep); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(asked, func(q localapi.DNSQuery) bool {
+		return q.Name == "web.shop." && q.Type == "A" && q.Rcode == "NOERROR" && q.Kind == "DNSQuery" && q.Seq > 0 && !q.Time.IsZero() && q.Class == "short" && len(q.Answers) == 1
+	}) {
+		t.Errorf("the program's question is not in %+v", asked)
+	}
+	followed := make(chan error, 1)
+	go func() { followed <- l.session.DNSQueries(context.Background(), true, func() {}, keep) }()
 	l.leave()
+	if err := <-followed; err != nil {
+		t.Errorf("following ends with %v", err)
+	}
 	if err := l.session.SetNamespace(t.Context(), "shop"); !errors.As(err, &refused) || refused.Code != localapi.CodeNotConnected {
 		t.Errorf("after the end: %v", err)
 	}

@@ -73,34 +73,35 @@ func (s *Split) Explain(ctx context.Context, name, qtype string) (Explanation, e
 	if resp == nil {
 		resp = s.serve(ctx, &Request{Msg: q}, &tr)
 	}
-	e := Explanation{Name: name, Type: dns.Type(number).String(), Rcode: dns.RcodeToString[resp.Rcode], Class: tr.class.String(), Steps: tr.steps, Took: time.Since(began)}
-	for _, rr := range resp.Answer {
+	return Explanation{Name: name, Type: dns.Type(number).String(), Rcode: dns.RcodeToString[resp.Rcode], Answers: records(resp.Answer),
+		Class: tr.class.String(), Steps: tr.steps, Took: time.Since(began)}, nil
+}
+
+// records are rrs in words.
+func records(rrs []dns.RR) []Record {
+	var out []Record
+	for _, rr := range rrs {
 		h := rr.Header()
-		e.Answers = append(e.Answers, Record{
+		out = append(out, Record{
 			Name: h.Name, Type: dns.Type(h.Rrtype).String(), TTL: h.Ttl,
 			Data: strings.TrimPrefix(rr.String(), h.String()),
 		})
 	}
-	return e, nil
+	return out
 }
 
-// trace collects what an Explanation tells; nil: nobody wants to know.
+// trace collects what an Explanation tells.
 type trace struct {
+	// by is who answers; nil: nobody had to.
+	by    *Split
 	class class
 	steps []Step
 }
 
-func (t *trace) is(c class) {
-	if t != nil {
-		t.class = c
-	}
-}
+func (t *trace) is(by *Split, c class) { t.by, t.class = by, c }
 
 // exchange asks c on a side, and notes it.
 func (t *trace) exchange(ctx context.Context, side string, c *Cache, q *dns.Msg) (*dns.Msg, error) {
-	if t == nil {
-		return c.Exchange(ctx, q)
-	}
 	began := time.Now()
 	m, from, err := c.ask(ctx, q)
 	step := Step{Side: side, Name: q.Question[0].Name, Server: from.server, Cached: from.cached, Err: err, Took: time.Since(began)}

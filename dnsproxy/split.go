@@ -55,6 +55,7 @@ type Split struct {
 	log     *slog.Logger
 	cluster *Cache
 	classes [len(classNames)]atomic.Uint64
+	recent  recent
 
 	view  atomic.Pointer[view]
 	base  atomic.Pointer[baseResolver]
@@ -161,9 +162,6 @@ func (s *Split) Classes() map[string]uint64 {
 	return out
 }
 
-// ServeDNS implements Handler.
-func (s *Split) ServeDNS(ctx context.Context, r *Request) *dns.Msg { return s.serve(ctx, r, nil) }
-
 func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
 	if o := s.cfg.Group.owner(s, r.Name()); o != nil {
 		s = o
@@ -174,7 +172,7 @@ func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
 	v := s.view.Load()
 	rt := v.classify(r.Name())
 	s.classes[rt.class].Add(1)
-	tr.is(rt.class)
+	tr.is(s, rt.class)
 	switch rt.class {
 	case classLocalhost:
 		return localhost(r.Question())

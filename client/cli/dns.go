@@ -21,12 +21,12 @@ const queryTime = 15 * time.Second
 
 func newDNS(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "dns", Short: "Ask for names as this machine's programs do",
+		Use: "dns", Short: "Ask for names as this machine's programs do, and see what they asked for",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Args: noArguments,
 	}
 	sessionFlag(cmd)
-	cmd.AddCommand(newDNSQuery(env))
+	cmd.AddCommand(newDNSQuery(env), newDNSLog(env))
 	return cmd
 }
 

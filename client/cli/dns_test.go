@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"podnet.dev/client/localapi"
 )
@@ -13,6 +14,7 @@ import (
 type fakeNames struct {
 	answers   map[string]localapi.DNSAnswer
 	namespace string
+	queries   []localapi.DNSQuery
 	fail      error
 }
 
@@ -20,6 +22,19 @@ func (f *fakeNames) QueryDNS(_ context.Context, name, qtype string) (localapi.DN
 	a := f.answers[name+" "+qtype]
 	a.APIVersion, a.Kind, a.Name, a.Type = localapi.APIVersion, "DNSAnswer", name, qtype
 	return a, f.fail
+}
+
+func (f *fakeNames) DNSQueries(ctx context.Context, follow bool, begin func(), line func(localapi.DNSQuery) error) error {
+	begin()
+	for _, q := range f.queries {
+		if err := line(q); err != nil {
+			return err
+		}
+	}
+	if follow {
+		<-ctx.Done()
+	}
+	return ctx.Err()
 }
 
 func (*fakeNames) SetPrimary(context.Context, bool) error { return nil }
@@ -105,4 +120,28 @@ func TestNamespace(t *testing.T) {
 	m.podnet("namespace", "a", "b").want(t, exitUsage)
 	m.names.fail = &localapi.Error{Code: localapi.CodeNotFound, Message: "namespace ops is not one of the session's: shop, pay", Hint: "podnet disconnect, then podnet connect -n ops"}
 	m.podnet("namespace", "ops").want(t, exitGeneric, "not one of the session's", "hint: podnet disconnect")
+}
+
+func TestDNSLog(t *testing.T) {
+	m := newMachine(t)
+	m.podnet("dns", "log").want(t, exitNotConnected, "error: nothing is connected")
+	m.podnet("connect", "-n", "shop").want(t, 0)
+	defer m.podnet("disconnect")
+	at := time.Date(2026, 3, 2, 10, 2, 11, 418e6, time.Local)
+	m.names.queries = []localapi.DNSQuery{
+		{Seq: 1, Time: at, DNSAnswer: localapi.DNSAnswer{Name: "web.", Type: "A", Rcode: "NOERROR", Answers: []localapi.DNSRecord{{Data: "10.96.0.20"}}, Asked: []localapi.DNSQuestion{{Of: "cluster"}}, TookMs: 2.5}},
+		{Seq: 2, Time: at, DNSAnswer: localapi.DNSAnswer{Name: "web.", Type: "AAAA", Rcode: "NOERROR", Asked: []localapi.DNSQuestion{{Of: "cluster", Cached: true}}}},
+		{Seq: 3, Time: at, DNSAnswer: localapi.DNSAnswer{Name: "nas.", Type: "A", Rcode: "NXDOMAIN", Asked: []localapi.DNSQuestion{{Of: "cluster"}, {Of: "base"}}, TookMs: 31}},
+		{Seq: 4, Time: at, DNSAnswer: localapi.DNSAnswer{Name: "localhost.", Type: "A", Rcode: "NOERROR", Answers: []localapi.DNSRecord{{Data: "127.0.0.1"}}}},
+	}
+	m.podnet("dns", "log").prints(t, `10:02:11.418  web. A  10.96.0.20  2.5 ms  the cluster
+10:02:11.418  web. AAAA  no such record  0.0 ms  the cluster, remembered
+10:02:11.418  nas. A  NXDOMAIN  31 ms  this machine's own resolver
+10:02:11.418  localhost. A  127.0.0.1  0.0 ms  podnet itself
+`)
+	r := m.podnet("dns", "log", "-o", "json")
+	var q localapi.DNSQuery
+	if err := json.NewDecoder(strings.NewReader(r.out)).Decode(&q); err != nil || q.Seq != 1 || q.Name != "web." || !q.Time.Equal(at) {
+		t.Errorf("%v: %s", err, r.out)
+	}
 }

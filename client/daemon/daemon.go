@@ -195,6 +195,7 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/probe", d.probe)
 	mux.HandleFunc("POST /v1/doctor", d.doctor)
 	mux.HandleFunc("GET /v1/dns", d.queryDNS)
+	mux.HandleFunc("GET /v1/dns/queries", d.dnsQueries)
 	mux.HandleFunc("POST /v1/namespace", d.setNamespace)
 	mux.HandleFunc("POST /v1/steer", d.steer)
 	mux.HandleFunc("GET /v1/steer", d.steered)

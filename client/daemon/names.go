@@ -12,6 +12,9 @@ import (
 type Naming interface {
 	// QueryDNS answers as the session's proxy does, and says from where.
 	QueryDNS(ctx context.Context, name, qtype string) (localapi.DNSAnswer, error)
+	// DNSQueries calls begin when the session is ready, and line with the last
+	// questions of this machine's programs and, to follow, with those that come.
+	DNSQueries(ctx context.Context, follow bool, begin func(), line func(localapi.DNSQuery) error) error
 	// SetNamespace makes short names those of another namespace of the session.
 	SetNamespace(ctx context.Context, namespace string) error
 	// SetPrimary says whether short names and those of the cluster's zone are this
@@ -46,6 +49,24 @@ func (d *daemon) queryDNS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	httpjson.Write(w, http.StatusOK, a)
+}
+
+func (d *daemon) dnsQueries(w http.ResponseWriter, r *http.Request) {
+	s, err := d.sessions.of(r)
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	stream(w, r, s.DNSQueries)
+}
+
+// stream answers with the lines of something that may be followed.
+func stream[L any](w http.ResponseWriter, r *http.Request, do func(ctx context.Context, follow bool, begin func(), line func(L) error) error) {
+	var lines *httpjson.Lines
+	err := do(r.Context(), r.URL.Query().Get("follow") == "1", func() { lines = httpjson.NewLines(w) }, func(l L) error { return lines.Send(l) })
+	if err != nil && lines == nil {
+		httpjson.WriteError(w, err)
+	}
 }
 
 func (d *daemon) setNamespace(w http.ResponseWriter, r *http.Request) {

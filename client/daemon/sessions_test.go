@@ -195,6 +195,9 @@ type echoNames struct{ name string }
 func (e echoNames) QueryDNS(context.Context, string, string) (localapi.DNSAnswer, error) {
 	return localapi.DNSAnswer{Name: e.name}, nil
 }
+func (echoNames) DNSQueries(context.Context, bool, func(), func(localapi.DNSQuery) error) error {
+	return nil
+}
 func (echoNames) SetNamespace(context.Context, string) error { return nil }
 func (echoNames) SetPrimary(context.Context, bool) error     { return nil }
 

@@ -160,10 +160,7 @@ func (d *daemon) steeredRequests(w http.ResponseWriter, r *http.Request) {
 		httpjson.WriteError(w, err)
 		return
 	}
-	var lines *httpjson.Lines
-	err = s.SteeredRequests(r.Context(), r.PathValue("name"), r.URL.Query().Get("follow") == "1",
-		func() { lines = httpjson.NewLines(w) }, func(q localapi.SteeredRequest) error { return lines.Send(q) })
-	if err != nil && lines == nil {
-		httpjson.WriteError(w, err)
-	}
+	stream(w, r, func(ctx context.Context, follow bool, begin func(), line func(localapi.SteeredRequest) error) error {
+		return s.SteeredRequests(ctx, r.PathValue("name"), follow, begin, line)
+	})
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
+
+	"podnet.dev/internal/httpjson"
 )
 
 // DNSAnswer is what this machine's programs get for a name, and from whom.
@@ -46,6 +49,15 @@ type DNSQuestion struct {
 	TookMs float64 `json:"tookMs"`
 }
 
+// DNSQuery is a question of one of this machine's programs to a session's DNS proxy,
+// and what it got.
+type DNSQuery struct {
+	DNSAnswer
+	// Seq counts the questions of one session from 1.
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"` // when it came
+}
+
 // NamespaceRequest asks for another namespace for short names.
 type NamespaceRequest struct {
 	Namespace string `json:"namespace"`
@@ -56,6 +68,22 @@ type NamespaceRequest struct {
 func (c *Client) QueryDNS(ctx context.Context, name, qtype string) (DNSAnswer, error) {
 	var a DNSAnswer
 	return a, c.do(ctx, http.MethodGet, "/v1/dns?"+url.Values{"name": {name}, "type": {qtype}}.Encode(), nil, &a)
+}
+
+// DNSQueries calls line with the last questions of this machine's programs that the
+// session answered, oldest first, and to follow with those that come, until ctx is
+// done, line fails or the session ends; the last is no error. The daemon remembers
+// 500 of a session, in memory only.
+func (c *Client) DNSQueries(ctx context.Context, follow bool, line func(DNSQuery) error) error {
+	path := "/v1/dns/queries"
+	if follow {
+		path += "?follow=1"
+	}
+	resp, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	return c.lines(ctx, httpjson.ReadLines(resp, line))
 }
 
 // SetNamespace makes short names those of another namespace of the session. It

@@ -13,6 +13,7 @@
 //	POST /v1/probe        Probe; tries what connecting tries last
 //	POST /v1/doctor       DoctorRequest in, Finding values one a line out
 //	GET  /v1/dns          DNSAnswer, ?name=NAME, &type=TYPE unless A
+//	GET  /v1/dns/queries  DNSQuery values one a line out, ?follow=1
 //	POST /v1/namespace    NamespaceRequest in, nothing out
 //
 //	POST   /v1/steer                   SteerRequest in, SteerEvent values one a line out

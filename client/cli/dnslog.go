@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
+)
+
+// newDNSLog shows what was asked for.
+func newDNSLog(env *Env) *cobra.Command {
+	var output string
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "log",
+		Short: "Show what this machine's programs have asked for",
+		Long: `Show the last questions for names that the session's DNS proxy has answered, the
+newest last: of this machine's programs, for names of the cluster and for all
+others. The daemon remembers 500 of a session, in memory only, and tells nobody
+but its owner.
+
+  podnet dns log             what there was
+  podnet dns log -f          and what comes, until it is interrupted`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "" && output != "json" {
+				return usage("output %q: want json", output)
+			}
+			c, _ := client(cmd)
+			ctx := cmd.Context()
+			err := c.DNSQueries(ctx, follow, func(q localapi.DNSQuery) error {
+				if output == "json" {
+					return json.NewEncoder(env.Out).Encode(q)
+				}
+				_, err := fmt.Fprintln(env.Out, describeQuery(q))
+				return err
+			})
+			switch {
+			case follow && ctx.Err() != nil:
+				return nil // that is how it ends
+			case err != nil:
+				return notConnected(err)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&follow, "follow", "f", false, "go on with what comes")
+	f.StringVarP(&output, "output", "o", "", "json: a JSON object a line")
+	return cmd
+}
+
+// describeQuery is a question and its answer in one line.
+func describeQuery(q localapi.DNSQuery) string {
+	answer := q.Rcode
+	switch {
+	case len(q.Answers) > 0:
+		var data []string
+		for _, r := range q.Answers {
+			data = append(data, r.Data)
+		}
+		answer = strings.Join(data, ", ")
+	case q.Rcode == "NOERROR":
+		answer = "no such record"
+	}
+	from := "podnet itself"
+	if n := len(q.Asked); n > 0 {
+		from = sides[q.Asked[n-1].Of]
+		if q.Asked[n-1].Cached {
+			from += ", remembered"
+		}
+	}
+	return fmt.Sprintf("%s  %s %s  %s  %s  %s", q.Time.Local().Format(words.TimeOfDay), q.Name, q.Type, answer, words.Milliseconds(q.TookMs), from)
+}
