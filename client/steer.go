@@ -174,6 +174,15 @@ func (s *Session) InspectSteering(_ context.Context, rule string) ([]localapi.In
 	return m.Inspect(rule)
 }
 
+// ReplaySteered sends a request that a rule took to its local program once more.
+func (s *Session) ReplaySteered(ctx context.Context, rule string, req localapi.ReplayRequest) (localapi.Inspection, error) {
+	m, err := s.steered()
+	if err != nil {
+		return localapi.Inspection{}, err
+	}
+	return m.Replay(ctx, rule, req)
+}
+
 // RevokeSteering deletes somebody's rule.
 func (s *Session) RevokeSteering(ctx context.Context, req localapi.RevokeRequest) ([]string, error) {
 	m, err := s.steered()

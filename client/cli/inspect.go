@@ -63,7 +63,11 @@ func printInspections(w io.Writer, all localapi.Inspections) error {
 		if c.Over {
 			state = "over"
 		}
-		fmt.Fprintf(&b, "connection by %s at %s, %s", c.Pod, c.Time.Local().Format(words.TimeOfDay), state)
+		by := "connection by " + c.Pod
+		if c.Replay != nil {
+			by = "replay of " + c.Replay.Local().Format(words.TimeOfDay)
+		}
+		fmt.Fprintf(&b, "%s at %s, %s", by, c.Time.Local().Format(words.TimeOfDay), state)
 		if c.Forgotten > 0 {
 			fmt.Fprintf(&b, ", what was before %s is forgotten", c.Exchanges[0].Time.Local().Format(words.TimeOfDay))
 		}

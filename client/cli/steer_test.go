@@ -159,6 +159,10 @@ func (f *fakeSteering) InspectSteering(_ context.Context, rule string) ([]locala
 	return []localapi.Inspection{{Pod: "web-1", Exchanges: []localapi.Exchange{{In: []byte("GET /cart HTTP/1.1\r\n\r\n"), Out: []byte("HTTP/1.1 200 OK\r\n\r\n")}}}}, nil
 }
 
+func (f *fakeSteering) ReplaySteered(context.Context, string, localapi.ReplayRequest) (localapi.Inspection, error) {
+	return localapi.Inspection{}, nil
+}
+
 func (f *fakeSteering) RevokeSteering(_ context.Context, req localapi.RevokeRequest) ([]string, error) {
 	f.revoked = req
 	return []string{"bob/" + req.Name}, nil

@@ -203,6 +203,7 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("DELETE /v1/steer/{name}", d.stopSteering)
 	mux.HandleFunc("GET /v1/steer/{name}/requests", d.steeredRequests)
 	mux.HandleFunc("GET /v1/steer/{name}/inspected", d.inspectSteering)
+	mux.HandleFunc("POST /v1/steer/{name}/replay", d.replaySteered)
 	mux.HandleFunc("POST /v1/steer/revoke", d.revokeSteering)
 	mux.HandleFunc("POST /v1/as", d.as)
 	mux.HandleFunc("POST /v1/expose", d.expose)

@@ -24,6 +24,9 @@ type Steering interface {
 	SteeredRequests(ctx context.Context, rule string, follow bool, begin func(), line func(localapi.SteeredRequest) error) error
 	// InspectSteering is what the last connections of a rule carried, newest last.
 	InspectSteering(ctx context.Context, rule string) ([]localapi.Inspection, error)
+	// ReplaySteered sends a request that a rule took to its local program once more.
+	// What it answers is among what InspectSteering tells from then on.
+	ReplaySteered(ctx context.Context, rule string, req localapi.ReplayRequest) (localapi.Inspection, error)
 	// As has what this machine sends leave from a pod until ctx is done, and tells say
 	// how far it is; or returns why it does not, or not any more.
 	As(ctx context.Context, req localapi.AsRequest, say func(localapi.SteerEvent)) error
@@ -163,4 +166,22 @@ func (d *daemon) steeredRequests(w http.ResponseWriter, r *http.Request) {
 	stream(w, r, func(ctx context.Context, follow bool, begin func(), line func(localapi.SteeredRequest) error) error {
 		return s.SteeredRequests(ctx, r.PathValue("name"), follow, begin, line)
 	})
+}
+
+func (d *daemon) replaySteered(w http.ResponseWriter, r *http.Request) {
+	var req localapi.ReplayRequest
+	err := httpjson.Read(r, &req)
+	var s Session
+	if err == nil {
+		s, err = d.sessions.of(r)
+	}
+	var i localapi.Inspection
+	if err == nil {
+		i, err = s.ReplaySteered(r.Context(), r.PathValue("name"), req)
+	}
+	if err != nil {
+		httpjson.WriteError(w, err)
+		return
+	}
+	httpjson.Write(w, http.StatusOK, i)
 }

@@ -27,6 +27,8 @@ type Inspection struct {
 	Time time.Time `json:"time"` // when it began
 	Pod  string    `json:"pod"`
 	Over bool      `json:"over,omitempty"`
+	// Replay is when that connection began whose request this one had once more.
+	Replay *time.Time `json:"replay,omitempty"`
 	// Forgotten counts the exchanges before those that follow.
 	Forgotten int64      `json:"forgotten,omitempty"`
 	Exchanges []Exchange `json:"exchanges"`
@@ -49,4 +51,18 @@ type Exchange struct {
 func (c *Client) Inspect(ctx context.Context, rule string) (Inspections, error) {
 	var i Inspections
 	return i, c.do(ctx, http.MethodGet, "/v1/steer/"+url.PathEscape(rule)+"/inspected", nil, &i)
+}
+
+// ReplayRequest asks for a request of HTTP/1 to be sent to a rule's local program once
+// more, as it came. Times are those of the Inspection and of its Exchange.
+type ReplayRequest struct {
+	Connection time.Time `json:"connection"`
+	Exchange   time.Time `json:"exchange"`
+}
+
+// Replay sends a request that a rule took to its local program once more, and returns
+// what that answered. Inspect has it, too, from then on.
+func (c *Client) Replay(ctx context.Context, rule string, req ReplayRequest) (Inspection, error) {
+	var i Inspection
+	return i, c.do(ctx, http.MethodPost, "/v1/steer/"+url.PathEscape(rule)+"/replay", req, &i)
 }

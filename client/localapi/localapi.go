@@ -21,6 +21,7 @@
 //	DELETE /v1/steer/NAME, ?all=1      SteerStopped
 //	GET    /v1/steer/NAME/requests     SteeredRequest values one a line out, ?follow=1
 //	GET    /v1/steer/NAME/inspected    Inspections
+//	POST   /v1/steer/NAME/replay       ReplayRequest in, Inspection out
 //	POST   /v1/steer/revoke            RevokeRequest in, SteerStopped
 //
 //	POST   /v1/as                      AsRequest in, SteerEvent values one a line out

@@ -10,8 +10,9 @@ import (
 // when the pod speaks after the local program has. Of a long connection the last
 // ones are kept.
 type inspection struct {
-	pod   Pod
-	began time.Time
+	pod    Pod
+	began  time.Time
+	replay time.Time
 
 	mu        sync.Mutex
 	exchanges []Exchange
@@ -81,7 +82,7 @@ func (i *inspection) end() {
 func (i *inspection) seen() Inspection {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	out := Inspection{Namespace: i.pod.Namespace, Pod: i.pod.Name, Began: i.began, Forgotten: i.forgotten, Over: i.over}
+	out := Inspection{Namespace: i.pod.Namespace, Pod: i.pod.Name, Began: i.began, Replay: i.replay, Forgotten: i.forgotten, Over: i.over}
 	for _, e := range i.exchanges {
 		e.In, e.Out = slices.Clone(e.In), slices.Clone(e.Out)
 		out.Exchanges = append(out.Exchanges, e)
@@ -91,8 +92,7 @@ func (i *inspection) seen() Inspection {
 
 // inspect begins to keep a connection of a rule; the oldest is forgotten. t is asked
 // for while nobody can forget the rule.
-func (s *state) inspect(rule string, p Pod, t func() *table) *inspection {
-	i := &inspection{pod: p, began: time.Now()}
+func (s *state) inspect(rule string, i *inspection, t func() *table) *inspection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !t().has(rule) {

@@ -59,7 +59,7 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 	var in, out func([]byte)
 	switch {
 	case rule.Inspect:
-		i := r.state.inspect(rule.Name, rule.Agents[q.Src.Addr()], r.table.Load)
+		i := r.state.inspect(rule.Name, &inspection{pod: rule.Agents[q.Src.Addr()], began: time.Now()}, r.table.Load)
 		defer i.end()
 		in, out = i.heard, i.said
 	case rule.gateways != nil:

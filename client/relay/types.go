@@ -125,6 +125,9 @@ type Inspection struct {
 	Exchanges []Exchange
 	Forgotten int64
 	Over      bool
+	// Replay is when that connection began whose request this one had once more;
+	// zero: it is no replay. Its pod is not known.
+	Replay time.Time
 }
 
 // Exchange is what a pod sent, and what the local program answered before the pod

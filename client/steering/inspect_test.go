@@ -3,6 +3,7 @@ package steering
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
@@ -27,12 +28,26 @@ func TestInspect(t *testing.T) {
 			t.Errorf("%+v: %v", all, err)
 		}
 
+		at := time.Now()
+		again, err := m.Replay(t.Context(), "web-8080", localapi.ReplayRequest{Connection: at, Exchange: at})
+		if err != nil || again.Replay == nil || !again.Replay.Equal(at) || len(again.Exchanges) != 1 {
+			t.Errorf("%+v: %v", again, err)
+		}
+		for code, req := range map[string]localapi.ReplayRequest{localapi.CodeNotFound: {Exchange: at}, localapi.CodeUsage: {Connection: at}} {
+			if _, err := m.Replay(t.Context(), "web-8080", req); httpjson.FromError(err).Code != code || httpjson.FromError(err).Hint == "" {
+				t.Errorf("%+v: %v, want %s", req, err, code)
+			}
+		}
+
 		// The same without is another rule, which keeps nothing.
 		if _, err := steerIn(t.Context(), m, request8080); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := m.Inspect("web-8080-2"); httpjson.FromError(err).Code != localapi.CodeUsage {
 			t.Errorf("a rule without: %v", err)
+		}
+		if _, err := m.Replay(t.Context(), "web-8080-2", localapi.ReplayRequest{}); httpjson.FromError(err).Code != localapi.CodeUsage {
+			t.Errorf("replay of a rule without: %v", err)
 		}
 		if _, err := m.Inspect("none"); httpjson.FromError(err).Code != localapi.CodeNotFound {
 			t.Errorf("no rule: %v", err)

@@ -49,6 +49,7 @@ type Relay interface {
 	Live() []relay.Live
 	Requests(rule string) []relay.Request
 	Inspected(rule string) []relay.Inspection
+	Replay(ctx context.Context, rule string, connection, exchange time.Time) (relay.Inspection, error)
 	Subscribe(func(relay.Request)) (cancel func())
 	Changed() <-chan struct{}
 }

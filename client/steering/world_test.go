@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -363,6 +364,15 @@ func (w *world) Requests(rule string) []relay.Request {
 }
 func (w *world) Inspected(rule string) []relay.Inspection {
 	return []relay.Inspection{{Pod: "web-1", Over: true, Forgotten: 2, Exchanges: []relay.Exchange{{In: []byte(rule), OutMore: 3}}}}
+}
+func (w *world) Replay(_ context.Context, rule string, connection, exchange time.Time) (relay.Inspection, error) {
+	switch {
+	case connection.IsZero():
+		return relay.Inspection{}, relay.ErrForgotten
+	case exchange.IsZero():
+		return relay.Inspection{}, relay.ErrNotReplayable
+	}
+	return relay.Inspection{Replay: connection, Exchanges: []relay.Exchange{{In: []byte(rule), Began: exchange}}}, nil
 }
 func (w *world) Subscribe(fn func(relay.Request)) func() {
 	w.mu.Lock()
