@@ -33,8 +33,8 @@ func TestDashed(t *testing.T) {
 	}
 }
 
-// FuzzZone asks for arbitrary names and types: there is always one answer
-// that packs, and a hidden namespace is never in it.
+// FuzzZone asks for arbitrary names and types, in the zone and beside the cluster:
+// there is always one answer that can be read, and a hidden namespace is never in it.
 func FuzzZone(f *testing.F) {
 	for _, s := range []string{
 		"web.shop.svc", "_http._tcp.web.shop.svc", "db-0.db.shop.svc", "10-244-1-1.shop.pod", "ledger.pay.svc",
@@ -43,16 +43,30 @@ func FuzzZone(f *testing.F) {
 		f.Add(s, dns.TypeA)
 		f.Add(s, dns.TypeSRV)
 	}
+	f.Add("db.corp.internal.", dns.TypeAAAA)
+	f.Add("5.0.20.10.in-addr.arpa.", dns.TypePTR)
 	z := newZone(f, exampleOnly)
+	z.cfg.MayAsk = func(netip.Addr, string) bool { return true }
+	z.cfg.Beside = func(_, a netip.Addr) bool { return a.As16()[15]%2 == 1 }
 	f.Fuzz(func(t *testing.T, prefix string, qtype uint16) {
-		name := strings.TrimPrefix(prefix+".cluster.local.", ".")
+		name := prefix
+		if !dns.IsFqdn(name) {
+			name = strings.TrimPrefix(prefix+".cluster.local.", ".")
+		}
 		if _, ok := dns.IsDomainName(name); !ok {
 			t.Skip()
 		}
 		m := ask(z, ada, name, qtype)
 		m.Question = []dns.Question{{Name: name, Qtype: qtype, Qclass: dns.ClassINET}}
-		if _, err := m.Pack(); err != nil {
+		wire, err := m.Pack()
+		if err == nil {
+			err = new(dns.Msg).Unpack(wire)
+		}
+		if err != nil {
 			t.Fatalf("%s: %v", name, err)
+		}
+		if !dnsproxy.Under(dnsproxy.Canonical(name), z.zone) {
+			return
 		}
 		q := parse(trimZone(dnsproxy.Canonical(name), z.zone))
 		if q.namespace == "pay" && (m.Rcode != dns.RcodeNameError || len(m.Answer) > 0) {

@@ -154,12 +154,11 @@ func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
 	return m
 }
 
-// empty says whether ans needs the SOA record that tells how long it holds.
+// empty says whether ans needs the SOA record that tells how long it holds. Of
+// what others have said we know no zone: a record of an owner without a name would
+// be no message at all.
 func empty(ans answer) bool {
-	if ans.rcode == dns.RcodeNameError {
-		return ans.apex != ""
-	}
-	return ans.rcode == dns.RcodeSuccess && len(ans.rrs) == 0
+	return ans.apex != "" && (ans.rcode == dns.RcodeNameError || ans.rcode == dns.RcodeSuccess && len(ans.rrs) == 0)
 }
 
 // resolve follows CNAMEs inside the zone by itself and leaves it through
