@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"podnet.dev/dnsproxy"
+	"podnet.dev/internal/remap"
 )
 
 // corp is the cluster's own DNS server as it knows a company's names.
@@ -77,5 +78,31 @@ func TestNamesBesideTheCluster(t *testing.T) {
 	z.cfg.Upstream = nil
 	if m := ask(z, ada, "db.corp.internal.", dns.TypeA); m.Rcode != dns.RcodeRefused {
 		t.Errorf("nobody to ask: %v", m)
+	}
+}
+
+// TestAddressBesideTheClusterIsVirtual: ada has the database at another address.
+func TestAddressBesideTheClusterIsVirtual(t *testing.T) {
+	z := newZone(t, dnsproxy.NewCache(corp))
+	m, err := remap.Parse([]remap.Pair{{Real: netip.MustParsePrefix("10.20.0.0/16"), Virtual: netip.MustParsePrefix("100.70.0.0/16")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	z.cfg.Map = func(netip.Addr) remap.Map { return m }
+	z.cfg.MayAsk = func(_ netip.Addr, name string) bool { return dnsproxy.Under(name, "corp.internal.") }
+	z.cfg.Beside = func(p, a netip.Addr) bool { return p == ada && a == netip.MustParseAddr("10.20.0.5") }
+	for range 2 { // the second time from what is remembered
+		if got := text(ask(z, ada, "db.corp.internal.", dns.TypeA).Answer); !slices.Equal(got, []string{"A 100.70.0.5"}) {
+			t.Errorf("the database is at %q", got)
+		}
+		for _, name := range []string{"5.0.70.100.in-addr.arpa.", "5.0.20.10.in-addr.arpa."} {
+			got := ask(z, ada, name, dns.TypePTR).Answer
+			if !slices.Equal(text(got), []string{"PTR db.corp.internal."}) || got[0].Header().Name != name {
+				t.Errorf("%s: %v", name, got)
+			}
+			if m := ask(z, bob, name, dns.TypePTR); m.Rcode != dns.RcodeNameError {
+				t.Errorf("%s: bob is told %v", name, m)
+			}
+		}
 	}
 }

@@ -73,6 +73,23 @@ func (z *Zone) outside(ctx context.Context, r *dnsproxy.Request, name string, ch
 	return answer{rcode: resp.Rcode, rrs: chain, soa: startOf(resp.Ns)}
 }
 
+// beside is the name of an address beside the cluster, which the peer may have at a
+// virtual one: that server is asked for the real one's.
+func (z *Zone) beside(ctx context.Context, r *dnsproxy.Request, name string, a netip.Addr) answer {
+	real, err := dns.ReverseAddr(a.String())
+	if err != nil {
+		return answer{rcode: dns.RcodeServerFailure}
+	}
+	ans := z.outside(ctx, r, real, nil)
+	for i, rr := range ans.rrs {
+		if name != real && dnsproxy.Canonical(rr.Header().Name) == real {
+			ans.rrs[i] = dns.Copy(rr)
+			ans.rrs[i].Header().Name = name
+		}
+	}
+	return ans
+}
+
 // startOf is the start of authority in rrs, or nil: it tells how long it holds
 // that a target has no such record.
 func startOf(rrs []dns.RR) dns.RR {

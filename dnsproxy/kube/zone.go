@@ -339,8 +339,9 @@ func (z *Zone) reverse(ctx context.Context, r *dnsproxy.Request, name string) an
 	}
 	if real, virtual := z.mapOf(peer).Real(a); virtual {
 		a = real
-	} else if z.cfg.Beside != nil && z.cfg.Upstream != nil && z.cfg.Beside(peer, a) {
-		return z.outside(ctx, r, name, nil)
+	}
+	if z.cfg.Beside != nil && z.cfg.Upstream != nil && z.cfg.Beside(peer, a) {
+		return z.beside(ctx, r, name, a)
 	}
 	var service, endpoints []string
 	for key, r := range z.index.owners(a) {
