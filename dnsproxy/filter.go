@@ -1,6 +1,8 @@
 package dnsproxy
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 
 	"github.com/miekg/dns"
@@ -14,16 +16,26 @@ import (
 func filter(resp *dns.Msg, target string, v *view, forbid func(netip.Addr) bool) *dns.Msg {
 	out := *resp
 	chain := chainFrom(resp.Answer, target)
+	left := "" // why an address is left out
 	out.Answer = keep(resp.Answer, func(rr dns.RR) bool {
-		return chain[Canonical(rr.Header().Name)] && v.mayPoint(rr, forbid)
+		if !chain[Canonical(rr.Header().Name)] {
+			return false
+		}
+		why := v.mayNot(rr, forbid)
+		left = cmp.Or(left, why)
+		return why == ""
 	})
 	out.Ns = keep(resp.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA })
 	if resp.Rcode == dns.RcodeSuccess && len(out.Answer) == 0 && len(out.Ns) == 0 {
 		out.Ns = []dns.RR{SOA(v.zone, v.zone, 1, 5)} // what we left out is NODATA, and for how long
 	}
 	out.Extra = keep(resp.Extra, func(rr dns.RR) bool {
-		return rr.Header().Rrtype == dns.TypeOPT || Under(Canonical(rr.Header().Name), v.zone) && v.mayPoint(rr, forbid)
+		return rr.Header().Rrtype == dns.TypeOPT || Under(Canonical(rr.Header().Name), v.zone) && v.mayNot(rr, forbid) == ""
 	})
+	if left != "" {
+		out.Extra = withoutOPT(out.Extra)
+		return Explain(&out, dns.ExtendedErrorCodeFiltered, left)
+	}
 	return &out
 }
 
@@ -48,8 +60,8 @@ func chainFrom(rrs []dns.RR, name string) map[string]bool {
 	return chain
 }
 
-// mayPoint is false for address records that must not pass.
-func (v *view) mayPoint(rr dns.RR, forbid func(netip.Addr) bool) bool {
+// mayNot says why an address record must not pass, "" for all others.
+func (v *view) mayNot(rr dns.RR, forbid func(netip.Addr) bool) string {
 	var a netip.Addr
 	switch rr := rr.(type) {
 	case *dns.A:
@@ -57,18 +69,21 @@ func (v *view) mayPoint(rr dns.RR, forbid func(netip.Addr) bool) bool {
 	case *dns.AAAA:
 		a, _ = netip.AddrFromSlice(rr.AAAA)
 	default:
-		return true
+		return ""
 	}
 	a = a.Unmap()
 	switch {
-	case !a.IsValid(), a.IsLoopback(), a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast():
-		return false
-	case a.Is4() && (a.As4()[0] == 0 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})):
-		return false
+	case !a.IsValid():
+		return "an address was left out: it is none"
+	case a.IsLoopback(), a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(),
+		a.Is4() && (a.As4()[0] == 0 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})):
+		return fmt.Sprintf("%s was left out: it never leaves a machine or a link", a)
 	case forbid != nil && forbid(a):
-		return false
+		return fmt.Sprintf("%s was left out: on this machine something else has it", a)
+	case !v.familyRouted(a) && Under(Canonical(rr.Header().Name), v.zone):
+		return fmt.Sprintf("%s was left out: the tunnel does not carry its family", a)
 	}
-	return v.familyRouted(a) || !Under(Canonical(rr.Header().Name), v.zone)
+	return ""
 }
 
 // familyRouted says whether the tunnel carries a's family. Without any routed

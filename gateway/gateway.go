@@ -157,7 +157,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.admit.fronts = f
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Map: g.forward.Map, Upstream: cluster, Quota: askQuota,
-		MayAsk: g.world.policy.MayAsk, Beside: g.world.policy.Beside,
+		MayAsk: g.world.policy.MayAsk, Beside: g.world.policy.Beside, Behind: g.guard.behind,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
 	})
 	g.dns = dnsproxy.NewServer(g.zone, dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})

@@ -213,3 +213,11 @@ func (g *guard) heard() { g.lastHeard.Store(int64(time.Since(g.began))) }
 func (g *guard) silence() time.Duration {
 	return time.Since(g.began) - time.Duration(g.lastHeard.Load())
 }
+
+// behind is silence where it counts: what is known of the cluster may be true no more.
+func (g *guard) behind() time.Duration {
+	if !g.away.Load() {
+		return 0
+	}
+	return g.silence()
+}

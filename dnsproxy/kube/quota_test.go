@@ -180,6 +180,24 @@ func TestAnswersSayWhy(t *testing.T) {
 			t.Errorf("%s: %v", name, m)
 		}
 	}
+	silence := 0 * time.Second
+	z.cfg.Behind = func() time.Duration { return silence }
+	for silence = range 2 { // first nothing, then 1 ns
+		for name, want := range map[string]uint16{
+			"web.shop.svc.cluster.local.":   dns.ExtendedErrorCodeStaleAnswer,
+			"nope.shop.svc.cluster.local.":  dns.ExtendedErrorCodeStaleNXDOMAINAnswer,
+			"20.0.96.10.in-addr.arpa.":      dns.ExtendedErrorCodeStaleAnswer,
+			"ledger.pay.svc.cluster.local.": dns.ExtendedErrorCodeProhibited, // more to the point
+			"loop.shop.svc.cluster.local.":  0,
+		} {
+			if want != dns.ExtendedErrorCodeProhibited && silence == 0 {
+				want = 0
+			}
+			if m := ask(z, ada, name, dns.TypeA); explained(m).InfoCode != want {
+				t.Errorf("%s, silent for %v: %v", name, silence, m)
+			}
+		}
+	}
 	z.synced.Store(false)
 	if m := ask(z, ada, "web.shop.svc.cluster.local.", dns.TypeA); explained(m).InfoCode != dns.ExtendedErrorCodeNotReady {
 		t.Errorf("%v", m)

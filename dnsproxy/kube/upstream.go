@@ -2,7 +2,9 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -88,6 +90,19 @@ func (z *Zone) beside(ctx context.Context, r *dnsproxy.Request, name string, a n
 		}
 	}
 	return ans
+}
+
+// stale notes in m that the cluster may have changed since it was last heard of, so
+// long ago.
+func stale(m *dns.Msg, silence time.Duration) {
+	code := dns.ExtendedErrorCodeStaleAnswer
+	switch {
+	case silence <= 0 || m.Rcode == dns.RcodeServerFailure:
+		return
+	case m.Rcode == dns.RcodeNameError:
+		code = dns.ExtendedErrorCodeStaleNXDOMAINAnswer
+	}
+	dnsproxy.Explain(m, code, fmt.Sprintf("the API server has been silent for %v: the cluster may have changed since", silence.Round(time.Second)))
 }
 
 // startOf is the start of authority in rrs, or nil: it tells how long it holds

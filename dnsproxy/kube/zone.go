@@ -57,6 +57,9 @@ type Config struct {
 	// for none.
 	MayAsk func(peer netip.Addr, name string) bool
 	Beside func(peer, a netip.Addr) bool
+	// Behind says for how long nothing has been heard of the cluster, which may
+	// have changed since; 0: it is being heard of. Nil: always.
+	Behind func() time.Duration
 	// Upstream is the cluster's own DNS server, asked for what the watch
 	// cannot know: targets of ExternalName Services outside the zone, and
 	// names that only its own configuration has. Wrap it in a
@@ -148,8 +151,11 @@ func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
 	case empty(ans):
 		m.Ns = []dns.RR{z.soa(ans.apex)}
 	}
-	if ans.why != nil {
+	switch {
+	case ans.why != nil:
 		dnsproxy.Explain(m, ans.why.code, ans.why.text)
+	case z.cfg.Behind != nil && !beyond:
+		stale(m, z.cfg.Behind())
 	}
 	return m
 }
