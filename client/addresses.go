@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -126,8 +127,19 @@ func (s *Session) address(ctx context.Context, m *member) error {
 }
 
 // avoid are the addresses that must stay reachable as they are without the
-// tunnel.
+// tunnel, in order.
 func (s *Session) avoid(m *member) []netip.Addr {
+	all := slices.Concat(s.outside(m), s.Fleet.keptOut(s))
+	base, _ := s.host.DNS()
+	for _, b := range base {
+		all = append(all, b.Addr())
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
+}
+
+// outside is where the API server and the gateways are, beside the tunnel.
+func (s *Session) outside(m *member) []netip.Addr {
 	all := s.cluster.Remotes()
 	for _, g := range m.granted.Status.Gateways {
 		for _, e := range g.Endpoints {
@@ -136,11 +148,69 @@ func (s *Session) avoid(m *member) []netip.Addr {
 			}
 		}
 	}
-	base, _ := s.host.DNS()
-	for _, b := range base {
-		all = append(all, b.Addr())
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
+}
+
+// keepOut has the other sessions leave alone what this one reaches beside the tunnel.
+// A cluster that is only to be had through the tunnel of another one stays there.
+func (s *Session) keepOut(ctx context.Context, outside []netip.Addr) {
+	if !s.nested {
+		s.Fleet.keepOut(ctx, s, outside)
 	}
-	return all
+}
+
+// makeWay takes out of the routes what is to stay reachable beside the tunnel by now.
+func (s *Session) makeWay() {
+	if slices.Equal(s.avoid(s.member), s.avoided) {
+		return
+	}
+	if err := s.setNetwork(s.hosted); err != nil {
+		s.warn(localapi.Warning{Code: "routes", Severity: "high", Text: "the routes to the cluster: " + err.Error(), Hint: hint(err)})
+	}
+}
+
+// askWay has the other sessions leave alone what this one has come to reach beside the
+// tunnel: a gateway elsewhere, another address of the API server.
+func (k *keeper) askWay() {
+	now := k.outside(k.member)
+	if slices.Equal(now, k.keptOut) || k.jobs.running["way"] != nil {
+		return
+	}
+	k.keptOut = now
+	k.jobs.start("way", func(ctx context.Context) outcome {
+		k.keepOut(ctx, now)
+		return outcome{}
+	})
+}
+
+// check finds out who we are. When the API server lies in a network that another
+// session routes and cannot be had there, that session makes way for it.
+func (s *Session) check(ctx context.Context) error {
+	err := s.cluster.Check(ctx)
+	at := append(s.cluster.Remotes(), triedAt(err)...)
+	if !s.Fleet.routes(s, at) {
+		return err
+	}
+	if s.nested = err == nil; s.nested {
+		s.Log.Info("the API server is reached through another session", "addr", at)
+		return nil
+	}
+	s.keepOut(ctx, at)
+	return s.cluster.Check(ctx)
+}
+
+// triedAt is the address that could not be connected to, if that is what err is about.
+func triedAt(err error) []netip.Addr {
+	var failed *net.OpError
+	if !errors.As(err, &failed) {
+		return nil
+	}
+	at, ok := failed.Addr.(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	return []netip.Addr{at.AddrPort().Addr().Unmap()}
 }
 
 // collides tells a network that is in the way from other errors.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"podnet.dev/client/addressing"
 	"podnet.dev/client/localapi"
@@ -24,6 +25,8 @@ type Fleet struct {
 	mu  sync.Mutex
 	all []*Session
 	own map[*Session][]netip.Addr
+	// outside is what sessions reach beside all tunnels, see keepOut.
+	outside map[*Session][]netip.Addr
 }
 
 func (f *Fleet) join(s *Session) {
@@ -44,6 +47,7 @@ func (f *Fleet) leave(s *Session) {
 	defer f.mu.Unlock()
 	f.all = slices.DeleteFunc(f.all, func(o *Session) bool { return o == s })
 	delete(f.own, s)
+	delete(f.outside, s)
 }
 
 // networks are those that the sessions but s route.
@@ -64,6 +68,58 @@ func (f *Fleet) networks(s *Session) []addressing.Network {
 		}
 	}
 	return out
+}
+
+// routes says whether another session than s routes one of the addresses.
+func (f *Fleet) routes(s *Session, addrs []netip.Addr) bool {
+	return slices.ContainsFunc(f.networks(s), func(n addressing.Network) bool {
+		return slices.ContainsFunc(addrs, n.Prefix.Contains)
+	})
+}
+
+// wayTime is how long one session waits for another to make way. Who is slower does
+// it afterwards.
+const wayTime = 2 * time.Second
+
+// keepOut notes the addresses that s has to reach beside all tunnels, and returns when
+// no other session routes them. One that is not ready yet finds them when it sets its
+// routes.
+func (f *Fleet) keepOut(ctx context.Context, s *Session, addrs []netip.Addr) {
+	f.mu.Lock()
+	if f.outside == nil {
+		f.outside = map[*Session][]netip.Addr{}
+	}
+	f.outside[s] = addrs
+	all := slices.Clone(f.all)
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, wayTime)
+	defer cancel()
+	for _, o := range all {
+		if o == s || !o.ready.Load() {
+			continue
+		}
+		done := make(chan struct{})
+		select {
+		case o.wishes <- func() { o.makeWay(); close(done) }:
+			<-done
+		case <-o.jobs.ctx.Done():
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keptOut are the addresses that the sessions but s have to reach beside all tunnels.
+func (f *Fleet) keptOut(s *Session) []netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []netip.Addr
+	for o, addrs := range f.outside {
+		if o != s {
+			all = append(all, addrs...)
+		}
+	}
+	return all
 }
 
 // claim makes own s's addresses in its tunnel, unless another session has one of

@@ -2,11 +2,17 @@ package client
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
 
 	"podnet.dev/api/v1alpha1"
+	"podnet.dev/client/cluster"
+	"podnet.dev/client/helper"
+	"podnet.dev/client/localapi"
+	"podnet.dev/client/router"
 )
 
 // giver is a cluster that gives out a list of addresses, one a Peer.
@@ -66,5 +72,103 @@ func TestAddressOfAnotherSession(t *testing.T) {
 	fleet.leave(first)
 	if fleet.has(here) || !fleet.claim(s, []netip.Addr{here}) {
 		t.Error("the address of a session that is over is not free")
+	}
+}
+
+// roads is a host that notes what is to be routed.
+type roads struct {
+	helper.Session
+	set []router.Config
+}
+
+func (r *roads) DNS() ([]netip.AddrPort, string) { return nil, "" }
+func (r *roads) SetNetwork(want router.Config) error {
+	r.set = append(r.set, want)
+	return nil
+}
+
+// walled is a cluster whose API server can be had when open says so.
+type walled struct {
+	*fakeCluster
+	at   netip.Addr
+	open func() bool
+}
+
+func (w *walled) Remotes() []netip.Addr {
+	if !w.open() {
+		return nil
+	}
+	return []netip.Addr{w.at}
+}
+
+func (w *walled) Check(context.Context) error {
+	if w.open() {
+		return nil
+	}
+	return &cluster.UnreachableError{Server: "https://blue", Err: &net.OpError{Op: "dial", Addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.at, 6443)), Err: errors.New("refused")}}
+}
+
+// TestSessionMakesWay: where another cluster is to be had beside a tunnel no session
+// routes it, and where it is to be had through that one only it stays there.
+func TestSessionMakesWay(t *testing.T) {
+	at, endpoint := netip.MustParseAddr("10.20.0.9"), netip.MustParseAddr("10.20.0.10")
+	for _, inside := range []bool{false, true} {
+		fleet, host := new(Fleet), new(roads)
+		lab, _ := newTestSession(t, newFakeCluster(), &closer{}, "shop")
+		lab.Fleet, lab.host, lab.cluster, lab.link, lab.member = fleet, host, newFakeCluster(), &link{name: "podnet0"}, &member{granted: new(v1alpha1.Peer)}
+		lab.jobs = newJobs(t.Context())
+		defer lab.jobs.close()
+		if err := lab.setNetwork(network{own: []netip.Addr{netip.MustParseAddr("198.18.0.5")}, prefixes: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}}); err != nil {
+			t.Fatal(err)
+		}
+		lab.ready.Store(true)
+		ctx, over := context.WithCancel(t.Context())
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			for {
+				select {
+				case do := <-lab.wishes:
+					do()
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		avoids := func(a netip.Addr) bool { return slices.Contains(host.set[len(host.set)-1].Avoid, a) }
+
+		blue, _ := newTestSession(t, newFakeCluster(), &closer{}, "shop")
+		blue.Fleet, blue.cluster = fleet, &walled{newFakeCluster(), at, func() bool { return inside || avoids(at) }}
+		fleet.join(lab)
+		fleet.join(blue)
+		if err := blue.check(ctx); err != nil || blue.nested != inside || avoids(at) == inside {
+			t.Errorf("inside %v: %v, nested %v, the other one leaves it alone: %v", inside, err, blue.nested, avoids(at))
+		}
+		m := &member{granted: new(v1alpha1.Peer)}
+		m.granted.Status.Gateways = []v1alpha1.Gateway{{Endpoints: []string{endpoint.String() + ":31820"}}}
+		blue.keepOut(ctx, blue.outside(m))
+		if avoids(endpoint) == inside {
+			t.Errorf("inside %v: the gateway is left alone: %v", inside, avoids(endpoint))
+		}
+		sets := len(host.set)
+		blue.keepOut(ctx, blue.outside(m))
+		if len(host.set) != sets {
+			t.Errorf("inside %v: routes are set though nothing is new", inside)
+		}
+		over()
+		<-left
+		fleet.leave(blue)
+		if lab.makeWay(); avoids(at) || avoids(endpoint) {
+			t.Errorf("inside %v: what a session that is over needed is still kept out", inside)
+		}
+	}
+}
+
+// TestTriedAt: only what says where it could not get to is about an address.
+func TestTriedAt(t *testing.T) {
+	for _, err := range []error{nil, errors.New("no"), &net.OpError{Op: "dial", Err: errors.New("no such host")}, &net.OpError{Addr: &net.UnixAddr{Name: "/x"}, Err: errors.New("no")}, &localapi.Error{}} {
+		if at := triedAt(err); len(at) != 0 {
+			t.Errorf("%v: %v", err, at)
+		}
 	}
 }

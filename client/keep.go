@@ -78,7 +78,7 @@ const (
 // All of its state belongs to the goroutine of run. What may take a while is
 // done by jobs: renew and refresh ask about the Peer, find tries gateways, greet
 // makes a handshake, enrol enrols, look finds out where we may be reached, address
-// asks for other addresses.
+// asks for other addresses, way asks other sessions to make way.
 type keeper struct {
 	*Session
 	renewal int64         // the last that was tried
@@ -104,6 +104,8 @@ type keeper struct {
 	knockPause  time.Duration
 
 	reach names
+	// keptOut is what the other sessions were told to leave alone.
+	keptOut []netip.Addr
 	// listing is when to look for other namespaces.
 	listing time.Time
 
@@ -235,6 +237,8 @@ func hint(err error) string {
 // look does what the state of the paths asks for.
 func (k *keeper) look() {
 	k.resolver.look()
+	k.makeWay()
+	k.askWay()
 	k.checkNames()
 	k.followNamespaces()
 	r := k.link.remote()

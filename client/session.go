@@ -119,9 +119,13 @@ type Session struct {
 	resolvers atomic.Pointer[[]netip.Addr]
 	resolver  *resolver
 	jobs      *jobs
-	// hosted is the network that the host was set up for, mtu the interface's.
-	hosted network
-	mtu    int
+	// hosted is the network that the host was set up for, avoided what was kept out
+	// of its routes, mtu the interface's.
+	hosted  network
+	avoided []netip.Addr
+	mtu     int
+	// nested says that the API server is reached through another session's tunnel.
+	nested bool
 	names  scope
 	// chosen is what was decided last about addresses.
 	chosen addressing.Choice
@@ -251,7 +255,7 @@ func (s *Session) auth(ctx context.Context) (string, error) {
 		s.cluster.Redial() // which nobody will
 		return nil
 	})
-	if err := s.cluster.Check(ctx); err != nil {
+	if err := s.check(ctx); err != nil {
 		return "", err
 	}
 	id := s.cluster.Whoami()
@@ -310,6 +314,7 @@ func (s *Session) enrol(ctx context.Context) (string, error) {
 		return "", err
 	}
 	s.joined(m, begun)
+	s.keepOut(ctx, s.outside(m))
 	return m.Namespace + "/" + rank(m.Peer, m.granted.Status.Gateways)[0].Pod, nil
 }
 

@@ -144,7 +144,7 @@ func (s *Session) setNetwork(n network, also ...netip.Addr) error {
 	if err := s.host.SetNetwork(want); err != nil {
 		return err
 	}
-	s.hosted = n
+	s.hosted, s.avoided = n, want.Avoid
 	s.set(func(c *localapi.Connection) {
 		c.Tunnel.MTU = want.MTU
 		c.Addresses, c.Routes = n.addresses(s.chosen.Why), router.Strings(n.routed())
