@@ -105,8 +105,8 @@ func exportTrouble(p *v1alpha1.Peer, name, pod, key string) (text, hint string) 
 	case i < 0:
 		return "its gateway " + pod + " is not there", "kubectl -n " + p.Namespace + " get pods"
 	case p.Status.Gateways[i].PublicKey != key:
-		return "its gateway " + pod + " has started anew, and has another key: the configuration leads nowhere any more",
-			"podnet export revoke " + name + ", and export it again"
+		return "its gateway " + pod + " has started anew, and has another key than the configuration was made with",
+			"on the device, put PublicKey = " + p.Status.Gateways[i].PublicKey + " in place of the one in [Peer]; or podnet export revoke " + name + ", and export it again"
 	}
 	return "", ""
 }

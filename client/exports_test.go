@@ -124,7 +124,7 @@ func TestExportedDevice(t *testing.T) {
 	}
 
 	f.key = strings.Replace(gatewayKey, "h", "i", 1) // the gateway starts anew
-	if all, err := x.List(t.Context(), localapi.ExportListRequest{}); err != nil || len(all) != 1 || !strings.Contains(all[0].Text, "another key") {
+	if all, err := x.List(t.Context(), localapi.ExportListRequest{}); err != nil || len(all) != 1 || !strings.Contains(all[0].Text, "another key") || !strings.Contains(all[0].Hint, f.key) {
 		t.Errorf("listed: %+v, %v", all, err)
 	}
 	if _, err := x.Revoke(t.Context(), localapi.ExportRevokeRequest{Names: []string{"tablet"}}); httpjson.FromError(err).Code != localapi.CodeNotFound {
