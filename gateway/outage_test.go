@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -53,6 +54,9 @@ func TestControlPlaneAway(t *testing.T) {
 	if got, err := l.resolve("web.shop.svc.cluster.test."); err != nil {
 		t.Errorf("web.shop is %v, %v", got, err)
 	}
+	if why := l.explained("web.shop.svc.cluster.test."); !strings.HasPrefix(why, "3 (Stale Answer): (the API server has been silent for 1") {
+		t.Errorf("web.shop is explained by %q", why)
+	}
 
 	thaw()
 	apiserver.Eventually(t, 30*time.Second, "the gateway hears of it again", func() error {
@@ -66,4 +70,34 @@ func TestControlPlaneAway(t *testing.T) {
 	if err := echo(c); err != nil {
 		t.Errorf("the flow afterwards: %v", err)
 	}
+	if why := l.explained("web.shop.svc.cluster.test."); why != "" {
+		t.Errorf("web.shop is explained by %q", why)
+	}
+}
+
+// explained is the Extended DNS Error that comes with the address of a name, as text;
+// "": none does.
+func (l *laptop) explained(name string) string {
+	l.Helper()
+	c, err := l.stack.DialUDP(netip.AddrPortFrom(Service4, 53))
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer c.Close()
+	q := new(dns.Msg)
+	q.SetQuestion(name, dns.TypeA)
+	q.SetEdns0(1232, false)
+	conn := &dns.Conn{Conn: c, UDPSize: 1232}
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if err := conn.WriteMsg(q); err != nil {
+		l.Fatal(err)
+	}
+	m, err := conn.ReadMsg()
+	if err != nil || m.IsEdns0() == nil || len(m.Answer) != 1 {
+		l.Fatalf("%v: %v", m, err)
+	}
+	if options := m.IsEdns0().Option; len(options) > 0 {
+		return options[0].String()
+	}
+	return ""
 }
