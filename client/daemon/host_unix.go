@@ -10,24 +10,14 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"podnet.dev/internal/peercred"
 )
 
 // peerUID is who is at the other end of a unix socket, as the kernel says.
 func peerUID(c net.Conn) (int, error) {
-	uc, ok := c.(*net.UnixConn)
-	if !ok {
-		return 0, fmt.Errorf("not a unix socket: %T", c)
-	}
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var uid uint32
-	var uidErr error
-	if err := raw.Control(func(fd uintptr) { uid, uidErr = uidBehind(int(fd)) }); err != nil {
-		return 0, err
-	}
-	return int(uid), uidErr
+	who, err := peercred.Of(c)
+	return who.UID, err
 }
 
 // lock takes the single-instance lock; the kernel gives it back when we die.
