@@ -21,6 +21,7 @@ import (
 
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/router"
+	"podnet.dev/internal/testhost"
 )
 
 // TestMain lets the test binary be the daemon and its guard.
@@ -94,114 +95,44 @@ func connectAndWait(dir string) error {
 	return nil
 }
 
-// host is a network and mount namespace with an /etc of its own.
-type host struct {
-	t     *testing.T
-	pid   int
-	state string
-}
-
-func newHost(t *testing.T) *host {
+// connect starts a daemon in the host and returns once it has changed it.
+func connect(t *testing.T, h *testhost.Host) (daemon *exec.Cmd, hangUp func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for network and mount namespaces")
-	}
-	for _, tool := range []string{"ip", "nsenter", "unshare"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("needs %s", tool)
-		}
-	}
-	dir := t.TempDir()
-	script := fmt.Sprintf(`set -e
-		mount --make-rprivate /
-		ip link set lo up
-		mkdir -p %[1]s/etc
-		printf 'nameserver 192.0.2.53\nsearch home.example\n' > %[1]s/etc/resolv.conf
-		echo 'hosts: files dns' > %[1]s/etc/nsswitch.conf
-		mount --bind %[1]s/etc /etc
-		mount -t tmpfs none /run
-		echo ready
-		exec sleep 1000`, dir)
-	cmd := exec.Command("unshare", "--net", "--mount", "--", "sh", "-c", script)
-	out, err := cmd.StdoutPipe()
+	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Skipf("no namespaces: %v", err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	if _, err := out.Read(make([]byte, 6)); err != nil {
-		t.Skipf("no namespaces: %v", err)
-	}
-	return &host{t, cmd.Process.Pid, filepath.Join(dir, "state")}
-}
-
-func (h *host) command(args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"-t", fmt.Sprint(h.pid), "-n", "-m", "--"}, args...)...)
-}
-
-// snapshot is all that a session may change.
-func (h *host) snapshot() string {
-	h.t.Helper()
-	out, err := h.command("sh", "-c", "ip route show table all; ip -6 route show table all; ip rule; ip -br link; cat /etc/resolv.conf; ls /etc").CombinedOutput()
-	if err != nil {
-		h.t.Fatalf("snapshot: %v: %s", err, out)
-	}
-	return string(out)
-}
-
-// connect starts a daemon in the host and returns once it has changed it.
-func (h *host) connect() (daemon *exec.Cmd, hangUp func()) {
-	h.t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	cmd := h.command(exe, h.state)
+	cmd := h.Command(exe, h.State)
 	cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=daemon")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
-	h.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	said := make([]byte, 200)
 	n, _ := out.Read(said)
 	if got := strings.TrimSpace(string(said[:n])); got != "connected podnet0 1 1" {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		h.t.Fatalf("the daemon says %q %s", got, errs.String())
+		t.Fatalf("the daemon says %q %s", got, errs.String())
 	}
 	return cmd, func() { _ = in.Close() }
 }
 
-func (h *host) becomes(want string, limit time.Duration) {
-	h.t.Helper()
-	start := time.Now()
-	got := h.snapshot()
-	for ; got != want && time.Since(start) < limit; got = h.snapshot() {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if got != want {
-		h.t.Errorf("after %v the host is\n%s\nand was\n%s", limit, got, want)
-	}
-	h.t.Logf("as before after %v", time.Since(start).Round(time.Millisecond))
-}
-
 func TestCloseLeavesTheHostAsItWas(t *testing.T) {
-	h := newHost(t)
-	before := h.snapshot()
-	daemon, hangUp := h.connect()
-	during := h.snapshot()
+	h := testhost.New(t)
+	before := h.Snapshot()
+	daemon, hangUp := connect(t, h)
+	during := h.Snapshot()
 	for _, want := range []string{"10.96.0.0/16 dev podnet0", "nameserver 198.18.0.5", "shop.svc.cluster.local"} {
 		if !strings.Contains(during, want) {
 			t.Errorf("no %q in\n%s", want, during)
@@ -211,35 +142,35 @@ func TestCloseLeavesTheHostAsItWas(t *testing.T) {
 	if err := daemon.Wait(); err != nil {
 		t.Error(err)
 	}
-	h.becomes(before, 0)
+	h.Becomes(before, 0)
 }
 
 // TestKilledDaemonLeavesTheHostAsItWas kills -9, several times over, and a new
 // session begins at once.
 func TestKilledDaemonLeavesTheHostAsItWas(t *testing.T) {
-	h := newHost(t)
-	before := h.snapshot()
+	h := testhost.New(t)
+	before := h.Snapshot()
 	for range 5 {
-		daemon, _ := h.connect()
+		daemon, _ := connect(t, h)
 		if err := daemon.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		_ = daemon.Wait()
-		h.becomes(before, 2*time.Second)
+		h.Becomes(before, 2*time.Second)
 	}
-	daemon, _ := h.connect()
+	daemon, _ := connect(t, h)
 	if err := daemon.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = daemon.Wait()
-	daemon, hangUp := h.connect() // while the guard may still be at work
+	daemon, hangUp := connect(t, h) // while the guard may still be at work
 	time.Sleep(50 * time.Millisecond)
-	if !strings.Contains(h.snapshot(), "nameserver 198.18.0.5") {
+	if !strings.Contains(h.Snapshot(), "nameserver 198.18.0.5") {
 		t.Error("the guard of the dead took a new session's resolver away")
 	}
 	hangUp()
 	_ = daemon.Wait()
-	h.becomes(before, 0)
+	h.Becomes(before, 0)
 }
 
 // inNetns gives the test's thread a network namespace of its own.
@@ -258,7 +189,7 @@ func TestNamespacesHaveTheirOwnState(t *testing.T) {
 	if _, err := os.Readlink("/proc/1/ns/net"); err != nil {
 		t.Skipf("the first process hides its namespaces: %v", err)
 	}
-	h := newHost(t)
+	h := testhost.New(t)
 	role := func(cmd *exec.Cmd) string {
 		cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=state")
 		out, err := cmd.Output()
@@ -271,7 +202,7 @@ func TestNamespacesHaveTheirOwnState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := role(h.command(exe))
+	other := role(h.Command(exe))
 	if here := role(exec.Command(exe)); !strings.HasPrefix(other, "/base/netns-") || here == other {
 		t.Errorf("%s here, %s in another namespace", here, other)
 	}

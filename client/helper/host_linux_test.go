@@ -13,6 +13,7 @@ import (
 
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/router"
+	"podnet.dev/internal/testhost"
 )
 
 // connectTwo is a daemon with two sessions. It ends the first at the first line
@@ -99,13 +100,13 @@ func connectOne(h *Host, i int, primary bool) (end func() error, err error) {
 func TestTwoSessionsOfOneHost(t *testing.T) {
 	for name, kill := range map[string]bool{"ended": false, "killed": true} {
 		t.Run(name, func(t *testing.T) {
-			h := newHost(t)
-			before := h.snapshot()
+			h := testhost.New(t)
+			before := h.Snapshot()
 			exe, err := os.Executable()
 			if err != nil {
 				t.Fatal(err)
 			}
-			daemon := h.command(exe, h.state)
+			daemon := h.Command(exe, h.State)
 			daemon.Env, daemon.Stderr = append(os.Environ(), "PODNET_TEST_ROLE=two"), os.Stderr
 			in, err := daemon.StdinPipe()
 			if err != nil {
@@ -135,7 +136,7 @@ func TestTwoSessionsOfOneHost(t *testing.T) {
 				}
 			}
 			says("two sessions")
-			both := h.snapshot()
+			both := h.Snapshot()
 			has(both, "10.96.0.0/16 dev podnet0", "10.97.0.0/16 dev podnet1", "198.18.0.1 dev podnet0", "198.18.0.1 dev podnet1", "nameserver 198.18.0.5", "shop.svc.cluster.local")
 			if strings.Contains(both, "nameserver 198.18.0.6") {
 				t.Errorf("the file has both resolvers, and programs would ask either:\n%s", both)
@@ -145,12 +146,12 @@ func TestTwoSessionsOfOneHost(t *testing.T) {
 					t.Fatal(err)
 				}
 				_ = daemon.Wait()
-				h.becomes(before, 2*time.Second)
+				h.Becomes(before, 2*time.Second)
 				return
 			}
 			fmt.Fprintln(in)
 			says("ended 0")
-			one := h.snapshot()
+			one := h.Snapshot()
 			has(one, "10.97.0.0/16 dev podnet1", "198.18.0.1 dev podnet1", "nameserver 198.18.0.6")
 			for _, gone := range []string{"podnet0", "198.18.0.5", "search shop"} {
 				if strings.Contains(one, gone) {
@@ -162,7 +163,7 @@ func TestTwoSessionsOfOneHost(t *testing.T) {
 			if err := daemon.Wait(); err != nil {
 				t.Error(err)
 			}
-			h.becomes(before, 0)
+			h.Becomes(before, 0)
 		})
 	}
 }
