@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"time"
-
-	"podnet.dev/client/osdns"
 )
 
 // A guard is a process that outlives ours by the moment it takes to clean up.
@@ -20,7 +18,7 @@ import (
 //
 // The kernel takes the TUN device away with its last file descriptor, and the
 // addresses and routes with the device. The guard is for what is left:
-// /etc/resolv.conf.
+// /etc/resolv.conf, and a device that another process was given.
 type guard struct {
 	cmd  *exec.Cmd
 	pipe io.WriteCloser
@@ -82,5 +80,5 @@ func Guard(stateDir string, in io.Reader) error {
 		return err
 	}
 	defer unlock()
-	return osdns.Cleanup(ctx, stateDir)
+	return takeBack(ctx, stateDir)
 }

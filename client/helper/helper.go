@@ -1,8 +1,8 @@
 // Package helper is the privileged half of podnet: it makes the TUN device, its
 // addresses and routes, the sockets on port 53, and points the host's resolver
 // at them, and takes it all back. It sees no kubeconfig, no key and no packet,
-// and links no Kubernetes, no HTTP and no DNS library, so that it can become a
-// program of its own.
+// and links no Kubernetes, no HTTP and no DNS library. A Host does it in the
+// process of its caller; package remote asks podnet-helper, whose process has one.
 package helper
 
 import (
@@ -68,7 +68,7 @@ func (e *PrivilegeError) Hint() string {
 	if errors.Is(e.Err, fs.ErrNotExist) {
 		return "the kernel lacks TUN devices: modprobe tun; in a container pass --device /dev/net/tun"
 	}
-	return "run it as root for now: sudo -E podnet connect"
+	return "sudo podnet setup, once, lets you connect as yourself; sudo -E podnet connect does without it; podnet proxy needs no privilege at all"
 }
 
 // BusyError says that another podnet has this host's network.
@@ -87,8 +87,10 @@ type session struct {
 	// dns is what it wishes of the host's resolver; host.mu guards it.
 	dns osdns.Config
 
-	mu     sync.Mutex
+	mu sync.Mutex
+	// name and index are the interface's; none yet: empty and 0.
 	name   string
+	index  int
 	closed bool
 }
 
@@ -103,6 +105,9 @@ func (s *session) TUN(mtu int) (tun.Device, error) {
 		if _, err := net.InterfaceByName(name); err == nil {
 			continue
 		}
+		if err := noteLink(s.host.opts.StateDir, name); err != nil {
+			return nil, err
+		}
 		dev, err := tun.CreateTUN(name, mtu)
 		switch {
 		case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.EEXIST):
@@ -115,6 +120,11 @@ func (s *session) TUN(mtu int) (tun.Device, error) {
 		if s.name, err = dev.Name(); err != nil {
 			return nil, errors.Join(err, dev.Close())
 		}
+		made, err := net.InterfaceByName(s.name)
+		if err != nil {
+			return nil, errors.Join(err, dev.Close())
+		}
+		s.index = made.Index
 		return dev, nil
 	}
 	return nil, fmt.Errorf("make TUN device: the names podnet0 to podnet%d are taken", maxInterfaces-1)
@@ -243,5 +253,10 @@ func Cleanup(ctx context.Context, stateDir string) error {
 		return err
 	}
 	defer unlock()
-	return osdns.Cleanup(ctx, stateDir)
+	return takeBack(ctx, stateDir)
+}
+
+// takeBack undoes by the notes in stateDir; the lock is held.
+func takeBack(ctx context.Context, stateDir string) error {
+	return errors.Join(osdns.Cleanup(ctx, stateDir), dropLinks(stateDir))
 }

@@ -84,6 +84,9 @@ func (h *Host) take(ctx context.Context) (err error) {
 	if h.unlock, err = lockState(ctx, h.opts.StateDir); err != nil {
 		return err
 	}
+	if err := dropLinks(h.opts.StateDir); err != nil {
+		return err
+	}
 	if h.dns, err = osdns.New(ctx, osdns.Options{Log: h.opts.Log, JournalDir: h.opts.StateDir, Warn: h.warn}); err != nil {
 		return fmt.Errorf("look at the host's resolver: %w", err)
 	}
@@ -107,6 +110,7 @@ func (h *Host) giveBack() error {
 		err = errors.Join(err, h.guard.stop())
 	}
 	if h.unlock != nil {
+		err = errors.Join(err, dropLinks(h.opts.StateDir))
 		h.unlock()
 	}
 	h.dns, h.guard, h.unlock = nil, nil, nil
@@ -116,6 +120,7 @@ func (h *Host) giveBack() error {
 // leave takes a session's wishes back, and with the last one's everything.
 func (h *Host) leave(s *session) error {
 	err := h.setDNS(context.Background(), s, osdns.Config{})
+	err = errors.Join(err, removeLink(s.name, s.index))
 	h.opening.Lock()
 	defer h.opening.Unlock()
 	h.mu.Lock()
