@@ -151,7 +151,7 @@ func (k *keeper) run(ctx context.Context) error {
 		case do := <-k.wishes:
 			do()
 		case <-k.link.tunnel.Done():
-			return errors.New("the tunnel's device is gone")
+			return k.deviceGone()
 		case e, ok := <-news:
 			if !ok {
 				news = nil
@@ -170,6 +170,15 @@ func (k *keeper) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// deviceGone says why the tunnel's device has ended: with whoever keeps the host's
+// network for us, if that can end by itself.
+func (k *keeper) deviceGone() error {
+	if h, ok := k.host.(interface{ Err() error }); ok && h.Err() != nil {
+		return h.Err()
+	}
+	return errors.New("the tunnel's device is gone")
 }
 
 // jitter spreads renewals by a tenth either way.

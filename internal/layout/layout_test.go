@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -52,6 +55,12 @@ var apart = []struct{ from, to, why string }{
 	{"client/helper", "k8s.io", "the privileged half must not link Kubernetes"},
 	{"client/helper", "github.com/miekg/dns", "the privileged half parses no network input"},
 	{"client/helper", "net/http", "the privileged half is no HTTP client"},
+	{"cmd/podnet-helper", "k8s.io", "the privileged half must not link Kubernetes"},
+	{"cmd/podnet-helper", "sigs.k8s.io", "the privileged half must not link Kubernetes"},
+	{"cmd/podnet-helper", "github.com/miekg/dns", "the privileged half parses no network input"},
+	{"cmd/podnet-helper", "net/http", "the privileged half is no HTTP client"},
+	{"cmd/podnet-helper", "github.com/spf13/cobra", "the privileged half is small"},
+	{"cmd/podnet-helper", "golang.zx2c4.com/wireguard/device", "the privileged half sees no packet"},
 	{"gateway/forward", "k8s.io", "flows know nothing of Kubernetes"},
 	{"gateway/agent", "k8s.io", "the agent in a pod must be small"},
 	{"gateway/agent", module + "internal/transport", "the agent has one path to a gateway"},
@@ -61,6 +70,31 @@ var apart = []struct{ from, to, why string }{
 	{"internal/paths", "net", "the choice of a path is pure"},
 	{"internal/probe", module + "internal/transport", "probes are bytes, whoever carries them"},
 	{"internal/nat", module + "internal/transport", "what servers said is judged apart from asking them"},
+}
+
+// maxHelper is how many lines podnet-helper may have of its own, comments and all:
+// what stands between its socket and the host. What it drives, client/helper with
+// client/router and client/osdns, it shares with podnet run by root.
+const maxHelper = 1500
+
+func TestTheHelperIsSmall(t *testing.T) {
+	lines := 0
+	for _, dir := range []string{"cmd/podnet-helper", "client/helper/serve", "client/helper/wire"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			lines += strings.Count(string(text), "\n")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lines == 0 || lines > maxHelper {
+		t.Errorf("the helper has %d lines, at most %d", lines, maxHelper)
+	}
 }
 
 type pkg struct {

@@ -1,0 +1,443 @@
+//go:build linux || darwin
+
+package serve_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"podnet.dev/client/helper"
+	"podnet.dev/client/helper/remote"
+	"podnet.dev/client/helper/serve"
+	"podnet.dev/client/helper/wire"
+	"podnet.dev/client/osdns"
+	"podnet.dev/client/router"
+	"podnet.dev/internal/peercred"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// host notes what is done to it.
+type host struct {
+	mu   sync.Mutex
+	did  []string
+	open int
+	pipe *os.File // what is written to the interface
+	warn func(string)
+	fail error
+}
+
+func (h *host) note(format string, args ...any) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.did = append(h.did, fmt.Sprintf(format, args...))
+	return h.fail
+}
+
+func (h *host) notes() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.did)
+}
+
+func (h *host) Open(_ context.Context, warn func(string)) (helper.Session, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.open++
+	h.warn = warn
+	return h, nil
+}
+
+func (h *host) TUN(mtu int) (tun.Device, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	h.pipe = write
+	return &device{file: read}, h.note("tun %d", mtu)
+}
+
+func (h *host) Networks() ([]router.Network, error) {
+	return []router.Network{{Prefix: netip.MustParsePrefix("192.168.7.0/24"), Interface: "eth0"}}, nil
+}
+func (h *host) SetNetwork(want router.Config) error { return h.note("network %v", want) }
+func (h *host) ListenDNS(ctx context.Context, addrs []netip.Addr) ([]net.PacketConn, []net.Listener, error) {
+	var lc net.ListenConfig
+	p, err := lc.ListenPacket(ctx, "udp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	return []net.PacketConn{p}, []net.Listener{l}, errors.Join(err, h.note("listen %v", addrs))
+}
+func (h *host) SetDNS(_ context.Context, want osdns.Config) error { return h.note("dns %v", want) }
+func (h *host) DNS() ([]netip.AddrPort, string) {
+	return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}, "direct"
+}
+func (h *host) LookUp(context.Context, string) []osdns.Way { return nil }
+func (h *host) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {
+	return 3, h.note("reset %v", local)
+}
+func (h *host) Close() error {
+	h.mu.Lock()
+	h.open--
+	h.mu.Unlock()
+	return nil
+}
+
+func (h *host) sessions() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.open
+}
+
+// device is a pipe.
+type device struct {
+	tun.Device
+	file *os.File
+}
+
+func (d *device) Name() (string, error) { return "podnet0", nil }
+func (d *device) File() *os.File        { return d.file }
+func (d *device) Close() error          { return d.file.Close() }
+
+// serving runs a server for the time of a test.
+func serving(t *testing.T) (h *host, socket string, stop func()) {
+	t.Helper()
+	h, socket = new(host), filepath.Join(t.TempDir(), "s")
+	l, err := serve.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	me := serve.Operators{}
+	me.Operators.Users = []string{fmt.Sprint(os.Geteuid())}
+	s := &serve.Server{Open: h.Open, Networks: h.Networks, Log: slog.New(slog.DiscardHandler), Operators: func() (serve.Operators, error) { return me, nil }}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return h, socket, stop
+}
+
+// client speaks the wire's own words.
+type client struct {
+	t *testing.T
+	*wire.Conn
+}
+
+func dial(t *testing.T, socket string) client {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return client{t, wire.NewConn(c)}
+}
+
+func (c client) ask(r wire.Request) (wire.Answer, []*os.File) {
+	c.t.Helper()
+	if err := c.WriteRequest(r); err != nil {
+		c.t.Fatal(err)
+	}
+	a, files, err := c.ReadAnswer()
+	if err != nil {
+		c.t.Fatalf("%s: %v", r.Verb, err)
+	}
+	return a, files
+}
+
+func (c client) must(r wire.Request) (wire.Answer, []*os.File) {
+	c.t.Helper()
+	a, files := c.ask(r)
+	if a.Error != nil {
+		c.t.Fatalf("%s: %s", r.Verb, a.Error.Message)
+	}
+	return a, files
+}
+
+var (
+	own   = netip.MustParseAddr("198.18.0.5")
+	ready = []wire.Request{
+		{Verb: wire.Hello, Version: wire.Version}, {Verb: wire.Open}, {Verb: wire.TUN, MTU: 1420},
+		{Verb: wire.SetNetwork, Network: &wire.Network{Addresses: []netip.Prefix{netip.PrefixFrom(own, 32)}}},
+	}
+)
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for begin := time.Now(); !holds(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 5*time.Second {
+			t.Fatalf("%s: not within 5 s", what)
+		}
+	}
+}
+
+// TestASession goes through all that one asks for, and hangs up.
+func TestASession(t *testing.T) {
+	h, socket, _ := serving(t)
+	c := dial(t, socket)
+	for _, r := range ready[:2] {
+		c.must(r)
+	}
+	a, files := c.must(ready[2])
+	if a.Interface != "podnet0" || len(files) != 1 {
+		t.Fatalf("%+v, %d files", a, len(files))
+	}
+	defer files[0].Close()
+	fmt.Fprint(h.pipe, "a packet")
+	h.pipe.Close()
+	if got, err := io.ReadAll(files[0]); err != nil || string(got) != "a packet" {
+		t.Errorf("by the file comes %q, %v", got, err)
+	}
+	c.must(ready[3])
+	if a, _ := c.must(wire.Request{Verb: wire.Resolvers}); a.Mode != "direct" || len(a.Resolvers) != 1 {
+		t.Errorf("%+v", a)
+	}
+	a, files = c.must(wire.Request{Verb: wire.ListenDNS, Addresses: []netip.Addr{own}})
+	if a.Packets != 1 || a.Streams != 1 || len(files) != 2 {
+		t.Fatalf("%+v, %d files", a, len(files))
+	}
+	for _, f := range files {
+		defer f.Close()
+	}
+	if l, err := net.FileListener(files[1]); err != nil {
+		t.Error(err)
+	} else {
+		if c, err := net.Dial("tcp", l.Addr().String()); err != nil {
+			t.Errorf("the socket that was passed does not listen: %v", err)
+		} else {
+			c.Close()
+		}
+		l.Close()
+	}
+	c.must(wire.Request{Verb: wire.SetDNS, DNS: &wire.DNS{Servers: []netip.Addr{own}, MatchDomains: []string{"svc"}}})
+	h.warn("somebody writes resolv.conf")
+	if a, _, err := c.ReadAnswer(); err != nil || a.Warning == "" {
+		t.Errorf("the warning is %+v, %v", a, err)
+	}
+	if a, _ := c.must(wire.Request{Verb: wire.ResetFlows, Addresses: []netip.Addr{own}}); a.Count != 3 {
+		t.Errorf("%+v", a)
+	}
+	if a, _ := dial(t, socket).must(wire.Request{Verb: wire.Status}); len(a.Sessions) != 1 || a.Sessions[0].Interface != "podnet0" || a.Sessions[0].UID != os.Geteuid() {
+		t.Errorf("sessions %+v", a.Sessions)
+	}
+	want := []string{"tun 1420", "network {podnet0 [198.18.0.5/32] [] [] [] 0}", "listen [198.18.0.5]", "dns {podnet0 [198.18.0.5] [svc] [] false}", "reset [198.18.0.5]"}
+	if got := h.notes(); !slices.Equal(got, want) {
+		t.Errorf("done %q, want %q", got, want)
+	}
+	c.Close()
+	eventually(t, "the session is taken back", func() bool { return h.sessions() == 0 })
+}
+
+// TestRefusedChangesNothing: what a session may not wish never comes to the host.
+func TestRefusedChangesNothing(t *testing.T) {
+	h, socket, _ := serving(t)
+	dns := func(server string) wire.Request {
+		return wire.Request{Verb: wire.SetDNS, DNS: &wire.DNS{Servers: []netip.Addr{netip.MustParseAddr(server)}, MatchDomains: []string{"svc"}}}
+	}
+	network := func(address string) wire.Request {
+		return wire.Request{Verb: wire.SetNetwork, Network: &wire.Network{Addresses: []netip.Prefix{netip.MustParsePrefix(address)}}}
+	}
+	for name, c := range map[string]struct {
+		after []wire.Request
+		r     wire.Request
+		says  string
+	}{
+		"no session":          {nil, ready[2], "no session"},
+		"no interface":        {ready[:2], ready[3], "without an interface"},
+		"a second interface":  {ready[:3], ready[2], "second interface"},
+		"a second session":    {ready[:2], ready[1], "second session"},
+		"the router's own":    {ready[:3], network("192.168.7.1/32"), "collides with 192.168.7.0/24"},
+		"loopback":            {ready[:3], network("127.0.0.1/32"), "127.0.0.1"},
+		"another's port 53":   {ready, wire.Request{Verb: wire.ListenDNS, Addresses: []netip.Addr{netip.MustParseAddr("192.168.7.2")}}, "not this session's"},
+		"another's resolver":  {ready, dns("203.0.113.1"), "not this session's"},
+		"another's flows":     {ready, wire.Request{Verb: wire.ResetFlows, Addresses: []netip.Addr{netip.MustParseAddr("192.168.7.2")}}, "not this session's"},
+		"a verb of a dream":   {ready, wire.Request{Verb: "run"}, "run"},
+		"names for a country": {ready, wire.Request{Verb: wire.SetDNS, DNS: &wire.DNS{Servers: []netip.Addr{own}, MatchDomains: []string{"de"}}}, `"de"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := dial(t, socket)
+			for _, r := range c.after {
+				_, files := conn.must(r)
+				for _, f := range files {
+					f.Close()
+					h.pipe.Close()
+				}
+			}
+			before := h.notes()
+			a, files := conn.ask(c.r)
+			if a.Error == nil || !strings.Contains(a.Error.Message, c.says) || len(files) > 0 {
+				t.Errorf("%+v, %d files", a.Error, len(files))
+			}
+			if got := h.notes(); !slices.Equal(got, before) {
+				t.Errorf("done %q", got[len(before):])
+			}
+			conn.Close()
+			eventually(t, "the session is taken back", func() bool { return h.sessions() == 0 })
+		})
+	}
+}
+
+// TestErrorsKeepTheirKind: who asked for a route that collides has to know.
+func TestErrorsKeepTheirKind(t *testing.T) {
+	h, socket, _ := serving(t)
+	s, err := remote.Open(t.Context(), socket, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	h.mu.Lock()
+	h.fail = &osdnsError{}
+	h.mu.Unlock()
+	err = s.SetDNS(t.Context(), osdns.Config{})
+	var coded interface {
+		error
+		Code() string
+		Hint() string
+	}
+	if !errors.As(err, &coded) || coded.Code() != "dns" || coded.Hint() != "try again" || coded.Error() != "no resolver" {
+		t.Errorf("%#v", err)
+	}
+	if _, mode := s.DNS(); mode != "direct" {
+		t.Errorf("mode %q", mode)
+	}
+}
+
+type osdnsError struct{}
+
+func (*osdnsError) Error() string { return "no resolver" }
+func (*osdnsError) Code() string  { return "dns" }
+func (*osdnsError) Hint() string  { return "try again" }
+
+// TestTheHelperEnds: a session knows, and the host has nothing of it.
+func TestTheHelperEnds(t *testing.T) {
+	h, socket, stop := serving(t)
+	s, err := remote.Open(t.Context(), socket, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if n := h.sessions(); n != 0 {
+		t.Errorf("%d sessions", n)
+	}
+	told := s.(interface{ Err() error })
+	eventually(t, "the session has ended", func() bool { return told.Err() != nil })
+	if err := s.SetDNS(t.Context(), osdns.Config{}); err == nil || !strings.Contains(err.Error(), "podnet-helper has gone") {
+		t.Errorf("a wish at a helper that is no more: %v", err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	var none *remote.NoHelperError
+	if _, err := remote.Open(t.Context(), socket, nil); !errors.As(err, &none) {
+		t.Errorf("a helper that is not there: %v", err)
+	}
+}
+
+// TestStrangersAreBounded: one user's connections do not keep others out, and
+// nonsense ends a connection and no other.
+func TestStrangersAreBounded(t *testing.T) {
+	h, socket, _ := serving(t)
+	c := dial(t, socket)
+	c.must(ready[0])
+	c.must(ready[1])
+	bad := dial(t, socket)
+	if _, err := bad.UnixConn.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := bad.ReadAnswer(); err == nil {
+		t.Error("nonsense is answered")
+	}
+	var all []client
+	for range 16 {
+		all = append(all, dial(t, socket))
+	}
+	last := all[len(all)-1]
+	_ = last.WriteRequest(ready[0]) // it may be closed by now
+	if _, _, err := last.ReadAnswer(); err == nil {
+		t.Error("the 17th connection of a user is answered")
+	}
+	c.must(wire.Request{Verb: wire.Resolvers})
+	if h.sessions() != 1 {
+		t.Errorf("%d sessions", h.sessions())
+	}
+}
+
+func TestOperators(t *testing.T) {
+	parse := func(text string) serve.Operators {
+		t.Helper()
+		o, err := serve.ParseOperators([]byte("apiVersion: podnet/v1\nkind: Helper\n" + text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	bob := peercred.Credentials{UID: 4711, Groups: []int{4711, 4712}}
+	for text, want := range map[string]bool{
+		"": false, "operators: {users: [\"4711\"]}": true, "operators: {users: [\"4712\"]}": false,
+		"operators: {groups: [\"4712\"]}": true, "operators: {users: [no-such-user], groups: [no-such-group]}": false,
+	} {
+		o := parse(text)
+		if o.Include(bob) != want || !o.Include(peercred.Credentials{}) {
+			t.Errorf("%q: bob %v, want %v", text, !want, want)
+		}
+		again, err := o.Text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := serve.ParseOperators(again); err != nil || p.Include(bob) != want {
+			t.Errorf("%s: %v", again, err)
+		}
+	}
+	for text, says := range map[string]string{
+		"apiVersion: podnet/v1\nkind: Helper\noperator: {}\n": "line 3", "kind: Helper\n": "apiVersion", "operators: [": "line 1", "": "EOF",
+		"apiVersion: podnet/v1\nkind: Helper\n---\nkind: Helper\n": "more than one",
+	} {
+		if _, err := serve.ParseOperators([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestOperatorsOfAnybodysFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "helper.yaml")
+	if o, err := serve.ReadOperators(path); err != nil || len(o.Operators.Users) > 0 {
+		t.Errorf("no file: %+v, %v", o, err)
+	}
+	if err := os.WriteFile(path, []byte("apiVersion: podnet/v1\nkind: Helper\noperators: {users: [bob]}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := serve.ReadOperators(path); err != nil || len(o.Operators.Users) != 1 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := serve.ReadOperators(path); err == nil || len(o.Operators.Users) > 0 {
+		t.Errorf("a file that anybody may write says %+v", o)
+	}
+}
