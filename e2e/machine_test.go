@@ -14,8 +14,12 @@ import (
 	"time"
 )
 
-// machine is one of the lab's machines, seen as one of its users.
-type machine struct{ name, user string }
+// machine is one of the lab's machines, seen as one of its users, who has root's
+// rights there unless he is an ordinary one.
+type machine struct {
+	name, user string
+	ordinary   bool
+}
 
 var (
 	laptop1 = machine{name: "laptop"}
@@ -53,6 +57,9 @@ func (m machine) cmd(args ...string) command {
 	lab := []string{"bin/lab", "exec", m.name}
 	if m.user != "" {
 		lab = append(lab, "--user", m.user)
+	}
+	if m.ordinary {
+		lab = append(lab, "--unprivileged")
 	}
 	return command{args: append(append(lab, "--"), args...), shown: strings.Join(args, " "), where: m.name}
 }

@@ -3,11 +3,14 @@ package doctor
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"podnet.dev/client/cluster"
+	"podnet.dev/client/helper/remote"
+	"podnet.dev/client/helper/wire"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/router"
@@ -150,10 +153,14 @@ func TestConnection(t *testing.T) {
 }
 
 func TestHostFindings(t *testing.T) {
-	want(t, "root", one(privilegeFinding("linux", true, true)), "ok host/privilege")
-	want(t, "user", one(privilegeFinding("linux", false, true)), "warning host/privilege: needs root")
-	want(t, "no tun", one(privilegeFinding("linux", true, false)), "problem host/privilege: /dev/net/tun")
-	want(t, "darwin", one(privilegeFinding("darwin", true, false)), "problem host/privilege: darwin")
+	nobody := answer{err: &remote.NoHelperError{Err: os.ErrNotExist}}
+	want(t, "root", one(privilegeFinding("linux", true, true, nobody)), "ok host/privilege")
+	want(t, "user", one(privilegeFinding("linux", false, true, nobody)), "warning host/privilege: no podnet-helper answers")
+	want(t, "operator", one(privilegeFinding("linux", false, true, answer{by: wire.Greeting{Operator: true}})), "ok host/privilege: podnet-helper")
+	want(t, "stranger", one(privilegeFinding("linux", false, true, answer{})), "warning host/privilege: no operator")
+	want(t, "other version", one(privilegeFinding("linux", false, true, answer{err: &remote.Error{Trouble: wire.Trouble{Message: "another version", Hint: "sudo podnet setup"}}})), "problem host/privilege: another version")
+	want(t, "no tun", one(privilegeFinding("linux", true, false, nobody)), "problem host/privilege: /dev/net/tun")
+	want(t, "darwin", one(privilegeFinding("darwin", true, false, nobody)), "problem host/privilege: darwin")
 
 	prefix := netip.MustParsePrefix
 	have := router.Host{

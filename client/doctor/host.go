@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"podnet.dev/client/addressing"
+	"podnet.dev/client/helper/remote"
+	"podnet.dev/client/helper/wire"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/router"
@@ -21,7 +23,7 @@ import (
 // host looks at this machine.
 func (e *examination) host(ctx context.Context) {
 	_, err := os.Stat("/dev/net/tun")
-	e.say(privilegeFinding(runtime.GOOS, os.Geteuid() == 0, err == nil))
+	e.say(privilegeFinding(runtime.GOOS, os.Geteuid() == 0, err == nil, helperAnswers(ctx)))
 	if runtime.GOOS != "linux" {
 		return
 	}
@@ -46,17 +48,35 @@ func (e *examination) host(ctx context.Context) {
 	}
 }
 
-func privilegeFinding(system string, root, tun bool) localapi.Finding {
+// answer is what podnet-helper says when asked who it is.
+type answer struct {
+	by  wire.Greeting
+	err error
+}
+
+func helperAnswers(ctx context.Context) answer {
+	by, _, err := remote.Look(ctx, wire.Socket())
+	return answer{by, err}
+}
+
+func privilegeFinding(system string, root, tun bool, helper answer) localapi.Finding {
 	const check = "host/privilege"
+	var none *remote.NoHelperError
 	switch {
 	case system != "linux":
 		return problem(check, "connect from Linux for now", "podnet cannot change the network of %s yet", system)
 	case !tun:
 		return problem(check, "modprobe tun; in a container pass --device /dev/net/tun", "the kernel has no TUN devices: /dev/net/tun is missing")
-	case !root:
-		return warning(check, "sudo -E podnet connect", "this user may not change the machine's network: connect needs root for now")
+	case root:
+		return ok(check, "root may change the machine's network")
+	case errors.As(helper.err, &none):
+		return warning(check, "sudo podnet setup, once; or sudo -E podnet connect; podnet proxy needs no privilege", "this user may not change the machine's network, and %v", helper.err)
+	case helper.err != nil:
+		return failed(check, helper.err)
+	case !helper.by.Operator:
+		return warning(check, "sudo podnet setup --operator NAME lets a user connect", "podnet-helper %s is there, and this user is no operator of it", helper.by.Program)
 	}
-	return ok(check, "this user may change the machine's network")
+	return ok(check, "podnet-helper %s changes the machine's network for this user", helper.by.Program)
 }
 
 // prefixes are the cluster's networks, as far as known.

@@ -105,7 +105,7 @@ func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
 	}
 	opts.NewSession = func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 		return client.New(client.Config{
-			Request: req, Fleet: fleet, StateDir: localapi.StateDir(), Log: log, OpenCluster: open, OpenHelper: host.Open,
+			Request: req, Fleet: fleet, StateDir: localapi.StateDir(), Log: log, OpenCluster: open, OpenHelper: opener(host),
 			Events: func(e localapi.Event) {
 				if events(e); e.Type == localapi.EventReady { // credentials have just been good
 					exports.Use(req.Kube)
