@@ -53,6 +53,9 @@ type udpWay struct {
 	to    netip.Addr // ours
 	at    time.Time
 	limit int // the longest datagram that passes, in bytes
+
+	quiet silence
+	held  held // of what was sent there while it was quiet
 }
 
 func (a *answers) prober(id probe.ID) *prober {
@@ -103,11 +106,34 @@ func (a *answers) heard(p *prober, w way, m probe.Message) {
 	if m.Kind != probe.Ping {
 		return // the pong to a ping that has already done its work in NATs
 	}
-	a.remember(p, w, m.Limit, time.Now())
+	now := time.Now()
+	a.remember(p, w, m.Limit, now)
 	a.b.tell(w, p.key.Append(nil, probe.Message{
 		Kind: probe.Pong, FromGateway: true, Draining: a.draining.Load(),
 		TxID: m.TxID, Observed: w.from, Size: m.Size,
 	}))
+	if w.c == nil {
+		a.repeat(w, now)
+	}
+}
+
+// repeat sends once more what went to an address that had fallen silent and has
+// pinged again. Nothing goes anywhere else: a ping may be a replay.
+func (a *answers) repeat(w way, now time.Time) {
+	known := a.way(w.from)
+	if known == nil {
+		return
+	}
+	if lost := known.held.take(now); len(lost) > 0 {
+		a.b.Send(lost, a.b.newUDPEndpoint(w.from, w.to))
+	}
+}
+
+// way is what is known of a UDP address; nil: nobody who probes is there.
+func (a *answers) way(addr netip.AddrPort) *udpWay {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.udp[addr]
 }
 
 func (a *answers) remember(p *prober, w way, limit int, now time.Time) {
@@ -125,6 +151,7 @@ func (a *answers) remember(p *prober, w way, limit int, now time.Time) {
 	limit = max(limit, paths.MinDatagram)
 	if old := a.udp[w.from]; old != nil && old.p == p {
 		old.at, old.to, old.limit = now, w.to, limit
+		old.quiet.heard.Add(1)
 		return
 	}
 	// Each new one makes the receivers look at all their senders again, which

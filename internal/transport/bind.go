@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 
@@ -193,6 +194,9 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	}
 	switch ep := ep.(type) {
 	case *udpEndpoint:
+		if now := time.Now(); ep.way != nil && ep.way.quiet.lasts(now) {
+			ep.way.held.add(now, bufs)
+		}
 		if n := longest(bufs); n > paths.MinDatagram {
 			if limit, ok := b.answers.limit(ep.dst); ok && n > limit {
 				return b.cut(bufs, ep, limit)
@@ -239,8 +243,11 @@ func (b *Bind) origin(k originKey) origin {
 	if len(b.gateways) > 0 {
 		return origin{drop: true}
 	}
-	_, probes := b.answers.limit(k.from)
-	return origin{ep: b.newUDPEndpoint(k.from, k.to), pieces: probes}
+	ep := b.newUDPEndpoint(k.from, k.to)
+	if ep.way = b.answers.way(k.from); ep.way == nil {
+		return origin{ep: ep}
+	}
+	return origin{ep: ep, rx: &ep.way.quiet.heard, pieces: true}
 }
 
 // batch is a run of whole frames on its way from a stream to the device. The

@@ -61,6 +61,7 @@ type udpEndpoint struct {
 	address
 	src   netip.Addr  // invalid: the kernel chooses
 	noSrc atomic.Bool // src is no longer to be used
+	way   *udpWay     // a laptop's that probes; nil: nobody's of whom we know
 	udpRoute
 }
 
@@ -91,7 +92,7 @@ type streamEndpoint struct {
 // origin is what the Bind makes of the sender of a UDP datagram.
 type origin struct {
 	ep     conn.Endpoint
-	rx     *atomic.Uint64 // counts bytes of the gateway's path; nil: nobody does
+	rx     *atomic.Uint64 // counts bytes of the path; nil: nobody does
 	pieces bool           // it has proved who it is, and may send pieces of datagrams
 	drop   bool
 }

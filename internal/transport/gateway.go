@@ -17,15 +17,8 @@ import (
 	"podnet.dev/internal/probe"
 )
 
-const (
-	// heldMax is how many datagrams wait for a path, and heldFor how long.
-	// What TCP sends first is what it wants answered first, so the first are
-	// kept.
-	heldMax = 64
-	heldFor = 2 * time.Second
-	// rekeyTimeout is WireGuard's pause between two initiations.
-	rekeyTimeout = 5 * time.Second
-)
+// rekeyTimeout is WireGuard's pause between two initiations.
+const rekeyTimeout = 5 * time.Second
 
 // path is one way to a gateway.
 type path interface {
@@ -73,7 +66,9 @@ type Gateway struct {
 	wake    chan struct{} // to run: look at the Set
 	changed chan struct{}
 
-	active atomic.Pointer[activePath] // nil: none is live
+	active  atomic.Pointer[activePath] // nil: none is live
+	suspect atomic.Bool                // active is silent where it should not be
+	held    held
 
 	mu       sync.Mutex
 	closed   bool
@@ -88,8 +83,6 @@ type Gateway struct {
 	moves    chan struct{} // closed, and made anew, when active changes
 	told     told
 	init     initiation
-	held     [][]byte
-	heldAt   time.Time // since when
 }
 
 var _ conn.Endpoint = (*Gateway)(nil)
@@ -168,7 +161,6 @@ func (g *Gateway) Close() error {
 		for a, p := range g.udp {
 			g.removeLocked(a, p)
 		}
-		g.held = nil
 		g.mu.Unlock()
 		g.active.Store(nil)
 		g.cancel()
@@ -299,12 +291,8 @@ func (g *Gateway) use(p *activePath, why string) {
 // sends what has waited, repeats a handshake initiation that may have been lost
 // with the path before, and has the tunnel show itself to the gateway.
 func (g *Gateway) moved(p path) {
+	first := g.held.take(time.Now())
 	g.mu.Lock()
-	var first [][]byte
-	if time.Since(g.heldAt) < heldFor {
-		first = g.held
-	}
-	g.held = nil
 	if g.init.msg != nil && time.Since(g.init.sent) < rekeyTimeout {
 		first = append(first, slices.Clone(g.init.msg))
 	}
@@ -328,28 +316,29 @@ func (g *Gateway) send(bufs [][]byte, cancel <-chan struct{}) error {
 	}
 	if p := g.active.Load(); p != nil {
 		if err := p.send(bufs, cancel); err != errNotUp {
+			if g.suspect.Load() {
+				g.held.add(time.Now(), bufs)
+			}
 			return err
 		}
 	}
-	g.hold(bufs)
+	g.held.add(time.Now(), bufs)
 	return nil
 }
 
-// hold keeps bufs for the path to come. Initiations are left out: the last one is
-// repeated anyhow.
-func (g *Gateway) hold(bufs [][]byte) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
+// suspectLocked takes note of whether the active path is silent where it should
+// not be. When it is not any more, what went by it meanwhile is repeated: by UDP it
+// may be lost. A stream that still stands has lost nothing.
+func (g *Gateway) suspectLocked(now time.Time) {
+	a := g.active.Load()
+	suspect := a != nil && g.set.State(a.id).Suspect
+	if was := g.suspect.Swap(suspect); !was || suspect || a == nil {
 		return
 	}
-	if len(g.held) == 0 || time.Since(g.heldAt) > heldFor {
-		g.held, g.heldAt = nil, time.Now()
-	}
-	for _, m := range bufs {
-		if len(g.held) < heldMax && len(m) > 0 && m[0] != msgInitiation {
-			g.held = append(g.held, slices.Clone(m))
-		}
+	lost := g.held.take(now)
+	if u, udp := a.path.(*udpPath); udp && len(lost) > 0 && !g.closed {
+		// Probing must go on meanwhile.
+		g.wait.Go(func() { u.send(lost, nil) })
 	}
 }
 
@@ -399,6 +388,7 @@ func (g *Gateway) streamChanged(p *streamPath, fresh bool) {
 
 // tidyLocked passes on what the Set has learned.
 func (g *Gateway) tidyLocked(now time.Time) {
+	g.suspectLocked(now)
 	for a, p := range g.udp {
 		st := g.set.State(p.id)
 		p.limit.Store(int32(st.Datagram))

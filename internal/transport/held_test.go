@@ -1,0 +1,78 @@
+package transport_test
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"podnet.dev/internal/transport"
+)
+
+// heard is the highest number that a node has received.
+type heard struct {
+	mu  sync.Mutex
+	max uint32
+}
+
+func (n *node) hears() *heard {
+	h := &heard{}
+	n.onPacket(func(_ netip.Addr, p []byte) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.max = max(h.max, binary.BigEndian.Uint32(p))
+	})
+	return h
+}
+
+func (h *heard) last() uint32 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.max
+}
+
+// What is sent while UDP is cut arrives when it is not any more, though nobody
+// repeats it: TCP would, but after a pause as long as the cut.
+func TestLastWordsOfACutArrive(t *testing.T) {
+	for name, c := range map[string]struct {
+		cut time.Duration
+		up  bool
+	}{
+		"up, and the path is only suspect": {900 * time.Millisecond, true},
+		"up, and the path has died":        {4 * time.Second, true},
+		"down, short":                      {1700 * time.Millisecond, false},
+		"down, long":                       {4 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			laptop, gw := newNode(t, 1280, transport.Options{}), newNode(t, 1280, transport.Options{})
+			nat := newNAT(t, gw.udpAddr())
+			g := laptop.gateway(t, gw, nil, nat.addr())
+			wantKind(t, g, transport.UDP, 10*time.Second)
+			gw.echo()
+			newFlow(laptop, gw.addr, 100).mustExchange(t, 0, 3)
+
+			from, to := laptop, gw
+			if !c.up {
+				from, to = gw, laptop
+			}
+			got := to.hears()
+			nat.lose(everything)
+			word := uint32(1)
+			for start := time.Now(); time.Since(start) < c.cut; word++ {
+				from.tun.send(packet(from.addr, to.addr, binary.BigEndian.AppendUint32(nil, word)))
+				time.Sleep(100 * time.Millisecond)
+			}
+			if n := got.last(); n != 0 {
+				t.Fatalf("word %d came through the cut", n)
+			}
+			nat.lose(nil)
+			for start := time.Now(); got.last() != word-1; time.Sleep(5 * time.Millisecond) {
+				if time.Since(start) > 10*time.Second {
+					t.Fatalf("word %d of %d was the last that came", got.last(), word-1)
+				}
+			}
+		})
+	}
+}

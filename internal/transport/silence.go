@@ -1,0 +1,32 @@
+package transport
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// tooQuiet is how long a laptop's address may say nothing before what is sent there
+// may be lost: a laptop pings the path that it uses every second.
+const tooQuiet = 1200 * time.Millisecond
+
+// silence tells that nothing comes from an address to which much may be sent. It
+// costs those who receive one count, and looks at the clock when something is sent.
+type silence struct {
+	heard atomic.Uint64 // counts what has come, in any unit
+
+	mu    sync.Mutex
+	seen  uint64
+	since time.Time // nothing has come since, as far as was looked
+}
+
+// lasts reports whether nothing has come for tooQuiet, during which it was called.
+func (s *silence) lasts(now time.Time) bool {
+	heard := s.heard.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if heard != s.seen || s.since.IsZero() {
+		s.seen, s.since = heard, now
+	}
+	return now.Sub(s.since) > tooQuiet
+}
