@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,6 +68,8 @@ func gather(t *testing.T, laptops int, lasts time.Duration, vanish bool) {
 	cmd := admin.role("crowd", fmt.Sprint(laptops), lasts.String(), fmt.Sprint(vanish)).exec(ctx)
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // it says where each laptop stands
+	cmd.WaitDelay = 10 * time.Second
 	err := cmd.Run()
 	for line := range strings.Lines(said.String()) {
 		report(t, "crowd", strings.TrimRight(line, "\n"))
@@ -75,8 +79,16 @@ func gather(t *testing.T, laptops int, lasts time.Duration, vanish bool) {
 	}
 }
 
+// crowdMemory is what the crowd's process may hold, in bytes. Each visit makes a
+// WireGuard device of 32 MiB, in pools and behind finalizers that take Go's collector
+// three rounds to see through: where it waits each time until the heap has doubled,
+// as it does unless told a limit, what is left of the visits before the last grows
+// without end (20 GiB after eight minutes). A laptop of its own makes one device.
+const crowdMemory = 6 << 30
+
 // crowdRole COUNT DURATION VANISH is a crowd on the machine that it runs on.
 func crowdRole(ctx context.Context, args []string) error {
+	debug.SetMemoryLimit(crowdMemory)
 	lasts, err := time.ParseDuration(args[1])
 	if err != nil {
 		return err
