@@ -2,7 +2,8 @@
 // socket is, and a Go client. The CLI, the tray and scripts speak to the
 // daemon through it and through nothing else. It knows no Kubernetes.
 //
-// The API is HTTP/1.1 with JSON on a unix socket that only its owner can open:
+// The API is HTTP/1.1 with JSON on a unix socket that only its owner can open;
+// docs/openapi.yaml has it at length:
 //
 //	GET  /v1/version      Version
 //	GET  /v1/status       Status
@@ -12,6 +13,9 @@
 //	POST /v1/primary      PrimaryRequest in, nothing out
 //	POST /v1/probe        Probe; tries what connecting tries last
 //	POST /v1/doctor       DoctorRequest in, Finding values one a line out
+//	POST /v1/contexts     ContextsRequest in, ContextList
+//	GET  /v1/namespaces   NamespaceList
+//	GET  /v1/services     ServiceList, ?namespace=NS
 //	GET  /v1/dns          DNSAnswer, ?name=NAME, &type=TYPE unless A
 //	GET  /v1/dns/queries  DNSQuery values one a line out, ?follow=1
 //	POST /v1/namespace    NamespaceRequest in, nothing out
@@ -30,6 +34,10 @@
 //	GET    /v1/expose                       ExposeList; everybody's with ?all=1&namespace=NS
 //	DELETE /v1/expose/NAME?namespace=NS     ExposeStopped; without NS in whichever namespace it is
 //	DELETE /v1/expose?all=1                 ExposeStopped
+//
+//	GET    /v1/profiles        ProfileList
+//	PUT    /v1/profiles/NAME   Profile in, nothing out
+//	DELETE /v1/profiles/NAME   nothing out
 //
 //	POST /v1/export          ExportRequest in, Exported out
 //	POST /v1/export/list     ExportListRequest in, ExportList out
@@ -125,6 +133,9 @@ type ConnectRequest struct {
 	// Namespaces; empty: the gateway's.
 	As string `json:"as,omitempty"`
 	Beyond
+	// Reconnect has the daemon connect again when the session, once it was ready, has
+	// ended by itself, until somebody disconnects it.
+	Reconnect bool `json:"reconnect,omitempty"`
 	// Hold ends the session when this call's caller hangs up, and everybody else who
 	// holds it has, unless somebody has connected without.
 	Hold bool `json:"hold,omitempty"`

@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-func ownedBy(path string, uid int) bool {
+// OwnedBy says whether a file, or the link that stands there, is a user's.
+func OwnedBy(path string, uid int) bool {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return false

@@ -2,9 +2,9 @@ package localapi
 
 import "os"
 
-// ownedBy trusts the folder's access list: the user's temporary and state
+// OwnedBy trusts the folder's access list: the user's temporary and state
 // folders are the user's own on Windows.
-func ownedBy(path string, _ int) bool {
+func OwnedBy(path string, _ int) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }

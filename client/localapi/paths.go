@@ -19,11 +19,11 @@ func RuntimeDir() string {
 
 func runtimeDir(xdg, run, tmp string, uid int) string {
 	// sudo -E brings somebody else's; what we put there would be theirs to replace.
-	if xdg != "" && ownedBy(xdg, uid) {
+	if xdg != "" && OwnedBy(xdg, uid) {
 		return filepath.Join(xdg, "podnet")
 	}
 	name := "podnet-" + strconv.Itoa(uid)
-	if dir := filepath.Join(run, name); uid == 0 || ownedBy(dir, uid) {
+	if dir := filepath.Join(run, name); uid == 0 || OwnedBy(dir, uid) {
 		return dir
 	}
 	return filepath.Join(tmp, name)
@@ -36,10 +36,10 @@ func StateDir() string {
 }
 
 func stateDir(xdg, home, fallback string, uid int) string {
-	if filepath.IsAbs(xdg) && ownedBy(existing(xdg), uid) {
+	if filepath.IsAbs(xdg) && OwnedBy(existing(xdg), uid) {
 		return filepath.Join(xdg, "podnet")
 	}
-	if dir := filepath.Join(home, ".local/state"); filepath.IsAbs(home) && ownedBy(existing(dir), uid) {
+	if dir := filepath.Join(home, ".local/state"); filepath.IsAbs(home) && OwnedBy(existing(dir), uid) {
 		return filepath.Join(dir, "podnet")
 	}
 	return fallback
@@ -71,7 +71,7 @@ func MakePrivateDir(dir string) error {
 		return err
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a folder", dir)
-	case !ownedBy(dir, os.Geteuid()):
+	case !OwnedBy(dir, os.Geteuid()):
 		return fmt.Errorf("%s belongs to somebody else", dir)
 	case info.Mode().Perm()&0o077 != 0:
 		return os.Chmod(dir, 0o700)
