@@ -8,6 +8,7 @@ import (
 
 	"podnet.dev/client"
 	"podnet.dev/client/localapi"
+	"podnet.dev/e2e/town"
 )
 
 // TestSwitchOfNamespace: web is another Service at once; the session, its flows
@@ -73,5 +74,51 @@ func TestSwitchOfNamespace(t *testing.T) {
 	}
 	if err := l.session.SetNamespace(t.Context(), "shop"); !errors.As(err, &refused) || refused.Code != localapi.CodeNotConnected {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestCatalogOfASession: what a menu offers is what the session can open, by the
+// names that this machine has for it.
+func TestCatalogOfASession(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	w.opens = []string{"shop", "pay"}
+	l := w.connect(client.PathUDP)
+	services := func(namespace string) string {
+		t.Helper()
+		all, err := l.session.Services(t.Context(), namespace)
+		if err != nil || len(all) != 1 {
+			t.Fatalf("services of %q: %+v, %v", namespace, all, err)
+		}
+		return all[0].Ports[0].URL
+	}
+	if got := services("") + " " + services("pay"); got != "http://web.shop http://web.pay" {
+		t.Errorf("primary: %s", got)
+	}
+	if err := l.session.SetPrimary(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := services(""), "http://web.shop.svc."+l.status().DNS.Alias; got != want {
+		t.Errorf("secondary: %s, want %s", got, want)
+	}
+	if got, err := l.session.Namespaces(t.Context()); err != nil || !slices.Equal(got, []string{"shop"}) { // all that the town has
+		t.Errorf("namespaces %v, %v", got, err)
+	}
+	l.leave()
+	var refused *localapi.Error
+	if _, err := l.session.Namespaces(t.Context()); !errors.As(err, &refused) || refused.Code != localapi.CodeNotConnected {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestNamespacesOfWhoMayNotList are those of the session.
+func TestNamespacesOfWhoMayNotList(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "podnet-gateway-0")
+	w.opens = []string{"shop", "pay"}
+	l := w.connect(client.PathUDP)
+	w.Set(town.Trouble{Forbidden: true})
+	if got, err := l.session.Namespaces(t.Context()); err != nil || !slices.Equal(got, []string{"pay", "shop"}) {
+		t.Errorf("namespaces %v, %v", got, err)
 	}
 }

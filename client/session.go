@@ -36,6 +36,9 @@ type Cluster interface {
 	Whoami() cluster.Identity
 	Remotes() []netip.Addr
 	Namespaces(ctx context.Context) ([]string, error)
+	// ServicesIn lists the Services of a namespace, below which domain of this
+	// machine's their names are.
+	ServicesIn(ctx context.Context, namespace, domain string) ([]localapi.Service, error)
 
 	CreatePeer(ctx context.Context, namespace, name string, spec v1alpha1.PeerSpec) error
 	RenewPeer(ctx context.Context, namespace, name string, renew int64) error

@@ -48,6 +48,9 @@ func (f *fakeCluster) Whoami() cluster.Identity {
 }
 func (f *fakeCluster) Remotes() []netip.Addr                        { return nil }
 func (f *fakeCluster) Namespaces(context.Context) ([]string, error) { return []string{"a", "b"}, nil }
+func (f *fakeCluster) ServicesIn(context.Context, string, string) ([]localapi.Service, error) {
+	return nil, nil
+}
 
 func (f *fakeCluster) write(key, namespace string, renew int64, create bool) error {
 	f.mu.Lock()

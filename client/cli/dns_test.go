@@ -37,6 +37,9 @@ func (f *fakeNames) DNSQueries(ctx context.Context, follow bool, begin func(), l
 	return ctx.Err()
 }
 
+func (*fakeNames) Namespaces(context.Context) ([]string, error)                 { return []string{"pay", "shop"}, nil }
+func (*fakeNames) Services(context.Context, string) ([]localapi.Service, error) { return nil, nil }
+
 func (*fakeNames) SetPrimary(context.Context, bool) error { return nil }
 
 func (f *fakeNames) SetNamespace(_ context.Context, namespace string) error {

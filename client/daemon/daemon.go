@@ -32,6 +32,7 @@ type Session interface {
 	Exposing
 	Naming
 	Probing
+	Catalog
 }
 
 // Options of a daemon.
@@ -46,6 +47,10 @@ type Options struct {
 	// kubeconfig's context and the API server, which tells clusters apart. nil:
 	// every request means the same one.
 	Where func(localapi.Kube) (context, server string, err error)
+	// Contexts are those of the kubeconfig that a caller means. nil: there are none.
+	Contexts func(localapi.Kube) ([]localapi.Context, error)
+	// Profiles are those of the user's configuration. nil: there are none.
+	Profiles Profiles
 	// Doctor examines, and says each finding when it is known. status is what
 	// this daemon would answer.
 	Doctor func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error
@@ -87,8 +92,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Exports == nil {
 		o.Exports = noExports{}
 	}
+	if o.Profiles == nil {
+		o.Profiles = noProfiles{}
+	}
 	d := &daemon{Options: o, events: newEvents(o.Log), stop: stop}
 	d.sessions = newSessions(ctx, o, d.events.publish)
+	if !o.OnDemand {
+		d.begin(os.Environ())
+	}
 	srv := &http.Server{
 		Handler:           httpjson.Local(localapi.Host, d.routes()),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -184,8 +195,22 @@ func (d *daemon) idle(ctx context.Context) <-chan struct{} {
 	return done
 }
 
+// routes are the calls of the local API; docs/openapi.yaml describes them.
 func (d *daemon) routes() http.Handler {
 	mux := http.NewServeMux()
+	d.register(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "no such call: " + r.Method + " " + r.URL.Path, Status: http.StatusNotFound})
+	})
+	return mux
+}
+
+// registrar is an http.ServeMux to those who fill it.
+type registrar interface {
+	HandleFunc(pattern string, handler func(http.ResponseWriter, *http.Request))
+}
+
+func (d *daemon) register(mux registrar) {
 	mux.HandleFunc("GET /v1/version", d.version)
 	mux.HandleFunc("GET /v1/status", d.status)
 	mux.HandleFunc("GET /v1/events", d.events.serve)
@@ -194,6 +219,12 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/primary", d.setPrimary)
 	mux.HandleFunc("POST /v1/probe", d.probe)
 	mux.HandleFunc("POST /v1/doctor", d.doctor)
+	mux.HandleFunc("POST /v1/contexts", d.contexts)
+	mux.HandleFunc("GET /v1/namespaces", d.namespaces)
+	mux.HandleFunc("GET /v1/services", d.services)
+	mux.HandleFunc("GET /v1/profiles", d.profiles)
+	mux.HandleFunc("PUT /v1/profiles/{name}", d.saveProfile)
+	mux.HandleFunc("DELETE /v1/profiles/{name}", d.removeProfile)
 	mux.HandleFunc("GET /v1/dns", d.queryDNS)
 	mux.HandleFunc("GET /v1/dns/queries", d.dnsQueries)
 	mux.HandleFunc("POST /v1/namespace", d.setNamespace)
@@ -213,10 +244,6 @@ func (d *daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/export", d.export)
 	mux.HandleFunc("POST /v1/export/list", d.exports)
 	mux.HandleFunc("POST /v1/export/revoke", d.revokeExports)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		httpjson.WriteError(w, &localapi.Error{Code: localapi.CodeUsage, Message: "no such call: " + r.Method + " " + r.URL.Path, Status: http.StatusNotFound})
-	})
-	return mux
 }
 
 func (d *daemon) version(w http.ResponseWriter, _ *http.Request) {
@@ -242,11 +269,15 @@ func (d *daemon) now() localapi.Status {
 // gives it up; afterwards the session stays, unless it is held.
 func (d *daemon) connect(w http.ResponseWriter, r *http.Request) {
 	var req localapi.ConnectRequest
-	if err := httpjson.Read(r, &req); err != nil {
-		httpjson.WriteError(w, err)
-		return
+	err := httpjson.Read(r, &req)
+	if err == nil {
+		req = req.WithDefaults()
+		err = req.Check()
 	}
-	a, err := d.sessions.connect(r.Context(), req)
+	var a *attempt
+	if err == nil {
+		a, err = d.sessions.connect(r.Context(), req)
+	}
 	if err != nil {
 		httpjson.WriteError(w, err)
 		return

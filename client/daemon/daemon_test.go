@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,6 +32,7 @@ type fakeSession struct {
 	Exposing
 	Naming
 	Probing
+	Catalog
 
 	mu      sync.Mutex
 	phase   localapi.Phase
@@ -52,13 +54,14 @@ type fakeHost struct {
 
 	steering Steering
 	exposing Exposing
+	catalog  Catalog
 }
 
 func (h *fakeHost) session(req localapi.ConnectRequest, events func(localapi.Event)) Session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.made++
-	return &fakeSession{req: req, events: events, host: h, Steering: h.steering, Exposing: h.exposing}
+	return &fakeSession{req: req, events: events, host: h, Steering: h.steering, Exposing: h.exposing, Catalog: h.catalog}
 }
 
 func (h *fakeHost) add(n int) {
@@ -84,8 +87,11 @@ func (f *fakeSession) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if f.host.fail != nil {
-		return f.host.fail
+	f.host.mu.Lock()
+	fail := f.host.fail
+	f.host.mu.Unlock()
+	if fail != nil {
+		return fail
 	}
 	f.mu.Lock()
 	f.phase = localapi.PhaseReady
@@ -413,27 +419,54 @@ func TestSocketIsPrivateAndStaleOneReplaced(t *testing.T) {
 
 func TestWebPagesAreRefused(t *testing.T) {
 	_, socket, _ := start(t, &fakeHost{}, nil)
+	ours := "Host: " + localapi.Host + "\r\n"
 	for name, header := range map[string]string{
-		"origin": "Host: " + localapi.Host + "\r\nOrigin: http://evil.example\r\n",
-		"host":   "Host: evil.example\r\n",
+		"origin":         ours + "Origin: http://evil.example\r\n",
+		"of nowhere":     ours + "Origin: null\r\n",
+		"referer":        ours + "Referer: http://evil.example/page\r\n",
+		"fetched":        ours + "Sec-Fetch-Site: none\r\n",
+		"host":           "Host: evil.example\r\n",
+		"an address":     "Host: 127.0.0.1:8080\r\n",
+		"no host":        "Host:\r\n",
+		"a suffix of it": "Host: " + localapi.Host + ".evil.example\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := net.Dial("unix", socket)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			fmt.Fprintf(conn, "POST /v1/disconnect HTTP/1.1\r\n%sContent-Length: 0\r\nConnection: close\r\n\r\n", header)
-			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			if resp.StatusCode != http.StatusForbidden {
-				t.Errorf("status %s", resp.Status)
+			for _, call := range []string{"POST /v1/disconnect", "GET /v1/status", "DELETE /v1/profiles/lab", "GET /nothing"} {
+				resp, body := ask(t, socket, fmt.Sprintf("%s HTTP/1.1\r\n%sContent-Length: 0\r\nConnection: close\r\n\r\n", call, header))
+				if resp.StatusCode != http.StatusForbidden || resp.Header.Get("Access-Control-Allow-Origin") != "" {
+					t.Errorf("%s: %s %s", call, resp.Status, body)
+				}
 			}
 		})
 	}
+	// A form is what a page can send without asking first.
+	resp, body := ask(t, socket, "POST /v1/connect HTTP/1.1\r\n"+ours+"Content-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+	if resp.StatusCode != http.StatusUnsupportedMediaType {
+		t.Errorf("a form: %s %s", resp.Status, body)
+	}
+}
+
+// ask sends a request as it stands.
+func ask(t *testing.T, socket, request string) (*http.Response, string) {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
 }
 
 func TestStartSaysWhyItDidNot(t *testing.T) {

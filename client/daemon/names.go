@@ -30,11 +30,7 @@ func (d *daemon) setPrimary(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = d.sessions.setPrimary(r.Context(), req.Name)
 	}
-	if err != nil {
-		httpjson.WriteError(w, err)
-		return
-	}
-	httpjson.Write(w, http.StatusOK, struct{}{})
+	answerDone(w, err)
 }
 
 func (d *daemon) queryDNS(w http.ResponseWriter, r *http.Request) {
@@ -79,9 +75,5 @@ func (d *daemon) setNamespace(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.SetNamespace(r.Context(), req.Namespace)
 	}
-	if err != nil {
-		httpjson.WriteError(w, err)
-		return
-	}
-	httpjson.Write(w, http.StatusOK, struct{}{})
+	answerDone(w, err)
 }

@@ -36,6 +36,7 @@ type sessions struct {
 	mu        sync.Mutex
 	all       []*attempt // the oldest first
 	primary   *attempt   // nil: nobody
+	wants     []*want
 	lastError *localapi.Error
 	others    int // things to do that are no sessions
 	idleSince time.Time
@@ -49,8 +50,19 @@ func newSessions(ctx context.Context, o Options, tell func(localapi.Event)) *ses
 	return s
 }
 
-// connect begins a session or joins the one that serves the same request.
+// connect begins a session or joins the one that serves the same request. It is
+// somebody's wish, in place of what has been wanted of that cluster.
 func (s *sessions) connect(ctx context.Context, req localapi.ConnectRequest) (*attempt, error) {
+	a, err := s.connectOnce(ctx, req)
+	if err == nil {
+		s.mu.Lock()
+		s.unwantLocked(func(w *want) bool { return w.name == a.name || w.server != "" && w.server == a.server })
+		s.mu.Unlock()
+	}
+	return a, err
+}
+
+func (s *sessions) connectOnce(ctx context.Context, req localapi.ConnectRequest) (*attempt, error) {
 	name, server, err := s.where(req.Kube)
 	if err != nil {
 		e := httpjson.FromError(err)
@@ -88,6 +100,7 @@ func (s *sessions) startOrJoin(req localapi.ConnectRequest, name, server string)
 				return nil, false, &localapi.Error{Code: localapi.CodeConflict, Message: "already connected to " + a.called() + " in another way",
 					Hint: "podnet disconnect " + a.called(), Status: http.StatusConflict}
 			}
+			a.req.Reconnect = a.req.Reconnect || req.Reconnect
 			return a, false, nil
 		case localapi.Alias(a.name) == localapi.Alias(name):
 			return nil, false, &localapi.Error{Code: localapi.CodeConflict, Message: fmt.Sprintf("the session %s is with another cluster, %s", a.name, a.server),
@@ -114,6 +127,7 @@ func (s *sessions) run(ctx context.Context, a *attempt) {
 	if err == nil && !a.wasReady() {
 		err = context.Canceled
 	}
+	meant := !a.stays()
 	a.giveUp()
 	byItself := err != nil && !errors.Is(err, context.Canceled)
 	s.moving.Lock() // who moves the primary finds a, or its heir
@@ -123,6 +137,9 @@ func (s *sessions) run(ctx context.Context, a *attempt) {
 	if byItself {
 		s.lastError = httpjson.FromError(err)
 	}
+	again := byItself && !meant && a.req.Reconnect && !a.req.Hold && a.wasReady()
+	req := a.req
+	req.Primary = req.Primary || s.primary == a
 	var heir *attempt
 	if s.primary == a {
 		if s.primary = nil; !(byItself && a.wasReady()) && s.ctx.Err() == nil {
@@ -139,6 +156,9 @@ func (s *sessions) run(ctx context.Context, a *attempt) {
 		heir.tellPrimary()
 	}
 	s.moving.Unlock()
+	if again {
+		s.want(req, a.name, a.server, httpjson.FromError(err))
+	}
 	close(a.done)
 }
 
@@ -177,17 +197,17 @@ func (s *sessions) setPrimary(ctx context.Context, name string) error {
 func (s *sessions) idle() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.all) > 0 || s.others > 0 {
+	if len(s.all) > 0 || len(s.wants) > 0 || s.others > 0 {
 		return 0
 	}
 	return time.Since(s.idleSince)
 }
 
-// none says that there is no session.
+// none says that there is no session, and none wanted.
 func (s *sessions) none() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.all) == 0
+	return len(s.all) == 0 && len(s.wants) == 0
 }
 
 // busy keeps the daemon from ending for want of work, until done. When it ends
@@ -222,18 +242,27 @@ func (s *sessions) disconnect(ctx context.Context, name string, all, held bool) 
 	r := localapi.DisconnectResult{Names: []string{}}
 	s.mu.Lock()
 	ending, was := slices.Clone(s.all), s.primary
-	if len(ending) > 1 && name == "" && !all {
+	there := called(ending)
+	if !held {
+		there = append(there, s.wantedLocked()...)
+	}
+	if len(there) > 1 && name == "" && !all {
 		s.mu.Unlock()
-		return r, which(ending, "podnet disconnect NAME, or --all")
+		return r, which(there, "podnet disconnect NAME, or --all")
 	}
 	s.lastError = nil
+	unwanted := s.unwantLocked(func(w *want) bool { return !held && (name == "" || w.name == name) })
 	s.mu.Unlock()
 	if name != "" && len(ending) > 0 {
 		a, err := s.find(name)
-		if err != nil {
+		switch {
+		case err == nil:
+			ending = []*attempt{a}
+		case len(unwanted) > 0:
+			ending = nil
+		default:
 			return r, err
 		}
-		ending = []*attempt{a}
 	}
 	ending = slices.DeleteFunc(ending, func(a *attempt) bool { return held && a.shared() })
 	for _, a := range ending {
@@ -245,6 +274,11 @@ func (s *sessions) disconnect(ctx context.Context, name string, all, held bool) 
 			r.Sessions, r.Names = r.Sessions+1, append(r.Names, a.called())
 		case <-ctx.Done():
 			return r, ctx.Err()
+		}
+	}
+	for _, name := range unwanted {
+		if !slices.Contains(r.Names, name) {
+			r.Sessions, r.Names = r.Sessions+1, append(r.Names, name)
 		}
 	}
 	s.mu.Lock()
@@ -269,7 +303,7 @@ func (s *sessions) find(name string) (*attempt, error) {
 	}
 	e := &localapi.Error{Code: localapi.CodeNotConnected, Message: "no session is called " + name, Hint: "podnet connect", Status: http.StatusNotFound}
 	if len(s.all) > 0 {
-		e.Hint = "connected are " + called(s.all) + ": podnet status"
+		e.Hint = "connected are " + strings.Join(called(s.all), ", ") + ": podnet status"
 	}
 	return nil, e
 }
@@ -292,7 +326,7 @@ func (s *sessions) ready(name string) (Session, error) {
 	s.mu.Unlock()
 	switch {
 	case a == nil && len(all) > 1:
-		return nil, which(all, "--session NAME; podnet primary NAME makes one the default")
+		return nil, which(called(all), "--session NAME; podnet primary NAME makes one the default")
 	case a == nil && len(all) == 1:
 		a = all[0]
 	}
@@ -309,21 +343,22 @@ func (s *sessions) ready(name string) (Session, error) {
 func (s *sessions) of(r *http.Request) (Session, error) { return s.ready(r.URL.Query().Get("session")) }
 
 // which asks for a name.
-func which(all []*attempt, hint string) error {
-	return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("which of the sessions: %s?", called(all)), Hint: hint, Status: http.StatusBadRequest}
+func which(names []string, hint string) error {
+	return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("which of the sessions: %s?", strings.Join(names, ", ")), Hint: hint, Status: http.StatusBadRequest}
 }
 
-func called(all []*attempt) string {
+func called(all []*attempt) []string {
 	var names []string
 	for _, a := range all {
 		names = append(names, a.called())
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 func (s *sessions) status() localapi.Status {
 	s.mu.Lock()
 	all, primary, last := slices.Clone(s.all), s.primary, s.lastError
+	waiting := s.waitingLocked()
 	s.mu.Unlock()
 	out := localapi.NewStatus()
 	if out.LastError = last; last != nil {
@@ -351,6 +386,7 @@ func (s *sessions) status() localapi.Status {
 		}
 		out.Connections, out.Warnings = append(out.Connections, c), append(out.Warnings, warnings...)
 	}
+	out.Warnings = append(out.Warnings, waiting...)
 	if len(all) > 0 && primary == nil {
 		out.Warnings = append(out.Warnings, localapi.Warning{Code: "no-primary", Severity: "medium",
 			Text: "the primary session has ended by itself: short names and those of the cluster's zone resolve nowhere", Hint: "podnet primary " + all[0].called()})

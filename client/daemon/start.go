@@ -15,10 +15,6 @@ import (
 // startTime is how long a daemon may take until it answers.
 const startTime = 5 * time.Second
 
-// maxLog is the size in bytes above which the log file of the last daemon is
-// set aside when a new one starts.
-const maxLog = 4 << 20
-
 // Start runs the program args in the background, detached from our terminal
 // and session, with its output in logFile, and returns when a daemon answers
 // on the socket.
@@ -62,9 +58,6 @@ func Start(ctx context.Context, socket, logFile string, args ...string) error {
 // openLog opens the log file, or nothing when there is no room or no right to
 // write one: a full disk must not keep anybody from connecting.
 func openLog(path string) *os.File {
-	if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
-		_ = os.Rename(path, path+".1")
-	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
 		if f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
 			return f
@@ -75,14 +68,6 @@ func openLog(path string) *os.File {
 		return nil
 	}
 	return f
-}
-
-func size(f *os.File) int64 {
-	info, err := f.Stat()
-	if err != nil {
-		return 0
-	}
-	return info.Size()
 }
 
 // lastLine is the last thing that the daemon said after begin.

@@ -11,6 +11,7 @@ import (
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client"
 	"podnet.dev/client/cluster"
+	"podnet.dev/client/localapi"
 )
 
 // server is the API server's name.
@@ -26,9 +27,24 @@ func (r resident) Check(context.Context) error { return nil }
 func (r resident) Whoami() cluster.Identity {
 	return cluster.Identity{Context: "town", Namespace: "shop", Server: server, User: "alice"}
 }
-func (r resident) Remotes() []netip.Addr                        { return nil }
-func (r resident) Namespaces(context.Context) ([]string, error) { return []string{"shop"}, nil }
-func (r resident) Redial()                                      {}
+func (r resident) Remotes() []netip.Addr { return nil }
+func (r resident) Redial()               {}
+
+func (r resident) Namespaces(context.Context) ([]string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return []string{"shop"}, r.callLocked()
+}
+
+// ServicesIn has one Service, which says below which domain it was asked for.
+func (r resident) ServicesIn(_ context.Context, namespace, domain string) ([]localapi.Service, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.callLocked(); err != nil {
+		return nil, err
+	}
+	return []localapi.Service{{Namespace: namespace, Name: "web", Type: "ClusterIP", Ports: []localapi.ServicePort{{Protocol: "TCP", Port: 80, URL: "http://web." + domain}}}}, nil
+}
 
 // callLocked is what every call to the API meets first. mu is held.
 func (r resident) callLocked() error {

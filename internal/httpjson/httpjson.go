@@ -199,11 +199,11 @@ func ReadLines[T any](resp *http.Response, f func(T) error) error {
 }
 
 // Local guards an API that is served on a unix socket against web pages: a
-// browser that was talked into reaching it sends an Origin or a Referer, or a
-// Host that is not ours.
+// browser that was talked into reaching it sends an Origin, a Referer or, to any
+// site at all, Sec-Fetch-Site (Fetch Metadata), or a Host that is not ours.
 func Local(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "" || r.Host != host {
+		if r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "" || r.Header.Get("Sec-Fetch-Site") != "" || r.Host != host {
 			WriteError(w, &Error{Code: "forbidden", Message: "this API is not for web pages", Status: http.StatusForbidden})
 			return
 		}
