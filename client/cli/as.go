@@ -15,7 +15,7 @@ var impersonation = []string{"as", "as-group", "as-uid", "as-user-extra"}
 
 // addKubeBesideAs adds kubectl's flags to a command that has an --as of its own.
 // all gets those that the command does not have, too; it is to be given to
-// fromEnvironment.
+// preset.
 func addKubeBesideAs(f, all *pflag.FlagSet, env *Env) {
 	f.Lookup("as").Annotations = map[string][]string{noVariable: {}}
 	env.Kube.AddTo(all)

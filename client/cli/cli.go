@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -50,6 +49,14 @@ type Env struct {
 
 	// args is the command line.
 	args []string
+	// LogFile is the daemon's, should it not run and say so itself.
+	LogFile string
+	// Autostart has the daemon start with the user's login.
+	Autostart Autostart
+
+	// layers are what flags are that nobody gave, profile the one that was named.
+	layers  []layer
+	profile *localapi.Profile
 }
 
 // KubeFlags are kubectl's connection flags.
@@ -184,7 +191,7 @@ const long = `podnet puts this machine on the pod network of a Kubernetes cluste
   podnet doctor               if any of it does not work
 
 Every connection flag of kubectl works. Every flag can be given by the
-environment, --path as PODNET_PATH.
+environment, --path as PODNET_PATH, and by a file: podnet config --help.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 not connected, 4 credentials
 or permission, 5 not in time, 6 cluster unreachable, 7 daemon or privilege,
@@ -194,7 +201,12 @@ func newRoot(env *Env) *cobra.Command {
 	root := &cobra.Command{
 		Use: "podnet", Short: "This machine on the pod network of a Kubernetes cluster", Long: long,
 		SilenceErrors: true, SilenceUsage: true,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags(), env.Environ) },
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if err := env.configure(cmd, args); err != nil {
+				return err
+			}
+			return env.preset(cmd.Flags())
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usage("unknown command %q", args[0])
@@ -207,10 +219,14 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newSetup(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments
+		}
+		switch c.Name() {
+		case "disconnect", "setup", "version", "logs", "daemon", "autostart", "guard", "cleanup": // a broken file is in nobody's way here
+			c.Annotations = map[string]string{noConfig: c.Name()}
 		}
 	}
 	return root
@@ -221,37 +237,6 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%s takes no arguments, not %q", cmd.CommandPath(), args[0]), Hint: cmd.CommandPath() + " --help"}
 	}
 	return nil
-}
-
-// fromEnvironment sets every flag that was not given from its variable.
-func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
-	values := map[string]string{}
-	for _, e := range environ {
-		if name, value, ok := strings.Cut(e, "="); ok && strings.HasPrefix(name, "PODNET_") {
-			values[name] = value
-		}
-	}
-	var err error
-	flags.VisitAll(func(f *pflag.Flag) {
-		name := variable(f.Name)
-		value, ok := values[name]
-		if !ok || f.Changed || f.Name == "help" || f.Annotations[noVariable] != nil || err != nil {
-			return
-		}
-		if e := flags.Set(f.Name, value); e != nil {
-			err = usage("variable %s: %v", name, e)
-		}
-	})
-	return err
-}
-
-// noVariable annotates the flags that are words of one command line: the --path
-// of steer is not that of connect.
-const noVariable = "podnet/no-variable"
-
-// variable is the environment variable of a flag.
-func variable(flag string) string {
-	return "PODNET_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
 // client is the daemon's client for a command, and for the session that the

@@ -114,7 +114,10 @@ type machine struct {
 	started int
 	cleaned int
 	proxy   func(context.Context, ProxyOptions) error
-	last    localapi.ConnectRequest
+	logFile string
+
+	autostart fakeAutostart
+	last      localapi.ConnectRequest
 
 	steering fakeSteering
 	exposing fakeExposing
@@ -168,7 +171,7 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
 		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
 		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
-		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy, Spawn: m.spawn,
+		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy, LogFile: m.logFile, Autostart: &m.autostart, Spawn: m.spawn,
 	}, args)
 	return result{code, out.String(), errs.String()}
 }
@@ -329,7 +332,7 @@ func TestWrongUsage(t *testing.T) {
 		{"connect --gateway-namespace UPPER", "UPPER"},
 		{"connect --lease 5s", "1m0s to 15m0s"},
 		{"connect -A -n a -n b", "--all-namespaces"},
-		{"connect shop", "no arguments"},
+		{"connect shop", "there is no profile shop"},
 		{"connect --also-route 10.20.0.1/16", "did you mean 10.20.0.0/16?"},
 		{"exec --also-domain internal -- true", "two labels"},
 		{"connect --never-route all", "want a prefix"},

@@ -1,14 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,25 +19,13 @@ import (
 	"podnet.dev/internal/version"
 )
 
-// paths are the values of --path.
-var paths = []string{"auto", "udp", "apiserver"}
-
-// Leases in seconds: long enough to ride out an API server's restart, in CI
-// short enough that a killed job is forgotten soon (design/security.md 2.8).
-const (
-	leaseDefault = 300 * time.Second
-	leaseCI      = 120 * time.Second
-	leaseMin     = 60 * time.Second
-	leaseMax     = 900 * time.Second
-)
-
 func newConnect(env *Env) *cobra.Command {
 	var req localapi.ConnectRequest
 	var wait, lease time.Duration
 	var output string
 	allKube := pflag.NewFlagSet("kubernetes", pflag.ContinueOnError)
 	cmd := &cobra.Command{
-		Use:   "connect [-n NAMESPACE]...",
+		Use:   "connect [PROFILE] [-n NAMESPACE]...",
 		Short: "Join the cluster of the kubeconfig",
 		Long: `Join the cluster of the kubeconfig: its pods and Services can be reached by
 address and by name, as far as you may. Returns when all of it was tried once.
@@ -49,6 +37,7 @@ address and by name, as far as you may. Returns when all of it was tried once.
   podnet connect --also-route 10.20.0.0/16 --also-domain corp.internal
                                      and what the cluster reaches besides
   podnet connect --context blue      another cluster, beside the one that is there
+  podnet connect staging             as the profile says; see podnet profile
   podnet connect --wait=60s -o json  in a script: until packets and names get through
 
 Several clusters can be connected at once. Short names and the cluster's zone are
@@ -57,14 +46,21 @@ its context's name: web.shop.svc.blue.podnet.internal. Asked for the same cluste
 in the same way again, it says that it is connected.
 
 ` + asHelp,
+		Args:        oneAtMost("profile"),
+		Annotations: map[string]string{takesProfile: "the argument"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p := env.profile; p != nil {
+				req.Name, req.As = cmp.Or(req.Name, p.Name), cmp.Or(req.As, p.Connect.As)
+			}
 			if err := checkConnect(&req, lease, output); err != nil {
 				return err
 			}
-			if req.Name != "" && !namespaceName.MatchString(req.Name) {
-				return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%q is no name for a session", req.Name), Hint: "small letters, digits and dashes, as in --name blue"}
+			if req.Name != "" {
+				if err := localapi.CheckSession(req.Name); err != nil {
+					return err
+				}
 			}
-			if err := fromEnvironment(allKube, env.Environ); err != nil { // also those that are no flags here
+			if err := env.preset(allKube); err != nil { // also those that are no flags here
 				return err
 			}
 			kube, err := env.Kube.Kube(env.Environ)
@@ -114,6 +110,7 @@ in the same way again, it says that it is connected.
 	f.StringVar(&req.Name, "name", "", "name of the session, for its alias and for --session (default: the context's)")
 	f.Lookup("name").Annotations = map[string][]string{noVariable: {}} // a rule of steer has one, too
 	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
+	f.BoolVar(&req.Reconnect, "reconnect", false, "connect again when the session has ended by itself, until it is disconnected")
 	asFlag(f, &req)
 	addKubeBesideAs(f, allKube, env)
 	return cmd
@@ -138,64 +135,19 @@ func connectDefaults(env *Env) (localapi.ConnectRequest, error) {
 	var lease time.Duration
 	f := pflag.NewFlagSet("connect", pflag.ContinueOnError)
 	connectFlags(f, env, &req, &lease)
-	if err := fromEnvironment(f, env.Environ); err != nil {
+	if err := env.preset(f); err != nil {
 		return req, err
 	}
 	return req, checkConnect(&req, lease, "")
 }
 
-var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-
-func checkNamespace(name string) error {
-	if !namespaceName.MatchString(name) {
-		return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%q is no name for a namespace", name), Hint: "kubectl get namespaces lists them"}
-	}
-	return nil
-}
-
-// checkNamespaces is for those that are to be opened, and the gateway's own.
-func checkNamespaces(named []string, all bool, gateway string) error {
-	for _, ns := range append(slices.Clone(named), gateway) {
-		if err := checkNamespace(ns); err != nil {
-			return err
-		}
-	}
-	if len(named) > 16 {
-		return usage("%d namespaces are more than 16: open all of them by --all-namespaces", len(named))
-	}
-	if all && len(named) > 1 {
-		return usage("--all-namespaces goes with one --namespace at most, the one whose names need no suffix")
-	}
-	return nil
-}
-
 // checkConnect finds what can be known to be wrong without a cluster.
 func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output string) error {
-	if err := checkNamespaces(req.Namespaces, req.AllNamespaces, req.GatewayNamespace); err != nil {
-		return err
-	}
-	if !slices.Contains(paths, req.Path) {
-		return usage("path %q: want %s", req.Path, strings.Join(paths, ", "))
-	}
-	if !slices.Contains(addressModes, req.Addresses) {
-		return usage("addresses %q: want %s", req.Addresses, strings.Join(addressModes, ", "))
-	}
-	if lease < leaseMin || lease > leaseMax {
-		return usage("lease %v: want %v to %v", lease, leaseMin, leaseMax)
-	}
 	if output != "" && output != "json" && output != jsonStream {
 		return usage("output %q: want json or %s", output, jsonStream)
 	}
-	if err := req.Tidy(); err != nil {
-		return err
-	}
-	if req.As != "" {
-		if err := (localapi.AsRequest{Target: req.As}).Check(); err != nil {
-			return err
-		}
-	}
-	req.LeaseSeconds = int32(lease / time.Second)
-	return nil
+	req.LeaseSeconds = int32(min(lease/time.Second, math.MaxInt32))
+	return req.Check()
 }
 
 // connect asks the daemon, starting one where there is none.

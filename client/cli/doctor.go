@@ -29,7 +29,7 @@ The exit status is 1 when there is a problem.`,
 				return usage("output %q: want json", output)
 			}
 			for _, ns := range append([]string{req.GatewayNamespace}, req.Namespaces...) {
-				if err := checkNamespace(ns); err != nil {
+				if err := localapi.CheckNamespace(ns); err != nil {
 					return err
 				}
 			}

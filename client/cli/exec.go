@@ -45,7 +45,7 @@ there for as long as the command runs, and so does all else on this machine.
 			if err := checkConnect(&req, lease, ""); err != nil {
 				return err
 			}
-			if err := fromEnvironment(kube, env.Environ); err != nil { // also those that are no flags here
+			if err := env.preset(kube); err != nil { // also those that are no flags here
 				return err
 			}
 			if req.Kube, err = env.Kube.Kube(env.Environ); err != nil {

@@ -79,7 +79,7 @@ long as you may do it.`,
 
 // check finds what can be known to be wrong without a cluster.
 func (o *exportFlags) check() error {
-	if err := checkNamespaces(o.req.Namespaces, o.req.AllNamespaces, o.req.GatewayNamespace); err != nil {
+	if err := localapi.CheckNamespaces(o.req.Namespaces, o.req.AllNamespaces, o.req.GatewayNamespace); err != nil {
 		return err
 	}
 	o.req.Resolvers = nil

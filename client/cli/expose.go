@@ -54,7 +54,7 @@ that, PODNET_AS and others, count all the same.`,
 				return usage("--detach and a command do not go together: the exposure would live as long as which of them?")
 			}
 			if req.Namespace != "" {
-				if err := checkNamespace(req.Namespace); err != nil {
+				if err := localapi.CheckNamespace(req.Namespace); err != nil {
 					return err
 				}
 			}
@@ -67,7 +67,7 @@ that, PODNET_AS and others, count all the same.`,
 			if err := req.Check(); err != nil {
 				return err
 			}
-			if err := fromEnvironment(kube, env.Environ); err != nil { // also those that are no flags here
+			if err := env.preset(kube); err != nil { // also those that are no flags here
 				return err
 			}
 			return runExpose(cmd, env, req, detach, output, command)

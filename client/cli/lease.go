@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"podnet.dev/client/localapi"
 )
 
 // leaseFlags are --lease, and --ephemeral, which makes it that of a job at most.
@@ -29,7 +31,7 @@ type leaseFlag struct {
 
 func (l *leaseFlag) apply() {
 	if *l.to = l.given; l.ephemeral {
-		*l.to = min(l.given, leaseCI)
+		*l.to = min(l.given, localapi.LeaseEphemeral)
 	}
 }
 
@@ -45,7 +47,7 @@ func (l *leaseFlag) Type() string   { return "duration" }
 
 func defaultLease(environ []string) time.Duration {
 	if inCI(environ) {
-		return leaseCI
+		return localapi.LeaseEphemeral
 	}
-	return leaseDefault
+	return localapi.LeaseDefault
 }

@@ -12,9 +12,6 @@ import (
 	"podnet.dev/internal/remap"
 )
 
-// addressModes are the values of --addresses.
-var addressModes = []string{"auto", "direct", "virtual"}
-
 func newMap(env *Env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"podnet.dev/client/localapi"
 )
 
 func newNamespace(env *Env) *cobra.Command {
@@ -31,7 +33,7 @@ namespace of the session stays open, and flows go on.
 				fmt.Fprintln(env.Out, connection.Namespace)
 				return nil
 			}
-			if err := checkNamespace(args[0]); err != nil {
+			if err := localapi.CheckNamespace(args[0]); err != nil {
 				return err
 			}
 			if err := setOfSession(cmd.Context(), c.SetNamespace, args[0]); err != nil {

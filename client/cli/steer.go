@@ -168,7 +168,7 @@ func (o *steerFlags) requests(args []string) ([]localapi.SteerRequest, error) {
 		return nil, usage("no port was named: want TARGET PORT[:LOCAL], as in deploy/web 8080:3000")
 	}
 	if o.req.Namespace != "" {
-		if err := checkNamespace(o.req.Namespace); err != nil {
+		if err := localapi.CheckNamespace(o.req.Namespace); err != nil {
 			return nil, err
 		}
 	}

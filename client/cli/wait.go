@@ -129,7 +129,7 @@ func parseCondition(text string) (condition, error) {
 		return bad("no such condition")
 	}
 	for _, name := range parts[1:] {
-		if checkNamespace(name) != nil { // the same letters
+		if localapi.CheckNamespace(name) != nil { // the same letters
 			return bad(fmt.Sprintf("%q is no name", name))
 		}
 	}

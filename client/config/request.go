@@ -31,7 +31,8 @@ func (c Config) ProfileRequest(name string, env []string) (localapi.ConnectReque
 func (c Config) fill(r localapi.ConnectRequest) (localapi.ConnectRequest, error) {
 	text := map[string]*string{"path": &r.Path, "addresses": &r.Addresses, "gateway-namespace": &r.GatewayNamespace}
 	lists := map[string]*[]string{"also-route": &r.AlsoRoutes, "also-domain": &r.AlsoDomains, "never-route": &r.NeverRoutes}
-	yes := map[string]*bool{"reconnect": &r.Reconnect}
+	ephemeral := false
+	yes := map[string]*bool{"reconnect": &r.Reconnect, "ephemeral": &ephemeral}
 	if !r.AllNamespaces { // who asks for every one, or for one, asks for nothing else
 		lists["namespace"] = &r.Namespaces
 	}
@@ -67,5 +68,8 @@ func (c Config) fill(r localapi.ConnectRequest) (localapi.ConnectRequest, error)
 		r.Kube.Flags = flags
 	}
 	r = r.WithDefaults()
+	if ephemeral {
+		r.LeaseSeconds = min(r.LeaseSeconds, int32(localapi.LeaseEphemeral/time.Second))
+	}
 	return r, r.Check()
 }

@@ -58,6 +58,9 @@ func Start(ctx context.Context, socket, logFile string, args ...string) error {
 // openLog opens the log file, or nothing when there is no room or no right to
 // write one: a full disk must not keep anybody from connecting.
 func openLog(path string) *os.File {
+	if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
+		_ = os.Rename(path, path+".1")
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
 		if f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
 			return f

@@ -19,11 +19,13 @@ var (
 // GatewayNamespace is where podnet is installed unless somebody says otherwise.
 const GatewayNamespace = "podnet-system"
 
-// Leases: long enough to ride out an API server's restart (design/security.md 2.8).
+// Leases: long enough to ride out an API server's restart, or short enough that a
+// killed job is forgotten soon (design/security.md 2.8).
 const (
-	LeaseDefault = 300 * time.Second
-	LeaseMin     = 60 * time.Second
-	LeaseMax     = 900 * time.Second
+	LeaseDefault   = 300 * time.Second
+	LeaseEphemeral = 120 * time.Second
+	LeaseMin       = 60 * time.Second
+	LeaseMax       = 900 * time.Second
 )
 
 // maxNamespaces is how many a session opens one by one.

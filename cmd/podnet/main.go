@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"podnet.dev/client/autostart"
 	"podnet.dev/client/cli"
 	"podnet.dev/client/cluster"
 	"podnet.dev/internal/version"
@@ -20,5 +21,6 @@ func main() {
 		Kube: cluster.NewFlags(), Installer: installer{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
 		DefaultAgentImage: "podnet.dev/agent:" + version.Version,
 		StartDaemon:       startDaemon, RunDaemon: runDaemon, Proxy: runProxy, Spawn: spawn, Guard: guard, Cleanup: cleanup, Setup: setUp,
+		LogFile: logFile(), Autostart: autostart.New(),
 	}, os.Args[1:]))
 }

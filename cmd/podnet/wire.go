@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"podnet.dev/client"
 	"podnet.dev/client/cli"
 	"podnet.dev/client/cluster"
+	"podnet.dev/client/config"
 	"podnet.dev/client/daemon"
 	"podnet.dev/client/doctor"
 	"podnet.dev/client/helper"
@@ -62,18 +64,38 @@ func spawn(args []string) (*cli.Spawned, error) {
 	return &cli.Spawned{PID: cmd.Process.Pid, Out: out, Log: log, Stop: func() error { return cmd.Process.Signal(syscall.SIGTERM) }}, nil
 }
 
-// logger writes to stderr, from a level on or, with PODNET_DEBUG, everything.
-func logger(level slog.Level) *slog.Logger {
+// logger writes from a level on or, with PODNET_DEBUG, everything.
+func logger(to io.Writer, level slog.Level) *slog.Logger {
 	if os.Getenv("PODNET_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: level}))
+}
+
+// daemonLog is what a daemon writes to, and its end: the log file, and stderr unless
+// that is the same. Where there is no room or no right to write a file, it is stderr
+// alone: a full disk must not keep anybody from connecting.
+func daemonLog(onDemand bool) (io.Writer, func()) {
+	sameAsStderr := onDemand // until the file is set aside
+	file, err := daemon.OpenLog(logFile(), func(f *os.File) {
+		if !sameAsStderr {
+			_ = debug.SetCrashOutput(f, debug.CrashOptions{}) // else a panic is told on stderr alone
+		}
+		sameAsStderr = false
+	})
+	switch {
+	case err != nil:
+		return os.Stderr, func() {}
+	case onDemand:
+		return file, func() { _ = file.Close() }
+	}
+	return io.MultiWriter(os.Stderr, file), func() { _ = file.Close() }
 }
 
 // runProxy is a session that notes its objects nowhere: others of this user may run
 // beside it, and when it is killed its lease ends.
 func runProxy(ctx context.Context, o cli.ProxyOptions) error {
-	log := logger(slog.LevelError)
+	log := logger(os.Stderr, slog.LevelError)
 	return rootless.Run(ctx, rootless.Options{
 		Session: client.Config{
 			Request: o.Request, Events: o.Events, Log: log,
@@ -84,7 +106,9 @@ func runProxy(ctx context.Context, o cli.ProxyOptions) error {
 }
 
 func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
-	log := logger(slog.LevelInfo)
+	out, closeLog := daemonLog(o.OnDemand)
+	defer closeLog()
+	log := logger(out, slog.LevelInfo)
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the podnet program: %w", err)
@@ -103,6 +127,7 @@ func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
 		id := c.Whoami()
 		return id.Context, id.Server, nil
 	}
+	opts.Contexts, opts.Profiles = cluster.Contexts, config.UserStore()
 	opts.NewSession = func(req localapi.ConnectRequest, events func(localapi.Event)) daemon.Session {
 		return client.New(client.Config{
 			Request: req, Fleet: fleet, StateDir: localapi.StateDir(), Log: log, OpenCluster: open, OpenHelper: opener(host),

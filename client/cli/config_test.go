@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"podnet.dev/client/config"
+	"podnet.dev/client/localapi"
+)
+
+const configHead = "apiVersion: podnet/v1\nkind: Config\n"
+
+// configured is a machine whose user has a configuration, and the file's name.
+func configured(t *testing.T, text string) (*machine, string) {
+	t.Helper()
+	m := newMachine(t)
+	home := t.TempDir()
+	m.environ = append(m.environ, "HOME="+home)
+	name := filepath.Join(home, ".config", "podnet", "config.yaml")
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if text != "" {
+		if err := os.WriteFile(name, []byte(configHead+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m, name
+}
+
+// TestNearestWordCounts: flag, variable, profile, project, user, in this order.
+func TestNearestWordCounts(t *testing.T) {
+	m, _ := configured(t, `defaults: {path: udp, namespace: [shop, pay], lease: 2m, addresses: virtual}
+profiles:
+- name: lab
+  connect: {context: blue, path: apiserver, namespaces: [ops], as: deploy/web, primary: true}
+- name: wide
+  connect: {allNamespaces: true}
+`)
+	m.where = func(k localapi.Kube) (string, string, error) {
+		name := strings.Join(k.Flags["context"], "")
+		return name, "https://" + name, nil
+	}
+	got := func(args ...string) localapi.ConnectRequest {
+		t.Helper()
+		m.podnet(append([]string{"connect"}, args...)...).want(t, exitOK)
+		req := m.last
+		m.podnet("disconnect").want(t, exitOK)
+		return req
+	}
+	if r := got(); r.Path != "udp" || !reflect.DeepEqual(r.Namespaces, []string{"shop", "pay"}) || r.LeaseSeconds != 120 || r.Addresses != "virtual" {
+		t.Errorf("the user's file: %+v", r)
+	}
+	project := t.TempDir()
+	if err := os.WriteFile(filepath.Join(project, config.ProjectFile), []byte(configHead+"defaults: {path: auto, context: dev}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(project)
+	if r := got(); r.Path != "auto" || r.LeaseSeconds != 120 || r.Kube.Flags["context"][0] != "dev" {
+		t.Errorf("in a project: %+v", r)
+	}
+	r := got("lab")
+	if r.Path != "apiserver" || !reflect.DeepEqual(r.Namespaces, []string{"ops"}) || r.LeaseSeconds != 120 || r.As != "deploy/web" || !r.Primary || r.Name != "lab" || r.Kube.Flags["context"][0] != "blue" || r.Kube.Flags["as"] != nil {
+		t.Errorf("by a profile: %+v", r)
+	}
+	if r := got("wide"); !r.AllNamespaces || len(r.Namespaces) > 0 {
+		t.Errorf("a profile of every namespace beside a default of some: %+v", r)
+	}
+	m.environ = append(m.environ, "PODNET_PATH=udp")
+	if r := got("lab"); r.Path != "udp" {
+		t.Errorf("with a variable: %+v", r)
+	}
+	if r := got("lab", "--path", "auto", "-n", "pay", "--name", "other"); r.Path != "auto" || !reflect.DeepEqual(r.Namespaces, []string{"pay"}) || r.Name != "other" {
+		t.Errorf("with flags: %+v", r)
+	}
+	if r := got("-A"); !r.AllNamespaces || len(r.Namespaces) > 0 {
+		t.Errorf("every namespace beside a default of some: %+v", r)
+	}
+	m.podnet("connect", "red").want(t, exitUsage, "there is no profile red", "there are lab, wide; podnet connect -n red opens a namespace")
+	m.podnet("connect", "lab", "wide").want(t, exitUsage, "one profile, not 2")
+}
+
+// TestRequestIsThatOfTheCommandLine: who has no command line asks for the same.
+func TestRequestIsThatOfTheCommandLine(t *testing.T) {
+	m, name := configured(t, `defaults: {path: udp, namespace: shop, lease: 4m, addresses: virtual, gateway-namespace: net, also-route: [10.20.0.0/16], also-domain: corp.internal, never-route: 10.9.0.0/16, reconnect: true, context: dev, ephemeral: true}
+profiles:
+- name: lab
+  connect: {context: blue, allNamespaces: true, reconnect: true, leaseSeconds: 90}
+`)
+	c, err := config.Store{User: name}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(want localapi.ConnectRequest, err error, args ...string) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.podnet(append([]string{"connect"}, args...)...).want(t, exitOK)
+		m.podnet("disconnect").want(t, exitOK)
+		got := m.last
+		got.Kube.Env, want.Kube.Env = nil, nil
+		if want.Name == "" {
+			got.Name = "" // the daemon has made one
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("connect %v asks for %+v, and without a command line it is %+v", args, got, want)
+		}
+	}
+	r, err := c.Request(localapi.Kube{})
+	same(r, err)
+	r, err = c.ProfileRequest("lab", nil)
+	same(r, err, "lab")
+	// Every flag that says what is asked for is known to both.
+	var req localapi.ConnectRequest
+	f := pflag.NewFlagSet("connect", pflag.ContinueOnError)
+	connectFlags(f, &Env{}, &req, new(time.Duration))
+	f.VisitAll(func(f *pflag.Flag) {
+		if c.Defaults[f.Name].Values == nil && f.Name != "all-namespaces" {
+			t.Errorf("--%s is not tried", f.Name)
+		}
+	})
+}
+
+func TestBrokenConfiguration(t *testing.T) {
+	m, name := configured(t, "defaults:\n  path: pigeon\n")
+	for _, args := range [][]string{{"connect"}, {"status"}, {"config", "view"}, {"config", "get", "defaults.path"}, {"profile", "list"}} {
+		m.podnet(args...).want(t, exitUsage, name+`:4: defaults.path: path "pigeon": want auto, udp, apiserver`, "hint: ")
+	}
+	if m.started != 0 {
+		t.Error("a daemon was started")
+	}
+	m.podnet("disconnect").want(t, exitOK) // which it is in nobody's way
+	m.podnet("version").want(t, exitOK)
+	m.podnet("config", "path").want(t, exitOK, name)
+	m.podnet("config", "set", "defaults.path", "udp").want(t, exitOK)
+	m.podnet("config", "get", "defaults.path").want(t, exitOK, "udp")
+	for text, says := range map[string]string{
+		"{colour: red}": "no flag of podnet's", "{lease: [1m, 2m]}": "want one value, not 2", "{lease: 1h}": "1m0s to 15m0s",
+		"{namespace: [a, B]}": `"B" is no name`, "{also-route: 16.0.0.0/4}": "wider than /8", "{all-namespaces: maybe}": "invalid", "{watch: maybe}": "is no bool",
+	} {
+		if err := os.WriteFile(name, []byte(configHead+"defaults: "+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m.podnet("status").want(t, exitUsage, name+":3: ", says)
+	}
+}
+
+func TestConfigCommands(t *testing.T) {
+	m, name := configured(t, "")
+	m.podnet("config", "get", "defaults.path").want(t, exitGeneric, "no file sets defaults.path")
+	m.podnet("config", "set", "defaults.namespace", "shop", "pay").want(t, exitOK)
+	m.podnet("config", "set", "tray.notify", "false").want(t, exitOK)
+	m.podnet("config", "set", "defaults.path", "pigeon").want(t, exitUsage, "want auto, udp, apiserver")
+	m.podnet("config", "set", "colour", "red").want(t, exitUsage, "is no key")
+	m.podnet("config", "set", "defaults.path").want(t, exitUsage, "podnet config set defaults.path udp")
+	if r := m.podnet("config", "get", "defaults.namespace"); r.out != "shop\npay\n" {
+		t.Errorf("get: %q", r.out)
+	}
+	m.podnet("profile", "save", "staging", "--context", "blue", "-n", "shop", "--lease", "2m", "--as", "deploy/web", "--auto-connect").want(t, exitOK)
+	m.podnet("profile", "save", "Blue").want(t, exitUsage, "is no name for a profile")
+	m.podnet("profile", "save", "x", "--path", "pigeon").want(t, exitUsage, "want auto")
+	m.podnet("profile", "list").want(t, exitOK, "NAME     CONTEXT  NAMESPACES  AUTO\nstaging  blue     shop        yes\n")
+	var list localapi.ProfileList
+	want := localapi.Profile{Name: "staging", AutoConnect: true, Connect: localapi.Words{Context: "blue", Namespaces: []string{"shop"}, LeaseSeconds: 120, As: "deploy/web"}}
+	if err := json.Unmarshal([]byte(m.podnet("profile", "list", "-o", "json").out), &list); err != nil || len(list.Profiles) != 1 || !reflect.DeepEqual(list.Profiles[0], want) {
+		t.Errorf("%+v, %v, want %+v", list, err, want)
+	}
+	const view = `apiVersion: podnet/v1
+defaults:
+  namespace:
+  - shop
+  - pay
+kind: Config
+profiles:
+- autoConnect: true
+  connect:
+    as: deploy/web
+    context: blue
+    leaseSeconds: 120
+    namespaces:
+    - shop
+  name: staging
+tray:
+  notify: false
+`
+	if r := m.podnet("config", "view"); r.code != exitOK || !strings.HasPrefix(r.out, view+"# defaults.namespace: "+name+":4\n") {
+		t.Errorf("view:\n%s", r.out)
+	}
+	m.podnet("config", "unset", "defaults.namespace").want(t, exitOK)
+	m.podnet("config", "unset", "defaults.namespace").want(t, exitGeneric, "does not set")
+	m.podnet("profile", "remove", "staging").want(t, exitOK)
+	m.podnet("profile", "remove", "staging").want(t, exitGeneric, "no profile staging")
+	m.podnet("profile", "list").want(t, exitOK, "there are none")
+	if r := m.podnet("config", "path", "--all"); r.out != name+"\n" {
+		t.Errorf("path --all: %q", r.out)
+	}
+}
+
+// fakeAutostart is on or off.
+type fakeAutostart struct{ on bool }
+
+func (f *fakeAutostart) On() (bool, error) { return f.on, nil }
+func (f *fakeAutostart) Set(_ context.Context, on bool) (string, error) {
+	f.on = on
+	return "", nil
+}
+
+func TestAutostart(t *testing.T) {
+	m := newMachine(t)
+	for _, want := range []string{"off", "on", "off"} {
+		m.podnet("autostart", want).want(t, exitOK)
+		if r := m.podnet("autostart"); r.out != want+"\n" {
+			t.Errorf("autostart says %q, want %s", r.out, want)
+		}
+	}
+	m.podnet("autostart", "perhaps").want(t, exitUsage, "want on or off")
+}
