@@ -44,11 +44,9 @@ The exit status is 1 when there is a problem.`,
 				return err
 			}
 			if output == "json" {
-				err = printJSON(env.Out, struct {
-					APIVersion string             `json:"apiVersion"`
-					Kind       string             `json:"kind"`
-					Findings   []localapi.Finding `json:"findings"`
-				}{localapi.APIVersion, "Findings", r.findings})
+				all := localapi.NewFindings()
+				all.Findings = r.findings
+				err = printJSON(env.Out, all)
 			} else {
 				r.end()
 			}

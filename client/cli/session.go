@@ -83,19 +83,6 @@ func inUse(s localapi.Status, name string) (bool, error) {
 	return true, nil
 }
 
-// stateOf is one session's state.
-func stateOf(s localapi.Status, c localapi.Connection) localapi.State {
-	switch {
-	case len(s.Connections) == 1:
-		return s.State
-	case c.Since == nil:
-		return localapi.Connecting
-	case slices.ContainsFunc(s.Warnings, func(w localapi.Warning) bool { return w.Connection == c.Name && w.Severity == "high" }):
-		return localapi.Degraded
-	}
-	return localapi.Connected
-}
-
 func newPrimary(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "primary [NAME]",

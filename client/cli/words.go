@@ -33,9 +33,9 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		if i > 0 {
 			fmt.Fprintln(t)
 		}
-		fmt.Fprintf(t, "%s\t%s\n", strings.ToLower(string(stateOf(s, c))), who)
+		fmt.Fprintf(t, "%s\t%s\n", strings.ToLower(string(s.Of(c))), who)
 		row := func(name, text string) { fmt.Fprintf(t, "%s\t%s\n", name, text) }
-		if stateOf(s, c) == localapi.Connecting {
+		if s.Of(c) == localapi.Connecting {
 			row("phase", string(c.Phase))
 			continue
 		}

@@ -10,6 +10,18 @@ type DoctorRequest struct {
 	Namespaces []string `json:"namespaces,omitempty"`
 }
 
+// Findings are all of an examination, as scripts keep them.
+type Findings struct {
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"`
+	Findings   []Finding `json:"findings"`
+}
+
+// NewFindings are none yet.
+func NewFindings() Findings {
+	return Findings{APIVersion: APIVersion, Kind: "Findings", Findings: []Finding{}}
+}
+
 // Finding is one thing that was looked at.
 type Finding struct {
 	// Check names it as GROUP/NAME, for example path/udp.

@@ -3,6 +3,7 @@ package localapi
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,19 @@ func Alias(name string) string {
 		return "session"
 	}
 	return alias
+}
+
+// Of is the state of one session.
+func (s Status) Of(c Connection) State {
+	switch {
+	case len(s.Connections) == 1:
+		return s.State
+	case c.Since == nil:
+		return Connecting
+	case slices.ContainsFunc(s.Warnings, func(w Warning) bool { return w.Connection == c.Name && w.Severity == "high" }):
+		return Degraded
+	}
+	return Connected
 }
 
 // PrimaryRequest asks for another primary session.
