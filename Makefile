@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 export GOFLAGS := -trimpath -buildvcs=false
 GOBUILD := go build -ldflags '-s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)'
 
-PROGRAMS := ./cmd/podnet ./cmd/podnet-helper ./cmd/podnet-gateway ./cmd/podnet-agent ./deploy/image ./e2e/lab ./e2e/bench
+PROGRAMS := ./cmd/podnet ./cmd/podnet-tray ./cmd/podnet-helper ./cmd/podnet-gateway ./cmd/podnet-agent ./deploy/image ./e2e/lab ./e2e/bench
 
 .PHONY: help
 help: ## List the targets

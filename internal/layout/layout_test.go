@@ -33,7 +33,8 @@ var doors = []door{
 	{"github.com/vishvananda/netlink", []string{"client/router", "client/helper", "client/netwatch", "e2e"}, "only the privileged half changes the host; netwatch reads"},
 	{"github.com/google/nftables", []string{"gateway/agent"}, "only the agent translates addresses, in its pod"},
 	{"github.com/mdlayher/netlink", []string{"gateway/agent"}, "the library below nftables, for what that cannot say"},
-	{"github.com/godbus/dbus", []string{"client/osdns"}, "the bus is spoken to about DNS only"},
+	{"github.com/godbus/dbus", []string{"client/osdns", "client/tray/desktop", "e2e"}, "the buses are spoken to about DNS and about the icon only"},
+	{"fyne.io/systray", []string{"client/tray/desktop"}, "the icon has one place"},
 }
 
 // apart lists pairs of which the first, a folder of ours, must not reach the
@@ -49,6 +50,8 @@ var apart = []struct{ from, to, why string }{
 	{"api", module + "internal", "the API objects stand alone"},
 	{"client/localapi", "k8s.io", "whoever speaks the local API must not link Kubernetes"},
 	{"client/words", module + "client/localapi", "words serve every view"},
+	{"client/tray", "k8s.io", "the icon speaks only the local API"},
+	{"client/tray", module + "client/daemon", "the icon speaks only the local API"},
 	{"client/router", "k8s.io", "the privileged half must not link Kubernetes"},
 	{"client/osdns", "k8s.io", "the privileged half must not link Kubernetes"},
 	{"client/netwatch", "k8s.io", "who watches the host must not link Kubernetes"},
