@@ -86,6 +86,37 @@ func killedAtRandom(t *testing.T, settings ...string) {
 	}
 }
 
+// twoKilledAtRandom is killedAtRandom with two clusters joined, of which one is being
+// joined, left, or made primary.
+func twoKilledAtRandom(t *testing.T, settings ...string) {
+	t.Helper()
+	rounds := 4
+	if long {
+		rounds = 40
+	}
+	random := seeded(t)
+	before := alice.snapshot(t, settings...)
+	t.Cleanup(func() { alice.podnet("disconnect", "--all").try(t) })
+	lab, blue := alice.podnet("connect", "--wait", "-n", "shop"), alice.podnet("connect", "--wait", "--context", "blue", "-n", "shop")
+	primary, leave := alice.podnet("primary", "blue"), alice.podnet("disconnect", "blue")
+	doings := []*command{nil, &blue, &primary, &leave}
+	for round := range rounds {
+		doing := doings[round%len(doings)]
+		lab.must(t)
+		if doing != &blue {
+			blue.must(t)
+		}
+		at := time.Duration(random.Int64N(int64(500 * time.Millisecond)))
+		dead := alice.die(t, random, at, doing)
+		how := [...]command{alice.podnet("cleanup"), alice.podnet("disconnect", "--all"), blue}[random.IntN(3)]
+		t.Logf("killed after %v: %s; then %s", at.Round(time.Millisecond), strings.Join(dead, ", "), how)
+		how.must(t)
+		alice.podnet("disconnect", "--all").must(t)
+		eventually(t, 5*time.Second, "laptop as before", func() error { return same(before, alice.snapshot(t, settings...)) })
+	}
+	report(t, "kill -9 with two clusters joined: the laptop as it was", fmt.Sprintf("%d kills", rounds))
+}
+
 // seeded is chance that can be had again.
 func seeded(t testing.TB) *rand.Rand {
 	t.Helper()
