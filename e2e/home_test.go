@@ -84,6 +84,40 @@ func TestCarriedHome(t *testing.T) {
 	alice.cmd("ping", "-c", "1", "-W", "2", podNetwork4.Addr().Next().String()).must(t) // the home's router
 }
 
+// TestAnotherVPN comes up while alice is connected, and routes what the Services have and
+// more. Both are there from then on, each for its own.
+func TestAnotherVPN(t *testing.T) {
+	alice.connect(t, "-n", "shop")
+	if mode := alice.connection(t).Addresses.Mode; mode != "direct" {
+		t.Fatalf("addresses are %s before there is a reason", mode)
+	}
+	service := clusterIP(t, "shop", "web")
+	t.Cleanup(func() { alice.sh("ip link del vpn0; ip netns del office").try(t) })
+	alice.sh(fmt.Sprintf(`set -e
+		ip netns add office && ip link add vpn0 type veth peer name eth0 netns office
+		ip addr add 192.168.77.1/24 dev vpn0 && ip link set vpn0 up
+		ip -n office addr add 192.168.77.2/24 dev eth0 && ip -n office link set lo up && ip -n office link set eth0 up && ip -n office addr add %s/32 dev lo
+		ip route add 10.96.0.0/12 via 192.168.77.2`, service)).must(t)
+	follow(t, "the office", alice.cmd(append([]string{"nsenter", "--net=/run/netns/office"}, playing("web", ":8080", "the office")...)...))
+	took := eventually(t, 30*time.Second, "the shop at virtual addresses", func() error {
+		if a := alice.connection(t).Addresses; a.Mode != "virtual" {
+			return fmt.Errorf("they are %s", a.Mode)
+		}
+		if r := alice.cmd("curl", "-sS", "--max-time", "2", "http://web.shop").try(t); r.code != 0 {
+			return fmt.Errorf("%s", r.stderr)
+		}
+		return nil
+	})
+	report(t, "another VPN takes the Services' network: the shop again after", took.Round(100*time.Millisecond))
+	alice.elsewhere(t, "vpn0")
+	eventually(t, 5*time.Second, "the office", func() error {
+		if r := alice.cmd("curl", "-sS", "--max-time", "2", "http://"+service+":8080").try(t); strings.TrimSpace(r.stdout) != "hello from the office" {
+			return fmt.Errorf("%s%s", r.stdout, r.stderr)
+		}
+		return nil
+	})
+}
+
 // elsewhere fails the test unless the cluster is at virtual addresses, none of them in a
 // network of the laptop's own, and podnet says that it is for what the laptop has there.
 func (m machine) elsewhere(t testing.TB, why string) {

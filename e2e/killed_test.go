@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -154,6 +155,7 @@ func (m machine) die(t testing.TB, random *rand.Rand, after time.Duration, victi
 		_ = run.Process.Kill() // it may not have become podnet yet
 		dead = append(dead, "podnet "+strings.Fields(victim.shown)[1])
 	}
+	var killed []int
 	for {
 		pids := m.podnets(t)
 		if len(pids) == 0 {
@@ -163,9 +165,12 @@ func (m machine) die(t testing.TB, random *rand.Rand, after time.Duration, victi
 		for _, pid := range pids {
 			name := podnetArgs(pid)
 			if syscall.Kill(pid, syscall.SIGKILL) == nil {
-				dead = append(dead, name)
+				dead, killed = append(dead, name), append(killed, pid)
 			}
 		}
+	}
+	for _, pid := range killed {
+		eventually(t, 5*time.Second, "the end of a process that was killed", func() error { return ended(pid) })
 	}
 	if run != nil {
 		var exit *exec.ExitError
@@ -174,6 +179,20 @@ func (m machine) die(t testing.TB, random *rand.Rand, after time.Duration, victi
 		}
 	}
 	return dead
+}
+
+// ended is nil when nothing of a process is open any more. One that is on its way out
+// has no program to be seen by, and still listens.
+func ended(pid int) error {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return nil
+	}
+	_, state, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	if state[0] == 'Z' || state[0] == 'X' {
+		return nil
+	}
+	return fmt.Errorf("%d is in state %c", pid, state[0])
 }
 
 // podnetArgs is a process of podnet in words: "podnet daemon".
