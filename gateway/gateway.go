@@ -4,7 +4,7 @@
 // memory and rebuilds it from the API after a restart.
 //
 // Who is admitted is decided in gateway/enrol, who reaches what in
-// gateway/policy, both without knowing Kubernetes; gateway/forward moves the
+// gateway/policy, both without knowing Kubernetes; internal/forward moves the
 // bytes. This package watches, wires and reports.
 package gateway
 
@@ -37,8 +37,8 @@ import (
 	"podnet.dev/dnsproxy/kube"
 	"podnet.dev/gateway/egress"
 	"podnet.dev/gateway/enrol"
-	"podnet.dev/gateway/forward"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/steer/control"

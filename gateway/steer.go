@@ -13,8 +13,8 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
-	"podnet.dev/gateway/forward"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/packet"
 	"podnet.dev/internal/steer/control"

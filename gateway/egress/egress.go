@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"podnet.dev/gateway/forward"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"podnet.dev/gateway/forward"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"

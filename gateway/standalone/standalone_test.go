@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"podnet.dev/gateway/forward"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/probe"

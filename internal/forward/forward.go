@@ -77,6 +77,9 @@ type Options struct {
 	// MaxFlows bounds all open flows together; 0 is what the limit on open
 	// files allows.
 	MaxFlows int
+	// Rewrite says where a target is called instead, after the policy has seen it.
+	// Peers notice nothing. nil: each where it is. It must not block.
+	Rewrite func(Proto, netip.AddrPort) netip.AddrPort
 }
 
 // Forwarder forwards the flows of one stack.
@@ -86,8 +89,7 @@ type Forwarder struct {
 	log    *slog.Logger
 	max    int64
 
-	// Tests redirect targets, which must be unicast addresses, to loopback.
-	rewrite func(netip.AddrPort) netip.AddrPort
+	rewrite func(Proto, netip.AddrPort) netip.AddrPort
 
 	tcp      tcpTable
 	dgram    dgramTable
@@ -131,7 +133,10 @@ func New(stack *netstack.Stack, policy Policy, o Options) *Forwarder {
 	f := &Forwarder{
 		stack: stack, policy: policy, log: o.Log,
 		max:     int64(o.MaxFlows),
-		rewrite: func(a netip.AddrPort) netip.AddrPort { return a },
+		rewrite: o.Rewrite,
+	}
+	if f.rewrite == nil {
+		f.rewrite = func(_ Proto, a netip.AddrPort) netip.AddrPort { return a }
 	}
 	if f.max == 0 {
 		f.max = maxFlows()
@@ -212,7 +217,7 @@ func (f *Forwarder) reserve() bool {
 func (f *Forwarder) free() { f.open.Add(-1) }
 
 // allow is the policy behind what holds for every policy: nobody reaches the
-// gateway's own host or what no router forwards, nor leaves by no exit.
+// loopback of this host or what no router forwards, nor leaves by no exit.
 func (f *Forwarder) allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 	a := dst.Addr()
 	return !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsUnspecified() &&

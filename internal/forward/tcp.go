@@ -268,7 +268,7 @@ func (f *Forwarder) dial(ctx context.Context, peer netip.Addr, to netip.AddrPort
 	switch {
 	case !elsewhere:
 		d := net.Dialer{KeepAliveConfig: keepAlive}
-		c, err = d.DialContext(ctx, "tcp", f.rewrite(to).String())
+		c, err = d.DialContext(ctx, "tcp", f.rewrite(TCP, to).String())
 	case exit == nil:
 		err = errNoExit
 	default:

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"podnet.dev/gateway/forward"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/packet"
 	"podnet.dev/internal/steer/control"
 )

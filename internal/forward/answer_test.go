@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"podnet.dev/gateway/forward"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/packet"
 )

@@ -279,7 +279,7 @@ func (f *Forwarder) openFlow(k dgramKey, to netip.AddrPort) (*dgramFlow, error) 
 
 // openNear makes a flow that leaves from here, and what is to be run for it.
 func (f *Forwarder) openNear(k dgramKey, to netip.AddrPort) (fl *dgramFlow, serve func(), err error) {
-	file, raw, err := openSocket(k.proto, f.rewrite(to))
+	file, raw, err := openSocket(k.proto, f.rewrite(k.proto, to))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"podnet.dev/gateway/forward"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/packet"
 	"podnet.dev/internal/remap"
 )

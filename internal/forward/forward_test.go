@@ -23,7 +23,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn/bindtest"
 	"golang.zx2c4.com/wireguard/device"
 
-	"podnet.dev/gateway/forward"
+	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
 )
