@@ -12,7 +12,6 @@ import (
 	"sync"
 
 	"podnet.dev/client"
-	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 	"podnet.dev/client/userspace"
@@ -42,20 +41,11 @@ func Run(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	host := userspace.New(userspace.Config{Resolvers: o.Resolvers, Outside: new(net.Dialer).DialContext, Log: o.Session.Log})
-	events, ready := o.Session.Events, make(chan struct{})
-	o.Session.OpenHelper = func(context.Context, func(string)) (helper.Session, error) { return host, nil }
-	o.Session.Dial = host.Dial
-	o.Session.Events = func(e localapi.Event) {
-		events(e)
-		if e.Type == localapi.EventReady {
-			close(ready)
-		}
-	}
+	ready := make(chan struct{})
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	defer cancel()
 	failed := make(chan error, 1)
-	session := client.New(o.Session)
 	serving.Go(func() {
 		select {
 		case <-ready:
@@ -68,7 +58,7 @@ func Run(ctx context.Context, o Options) error {
 			ports.close()
 		}
 	})
-	err = session.Run(ctx)
+	err = On(ctx, host, o.Session, func() { close(ready) })
 	select {
 	case err = <-failed:
 	default:

@@ -43,22 +43,16 @@ type Host struct {
 	others []router.Network
 	net    router.Config
 	dns    osdns.Config
-	port53 map[place]string // who answers there, on this machine's loopback
+	port53 *DNS
 	open   map[*flow]struct{}
 	closed bool
-}
-
-// place is port 53 of an address, for "udp" or "tcp".
-type place struct {
-	network string
-	addr    netip.Addr
 }
 
 var _ helper.Session = (*Host)(nil)
 
 // New makes a host without a network.
 func New(c Config) *Host {
-	return &Host{Config: c, port53: map[place]string{}, open: map[*flow]struct{}{}}
+	return &Host{Config: c, port53: NewDNS(), open: map[*flow]struct{}{}}
 }
 
 // TUN makes the stack. Its MTU stays what it is, whatever SetNetwork wishes
@@ -135,45 +129,9 @@ func (h *Host) SetNetwork(want router.Config) error {
 
 // ListenDNS opens sockets that call themselves port 53 of addrs. They are on
 // this machine's loopback, and Dial knows the way.
-func (h *Host) ListenDNS(ctx context.Context, addrs []netip.Addr) (packets []net.PacketConn, streams []net.Listener, err error) {
-	defer func() {
-		if err == nil {
-			return
-		}
-		for _, p := range packets {
-			_ = p.Close()
-		}
-		for _, l := range streams {
-			_ = l.Close()
-		}
-		packets, streams = nil, nil
-	}()
-	var lc net.ListenConfig
-	for _, a := range addrs {
-		p, err := lc.ListenPacket(ctx, "udp", "127.0.0.1:0")
-		if err != nil {
-			return packets, streams, fmt.Errorf("answer DNS: %w", err)
-		}
-		packets = append(packets, port53{p, a})
-		l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return packets, streams, fmt.Errorf("answer DNS: %w", err)
-		}
-		streams = append(streams, l)
-		h.mu.Lock()
-		h.port53[place{"udp", a}], h.port53[place{"tcp", a}] = p.LocalAddr().String(), l.Addr().String()
-		h.mu.Unlock()
-	}
-	return packets, streams, nil
+func (h *Host) ListenDNS(ctx context.Context, addrs []netip.Addr) ([]net.PacketConn, []net.Listener, error) {
+	return h.port53.Listen(ctx, addrs)
 }
-
-// port53 is a socket under an assumed address.
-type port53 struct {
-	net.PacketConn
-	addr netip.Addr
-}
-
-func (p port53) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.addr, 53)) }
 
 // SetDNS remembers where names are resolved.
 func (h *Host) SetDNS(_ context.Context, want osdns.Config) error {
@@ -270,13 +228,13 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 func (h *Host) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 	h.mu.Lock()
 	stack := h.stack
-	proxy, ours := h.port53[place{network, to.Addr()}]
 	routed := h.routedLocked(to.Addr())
 	h.mu.Unlock()
+	proxy := h.port53.At(network, to.Addr())
 	switch {
-	case ours && to.Port() == 53:
+	case proxy.IsValid() && to.Port() == 53:
 		var d net.Dialer
-		return d.DialContext(ctx, network, proxy)
+		return d.DialContext(ctx, network, proxy.String())
 	case !routed && h.Outside != nil:
 		return h.Outside(ctx, network, to.String())
 	case stack == nil || !routed:
