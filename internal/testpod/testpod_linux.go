@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // inside names the test that runs in its own namespace, in its environment.
@@ -55,6 +57,44 @@ func Tell(t *testing.T, group uint32, story func(*testing.T)) {
 	case strings.Contains(out.String(), "--- SKIP: "+t.Name()):
 		t.Skip("skipped in the pod that the test made, for the reason printed above")
 	case !strings.Contains(out.String(), "--- PASS: "+t.Name()):
+		t.Fatal("the story was not told")
+	}
+}
+
+// asNobody runs the words from the second on as a user who has nothing, with the first as
+// its TUN devices' node: distributions let everybody have them, bare machines only root.
+const asNobody = `if [ -e "$0" ]; then mount --bind "$0" /dev/net/tun || exit 1; fi
+exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`
+
+// AsNobody tells a test's story in a process of a user who has nothing and may do
+// nothing, if it is root who runs the tests; otherwise in this one. The network is
+// that of its caller.
+func AsNobody(t *testing.T, story func(*testing.T)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		story(t)
+		return
+	}
+	self, err := os.Open("/proc/self/exe") // whose folder nobody else may enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	node := t.TempDir() + "/tun"
+	if unix.Mknod(node, unix.S_IFCHR, int(unix.Mkdev(10, 200))) == nil {
+		_ = os.Chmod(node, 0o666)
+	}
+	cmd := exec.Command("unshare", "--mount", "sh", "-c", asNobody, node, "/proc/self/fd/3", "-test.v", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "HOME=/nonexistent")
+	cmd.Dir, cmd.ExtraFiles = "/", []*os.File{self}
+	out, err := cmd.CombinedOutput()
+	t.Logf("as nobody:\n%s", out)
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case strings.Contains(string(out), "--- SKIP: "+t.Name()):
+		t.Skip("skipped as nobody, for the reason printed above")
+	case !strings.Contains(string(out), "--- PASS: "+t.Name()):
 		t.Fatal("the story was not told")
 	}
 }
