@@ -38,6 +38,18 @@ type Env struct {
 	Proxy func(ctx context.Context, o ProxyOptions) error
 	// Spawn runs this program once more, in the background.
 	Spawn func(args []string) (*Spawned, error)
+	// Rooms makes networks for commands; nil: this system has none.
+	Rooms Rooms
+	// Privileged says whether this process may change the machine's network itself.
+	Privileged func() bool
+	// Foreground says whether a terminal's signals go to this process and to what it
+	// starts. nil: they do not.
+	Foreground func() bool
+	// Signals are those that a command is to be told of, until stop; nil: none but the
+	// end of ctx.
+	Signals func() (all <-chan os.Signal, stop func())
+	// ContainerEnvironment reads a container's environment from the cluster.
+	ContainerEnvironment func(ctx context.Context, r ContainerRequest) (ContainerEnvironment, error)
 	// Guard is the process that cleans up after a killed daemon.
 	Guard func(stateDir string, in io.Reader) error
 	// Cleanup takes back what a killed daemon left, if its guard was killed too.
@@ -123,6 +135,10 @@ func Run(ctx context.Context, env Env, args []string) int {
 	}
 	e := httpjson.FromError(err)
 	status := exitStatus(e)
+	var own *execStatus
+	if errors.As(err, &own) {
+		status = own.status
+	}
 	printFailure(&env, cmd, e, logOf(err), status)
 	return status
 }
@@ -195,7 +211,8 @@ environment, --path as PODNET_PATH, and by a file: podnet config --help.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 not connected, 4 credentials
 or permission, 5 not in time, 6 cluster unreachable, 7 daemon or privilege,
-8 address or route conflict, 9 DNS, 10 install failed, 130 interrupted.`
+8 address or route conflict, 9 DNS, 10 install failed, 130 interrupted; of exec
+the command's own, or 125 to 127.`
 
 func newRoot(env *Env) *cobra.Command {
 	root := &cobra.Command{
@@ -219,7 +236,7 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newExecAgent(env), newExecKeep(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -119,6 +120,11 @@ type machine struct {
 	autostart fakeAutostart
 	last      localapi.ConnectRequest
 
+	rooms       Rooms
+	privileged  bool
+	signals     func() (<-chan os.Signal, func())
+	environment func(context.Context, ContainerRequest) (ContainerEnvironment, error)
+
 	steering fakeSteering
 	exposing fakeExposing
 	exports  fakeExports
@@ -172,6 +178,7 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
 		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
 		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy, LogFile: m.logFile, Autostart: &m.autostart, Spawn: m.spawn,
+		Rooms: m.rooms, Privileged: func() bool { return m.privileged }, Signals: m.signals, ContainerEnvironment: m.environment,
 	}, args)
 	return result{code, out.String(), errs.String()}
 }

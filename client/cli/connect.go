@@ -197,6 +197,8 @@ func progress(w io.Writer, silent bool) func(localapi.Event) {
 			fmt.Fprintf(w, "%s  %-9s  %s\n", at, e.Phase, e.Text)
 		case localapi.EventWarning:
 			fmt.Fprintf(w, "%s  warning    %s\n", at, e.Text)
+		case localapi.EventMode:
+			fmt.Fprintf(w, "%s  %-9s  %s: %s\n", at, e.Type, e.Code, e.Text)
 		}
 	}
 }

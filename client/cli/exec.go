@@ -2,162 +2,269 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
+	"io/fs"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/proxy"
 )
 
+// Exit statuses of exec, beside the command's own: those of a shell, and of env(1) and
+// timeout(1) for what went wrong before.
+const (
+	exitExec     = 125 // exec itself failed
+	exitNotRun   = 126 // the command is there and cannot be run
+	exitNotFound = 127
+	exitSignal   = 128 // and the signal that has ended the command
+)
+
+// execOptions are what podnet exec asks for.
+type execOptions struct {
+	req       localapi.ConnectRequest
+	mode      string
+	isolate   bool
+	publish   []string
+	join      string
+	leave     string
+	envFrom   string
+	container string
+	output    string
+}
+
 func newExec(env *Env) *cobra.Command {
-	var req localapi.ConnectRequest
+	var o execOptions
 	var lease time.Duration
 	kube := pflag.NewFlagSet("kubernetes", pflag.ContinueOnError)
 	cmd := &cobra.Command{
-		Use:   "exec [--as TARGET] [-n NAMESPACE]... -- COMMAND...",
+		Use:   "exec [-n NAMESPACE]... [--as TARGET] [-p PORT]... -- COMMAND...",
 		Short: "Run a command of this machine that reaches the cluster",
-		Long: `Run a command of this machine, and be connected meanwhile. Where nothing is
-connected it connects, as connect does with the same flags, and disconnects
-afterwards. The exit status is the command's.
+		Long: `Run a command of this machine as if it ran in a pod: with the cluster's network
+and names, but with its own files and user. It needs no privilege. The command
+finds itself in a network of its own, and the machine's stays as it is; the
+internet is there as well, and what listens on this machine's loopback is at
+` + HostName + `.
 
-  podnet exec -n shop -- npm test
-  podnet exec --as deploy/web -- curl http://pay
+  podnet exec -n shop -- go test ./...
+  podnet exec -n shop --as deploy/web -- curl http://pay
+  podnet exec -n shop --env-from deploy/web -p 3000:8080 -- npm start
+  podnet exec --join ci -n shop -- ./migrate     and the next step has the same
+  podnet exec --join ci -- ./test                tunnel: podnet exec --leave ci
 
-Where something is connected the command uses that, and of several clusters the
-primary's, or that of --session or --context; with --as it sends from
-there for as long as the command runs, and so does all else on this machine.
+Where such a network is not to be had, in containers mostly, it takes the next
+way of --mode auto, and says so:
+
+  namespace   as above
+  tun         the tunnel is this machine's, for as long as the command runs: where
+              podnet may change the network, as root of a container
+  proxy       the command finds a proxy in its environment. curl heeds HTTP_PROXY in
+              small letters only and ALL_PROXY in both, Go HTTP_PROXY and HTTPS_PROXY,
+              Java and psql none: podnet proxy --forward is for those
+  system      never by itself, but where there is no other: a session of the daemon,
+              the one that there is or one for as long as the command runs
+
+The exit status is the command's, 128 and its number where a signal has ended it,
+127 where there is no such command, 126 where it cannot be run, and 125 where exec
+itself has failed.
 
 ` + asHelp,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, command, err := cutCommand(cmd, args)
-			switch {
-			case err != nil:
-				return err
-			case len(args) > 0:
-				return usage("%q is one thing too many: the command stands behind --, as in -- npm test", args[0])
-			case command == nil:
-				return usage("which command? want -- COMMAND..., as in -- npm test")
+			own := *env
+			if _, file := env.Err.(*os.File); !file {
+				own.Err = &shared{w: env.Err} // the command writes there, too
 			}
-			if err := checkConnect(&req, lease, ""); err != nil {
+			x := &execution{env: &own, start: time.Now(), execOptions: o}
+			if err := x.prepare(cmd, args, lease, kube); err != nil {
 				return err
 			}
-			if err := env.preset(kube); err != nil { // also those that are no flags here
-				return err
-			}
-			if req.Kube, err = env.Kube.Kube(env.Environ); err != nil {
-				return usage("%v", err)
-			}
-			c, socket := client(cmd)
-			s, err := ask(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			name, err := meant(s, sessionName(cmd), req.Kube)
-			if err != nil {
-				return err
-			}
-			x := &execution{env: env, client: c.For(name), socket: socket, req: req, command: command}
-			used, err := inUse(s, name)
-			switch {
-			case err != nil:
-				return err
-			case !used:
-				return x.connected(cmd.Context())
-			case req.As != "":
-				return x.sending(cmd.Context())
-			}
-			return runCommand(cmd.Context(), env, command, nil, "")
+			return execError(x.run(cmd))
 		},
 	}
 	f := cmd.Flags()
-	connectFlags(f, env, &req, &lease)
-	asFlag(f, &req)
+	connectFlags(f, env, &o.req, &lease)
+	asFlag(f, &o.req)
+	execFlags(f, &o)
 	addKubeBesideAs(f, kube, env)
 	sessionFlag(cmd)
 	return cmd
 }
 
+func execFlags(f *pflag.FlagSet, o *execOptions) {
+	f.StringVar(&o.mode, "mode", modeAuto, "how the command reaches the cluster: "+strings.Join(modes, ", "))
+	f.BoolVar(&o.isolate, "isolate", false, "neither the internet nor this machine can be reached, only the cluster")
+	f.StringArrayVarP(&o.publish, "publish", "p", nil, "[ADDRESS:]PORT:PORT[/udp]: a port of this machine that leads to the command's, repeatable; port 0: any")
+	f.StringVar(&o.join, "join", "", "run in the sandbox of this name, that later commands can have as well; the first makes it")
+	f.StringVar(&o.leave, "leave", "", "end the sandbox of this name, and what runs in it")
+	f.StringVar(&o.envFrom, "env-from", "", "add the environment of a container, as deploy/web: its variables, ConfigMaps and Secrets, as far as you may read them")
+	f.StringVar(&o.container, "container", "", "which container of --env-from (default: the first)")
+	f.StringVarP(&o.output, "output", "o", "", "json: progress on standard error is one JSON object a line")
+	for _, name := range []string{"mode", "join", "leave", "publish", "container", "output", "env-from", "isolate"} {
+		f.Lookup(name).Annotations = map[string][]string{noVariable: {}} // words of one command line
+	}
+	f.Lookup("mode").Annotations = nil
+}
+
 // execution is one run of exec.
 type execution struct {
+	execOptions
 	env     *Env
-	client  *localapi.Client
-	socket  string
-	req     localapi.ConnectRequest
-	command []string
+	start   time.Time
+	command Command
+	session string
+	ports   []proxy.Forward
+	show    func(localapi.Event)
 }
 
-// connected runs the command in a session of its own.
-func (x *execution) connected(ctx context.Context) error {
-	x.req.Hold = true
-	name := ""
-	return x.during(ctx, "nothing is connected any more", func(ctx context.Context, ready func()) error {
-		show := progress(x.env.Err, false)
-		_, err := connect(ctx, x.env, x.client, x.socket, x.req, func(e localapi.Event) {
-			if show(e); e.Type == localapi.EventReady {
-				name = e.Connection
-				ready()
-			}
-		})
+// prepare finds what can be known to be wrong without a cluster.
+func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Duration, kube *pflag.FlagSet) error {
+	args, command, err := cutCommand(cmd, args)
+	switch {
+	case err != nil:
 		return err
-	}, func(ctx context.Context) error {
-		r, err := x.client.For(name).LetGo(ctx)
-		if err == nil && r.Exits {
-			awaitExit(ctx, x.client, r.PID)
-		}
-		return err
-	})
-}
-
-// sending runs the command while the session that there is sends from a pod.
-func (x *execution) sending(ctx context.Context) error {
-	req := localapi.AsRequest{Kube: x.req.Kube, Target: x.req.As}
-	if len(x.req.Namespaces) > 0 {
-		req.Namespace = x.req.Namespaces[0]
+	case len(args) > 0:
+		return usage("%q is one thing too many: the command stands behind --, as in -- npm test", args[0])
+	case command == nil && x.leave == "":
+		return usage("which command? want -- COMMAND..., as in -- npm test")
+	case command != nil && x.leave != "":
+		return usage("--leave takes no command")
+	case x.output != "" && x.output != "json":
+		return usage("output %q: want json", x.output)
+	case !slices.Contains(modes, x.mode):
+		return usage("mode %q: want %s", x.mode, strings.Join(modes, ", "))
+	case x.container != "" && x.envFrom == "":
+		return usage("--container says which of --env-from")
 	}
-	steps := &steered{env: x.env, start: time.Now()}
-	rule := ""
-	return x.during(ctx, "nothing leaves from "+req.Target+" any more", func(ctx context.Context, ready func()) error {
-		return x.client.As(ctx, req, func(e localapi.SteerEvent) {
-			if steps.progress(e); e.Type == localapi.SteerReady {
-				rule = e.Rule.Name
-				ready()
-			}
-		})
-	}, func(ctx context.Context) error {
-		_, err := x.client.StopSteering(ctx, rule)
-		return err
-	})
-}
-
-// during runs the command while something lasts that begin keeps until its ctx is
-// done, and that is there once it calls ready. end ends it, and waits for that.
-func (x *execution) during(ctx context.Context, lost string, begin func(ctx context.Context, ready func()) error, end func(context.Context) error) error {
-	calls, hangUp := context.WithCancel(context.WithoutCancel(ctx))
-	beginning := context.AfterFunc(ctx, hangUp)
-	ready, over := make(chan struct{}), make(chan error, 1)
-	var wg sync.WaitGroup
-	wg.Go(func() { over <- begin(calls, sync.OnceFunc(func() { close(ready) })) })
-	defer wg.Wait()
-	defer hangUp()
-	select {
-	case <-ready:
-	case err := <-over:
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	x.session = sessionName(cmd)
+	if err := x.checkRoom(); err != nil {
 		return err
 	}
-	beginning() // the command hears of an interrupt itself, and must not lose its ground before
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if err := end(ctx); err != nil && notConnected(err).Code != localapi.CodeNotFound && notConnected(err).Code != localapi.CodeNotConnected {
-			fmt.Fprintf(x.env.Err, "warning: what exec began may go on for a while: %v\n", err)
+	if err := checkConnect(&x.req, lease, ""); err != nil {
+		return err
+	}
+	if x.envFrom != "" {
+		if err := (localapi.AsRequest{Target: x.envFrom}).Check(); err != nil {
+			return usage("--env-from %q: want KIND/NAME, as deploy/web", x.envFrom)
 		}
-	}()
-	return runCommand(ctx, x.env, x.command, over, lost)
+	}
+	if err := x.env.preset(kube); err != nil { // also those that are no flags here
+		return err
+	}
+	if x.req.Kube, err = x.env.Kube.Kube(x.env.Environ); err != nil {
+		return usage("%v", err)
+	}
+	x.show = progress(x.env.Err, false)
+	if x.output == "json" {
+		x.show = eventLines(x.env.Err)
+	}
+	if command == nil {
+		return nil
+	}
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return &execStatus{notRun(err), &localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}}
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return &execStatus{exitExec, err}
+	}
+	x.command = Command{Path: path, Args: command, Env: x.env.Environ, Dir: dir, Foreground: x.env.Foreground != nil && x.env.Foreground()}
+	return nil
+}
+
+// newExecAgent and newExecKeep are processes of package sandbox.
+func newExecAgent(env *Env) *cobra.Command {
+	return &cobra.Command{Use: "exec-agent", Hidden: true, Short: "Be the process inside a sandbox", RunE: func(*cobra.Command, []string) error { return env.Rooms.Agent() }}
+}
+
+func newExecKeep(env *Env) *cobra.Command {
+	return &cobra.Command{Use: "exec-keep", Hidden: true, Short: "Keep a sandbox for several commands", RunE: func(cmd *cobra.Command, _ []string) error { return env.Rooms.Keep(cmd.Context()) }}
+}
+
+// checkRoom finds what is wrong with the flags that are about a sandbox.
+func (x *execution) checkRoom() error {
+	for _, name := range []string{x.join, x.leave} {
+		if name != "" && localapi.CheckSession(name) != nil {
+			return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%q is no name for a sandbox", name), Hint: "small letters, digits and dashes, as in --join ci"}
+		}
+	}
+	ownRoom := x.mode == modeAuto || x.mode == modeNamespace
+	switch {
+	case x.session != "" && x.mode != modeAuto && x.mode != modeSystem:
+		return usage("--session is one of the daemon's, which --mode %s does not use", x.mode)
+	case x.session != "" && (x.isolate || len(x.publish) > 0 || x.join != ""):
+		return usage("--session is one of the daemon's, and of this machine's network: --isolate, --publish and --join are for a network of the command's own")
+	case x.isolate && !ownRoom:
+		return usage("--isolate needs a network of the command's own: --mode namespace has one, %s has not", x.mode)
+	case len(x.publish) > 0 && !ownRoom:
+		return usage("--publish is for a network of the command's own: with --mode %s its ports are this machine's as they are", x.mode)
+	case x.join != "" && !ownRoom:
+		return usage("--join is for sandboxes, which --mode %s has not", x.mode)
+	}
+	for _, text := range x.publish {
+		p, err := parsePublish(text)
+		if err != nil {
+			return usage("%v", err)
+		}
+		x.ports = append(x.ports, p)
+	}
+	return nil
+}
+
+// parsePublish reads [ADDRESS:]PORT:PORT[/udp], as podman and docker do. Without an
+// address it is this machine's loopback.
+func parsePublish(text string) (proxy.Forward, error) {
+	wrong := fmt.Errorf("%q is no port to publish: want [ADDRESS:]PORT:PORT[/udp], as 3000:8080", text)
+	rest, suffix, _ := strings.Cut(text, "/")
+	at := strings.LastIndexByte(rest, ':')
+	if at < 0 || suffix != "" && suffix != "udp" && suffix != "tcp" {
+		return proxy.Forward{}, wrong
+	}
+	forward := rest[:at] + "=127.0.0.1" + rest[at:]
+	if suffix != "" {
+		forward += "/" + suffix
+	}
+	f, err := proxy.ParseForward(forward)
+	if err != nil {
+		return proxy.Forward{}, wrong
+	}
+	return f, nil
+}
+
+// execStatus is an error with the exit status that it has.
+type execStatus struct {
+	status int
+	error
+}
+
+func (e *execStatus) Unwrap() error { return e.error }
+
+// execError gives what ends exec itself a status that no command is likely to have.
+func execError(err error) error {
+	var quiet exitError
+	var known *execStatus
+	var wrong *localapi.Error
+	switch {
+	case err == nil, errors.As(err, &quiet), errors.As(err, &known), errors.Is(err, context.Canceled):
+		return err
+	case errors.As(err, &wrong) && wrong.Code == localapi.CodeUsage:
+		return err
+	}
+	return &execStatus{exitExec, err}
+}
+
+// notRun is the status of a command that cannot be started.
+func notRun(err error) int {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return exitNotFound
+	}
+	return exitNotRun
 }

@@ -14,7 +14,7 @@ import (
 func TestExecConnects(t *testing.T) {
 	m := newMachine(t)
 	m.environ = []string{"PODNET_AS=carol", "PODNET_AS_GROUP=devs"} // kubectl's
-	for script, want := range map[string]int{"echo from the command": 0, "exit 7": 7, "kill -9 $$": 1} {
+	for script, want := range map[string]int{"echo from the command": 0, "exit 7": 7, "kill -9 $$": 137} {
 		r := m.podnet("exec", "-n", "shop", "--as", "deploy/web", "--path=apiserver", "--", "sh", "-c", script)
 		if r.code != want || want == 0 && r.out != "from the command\n" || !strings.Contains(r.stderr, "auth") {
 			t.Errorf("%s: exit status %d, want %d\n%s%s", script, r.code, want, r.out, r.stderr)
@@ -25,10 +25,11 @@ func TestExecConnects(t *testing.T) {
 		!slices.Equal(l.Kube.Flags["as-group"], []string{"devs"}) {
 		t.Errorf("connected by %+v", l)
 	}
-	m.podnet("exec", "--", "/nonexistent").want(t, exitUsage, "does not start")
+	m.podnet("exec", "--", "/nonexistent").want(t, exitNotFound, "does not start")
+	m.podnet("exec", "--", "/etc/passwd").want(t, exitNotRun, "does not start")
 	m.podnet("status").want(t, exitNotConnected)
 	m.fail = &localapi.Error{Code: localapi.CodeTimeout, Message: "no pod", Hint: "wait", Phase: "identity"}
-	m.podnet("exec", "--as", "deploy/web", "--", "true").want(t, exitTimeout, "error: no pod (in phase identity)")
+	m.podnet("exec", "--as", "deploy/web", "--", "true").want(t, exitExec, "error: no pod (in phase identity)")
 }
 
 // TestExecInASession uses it, and leaves it as it was.
@@ -48,7 +49,7 @@ func TestExecInASession(t *testing.T) {
 	}
 	m.steering.refuse = &localapi.Error{Code: localapi.CodeConflict, Message: "leaves from deploy/db already", Hint: "podnet status"}
 	ran := filepath.Join(t.TempDir(), "ran")
-	m.podnet("exec", "--as", "deploy/web", "--", "touch", ran).want(t, exitConflict, "deploy/db")
+	m.podnet("exec", "--as", "deploy/web", "--", "touch", ran).want(t, exitExec, "deploy/db")
 	if all, _ := filepath.Glob(ran); len(all) != 0 {
 		t.Error("the command ran as somebody else")
 	}
@@ -74,13 +75,25 @@ func TestExecIsInterrupted(t *testing.T) {
 
 func TestBadExec(t *testing.T) {
 	for line, says := range map[string]string{
-		"":                        "which command",
-		"npm test":                "behind --",
-		"--":                      "no command",
-		"x -- true":               "one thing too many",
-		"--as web -- true":        "KIND/NAME",
-		"--path pigeon -- true":   "auto, udp, apiserver",
-		"--as-group devs -- true": "--as-group",
+		"":                               "which command",
+		"npm test":                       "behind --",
+		"--":                             "no command",
+		"x -- true":                      "one thing too many",
+		"--as web -- true":               "KIND/NAME",
+		"--path pigeon -- true":          "auto, udp, apiserver",
+		"--as-group devs -- true":        "--as-group",
+		"--mode magic -- true":           "want auto, namespace",
+		"-p 80 -- true":                  "want [ADDRESS:]PORT:PORT",
+		"-p 1:2/sctp -- true":            "want [ADDRESS:]PORT:PORT",
+		"-p x:2 -- true":                 "want [ADDRESS:]PORT:PORT",
+		"--join a_b -- true":             "no name for a sandbox",
+		"--leave ci -- true":             "takes no command",
+		"-o yaml -- true":                "want json",
+		"--container c -- true":          "--env-from",
+		"--env-from web -- true":         "KIND/NAME",
+		"--isolate --mode proxy -- true": "--isolate",
+		"-p 1:2 --mode system -- true":   "--publish",
+		"--join ci --mode tun -- true":   "--join",
 	} {
 		m := newMachine(t)
 		m.podnet(append([]string{"exec"}, strings.Fields(line)...)...).want(t, exitUsage, says)

@@ -33,10 +33,10 @@ func TestADayWithTwoClusters(t *testing.T) {
 	m.podnet("namespace").want(t, 0, "shop\n")
 	m.podnet("namespace", "--session", "blue").want(t, 0, "pay\n")
 	m.podnet("dns", "query", "web", "--session", "red").want(t, exitNotConnected, "no session is called red", "connected are kind, blue")
-	m.podnet("exec", "--session", "red", "--", "true").want(t, exitNotConnected, "no session is called red")
+	m.podnet("exec", "--session", "red", "--", "true").want(t, exitExec, "no session is called red")
 	m.podnet("exec", "--session", "blue", "--", "true").want(t, 0)
 	m.podnet("exec", "--context", "kind", "--", "true").want(t, 0)
-	m.podnet("exec", "--context", "red", "--", "true").want(t, exitConflict, "the context red is not connected", "podnet connect --context red")
+	m.podnet("exec", "--context", "red", "--", "true").want(t, exitExec, "the context red is not connected", "podnet connect --context red")
 	m.environ = []string{"PODNET_SESSION=blue"}
 	m.podnet("namespace").want(t, 0, "pay\n")
 	m.environ = nil

@@ -89,6 +89,15 @@ func (f *fakeSteering) As(ctx context.Context, req localapi.AsRequest, say func(
 	return nil
 }
 
+// endAll ends every rule that is held, as when somebody deletes it.
+func (f *fakeSteering) endAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, end := range f.held {
+		end()
+	}
+}
+
 func (f *fakeSteering) remove(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -34,6 +34,9 @@ const (
 	EventWarning EventType = "warning" // something to know about; also later
 	EventReady   EventType = "ready"   // connected
 	EventError   EventType = "error"   // not connected, and why
+	// EventMode is exec's own: the way in which the command reaches the cluster, by its
+	// Code, was chosen.
+	EventMode EventType = "mode"
 )
 
 // What happens to a session that is ready.

@@ -16,11 +16,14 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(cli.Run(ctx, cli.Env{
+	env := cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: cli.Terminal(os.Stdin, os.Stderr),
 		Kube: cluster.NewFlags(), Installer: installer{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
 		DefaultAgentImage: "podnet.dev/agent:" + version.Version,
 		StartDaemon:       startDaemon, RunDaemon: runDaemon, Proxy: runProxy, Spawn: spawn, Guard: guard, Cleanup: cleanup, Setup: setUp,
 		LogFile: logFile(), Autostart: autostart.New(),
-	}, os.Args[1:]))
+		Signals: signals, ContainerEnvironment: containerEnvironment,
+	}
+	withRooms(&env)
+	os.Exit(cli.Run(ctx, env, os.Args[1:]))
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
@@ -177,4 +179,25 @@ func deployOptions(o cli.InstallOptions) deploy.Options {
 		UDPService: o.UDPService, NodePort: o.NodePort, Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, DNSDomain: o.DNSDomain, Memory: o.Memory, LogLevel: o.LogLevel,
 		Users: o.Users, Groups: o.Groups,
 	}
+}
+
+// signals are those that a command hears of in place of us.
+func signals() (<-chan os.Signal, func()) {
+	all := make(chan os.Signal, 16)
+	signal.Notify(all, forwarded...)
+	return all, func() { signal.Stop(all) }
+}
+
+// containerEnvironment reads with the user's own rights what a container's environment
+// is made of.
+func containerEnvironment(ctx context.Context, r cli.ContainerRequest) (cli.ContainerEnvironment, error) {
+	c, err := cluster.Open(r.Kube, logger(os.Stderr, slog.LevelError))
+	if err != nil {
+		return cli.ContainerEnvironment{}, err
+	}
+	e, err := c.Environment(ctx, cmp.Or(r.Namespace, c.Whoami().Namespace), r.Target, r.Container)
+	if err != nil {
+		return cli.ContainerEnvironment{}, err
+	}
+	return cli.ContainerEnvironment{Container: e.Container, Vars: e.Vars, Unknown: e.Unknown}, nil
 }
