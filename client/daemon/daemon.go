@@ -56,8 +56,11 @@ type Options struct {
 	Doctor func(ctx context.Context, req localapi.DoctorRequest, status func() localapi.Status, say func(localapi.Finding)) error
 	// Exports are the devices without podnet; nil: there are none.
 	Exports Exporting
+	// Dashboard is the page in a browser; nil: there is none.
+	Dashboard Dashboard
 	// OnDemand says that the CLI started this daemon: it ends when its last
-	// session does, or after Idle without one, unless there are exports to renew.
+	// session does, or after Idle without one, unless there are exports to renew or
+	// somebody has the dashboard open.
 	OnDemand bool
 	Idle     time.Duration
 	// LogFile is told to whoever asks for the version.
@@ -95,6 +98,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Profiles == nil {
 		o.Profiles = noProfiles{}
 	}
+	if o.Dashboard == nil {
+		o.Dashboard = noDashboard{}
+	}
 	d := &daemon{Options: o, events: newEvents(o.Log), stop: stop}
 	d.sessions = newSessions(ctx, o, d.events.publish)
 	if !o.OnDemand {
@@ -108,9 +114,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
-	var renewing sync.WaitGroup
-	renewing.Go(func() { o.Exports.Run(ctx) })
-	defer renewing.Wait()
+	var beside sync.WaitGroup
+	beside.Go(func() { o.Exports.Run(ctx) })
+	beside.Go(func() { o.Dashboard.Run(ctx) })
+	defer beside.Wait()
 	o.Log.Info("daemon started", "socket", o.Socket, "pid", os.Getpid(), "version", version.Version)
 
 	select {
@@ -183,7 +190,7 @@ func (d *daemon) idle(ctx context.Context) <-chan struct{} {
 	go func() {
 		tick := time.NewTicker(max(d.Idle/8, time.Millisecond))
 		defer tick.Stop()
-		for d.sessions.idle() < d.Idle || d.Exports.Renewing() {
+		for d.sessions.idle() < d.Idle || d.wanted() {
 			select {
 			case <-ctx.Done():
 				return
@@ -194,6 +201,9 @@ func (d *daemon) idle(ctx context.Context) <-chan struct{} {
 	}()
 	return done
 }
+
+// wanted says that there is something to do without a session.
+func (d *daemon) wanted() bool { return d.Exports.Renewing() || d.Dashboard.Wanted() }
 
 // routes are the calls of the local API; docs/openapi.yaml describes them.
 func (d *daemon) routes() http.Handler {
@@ -241,6 +251,7 @@ func (d *daemon) register(mux registrar) {
 	mux.HandleFunc("GET /v1/expose", d.exposed)
 	mux.HandleFunc("DELETE /v1/expose", d.stopExposing)
 	mux.HandleFunc("DELETE /v1/expose/{name}", d.stopExposing)
+	mux.HandleFunc("POST /v1/ui", d.ui)
 	mux.HandleFunc("POST /v1/export", d.export)
 	mux.HandleFunc("POST /v1/export/list", d.exports)
 	mux.HandleFunc("POST /v1/export/revoke", d.revokeExports)
@@ -328,7 +339,7 @@ func (d *daemon) disconnect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	result.PID = os.Getpid()
-	result.Exits = d.OnDemand && (result.Sessions > 0 || !held) && d.sessions.none() && !d.Exports.Renewing()
+	result.Exits = d.OnDemand && (result.Sessions > 0 || !held) && d.sessions.none() && !d.wanted()
 	httpjson.Write(w, http.StatusOK, result)
 	if result.Exits {
 		d.stop()

@@ -75,6 +75,7 @@ var calls = map[string]call{
 	"GET /v1/expose":                 {says: "List the exposures", query: everybody, out: localapi.ExposeList{}},
 	"DELETE /v1/expose":              {says: "End every exposure of this machine", query: stopAll, out: localapi.ExposeStopped{}},
 	"DELETE /v1/expose/{name}":       {says: "End an exposure", query: [][2]string{session, {"namespace", "where it is; whichever it is in without"}}, out: localapi.ExposeStopped{}},
+	"POST /v1/ui":                    {says: "The way to the dashboard, which is served from then on", in: localapi.UIRequest{}, out: localapi.UI{}},
 	"POST /v1/export":                {says: "Let a device without podnet in", in: localapi.ExportRequest{}, out: localapi.Exported{}},
 	"POST /v1/export/list":           {says: "List such devices", in: localapi.ExportListRequest{}, out: localapi.ExportList{}},
 	"POST /v1/export/revoke":         {says: "Let such devices in no longer", in: localapi.ExportRevokeRequest{}, out: localapi.ExportsRevoked{}},

@@ -19,6 +19,7 @@
 //	GET  /v1/dns          DNSAnswer, ?name=NAME, &type=TYPE unless A
 //	GET  /v1/dns/queries  DNSQuery values one a line out, ?follow=1
 //	POST /v1/namespace    NamespaceRequest in, nothing out
+//	POST /v1/ui           UIRequest in, UI out
 //
 //	POST   /v1/steer                   SteerRequest in, SteerEvent values one a line out
 //	GET    /v1/steer                   SteerList; everybody's with ?all=1&namespace=NS

@@ -20,7 +20,7 @@ func main() {
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: cli.Terminal(os.Stdin, os.Stderr),
 		Kube: cluster.NewFlags(), Installer: installer{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
 		DefaultAgentImage: "podnet.dev/agent:" + version.Version,
-		StartDaemon:       startDaemon, RunDaemon: runDaemon, Proxy: runProxy, Spawn: spawn, Guard: guard, Cleanup: cleanup, Setup: setUp,
+		StartDaemon:       startDaemon, RunDaemon: runDaemon, Proxy: runProxy, Spawn: spawn, Browse: browse, Guard: guard, Cleanup: cleanup, Setup: setUp,
 		LogFile: logFile(), Autostart: autostart.New(),
 		Signals: signals, ContainerEnvironment: containerEnvironment,
 	}

@@ -23,6 +23,7 @@ import (
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/rootless"
+	"podnet.dev/client/ui"
 	"podnet.dev/deploy"
 )
 
@@ -116,6 +117,7 @@ func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
 		return fmt.Errorf("find the podnet program: %w", err)
 	}
 	opts := daemon.Options{Socket: o.Socket, OnDemand: o.OnDemand, Idle: idle, Log: log, LogFile: logFile()}
+	opts.Dashboard = ui.New(ui.Config{Client: localapi.NewClient(o.Socket), Log: log})
 	open := func(kube localapi.Kube) (client.Cluster, error) { return cluster.Open(kube, log) }
 	exports := client.NewExports(client.ExportsConfig{OpenCluster: open, StateDir: localapi.StateDir(), Log: log})
 	opts.Exports = exports

@@ -49,6 +49,8 @@ var apart = []struct{ from, to, why string }{
 	{"dnsproxy", module + "gateway", "the DNS view is used by the ends, not the reverse"},
 	{"api", module + "internal", "the API objects stand alone"},
 	{"client/localapi", "k8s.io", "whoever speaks the local API must not link Kubernetes"},
+	{"client/ui", "k8s.io", "a page speaks the local API"},
+	{"client/ui", module + "client/daemon", "a page speaks the local API"},
 	{"client/words", module + "client/localapi", "words serve every view"},
 	{"client/tray", "k8s.io", "the icon speaks only the local API"},
 	{"client/tray", module + "client/daemon", "the icon speaks only the local API"},

@@ -16,7 +16,7 @@ var debianPackages = []string{
 	"containerd", "runc", "containernetworking-plugins", "etcd-server",
 	"nftables", "iptables", "conntrack", "iproute2", "procps", "dbus",
 	"curl", "dnsutils", "iputils-ping", "socat", "jq", "openssl",
-	"tcpdump", "iperf3", "wireguard-tools", "wrk", "nghttp2-client", "postgresql",
+	"tcpdump", "iperf3", "wireguard-tools", "wrk", "nghttp2-client", "postgresql", "chromium",
 	// Two C libraries to resolve names with.
 	"libc6-dev", "musl-tools",
 }

@@ -1,0 +1,14 @@
+package cli
+
+import "testing"
+
+func TestUI(t *testing.T) {
+	m := newMachine(t)
+	m.podnet("ui", "-o", "yaml").want(t, exitUsage, `output "yaml"`)
+	m.podnet("ui", "now").want(t, exitUsage, "takes no arguments")
+	// The machine's daemon, which is started for it, has none.
+	m.podnet("ui").want(t, exitGeneric, "this daemon has no dashboard")
+	if m.started != 1 {
+		t.Errorf("%d daemons were started", m.started)
+	}
+}
