@@ -21,8 +21,11 @@ import (
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/helper"
+	asked "podnet.dev/client/helper/remote"
+	"podnet.dev/client/helper/wire"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/router"
+	"podnet.dev/client/setup"
 	"podnet.dev/internal/httpjson"
 )
 
@@ -337,6 +340,8 @@ func TestCodesAgree(t *testing.T) {
 	}{
 		{&router.ConflictError{}, localapi.CodeConflict}, {&router.InvalidError{}, localapi.CodeConflict},
 		{&helper.PrivilegeError{Err: os.ErrPermission}, localapi.CodePrivilege},
+		{&wire.RefusedError{}, localapi.CodeConflict}, {&asked.Error{Trouble: wire.Trouble{Code: localapi.CodeConflict, Hint: "x"}}, localapi.CodeConflict},
+		{&setup.InputError{Advice: "x"}, localapi.CodeUsage},
 		{&helper.BusyError{}, localapi.CodeConflict}, {&helper.PortError{Err: os.ErrExist}, localapi.CodeConflict},
 	} {
 		if e := httpjson.FromError(fmt.Errorf("x: %w", c.err)); e.Code != c.want || e.Hint == "" {
