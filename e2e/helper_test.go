@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,9 +38,21 @@ func (m machine) helper(t *testing.T, operator string) *aHelper {
 	return h
 }
 
+// start starts it with the capabilities that its unit has, and no others.
 func (h *aHelper) start() {
 	h.t.Helper()
-	h.run = h.on.cmd(h.program, "serve").exec(context.Background())
+	unit, err := os.ReadFile(filepath.Join(top, "deploy/systemd/podnet-helper.service"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	bound := "-all"
+	for _, c := range strings.Fields(strings.TrimPrefix(lineWith(string(unit), "CapabilityBoundingSet="), "CapabilityBoundingSet=")) {
+		bound += ",+" + strings.ToLower(strings.TrimPrefix(c, "CAP_"))
+	}
+	if bound == "-all" {
+		h.t.Fatal("the unit names no capabilities")
+	}
+	h.run = h.on.cmd("setpriv", "--bounding-set", bound, "--inh-caps=-all", "--no-new-privs", h.program, "serve").exec(context.Background())
 	log := filepath.Join(h.t.TempDir(), "helper.log")
 	out, err := os.Create(log)
 	if err != nil {
@@ -64,6 +77,87 @@ func (h *aHelper) start() {
 func (h *aHelper) end(by syscall.Signal) {
 	_ = h.run.Process.Signal(by)
 	_ = h.run.Wait()
+}
+
+// TestHelperKilledAtRandom kills podnet-helper, an ordinary user's daemon and his
+// command line with -9, in the middle of whatever they do. The laptop is as before
+// with nobody's help.
+func TestHelperKilledAtRandom(t *testing.T) {
+	rounds := 12
+	if long {
+		rounds = 200
+	}
+	random := seeded(t)
+	h, user := admin.helper(t, "alice"), alice.plain()
+	connect, disconnect := user.podnet("connect", "--wait", "-n", "shop"), user.podnet("disconnect", "--all")
+	t.Cleanup(func() {
+		disconnect.try(t)
+		kubectl("delete", "peers,accesses", "-A", "--all").try(t)
+	})
+	joining, leaving := took(t, connect), took(t, disconnect)
+	before := alice.snapshot(t)
+	var slowest time.Duration
+	for round := range rounds {
+		when, usual := [...]string{"idle", "connecting", "connected", "disconnecting"}[round%4], 300*time.Millisecond
+		whom := [...][]string{{"helper"}, {"daemon"}, {"helper", "daemon"}, {"daemon", "helper"}, {"cli", "helper"}, {"cli", "daemon"}}[random.IntN(6)]
+		var run *exec.Cmd
+		begin := func(c command) {
+			run = c.exec(context.Background())
+			if err := run.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		switch when {
+		case "idle":
+			whom = []string{"helper"}
+		case "connecting":
+			begin(connect)
+			usual = joining
+		case "connected", "disconnecting":
+			connect.must(t)
+			if when == "disconnecting" {
+				begin(disconnect)
+				usual = leaving
+			}
+		}
+		at := time.Duration(random.Int64N(int64(usual)))
+		time.Sleep(at)
+		t.Logf("%s, after %v: %s", when, at.Round(time.Millisecond), strings.Join(whom, ", "))
+		for _, victim := range whom {
+			switch victim {
+			case "helper":
+				h.end(syscall.SIGKILL)
+			case "daemon":
+				for _, pid := range alice.podnets(t) {
+					if podnetArgs(pid) == "podnet daemon" {
+						_ = syscall.Kill(pid, syscall.SIGKILL)
+					}
+				}
+			case "cli":
+				if run != nil {
+					_ = run.Process.Kill()
+				}
+			}
+		}
+		if run != nil {
+			_ = run.Wait() // by itself: whom it waits for is no more
+		}
+		if !slices.Contains(whom, "helper") {
+			// A command line that lives may have started another daemon.
+			disconnect.try(t)
+		}
+		undone := eventually(t, 5*time.Second, "laptop as before", func() error {
+			return same(before, strings.ReplaceAll(alice.snapshot(t), "podnet daemon runs\n", ""))
+		})
+		slowest = max(slowest, undone)
+		disconnect.try(t)
+		if slices.Contains(whom, "helper") {
+			h.start()
+		}
+	}
+	report(t, fmt.Sprintf("kill -9 with podnet-helper, %d times: slowest to a restored laptop (within 2 s)", rounds), slowest.Round(10*time.Millisecond))
+	connect.must(t)
+	want(t, user.cmd("curl", "-sS", "--max-time", "10", "http://web.shop").must(t), "web")
 }
 
 // TestAnOrdinaryUser: alice, without root's rights or any capability, connects by

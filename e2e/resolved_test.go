@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,6 +38,20 @@ func TestSystemdResolved(t *testing.T) {
 	alice.podnet("disconnect").must(t)
 
 	eventually(t, 5*time.Second, "laptop as before", func() error { return same(before, alice.snapshot(t, settings)) })
+	t.Run("an ordinary user", func(t *testing.T) {
+		user := alice.plain()
+		h := admin.helper(t, "alice")
+		before := alice.snapshot(t, settings)
+		user.connect(t, "-n", "shop")
+		want(t, alice.sh("resolvectl domain podnet0").must(t), "cluster.local", "~shop", "~svc")
+		for _, name := range []string{"web", "web.shop"} {
+			want(t, user.cmd("getent", "ahosts", name).must(t), clusterIP(t, "shop", "web"))
+		}
+		h.end(syscall.SIGKILL)
+		eventually(t, 5*time.Second, "laptop as before but for the daemon", func() error {
+			return same(before, strings.ReplaceAll(alice.snapshot(t, settings), "podnet daemon runs\n", ""))
+		})
+	})
 	t.Run("killed at random", func(t *testing.T) { killedAtRandom(t, settings) })
 	t.Run("two clusters", func(t *testing.T) { twoByResolved(t, settings) })
 }

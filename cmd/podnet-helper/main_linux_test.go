@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -32,6 +33,7 @@ const role = "PODNET_TEST_ROLE"
 const (
 	socket   = "/run/podnet/helper.sock"
 	operator = 21001
+	another  = 21002 // operator
 	stranger = 65534
 )
 
@@ -197,6 +199,8 @@ func wish(args []string) error {
 			err = s.SetDNS(context.Background(), osdns.Config{Link: name, Servers: []netip.Addr{own}, MatchDomains: []string{text}})
 		case "port":
 			_, _, err = s.ListenDNS(context.Background(), []netip.Addr{netip.MustParseAddr(text)})
+		case "close": // and the device is kept
+			err = s.Close()
 		}
 		fmt.Println(err)
 	}
@@ -213,7 +217,7 @@ type laptop struct {
 func newLaptop(t *testing.T) *laptop {
 	t.Helper()
 	h := &laptop{testhost.New(t), t, filepath.Join(t.TempDir(), "helper.yaml")}
-	if err := os.WriteFile(h.config, []byte(fmt.Sprintf("apiVersion: podnet/v1\nkind: Helper\noperators:\n  users: [\"%d\"]\n", operator)), 0o644); err != nil {
+	if err := os.WriteFile(h.config, []byte(fmt.Sprintf("apiVersion: podnet/v1\nkind: Helper\noperators:\n  users: [\"%d\", \"%d\"]\n", operator, another)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range []string{"link add eth0 type veth peer name far", "link set eth0 addrgenmode none", "link set far addrgenmode none", "addr add 192.168.7.2/24 dev eth0", "link set far up", "link set eth0 up"} {
@@ -345,6 +349,64 @@ func TestStrangersMayLook(t *testing.T) {
 		t.Error("it succeeded")
 	}
 	h.Becomes(before, 0)
+}
+
+// TestOneUserAtATime: an operator may have several sessions, and while he has one
+// another operator has none.
+func TestOneUserAtATime(t *testing.T) {
+	h := newLaptop(t)
+	h.helper()
+	before := h.Snapshot()
+	u := h.start("user", strconv.Itoa(operator))
+	u.says("connected podnet0")
+	w := h.start("wish", strconv.Itoa(operator))
+	w.says("ready")
+	o := h.start("wish", strconv.Itoa(another))
+	o.says("operator true <nil>")
+	o.says(fmt.Sprintf("failed: another user (%d) has this machine's network by podnet-helper", operator))
+	fmt.Fprintln(w.in, "route 10.97.0.0/16")
+	w.says("<nil>")
+	if got := h.Snapshot(); !strings.Contains(got, "10.97.0.0/16 dev podnet1") {
+		t.Errorf("no second session's route in\n%s", got)
+	}
+	u.kill()
+	eventually(t, "the first session is taken back", func() bool { return !strings.Contains(h.Snapshot(), "podnet0") })
+
+	// The interface ends with the session, whoever still has its file.
+	fmt.Fprintln(w.in, "close")
+	w.says("<nil>")
+	h.Becomes(before, 0)
+	again := h.start("wish", strconv.Itoa(another))
+	again.says("ready")
+}
+
+// TestSocketFromSystemd: the socket is somebody else's making, as the units have it.
+func TestSocketFromSystemd(t *testing.T) {
+	h := newLaptop(t)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	passed, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer passed.Close()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := h.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"`, "sh", exe, "serve", "-config", h.config, "-state", h.State)
+	cmd.Env, cmd.ExtraFiles = append(os.Environ(), role+"=helper"), []*os.File{passed}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	g, sessions, err := remote.Look(t.Context(), l.Addr().String())
+	if err != nil || !g.Operator || len(sessions) > 0 {
+		t.Errorf("it says %+v, %v, %v", g, sessions, err)
+	}
 }
 
 // TestBadWishesChangeNothing has an operator ask for what nobody gets.
