@@ -28,7 +28,7 @@ func open(name string, raw []byte) (*document, error) {
 	}
 	if doc == nil {
 		root := &yaml.Node{Kind: yaml.MappingNode}
-		d := &document{&yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{root}}, root, raw}
+		d := &document{&yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{root}}, root, comments(raw)}
 		d.put(root, "apiVersion", scalar(localapi.APIVersion))
 		d.put(root, "kind", scalar(Kind))
 		return d, nil
@@ -39,11 +39,21 @@ func open(name string, raw []byte) (*document, error) {
 	return &document{doc, doc.Content[0], nil}, nil
 }
 
+// comments are the lines of a file that are, and the empty ones between them.
+func comments(raw []byte) []byte {
+	var b bytes.Buffer
+	for line := range bytes.Lines(raw) {
+		if line = bytes.TrimSpace(line); len(line) == 0 || line[0] == '#' {
+			b.Write(line)
+			b.WriteByte('\n')
+		}
+	}
+	return b.Bytes()
+}
+
 func (d *document) bytes() ([]byte, error) {
 	var b bytes.Buffer
-	if b.Write(d.before); len(d.before) > 0 && d.before[len(d.before)-1] != '\n' {
-		b.WriteByte('\n')
-	}
+	b.Write(d.before)
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
 	if err := e.Encode(d.doc); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -121,6 +122,9 @@ var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
 // document is the one that raw has; nil: there is nothing in it.
 func (p parser) document(raw []byte) (*yaml.Node, error) {
+	if !utf8.Valid(raw) {
+		return nil, &Error{Place{p.file, 1}, "no text in UTF-8"}
+	}
 	d := yaml.NewDecoder(bytes.NewReader(raw))
 	var doc, more yaml.Node
 	err := d.Decode(&doc)
@@ -184,6 +188,9 @@ func (p parser) decode(n *yaml.Node, to reflect.Value, at string) error {
 			return p.fail(n, "%s: want a list", at)
 		}
 		for _, v := range n.Content {
+			if v.Tag == "!!null" {
+				return p.fail(v, "%s: there is nothing in this line of the list", at)
+			}
 			element := reflect.New(to.Type().Elem()).Elem()
 			if err := p.decode(v, element, at); err != nil {
 				return err
