@@ -236,3 +236,15 @@ func TestWatchAsJSON(t *testing.T) {
 		t.Errorf("an interrupted watch ends with %d", code)
 	}
 }
+
+func TestStatusOfASessionThatIsToComeBack(t *testing.T) {
+	s := localapi.NewStatus()
+	s.State, s.LastError = localapi.Failed, &localapi.Error{Message: "the network is away"}
+	s.Warnings = []localapi.Warning{{Connection: "work", Code: "reconnect", Text: "work is not connected: the network is away; tried again at 12:00:05", Hint: "podnet disconnect work gives it up"}}
+	var out bytes.Buffer
+	printStatus(&out, s, time.Now())
+	want := "not connected\nthe last session ended: the network is away\nwarning: work is not connected: the network is away; tried again at 12:00:05\nhint: podnet disconnect work gives it up\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+}

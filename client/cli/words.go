@@ -21,6 +21,9 @@ func printStatus(w io.Writer, s localapi.Status, now time.Time) {
 		for _, e := range s.Exports {
 			fmt.Fprintf(w, "exported: %s\n", describeExport(e))
 		}
+		for _, warning := range s.Warnings {
+			fmt.Fprintf(w, "warning: %s\nhint: %s\n", warning.Text, warning.Hint)
+		}
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

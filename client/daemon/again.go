@@ -177,7 +177,7 @@ func (s *sessions) waitingLocked() []localapi.Warning {
 			continue
 		}
 		all = append(all, localapi.Warning{Connection: w.name, Code: "reconnect", Severity: "medium",
-			Text: fmt.Sprintf("not connected: %s; tried again at %s", w.err.Message, w.next.Format("15:04:05")), Hint: "podnet disconnect " + w.name + " gives it up"})
+			Text: fmt.Sprintf("%s is not connected: %s; tried again at %s", w.name, w.err.Message, w.next.Format("15:04:05")), Hint: "podnet disconnect " + w.name + " gives it up"})
 	}
 	return all
 }
