@@ -77,6 +77,7 @@ func (s *Session) handshake(ctx context.Context) (string, error) {
 func (s *Session) using(r *remote) {
 	s.set(func(c *localapi.Connection) {
 		c.Gateway.Pod, c.Gateway.PublicKey, c.Gateway.Draining = r.entry.Pod, r.entry.PublicKey, r.entry.Draining
+		c.Gateway.Version = r.entry.Version
 		c.Gateway.Others = slices.DeleteFunc(pods(s.member.granted.Status.Gateways), func(pod string) bool { return pod == r.entry.Pod })
 	})
 	s.mu.Lock()

@@ -44,6 +44,7 @@ import (
 	"podnet.dev/internal/steer/control"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
+	"podnet.dev/internal/version"
 )
 
 // retireLimit is how long a stopping gateway spends on taking itself off Peers.
@@ -126,7 +127,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
 		write: newWriter(o.Log, func() { kick(g.world.peersChanged) }),
 		book:  enrol.NewBook(o.Enrol),
-		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort())},
+		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
 
 		setPeers: g.tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
 		mayBegin: func() bool { return g.published.Load() && g.guard.tried.Load() },

@@ -172,6 +172,8 @@ type Gateway struct {
 	// StreamPort is the TCP port on the gateway pod's loopback that carries
 	// WireGuard datagrams over the API server's port-forward.
 	StreamPort int32 `json:"streamPort"`
+	// Version is the gateway's release. Empty from those that do not say it.
+	Version string `json:"version,omitempty"`
 }
 
 // Network is what a laptop must know of the cluster to route and resolve.

@@ -269,6 +269,8 @@ type Gateway struct {
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod"`
 	PublicKey string `json:"publicKey,omitempty"`
+	// Version is its release; empty where it does not say it.
+	Version string `json:"version,omitempty"`
 	// Draining is true when this gateway is about to stop.
 	Draining bool `json:"draining,omitempty"`
 	// Others are the pods of the other replicas that admit us.
