@@ -46,7 +46,7 @@ you log in to clusters; on once more takes those of then.`,
 			}
 			say, err := env.Autostart.Set(cmd.Context(), args[0] == "on")
 			if err == nil && say != "" {
-				fmt.Fprintln(env.Err, say)
+				fmt.Fprintln(env.notes(), say)
 			}
 			return err
 		},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -23,8 +24,12 @@ type Env struct {
 	Out, Err io.Writer
 	// Environ is the caller's environment.
 	Environ []string
+	// Name is what podnet was called as: kubectl-podnet makes it a plugin of kubectl.
+	Name string
 	// Kube are kubectl's connection flags.
 	Kube KubeFlags
+	// Cluster finds words that a shell completes; nil: nobody knows any.
+	Cluster Cluster
 	// Ask puts a question to the user that is answered by yes or no; nil: there is
 	// nobody at a terminal.
 	Ask func(ctx context.Context, question string) bool
@@ -71,6 +76,10 @@ type Env struct {
 	// layers are what flags are that nobody gave, profile the one that was named.
 	layers  []layer
 	profile *localapi.Profile
+	// told is how much the command line wants to hear.
+	told told
+	// spoken is a text as it is said under the name that podnet was called by.
+	spoken func(string) string
 }
 
 // KubeFlags are kubectl's connection flags.
@@ -216,15 +225,24 @@ or permission, 5 not in time, 6 cluster unreachable, 7 daemon or privilege,
 8 address or route conflict, 9 DNS, 10 install failed, 130 interrupted; of exec
 the command's own, or 125 to 127.`
 
+// Tree is the tree of commands, to be written about and not to be run.
+func Tree(env Env) *cobra.Command { return newRoot(&env) }
+
 func newRoot(env *Env) *cobra.Command {
 	root := &cobra.Command{
 		Use: "podnet", Short: "This machine on the pod network of a Kubernetes cluster", Long: long,
 		SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if strings.HasPrefix(cmd.Name(), cobra.ShellCompRequestCmd) { // which hears of no error
+				return nil
+			}
 			if err := env.configure(cmd, args); err != nil {
 				return err
 			}
-			return env.preset(cmd.Flags())
+			if err := env.preset(cmd.Flags()); err != nil {
+				return err
+			}
+			return env.told.check()
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -238,16 +256,19 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newExecAgent(env), newExecKeep(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newUI(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newDaemon(env), newGuard(env), newCleanup(env))
+	env.told.flags(root.PersistentFlags())
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newExecAgent(env), newExecKeep(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newUI(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newCompletion(), newDaemon(env), newGuard(env), newCleanup(env))
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments
 		}
 		switch c.Name() {
-		case "disconnect", "setup", "version", "logs", "daemon", "autostart", "guard", "cleanup": // a broken file is in nobody's way here
+		case "disconnect", "setup", "version", "completion", "logs", "daemon", "autostart", "guard", "cleanup": // a broken file is in nobody's way here
 			c.Annotations = map[string]string{noConfig: c.Name()}
 		}
 	}
+	complete(root, env)
+	env.spoken = spokenAs(env.Name, root)
 	return root
 }
 

@@ -27,7 +27,7 @@ type fakeKube struct{ set *pflag.FlagSet }
 
 func newFakeKube() fakeKube {
 	f := fakeKube{pflag.NewFlagSet("kube", pflag.ContinueOnError)}
-	for _, name := range []string{"context", "as", "as-group"} {
+	for _, name := range []string{"context", "user", "as", "as-group"} {
 		f.set.String(name, "", "")
 	}
 	return f
@@ -132,6 +132,7 @@ type machine struct {
 	ways     fakeWays
 	log      string
 	spawn    func([]string) (*Spawned, error)
+	cluster  *fakeCluster
 	where    func(localapi.Kube) (context, server string, err error)
 	// when this is printed, then is called.
 	when     string
@@ -173,13 +174,17 @@ func (m *machine) podnet(args ...string) result {
 func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 	m.t.Helper()
 	out, errs := screenful{when: m.when, then: m.then}, bytes.Buffer{}
-	code := Run(ctx, Env{
+	env := Env{
 		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
 		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
 		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
 		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy, LogFile: m.logFile, Autostart: &m.autostart, Spawn: m.spawn,
 		Rooms: m.rooms, Privileged: func() bool { return m.privileged }, Signals: m.signals, ContainerEnvironment: m.environment,
-	}, args)
+	}
+	if m.cluster != nil {
+		env.Cluster = m.cluster
+	}
+	code := Run(ctx, env, args)
 	return result{code, out.String(), errs.String()}
 }
 
@@ -334,7 +339,7 @@ func TestWrongUsage(t *testing.T) {
 		{"connect --addresses none", "auto, direct, virtual"},
 		{"map 10.96.0.0 10.244.0.0", "one address or prefix, not 2"},
 		{"map web.shop", "no address and no prefix"},
-		{"map -o yaml", "want json"},
+		{"map -o xml", "want table, json or yaml"},
 		{"connect -n No_Such!", "No_Such!"},
 		{"connect --gateway-namespace UPPER", "UPPER"},
 		{"connect --lease 5s", "1m0s to 15m0s"},
@@ -345,9 +350,13 @@ func TestWrongUsage(t *testing.T) {
 		{"connect --never-route all", "want a prefix"},
 		{"connect --nonsense", "--nonsense"},
 		{"status -o xml", "xml"},
-		{"doctor -o yaml", "yaml"},
+		{"doctor -o name", "want table, json or yaml"},
+		{"status -w -o name", "--watch"},
+		{"status --progress loud", "want auto, plain, json or none"},
+		{"completion tcsh", "bash, zsh, fish or powershell"},
 		{"doctor -n No_Such!", "No_Such!"},
 		{"install -o yaml", "--dry-run"},
+		{"install -o name", "want yaml or json"},
 		{"install --replicas many", "many"},
 	} {
 		m := newMachine(t)

@@ -80,15 +80,13 @@ func newConfigView(env *Env) *cobra.Command {
 			switch {
 			case err != nil:
 				return err
-			case output == "json":
-				return printJSON(env.Out, viewOf(c))
-			case output != "":
-				return usage("output %q: want json", output)
+			case forPrograms(output):
+				return printAs(env.Out, output, viewOf(c))
 			}
 			return printConfig(env.Out, c)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON")
+	outputFlag(cmd.Flags(), &output, factForms, "")
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,7 +53,7 @@ in the same way again, it says that it is connected.
 			if p := env.profile; p != nil {
 				req.Name, req.As = cmp.Or(req.Name, p.Name), cmp.Or(req.As, p.Connect.As)
 			}
-			if err := checkConnect(&req, lease, output); err != nil {
+			if err := checkConnect(&req, lease); err != nil {
 				return err
 			}
 			if req.Name != "" {
@@ -76,10 +77,11 @@ in the same way again, it says that it is connected.
 			}
 			c, socket := client(cmd)
 			name := ""
-			show := talk(env, output)
+			steps := env.progress(output)
+			defer steps.end()
 			status, err := connect(ctx, env, c, socket, req, func(e localapi.Event) {
 				name = e.Connection
-				show(e)
+				steps.event(e)
 			})
 			still := &waiter{client: c.For(name), session: name, say: func(string) {}, conditions: []condition{forConnected}}
 			if err == nil && wait > 0 { // a session that was there already may have lost its way since
@@ -90,23 +92,20 @@ in the same way again, it says that it is connected.
 					Hint: "--wait=5m waits longer; the last line above says where it was"}
 			}
 			if err != nil {
+				steps.end()
 				return withLog(cmd.Context(), c, err)
 			}
-			switch output {
-			case "json":
-				return printJSON(env.Out, status)
-			case jsonStream: // the last event has the status
+			if output == jsonStream || output == "" && env.told.quiet { // the last event has the status
 				return nil
 			}
-			printStatus(env.Out, status, time.Now())
-			return nil
+			return showStatus(env, output, status)
 		},
 	}
 	f := cmd.Flags()
 	connectFlags(f, env, &req, &lease)
 	f.DurationVar(&wait, "wait", 0, "how long to wait at most until connected, and until it works if it is there already (default without a value: 60s)")
 	f.Lookup("wait").NoOptDefVal = "60s"
-	f.StringVarP(&output, "output", "o", "", "json: print the status as JSON; json-stream: each step as a line of JSON, the status with the last")
+	outputFlag(f, &output, append(slices.Clone(listForms), jsonStream), ": how to print the status; json-stream: each step as a line of JSON, the status with the last")
 	f.StringVar(&req.Name, "name", "", "name of the session, for its alias and for --session (default: the context's)")
 	f.Lookup("name").Annotations = map[string][]string{noVariable: {}} // a rule of steer has one, too
 	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
@@ -138,14 +137,11 @@ func connectDefaults(env *Env) (localapi.ConnectRequest, error) {
 	if err := env.preset(f); err != nil {
 		return req, err
 	}
-	return req, checkConnect(&req, lease, "")
+	return req, checkConnect(&req, lease)
 }
 
 // checkConnect finds what can be known to be wrong without a cluster.
-func checkConnect(req *localapi.ConnectRequest, lease time.Duration, output string) error {
-	if output != "" && output != "json" && output != jsonStream {
-		return usage("output %q: want json or %s", output, jsonStream)
-	}
+func checkConnect(req *localapi.ConnectRequest, lease time.Duration) error {
 	req.LeaseSeconds = int32(min(lease/time.Second, math.MaxInt32))
 	return req.Check()
 }
@@ -183,24 +179,6 @@ func summon(ctx context.Context, env *Env, c *localapi.Client, socket string) er
 		fmt.Fprintf(env.Err, "warning: the running daemon is podnet %s, this is %s: podnet disconnect ends it\n", v.Version, version.Version)
 	}
 	return nil
-}
-
-// progress prints one line a phase, with the time since the start.
-func progress(w io.Writer, silent bool) func(localapi.Event) {
-	return func(e localapi.Event) {
-		if silent {
-			return
-		}
-		at := fmt.Sprintf("%5.1fs", float64(e.ElapsedMs)/1000)
-		switch e.Type {
-		case localapi.EventDone:
-			fmt.Fprintf(w, "%s  %-9s  %s\n", at, e.Phase, e.Text)
-		case localapi.EventWarning:
-			fmt.Fprintf(w, "%s  warning    %s\n", at, e.Text)
-		case localapi.EventMode:
-			fmt.Fprintf(w, "%s  %-9s  %s: %s\n", at, e.Type, e.Code, e.Text)
-		}
-	}
 }
 
 func isTerminal(w io.Writer) bool {

@@ -82,7 +82,8 @@ func (p *proxyRun) leave(ctx context.Context) (err error) {
 	defer child.Out.Close()
 	interrupted := context.AfterFunc(ctx, func() { _ = child.Stop() })
 	defer interrupted()
-	show := talk(p.env, p.output)
+	steps := p.env.progress(p.output)
+	defer steps.end()
 	lines := json.NewDecoder(child.Out)
 	for {
 		var line struct{ Kind string }
@@ -110,7 +111,7 @@ func (p *proxyRun) leave(ctx context.Context) (err error) {
 		default:
 			var e localapi.Event
 			if err = json.Unmarshal(raw, &e); err == nil {
-				show(e)
+				steps.event(e)
 			}
 		}
 		if err != nil {

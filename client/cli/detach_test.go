@@ -98,7 +98,7 @@ func TestDetachedProxyFails(t *testing.T) {
 		return &Spawned{Out: io.NopCloser(strings.NewReader("")), Log: "/state/proxy.log"}, nil
 	}
 	m.podnet("proxy", "--detach").want(t, exitGeneric, "ended before it was ready", "log: /state/proxy.log")
-	for line, says := range map[string]string{"--detach -- true": "one of the two", "-o json -- true": "one of the two", "-o yaml": "want json"} {
+	for line, says := range map[string]string{"--detach -- true": "one of the two", "-o json -- true": "one of the two", "-o xml": "want table"} {
 		m.podnet(append([]string{"proxy"}, strings.Fields(line)...)...).want(t, exitUsage, says)
 	}
 }

@@ -53,9 +53,6 @@ The exit status is 9 when there is no such record.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			c, _ := client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), queryTime)
 			defer cancel()
@@ -67,9 +64,9 @@ The exit status is 9 when there is no such record.`,
 				return notConnected(err)
 			}
 			switch {
-			case output == "json":
-				err = printJSON(env.Out, a)
-			case explain:
+			case forPrograms(output):
+				err = printAs(env.Out, output, a)
+			case explain || output == formWide:
 				explainAnswer(env.Out, a)
 			case len(a.Answers) == 0:
 				return &localapi.Error{Code: localapi.CodeDNS, Message: fmt.Sprintf("%s %s: %s", a.Name, a.Type, outcome(a.Rcode)), Hint: "--explain says who was asked"}
@@ -84,7 +81,7 @@ The exit status is 9 when there is no such record.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&explain, "explain", false, "say what the name was taken for, who was asked, and how long it took")
-	f.StringVarP(&output, "output", "o", "", "json: as JSON, the explanation included")
+	outputFlag(f, &output, []string{formTable, formWide, formJSON, formYAML}, "; all but table with the explanation")
 	return cmd
 }
 

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -27,14 +26,11 @@ but its owner.
   podnet dns log -f          and what comes, until it is interrupted`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			c, _ := client(cmd)
 			ctx := cmd.Context()
 			err := c.DNSQueries(ctx, follow, func(q localapi.DNSQuery) error {
-				if output == "json" {
-					return json.NewEncoder(env.Out).Encode(q)
+				if forPrograms(output) {
+					return printNext(env.Out, output, q)
 				}
 				_, err := fmt.Fprintln(env.Out, describeQuery(q))
 				return err
@@ -50,7 +46,7 @@ but its owner.
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&follow, "follow", "f", false, "go on with what comes")
-	f.StringVarP(&output, "output", "o", "", "json: a JSON object a line")
+	outputFlag(f, &output, factForms, "; json: an object a line")
 	return cmd
 }
 

@@ -25,9 +25,6 @@ this machine's routes and resolver. Each finding that is not well has a fix.
 It works unconnected and without privileges; it enrols for a few seconds then.
 The exit status is 1 when there is a problem.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			for _, ns := range append([]string{req.GatewayNamespace}, req.Namespaces...) {
 				if err := localapi.CheckNamespace(ns); err != nil {
 					return err
@@ -39,14 +36,14 @@ The exit status is 1 when there is a problem.`,
 			}
 			req.Kube = kube
 			c, socket := client(cmd)
-			r := report{w: env.Out, silent: output == "json", findings: []localapi.Finding{}}
+			r := report{w: env.paint(env.Out), silent: forPrograms(output), findings: []localapi.Finding{}}
 			if err := examine(cmd.Context(), env, c, socket, req, r.add); err != nil {
 				return err
 			}
-			if output == "json" {
+			if forPrograms(output) {
 				all := localapi.NewFindings()
 				all.Findings = r.findings
-				err = printJSON(env.Out, all)
+				err = printAs(env.Out, output, all)
 			} else {
 				r.end()
 			}
@@ -59,7 +56,7 @@ The exit status is 1 when there is a problem.`,
 	f := cmd.Flags()
 	f.StringSliceVarP(&req.Namespaces, "namespace", "n", nil, "namespace that connect would open, repeatable (default: the context's)")
 	f.StringVar(&req.GatewayNamespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
-	f.StringVarP(&output, "output", "o", "", "json: print the findings as JSON")
+	outputFlag(f, &output, factForms, "")
 	env.Kube.AddTo(f)
 	return cmd
 }

@@ -86,6 +86,7 @@ itself has failed.
 			if err := x.prepare(cmd, args, lease, kube); err != nil {
 				return err
 			}
+			defer x.told.end()
 			return execError(x.run(cmd))
 		},
 	}
@@ -106,7 +107,7 @@ func execFlags(f *pflag.FlagSet, o *execOptions) {
 	f.StringVar(&o.leave, "leave", "", "end the sandbox of this name, and what runs in it")
 	f.StringVar(&o.envFrom, "env-from", "", "add the environment of a container, as deploy/web: its variables, ConfigMaps and Secrets, as far as you may read them")
 	f.StringVar(&o.container, "container", "", "which container of --env-from (default: the first)")
-	f.StringVarP(&o.output, "output", "o", "", "json: progress on standard error is one JSON object a line")
+	outputFlag(f, &o.output, []string{formTable, formJSON}, ": how to tell the progress on standard error; json: as --progress json")
 	for _, name := range []string{"mode", "join", "leave", "publish", "container", "output", "env-from", "isolate"} {
 		f.Lookup(name).Annotations = map[string][]string{noVariable: {}} // words of one command line
 	}
@@ -121,7 +122,7 @@ type execution struct {
 	command Command
 	session string
 	ports   []proxy.Forward
-	show    func(localapi.Event)
+	told    *progress
 }
 
 // prepare finds what can be known to be wrong without a cluster.
@@ -136,8 +137,6 @@ func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Durati
 		return usage("which command? want -- COMMAND..., as in -- npm test")
 	case command != nil && x.leave != "":
 		return usage("--leave takes no command")
-	case x.output != "" && x.output != "json":
-		return usage("output %q: want json", x.output)
 	case !slices.Contains(modes, x.mode):
 		return usage("mode %q: want %s", x.mode, strings.Join(modes, ", "))
 	case x.container != "" && x.envFrom == "":
@@ -147,7 +146,7 @@ func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Durati
 	if err := x.checkRoom(); err != nil {
 		return err
 	}
-	if err := checkConnect(&x.req, lease, ""); err != nil {
+	if err := checkConnect(&x.req, lease); err != nil {
 		return err
 	}
 	if x.envFrom != "" {
@@ -161,9 +160,9 @@ func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Durati
 	if x.req.Kube, err = x.env.Kube.Kube(x.env.Environ); err != nil {
 		return usage("%v", err)
 	}
-	x.show = progress(x.env.Err, false)
-	if x.output == "json" {
-		x.show = eventLines(x.env.Err)
+	x.told = x.env.progress("")
+	if x.output == formJSON {
+		x.told.mode = progressJSON
 	}
 	if command == nil {
 		return nil

@@ -88,7 +88,7 @@ func TestBadExec(t *testing.T) {
 		"-p x:2 -- true":                 "want [ADDRESS:]PORT:PORT",
 		"--join a_b -- true":             "no name for a sandbox",
 		"--leave ci -- true":             "takes no command",
-		"-o yaml -- true":                "want json",
+		"-o yaml -- true":                "want table or json",
 		"--container c -- true":          "--env-from",
 		"--env-from web -- true":         "KIND/NAME",
 		"--isolate --mode proxy -- true": "--isolate",

@@ -42,7 +42,7 @@ func (x *execution) held(c *localapi.Client, socket string) lasting {
 	return lasting{
 		begin: func(ctx context.Context, ready func()) error {
 			_, err := connect(ctx, x.env, c, socket, x.req, func(e localapi.Event) {
-				if x.show(e); e.Type == localapi.EventReady {
+				if x.told.event(e); e.Type == localapi.EventReady {
 					name = e.Connection
 					ready()
 				}
@@ -67,12 +67,12 @@ func (x *execution) sending(c *localapi.Client) lasting {
 	if len(x.req.Namespaces) > 0 {
 		req.Namespace = x.req.Namespaces[0]
 	}
-	steps := &steered{env: x.env, start: time.Now()}
+	steps := &steered{env: x.env, steps: x.told, start: time.Now()}
 	rule := ""
 	return lasting{
 		begin: func(ctx context.Context, ready func()) error {
 			return c.As(ctx, req, func(e localapi.SteerEvent) {
-				if steps.progress(e); e.Type == localapi.SteerReady {
+				if steps.event(e); e.Type == localapi.SteerReady {
 					rule = e.Rule.Name
 					ready()
 				}

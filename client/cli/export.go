@@ -175,9 +175,6 @@ func newExportList(env *Env) *cobra.Command {
 cluster of the kubeconfig are looked at, and renewed from now on.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			c, kube, err := exporting(cmd, env)
 			if err != nil {
 				return err
@@ -186,14 +183,17 @@ cluster of the kubeconfig are looked at, and renewed from now on.`,
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return printJSON(env.Out, list)
+			switch output {
+			case formJSON, formYAML:
+				return printAs(env.Out, output, list)
+			case formName:
+				return printNames(env.Out, list.Exports, func(e localapi.Export) string { return e.Name })
 			}
 			printExports(env.Out, list.Exports, time.Now())
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON")
+	outputFlag(cmd.Flags(), &output, listForms, "")
 	env.Kube.AddTo(cmd.Flags())
 	return cmd
 }
@@ -228,10 +228,10 @@ func newExportRevoke(env *Env) *cobra.Command {
 				return err
 			}
 			for _, name := range r.Exports {
-				fmt.Fprintf(env.Err, "%s revoked\n", name)
+				fmt.Fprintf(env.notes(), "%s revoked\n", name)
 			}
 			if len(r.Exports) == 0 {
-				fmt.Fprintln(env.Err, "nothing is exported to this cluster from this machine")
+				fmt.Fprintln(env.notes(), "nothing is exported to this cluster from this machine")
 			}
 			return nil
 		},

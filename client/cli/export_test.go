@@ -128,7 +128,7 @@ func TestBadExport(t *testing.T) {
 		"export phone":               "no arguments",
 		"export revoke":              "names of devices",
 		"export revoke --all phone":  "names of devices",
-		"export list -o yaml":        "yaml",
+		"export list -o xml":         "yaml",
 		"export -o /no/such/dir/x.c": "no such file",
 	} {
 		m := newMachine(t)

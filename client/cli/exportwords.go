@@ -13,17 +13,17 @@ import (
 
 // tellExport says what there is to know of a device that was just let in.
 func tellExport(env *Env, o exportFlags, e localapi.Export) {
-	fmt.Fprintf(env.Err, "%s is let in until %s, and longer while this machine's podnet daemon runs, which renews it\n", e.Name, moment(e.ExpiresAt))
-	fmt.Fprintf(env.Err, "its private key was handed over and is kept nowhere else; podnet export revoke %s shuts it out\n", e.Device)
+	fmt.Fprintf(env.notes(), "%s is let in until %s, and longer while this machine's podnet daemon runs, which renews it\n", e.Name, moment(e.ExpiresAt))
+	fmt.Fprintf(env.notes(), "its private key was handed over and is kept nowhere else; podnet export revoke %s shuts it out\n", e.Device)
 	if len(o.req.Resolvers) == 0 {
-		fmt.Fprintln(env.Err, "note: the gateway is the device's only resolver, and refuses names that are not the cluster's; --dns ADDRESS adds one for those")
+		fmt.Fprintln(env.notes(), "note: the gateway is the device's only resolver, and refuses names that are not the cluster's; --dns ADDRESS adds one for those")
 	}
 }
 
 // tellExports says for what the daemon stays although nothing is connected.
 func tellExports(ctx context.Context, env *Env, c *localapi.Client) {
 	if s, err := c.Status(ctx); err == nil && len(s.Exports) > 0 {
-		fmt.Fprintln(env.Err, "the daemon stays to renew what was exported: podnet export revoke --all ends that")
+		fmt.Fprintln(env.notes(), "the daemon stays to renew what was exported: podnet export revoke --all ends that")
 	}
 }
 

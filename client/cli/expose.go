@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -48,8 +47,6 @@ that, PODNET_AS and others, count all the same.`,
 				return usage("nothing to expose was named: want LOCAL --as NAME, as in 3000 --as my-api")
 			case len(args) > 1:
 				return usage("%q is one thing too many: want LOCAL --as NAME, as in 3000 --as my-api", args[1])
-			case output != "" && output != "json":
-				return usage("output %q: want json", output)
 			case detach && command != nil:
 				return usage("--detach and a command do not go together: the exposure would live as long as which of them?")
 			}
@@ -79,7 +76,7 @@ that, PODNET_AS and others, count all the same.`,
 	f.StringVarP(&req.Namespace, "namespace", "n", "", "namespace of the Service (default: the session's)")
 	f.UintSliceVar(&ports, "port", nil, "port of the Service, repeatable (default: 80 and LOCAL's; by UDP LOCAL's)")
 	f.BoolVar(&detach, "detach", false, "leave the exposure to the daemon and return once it is ready")
-	f.StringVarP(&output, "output", "o", "", "json: the exposure, and each connection as a line, as JSON")
+	outputFlag(f, &output, streamForms, ": how to print the exposure and each connection")
 	addKubeBesideAs(f, kube, env)
 	sessionFlag(cmd)
 	cmd.AddCommand(newExposeList(env), newExposeStop(env))
@@ -109,7 +106,8 @@ func runExpose(cmd *cobra.Command, env *Env, req localapi.ExposeRequest, detach 
 		return err
 	}
 	req.Kube = kube
-	x := &exposed{env: env, client: c, json: output == "json", start: time.Now()}
+	x := &exposed{env: env, client: c, output: output, steps: env.progress(output), start: time.Now()}
+	defer x.steps.end()
 	if !detach {
 		return x.hold(cmd.Context(), req, command)
 	}
@@ -117,10 +115,10 @@ func runExpose(cmd *cobra.Command, env *Env, req localapi.ExposeRequest, detach 
 	switch {
 	case err != nil:
 		return err
-	case x.json:
-		return printJSON(env.Out, localapi.NewExposeList([]localapi.Exposure{e}))
+	case forPrograms(output):
+		return printAs(env.Out, output, localapi.NewExposeList([]localapi.Exposure{e}))
 	}
-	printExposure(env.Out, e)
+	x.show(e)
 	return nil
 }
 
@@ -128,7 +126,8 @@ func runExpose(cmd *cobra.Command, env *Env, req localapi.ExposeRequest, detach 
 type exposed struct {
 	env    *Env
 	client *localapi.Client
-	json   bool
+	output string
+	steps  *progress
 	start  time.Time
 
 	mu sync.Mutex // of what is printed
@@ -186,33 +185,45 @@ func (x *exposed) stop(e localapi.Exposure) {
 
 // event prints a step, with the time since the start, or a connection.
 func (x *exposed) event(e localapi.ExposeEvent) {
+	switch e.Type {
+	case localapi.ExposeConnection:
+		x.connection(*e.Connection)
+	case localapi.ExposeChanged:
+		x.steps.news(e, e.Exposure.Name+": "+e.Text)
+	case localapi.ExposeAdmitted:
+		x.steps.step(e, e.Time.Sub(x.start), string(e.Type), e.Text)
+	default:
+		x.steps.step(e, 0, "", "")
+	}
+}
+
+func (x *exposed) connection(c localapi.ExposedConnection) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
-	case e.Type == localapi.ExposeConnection && x.json:
-		x.line(e.Connection)
-	case e.Type == localapi.ExposeConnection:
-		fmt.Fprintln(x.env.Out, describeConnection(*e.Connection))
-	case x.json && !isTerminal(x.env.Err):
-	case e.Type == localapi.ExposeChanged:
-		fmt.Fprintf(x.env.Err, "%s: %s\n", e.Exposure.Name, e.Text)
-	case e.Type == localapi.ExposeAdmitted:
-		fmt.Fprintf(x.env.Err, "%5.1fs  %-9s  %s\n", e.Time.Sub(x.start).Seconds(), e.Type, e.Text)
+	case forPrograms(x.output):
+		x.line(c)
+	case x.output == formName:
+	default:
+		fmt.Fprintln(x.env.Out, describeConnection(c))
 	}
 }
 
 func (x *exposed) show(e localapi.Exposure) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.json {
+	switch {
+	case forPrograms(x.output):
 		x.line(e)
-		return
+	case x.output == formName:
+		fmt.Fprintln(x.env.Out, e.Name)
+	default:
+		printExposure(x.env.Out, e)
 	}
-	printExposure(x.env.Out, e)
 }
 
-// line prints JSON on one line; who does not read any more needs none.
-func (x *exposed) line(v any) { _ = json.NewEncoder(x.env.Out).Encode(v) }
+// line prints for programs; who does not read any more needs none.
+func (x *exposed) line(v any) { _ = printNext(x.env.Out, x.output, v) }
 
 func newExposeList(env *Env) *cobra.Command {
 	return newList("Say what is exposed", "exposures", func(ctx context.Context, c *localapi.Client, l listing) error {
@@ -221,10 +232,16 @@ func newExposeList(env *Env) *cobra.Command {
 			return notConnected(err)
 		}
 		list.Exposures = slices.DeleteFunc(list.Exposures, func(e localapi.Exposure) bool { return l.hides(e.Namespace) })
-		if l.output == "json" {
-			return printJSON(env.Out, list)
+		switch l.output {
+		case formJSON, formYAML:
+			return printAs(env.Out, l.output, list)
+		case formName:
+			return printNames(env.Out, list.Exposures, func(e localapi.Exposure) string { return e.Name })
 		}
 		printExposures(env.Out, list.Exposures, l.owners, time.Now())
+		if l.output == formWide {
+			printWideExposures(env.Out, list.Exposures)
+		}
 		return nil
 	})
 }
@@ -256,11 +273,11 @@ func newExposeStop(env *Env) *cobra.Command {
 				}
 				for _, n := range r.Exposures {
 					stopped++
-					fmt.Fprintf(env.Err, "%s stopped\n", n)
+					fmt.Fprintf(env.notes(), "%s stopped\n", n)
 				}
 			}
 			if stopped == 0 {
-				fmt.Fprintln(env.Err, "nothing is exposed")
+				fmt.Fprintln(env.notes(), "nothing is exposed")
 			}
 			return nil
 		},

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,10 +60,12 @@ type failure struct {
 }
 
 // printError is the one form in which anything fails: what, and what to do.
-func printError(w io.Writer, e *localapi.Error) {
+func (env *Env) printError(e *localapi.Error) {
 	if e.Hint == "" {
 		e.Hint = "podnet doctor and the daemon's log, which podnet version names, may say more"
 	}
+	e.Message, e.Hint = env.spoken(e.Message), env.spoken(e.Hint)
+	w := env.paint(env.Err)
 	if e.Phase != "" {
 		fmt.Fprintf(w, "error: %s (in phase %s)\n", e.Message, e.Phase)
 	} else {
@@ -74,33 +75,13 @@ func printError(w io.Writer, e *localapi.Error) {
 }
 
 // printFailure is how a command ends: with an error and the log that says more, and
-// where JSON was asked for with a document of it on standard output.
+// where the answer is for programs with a document of it on standard output.
 func printFailure(env *Env, cmd *cobra.Command, e *localapi.Error, log string, status int) {
-	printError(env.Err, e)
+	env.printError(e)
 	if log != "" {
 		fmt.Fprintf(env.Err, "log: %s\n", log)
 	}
-	if answersJSON(cmd) {
-		_ = json.NewEncoder(env.Out).Encode(failure{localapi.APIVersion, "Error", *e, status, log})
-	}
-}
-
-// answersJSON says that a command was asked for JSON.
-func answersJSON(cmd *cobra.Command) bool {
-	o := cmd.Flags().Lookup("output")
-	return o != nil && (o.Value.String() == "json" || o.Value.String() == jsonStream)
-}
-
-// talk tells the progress of connecting in the way that output asks for.
-func talk(env *Env, output string) func(localapi.Event) {
-	if output != jsonStream {
-		return progress(env.Err, output == "json" && !interactive(env, env.Err))
-	}
-	lines, over := json.NewEncoder(env.Out), false
-	return func(e localapi.Event) {
-		if !over {
-			_ = lines.Encode(e)
-		}
-		over = over || e.Type == localapi.EventReady // whoever waited for that may have hung up
+	if o := cmd.Flags().Lookup("output"); o != nil && (forPrograms(o.Value.String()) || o.Value.String() == jsonStream) {
+		_ = printNext(env.Out, o.Value.String(), failure{localapi.APIVersion, "Error", *e, status, log})
 	}
 }

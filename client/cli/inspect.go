@@ -29,9 +29,6 @@ its owner.`,
 			if len(args) != 1 {
 				return &localapi.Error{Code: localapi.CodeUsage, Message: "want the name of one rule", Hint: "podnet steer list"}
 			}
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			c, _ := client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 			defer cancel()
@@ -39,13 +36,13 @@ its owner.`,
 			if err != nil {
 				return notConnected(err)
 			}
-			if output == "json" {
-				return printJSON(env.Out, all)
+			if forPrograms(output) {
+				return printAs(env.Out, output, all)
 			}
 			return printInspections(env.Out, all)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json: all that is kept as JSON, bytes in base64")
+	outputFlag(cmd.Flags(), &output, factForms, "; for programs all that is kept, bytes in base64")
 	return cmd
 }
 

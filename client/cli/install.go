@@ -25,10 +25,7 @@ wait until it is ready. A first install that fails is taken back.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dryRun {
 				if output == "" {
-					output = "yaml"
-				}
-				if output != "yaml" && output != "json" {
-					return usage("output %q: want yaml or json", output)
+					output = formYAML
 				}
 				text, err := env.Installer.Render(o, output)
 				if err != nil {
@@ -49,6 +46,9 @@ wait until it is ready. A first install that fails is taken back.`,
 			if err := env.Installer.Install(ctx, kube, o, say(env)); err != nil {
 				return inTime(cmd.Context(), err, timeout)
 			}
+			if env.told.quiet {
+				return nil
+			}
 			fmt.Fprintf(env.Out, `podnet is installed. Two more things let a developer in:
   kubectl -n %[1]s create rolebinding devs --role=podnet-connect --group=GROUP
   kubectl -n NAMESPACE create rolebinding devs-podnet --clusterrole=podnet-user --group=GROUP
@@ -59,7 +59,7 @@ Then they run: podnet connect -n NAMESPACE
 	}
 	f := cmd.Flags()
 	f.BoolVar(&dryRun, "dry-run", false, "print what would be applied, change nothing")
-	f.StringVarP(&output, "output", "o", "", "with --dry-run: yaml or json")
+	outputFlag(f, &output, dataForms, ": how to print with --dry-run")
 	f.StringVarP(&o.Namespace, "namespace", "n", "podnet-system", "namespace for the gateway")
 	f.StringVar(&o.Image, "image", env.DefaultImage, "image of the gateway")
 	f.StringVar(&o.AgentImage, "agent-image", env.DefaultAgentImage, "image that users put into the pods they steer")
@@ -98,7 +98,9 @@ namespace. Whoever is connected is cut off. Works on a half install, too.`,
 			if err := env.Installer.Uninstall(ctx, kube, say(env)); err != nil {
 				return inTime(cmd.Context(), err, timeout)
 			}
-			fmt.Fprintln(env.Out, "podnet is gone")
+			if !env.told.quiet {
+				fmt.Fprintln(env.Out, "podnet is gone")
+			}
 			return nil
 		},
 	}
@@ -111,8 +113,8 @@ func addKube(env *Env, f *pflag.FlagSet) { env.Kube.AddTo(f) }
 
 // say prints progress with the time since the start.
 func say(env *Env) func(string) {
-	start := time.Now()
-	return func(text string) { fmt.Fprintf(env.Err, "%5.1fs  %s\n", time.Since(start).Seconds(), text) }
+	start, steps := time.Now(), env.progress("")
+	return func(text string) { steps.say(time.Since(start), text) }
 }
 
 // inTime names the time-out when that is what ended the command.

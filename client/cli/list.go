@@ -33,7 +33,7 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&l.output, "output", "o", "", "json: as JSON")
+	outputFlag(f, &l.output, listForms, "")
 	f.BoolVar(&l.owners, "all-owners", false, "everybody's "+things+", as the cluster has them")
 	f.StringVarP(&l.namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
 	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of every namespace")
@@ -44,8 +44,6 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 // namespace where none is named.
 func (l *listing) check(ctx context.Context, c *localapi.Client, session string) error {
 	switch {
-	case l.output != "" && l.output != "json":
-		return usage("output %q: want json", l.output)
 	case l.all && l.namespace != "":
 		return usage("--all-namespaces and --namespace do not go together")
 	case !l.owners || l.all || l.namespace != "":

@@ -32,9 +32,6 @@ own they stand for themselves.
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			asked := strings.Join(args, "")
 			if _, _, ok := parsePlace(asked); !ok && len(args) > 0 {
 				return usage("%q is no address and no prefix: want 10.244.1.7 or 10.96.0.0/16", asked)
@@ -55,11 +52,11 @@ own they stand for themselves.
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return printJSON(env.Out, m)
+			if forPrograms(output) {
+				return printAs(env.Out, output, m)
 			}
 			if m.Mode == "direct" {
-				fmt.Fprintln(env.Err, "the cluster's addresses are its own on this machine")
+				fmt.Fprintln(env.notes(), "the cluster's addresses are its own on this machine")
 			}
 			for _, p := range m.Map {
 				switch {
@@ -74,7 +71,7 @@ own they stand for themselves.
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON")
+	outputFlag(cmd.Flags(), &output, factForms, "")
 	sessionFlag(cmd)
 	return cmd
 }

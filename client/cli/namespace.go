@@ -39,7 +39,7 @@ namespace of the session stays open, and flows go on.
 			if err := setOfSession(cmd.Context(), c.SetNamespace, args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Err, "short names are those of namespace %s\n", args[0])
+			fmt.Fprintf(env.notes(), "short names are those of namespace %s\n", args[0])
 			return nil
 		},
 	}

@@ -180,7 +180,7 @@ func (env *Env) checkDefault(root *cobra.Command, name string, values []string) 
 			return err
 		}
 	}
-	return checkConnect(&req, lease, "")
+	return checkConnect(&req, lease)
 }
 
 // checkType is for flags that are a command's own affair.

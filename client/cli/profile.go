@@ -42,17 +42,16 @@ func newProfileList(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the profiles", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			all, err := env.store(cmd.Root()).Profiles()
 			switch {
 			case err != nil:
 				return err
-			case output == "json":
-				return printJSON(env.Out, localapi.NewProfileList(all))
+			case forPrograms(output):
+				return printAs(env.Out, output, localapi.NewProfileList(all))
+			case output == formName:
+				return printNames(env.Out, all, func(p localapi.Profile) string { return p.Name })
 			case len(all) == 0:
-				fmt.Fprintln(env.Err, "there are none: podnet profile save NAME")
+				fmt.Fprintln(env.notes(), "there are none: podnet profile save NAME")
 				return nil
 			}
 			t := tabwriter.NewWriter(env.Out, 0, 0, 2, ' ', 0)
@@ -63,7 +62,7 @@ func newProfileList(env *Env) *cobra.Command {
 			return t.Flush()
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON")
+	outputFlag(cmd.Flags(), &output, listForms, "")
 	return cmd
 }
 
@@ -94,7 +93,7 @@ given and nothing of what the configuration has for the others.`,
 		Annotations: map[string]string{noConfig: "what it has is not kept"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given := func(flag string) bool { return cmd.Flags().Changed(flag) }
-			if err := checkConnect(&req, lease, ""); err != nil {
+			if err := checkConnect(&req, lease); err != nil {
 				return err
 			}
 			p.Name = args[0]

@@ -74,15 +74,13 @@ in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
 			if err := checkListen(o.Listen, len(o.Forwards)); err != nil {
 				return err
 			}
-			if err := checkConnect(&o.Request, lease, ""); err != nil {
+			if err := checkConnect(&o.Request, lease); err != nil {
 				return err
 			}
 			if o.Request.Kube, err = env.Kube.Kube(env.Environ); err != nil {
 				return usage("%v", err)
 			}
-			if p.command = command; p.output != "" && p.output != "json" && p.output != jsonStream {
-				return usage("output %q: want json or %s", p.output, jsonStream)
-			}
+			p.command = command
 			switch {
 			case p.output != "" && command != nil:
 				return usage("--output is about ports, and standard output the command's: one of the two")
@@ -101,7 +99,7 @@ in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
 	f.BoolVar(&p.detach, "detach", false, "leave it running in the background, and return once it is ready")
 	f.DurationVar(&p.wait, "wait", 0, "how long to wait at most until it is ready (default without a value: 60s)")
 	f.Lookup("wait").NoOptDefVal = "60s"
-	f.StringVarP(&p.output, "output", "o", "", "json: where the ports are, as JSON; json-stream: each step before that, too, as a line of JSON")
+	outputFlag(f, &p.output, append(slices.Clone(factForms), jsonStream), ": how to print where the ports are; json-stream: each step before that, too, as a line of JSON")
 	env.Kube.AddTo(f)
 	return cmd
 }
@@ -133,7 +131,9 @@ type proxyRun struct {
 func (p *proxyRun) run(ctx context.Context, o ProxyOptions) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	o.Events = talk(p.env, p.output)
+	steps := p.env.progress(p.output)
+	defer steps.end()
+	o.Events = steps.event
 	ready := make(chan string, 1)
 	o.Ready = func(at string, forwards []proxy.Forward) {
 		p.tell(newOpenPorts(at, forwards))
@@ -171,16 +171,18 @@ func (p *proxyRun) run(ctx context.Context, o ProxyOptions) error {
 // this one has no command.
 func (p *proxyRun) tell(at openPorts) {
 	for _, f := range at.Forwards {
-		fmt.Fprintf(p.env.Err, "%s %s leads to %s\n", f.Network, f.Listen, f.To)
+		fmt.Fprintf(p.env.notes(), "%s %s leads to %s\n", f.Network, f.Listen, f.To)
 		warnOpen(p.env, f.Listen)
 	}
 	if at.Address != "" {
-		fmt.Fprintf(p.env.Err, "SOCKS5 and HTTP proxy at %s\n", at.Address)
+		fmt.Fprintf(p.env.notes(), "SOCKS5 and HTTP proxy at %s\n", at.Address)
 		warnOpen(p.env, at.Address)
 	}
 	switch {
-	case p.output != "":
+	case p.output == jsonStream:
 		_ = json.NewEncoder(p.env.Out).Encode(at)
+	case p.output != "":
+		_ = printAs(p.env.Out, p.output, at)
 	case p.command == nil && (at.Address != "" || at.detached):
 		fmt.Fprintln(p.env.Out, at.shell())
 	}

@@ -116,7 +116,7 @@ session, the primary too, has its names by its alias, whichever is primary.
 			if err := setOfSession(cmd.Context(), c.SetPrimary, args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Err, "short names are those of %s\n", args[0])
+			fmt.Fprintf(env.notes(), "short names are those of %s\n", args[0])
 			return nil
 		},
 	}

@@ -38,7 +38,7 @@ as a service of systemd, and let users connect by it. Needed once.
 			if o.Remove && len(o.Operators) > 0 {
 				return usage("--remove and --operator do not go together: edit /etc/podnet/helper.yaml")
 			}
-			if err := env.Setup(cmd.Context(), o, func(text string) { fmt.Fprintln(env.Err, text) }); err != nil {
+			if err := env.Setup(cmd.Context(), o, func(text string) { fmt.Fprintln(env.notes(), text) }); err != nil {
 				return err
 			}
 			if o.Remove {

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"podnet.dev/client/localapi"
-	"podnet.dev/internal/version"
 )
 
 // callTime is how long the daemon may take to answer a question about itself.
@@ -31,8 +30,8 @@ func newStatus(env *Env) *cobra.Command {
                                      is redrawn, anything else gets a line an event
   podnet status --watch -o json      each event as a line of JSON`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
+			if watching && output == formName {
+				return usage("-o name and --watch do not go together")
 			}
 			c, _ := client(cmd)
 			if watching {
@@ -42,12 +41,8 @@ func newStatus(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				if err := printJSON(env.Out, s); err != nil {
-					return err
-				}
-			} else {
-				printStatus(env.Out, s, time.Now())
+			if err := showStatus(env, output, s); err != nil {
+				return err
 			}
 			if s.State != localapi.Connected && s.State != localapi.Degraded {
 				return exitError(exitNotConnected)
@@ -59,9 +54,25 @@ func newStatus(env *Env) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&strict, "strict", false, "exit status 9 when names do not resolve")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON, in a form that stays")
+	outputFlag(cmd.Flags(), &output, listForms, "; the form for programs stays as it is")
 	cmd.Flags().BoolVarP(&watching, "watch", "w", false, "go on until interrupted")
 	return cmd
+}
+
+// showStatus prints a status in the form asked for.
+func showStatus(env *Env, output string, s localapi.Status) error {
+	switch output {
+	case formJSON, formYAML:
+		return printAs(env.Out, output, s)
+	case formName:
+		return printNames(env.Out, s.Connections, func(c localapi.Connection) string { return c.Name })
+	}
+	w := env.paint(env.Out)
+	printStatus(w, s, time.Now())
+	if output == formWide {
+		printWideStatus(w, s)
+	}
+	return nil
 }
 
 // ask asks for the status; where there is no daemon, nothing is connected.
@@ -114,7 +125,7 @@ the oldest of the others becomes it.`,
 				if err := env.Cleanup(ctx); err != nil {
 					return err
 				}
-				fmt.Fprintln(env.Err, "not connected")
+				fmt.Fprintln(env.notes(), "not connected")
 				return nil
 			case errors.Is(err, context.DeadlineExceeded):
 				return silentDaemon()
@@ -126,14 +137,14 @@ the oldest of the others becomes it.`,
 			}
 			switch {
 			case r.Sessions == 0:
-				fmt.Fprintln(env.Err, "not connected")
+				fmt.Fprintln(env.notes(), "not connected")
 			case len(args) > 0 || r.Sessions > 1:
-				fmt.Fprintln(env.Err, "disconnected from "+strings.Join(r.Names, ", "))
+				fmt.Fprintln(env.notes(), "disconnected from "+strings.Join(r.Names, ", "))
 			default:
-				fmt.Fprintln(env.Err, "disconnected")
+				fmt.Fprintln(env.notes(), "disconnected")
 			}
 			if r.Primary != "" {
-				fmt.Fprintf(env.Err, "short names are those of %s now\n", r.Primary)
+				fmt.Fprintf(env.notes(), "short names are those of %s now\n", r.Primary)
 			}
 			if !r.Exits {
 				tellExports(ctx, env, c)
@@ -161,42 +172,6 @@ func awaitExit(ctx context.Context, c *localapi.Client, pid int) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-}
-
-func newVersion(env *Env) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Say which version this is, and which the daemon is",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _ := client(cmd)
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
-			defer cancel()
-			v, err := c.Version(ctx)
-			if output == "json" {
-				out := struct {
-					APIVersion string            `json:"apiVersion"`
-					Kind       string            `json:"kind"`
-					Version    string            `json:"version"`
-					Daemon     *localapi.Version `json:"daemon,omitempty"`
-				}{localapi.APIVersion, "Versions", version.Version, nil}
-				if err == nil {
-					out.Daemon = &v
-				}
-				return printJSON(env.Out, out)
-			}
-			if output != "" {
-				return usage("output %q: want json", output)
-			}
-			fmt.Fprintf(env.Out, "podnet %s\n", version.Version)
-			if err == nil {
-				fmt.Fprintf(env.Out, "daemon %s, pid %d, log %s\n", v.Version, v.PID, v.Log)
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json: as JSON")
-	return cmd
 }
 
 func newDaemon(env *Env) *cobra.Command {

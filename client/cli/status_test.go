@@ -154,7 +154,7 @@ func TestWhomWeSendAs(t *testing.T) {
 
 func TestScreenIsDrawnOver(t *testing.T) {
 	now := time.Now()
-	got := string(screen(full(now), []string{"something happened"}, now))
+	got := string(screen(full(now), []string{"something happened"}, now, false))
 	if !strings.HasPrefix(got, "\x1b[Hdegraded") || !strings.HasSuffix(got, "something happened\x1b[K\n\x1b[J") {
 		t.Errorf("%q", got)
 	}

@@ -56,8 +56,6 @@ set of conditions.`,
 				return err
 			}
 			switch {
-			case o.output != "" && o.output != "json":
-				return usage("output %q: want json", o.output)
 			case o.detach && command != nil:
 				return usage("--detach and a command do not go together: the rule would live as long as which of them?")
 			}
@@ -74,7 +72,7 @@ set of conditions.`,
 	f.StringVar(&o.req.ClientAddress, "client-address", "", "how the local program learns a client's address: proxy (PROXY protocol v2) or header (X-Forwarded-For)")
 	f.BoolVar(&o.req.Inspect, "inspect", false, "keep heads and bodies of the last connections in memory, for podnet steer inspect")
 	f.BoolVar(&o.detach, "detach", false, "leave the rule to the daemon and return once it is ready")
-	f.StringVarP(&o.output, "output", "o", "", "json: the rules, and each request as a line, as JSON")
+	outputFlag(f, &o.output, streamForms, ": how to print the rules and each request")
 	o.matchFlags(f)
 	env.Kube.AddTo(f)
 	sessionFlag(cmd)
@@ -213,7 +211,9 @@ func session(ctx context.Context, cmd *cobra.Command, env *Env, namespace, outpu
 	if req.Kube = kube; namespace != "" && !slices.Contains(req.Namespaces, namespace) {
 		req.Namespaces = append(req.Namespaces, namespace)
 	}
-	_, err = connect(ctx, env, c, socket, req, progress(env.Err, output == "json" && !isTerminal(env.Err)))
+	steps := env.progress(output)
+	defer steps.end()
+	_, err = connect(ctx, env, c, socket, req, steps.event)
 	return c, kube, err
 }
 
@@ -224,10 +224,16 @@ func newSteerList(env *Env) *cobra.Command {
 			return notConnected(err)
 		}
 		list.Rules = slices.DeleteFunc(list.Rules, func(r localapi.SteerRule) bool { return l.hides(r.Namespace) })
-		if l.output == "json" {
-			return printJSON(env.Out, list)
+		switch l.output {
+		case formJSON, formYAML:
+			return printAs(env.Out, l.output, list)
+		case formName:
+			return printNames(env.Out, list.Rules, func(r localapi.SteerRule) string { return r.Name })
 		}
 		printRules(env.Out, list.Rules, l.owners, time.Now())
+		if l.output == formWide {
+			printWideRules(env.Out, list.Rules)
+		}
 		return nil
 	})
 }
@@ -256,11 +262,11 @@ func newSteerStop(env *Env) *cobra.Command {
 				}
 				for _, n := range r.Rules {
 					stopped++
-					fmt.Fprintf(env.Err, "%s stopped\n", n)
+					fmt.Fprintf(env.notes(), "%s stopped\n", n)
 				}
 			}
 			if stopped == 0 {
-				fmt.Fprintln(env.Err, "nothing is steered")
+				fmt.Fprintln(env.notes(), "nothing is steered")
 			}
 			return nil
 		},
@@ -293,7 +299,7 @@ func newSteerRevoke(env *Env) *cobra.Command {
 				return e
 			}
 			for _, n := range r.Rules {
-				fmt.Fprintf(env.Err, "%s revoked\n", n)
+				fmt.Fprintf(env.notes(), "%s revoked\n", n)
 			}
 			return nil
 		},

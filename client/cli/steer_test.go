@@ -234,7 +234,7 @@ func TestBadSteering(t *testing.T) {
 		"deploy/web 8080 --name Ä":                "name",
 		"deploy/web 8080 -n SHOP":                 "namespace",
 		"deploy/web 8080 -l app=web":              "tcp or udp",
-		"deploy/web 8080 -o yaml":                 "json",
+		"deploy/web 8080 -o xml":                  "json",
 		"deploy/web 8080 --detach -- true":        "--detach",
 		"deploy/web 8080 --":                      "no command",
 		"stop":                                    "--all",

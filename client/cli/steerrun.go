@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -24,7 +23,8 @@ func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerR
 	if err != nil {
 		return err
 	}
-	s := &steered{env: env, client: c, json: o.output == "json", start: time.Now()}
+	s := &steered{env: env, client: c, output: o.output, steps: env.progress(o.output), start: time.Now()}
+	defer s.steps.end()
 	for i := range reqs {
 		reqs[i].Kube = kube
 	}
@@ -33,8 +33,8 @@ func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerR
 			return s.hold(cmd.Context(), reqs, command)
 		}
 		rules, err := s.leave(cmd.Context(), reqs)
-		if err == nil && s.json {
-			return printJSON(env.Out, localapi.NewSteerList(rules))
+		if err == nil && forPrograms(s.output) {
+			return printAs(env.Out, s.output, localapi.NewSteerList(rules))
 		}
 		return err
 	}
@@ -43,7 +43,7 @@ func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerR
 		return err
 	}
 	e := httpjson.FromError(err)
-	printError(env.Err, e)
+	env.printError(e)
 	if !env.Ask(cmd.Context(), "steer Service "+s.instead+" instead?") {
 		return exitError(exitStatus(e))
 	}
@@ -57,7 +57,8 @@ func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerR
 type steered struct {
 	env    *Env
 	client *localapi.Client
-	json   bool
+	output string
+	steps  *progress
 	start  time.Time
 	// instead is the Service that could be steered where the cluster lets no agent
 	// into pods.
@@ -69,16 +70,16 @@ type steered struct {
 // leave makes rules that stay. When one of them cannot be, those before it go.
 func (s *steered) leave(ctx context.Context, reqs []localapi.SteerRequest) (rules []localapi.SteerRule, err error) {
 	for _, req := range reqs {
-		rule, err := s.client.Steer(ctx, req, s.progress)
+		rule, err := s.client.Steer(ctx, req, s.event)
 		if err != nil {
 			s.stop(rules)
 			return nil, err
 		}
 		rules = append(rules, rule)
 	}
-	if !s.json {
-		for _, r := range rules {
-			printRule(s.env.Out, r, time.Now())
+	for _, r := range rules {
+		if !forPrograms(s.output) {
+			s.show(r)
 		}
 	}
 	return rules, nil
@@ -105,7 +106,7 @@ func (s *steered) hold(ctx context.Context, reqs []localapi.SteerRequest, comman
 		h := held{make(chan localapi.SteerRule, 1), make(chan error, 1)}
 		wg.Go(func() {
 			_, err := s.client.Steer(calls, req, func(e localapi.SteerEvent) {
-				s.progress(e)
+				s.event(e)
 				if e.Type == localapi.SteerReady {
 					h.ready <- *e.Rule
 				}
@@ -158,46 +159,49 @@ func (s *steered) stop(rules []localapi.SteerRule) {
 	}
 }
 
-// progress prints one line a step, with the time since the start.
-func (s *steered) progress(e localapi.SteerEvent) {
+// event tells a step, and what becomes of a rule.
+func (s *steered) event(e localapi.SteerEvent) {
 	if e.Type == localapi.SteerInstead {
 		s.instead = e.Service
 		return
 	}
-	if e.Type == localapi.SteerFailed || e.Type == localapi.SteerReady || s.json && !isTerminal(s.env.Err) {
-		return
+	switch e.Type {
+	case localapi.SteerFailed, localapi.SteerReady:
+		s.steps.step(e, 0, "", "")
+	case localapi.SteerChanged:
+		s.steps.news(e, e.Rule.Name+": "+e.Text)
+	default:
+		s.steps.step(e, e.Time.Sub(s.start), string(e.Type), e.Text)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e.Type == localapi.SteerChanged {
-		fmt.Fprintf(s.env.Err, "%s: %s\n", e.Rule.Name, e.Text)
-		return
-	}
-	fmt.Fprintf(s.env.Err, "%5.1fs  %-9s  %s\n", e.Time.Sub(s.start).Seconds(), e.Type, e.Text)
 }
 
 func (s *steered) show(r localapi.SteerRule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.json {
+	switch {
+	case forPrograms(s.output):
 		s.line(r)
-		return
+	case s.output == formName:
+		fmt.Fprintln(s.env.Out, r.Name)
+	default:
+		printRule(s.env.Out, r, time.Now())
 	}
-	printRule(s.env.Out, r, time.Now())
 }
 
 func (s *steered) request(q localapi.SteeredRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.json {
+	switch {
+	case forPrograms(s.output):
 		s.line(q)
-		return
+	case s.output == formName:
+	default:
+		fmt.Fprintln(s.env.Out, describeRequest(q))
 	}
-	fmt.Fprintln(s.env.Out, describeRequest(q))
 }
 
-// line prints JSON on one line; who does not read any more needs none.
-func (s *steered) line(v any) { _ = json.NewEncoder(s.env.Out).Encode(v) }
+// line prints for programs; who does not read any more needs none.
+func (s *steered) line(v any) { _ = printNext(s.env.Out, s.output, v) }
 
 // newSteerApply makes rules of a file.
 func newSteerApply(env *Env) *cobra.Command {
@@ -222,9 +226,6 @@ there already stay as they are. The file holds YAML or JSON documents:
 			if file == "" {
 				return &localapi.Error{Code: localapi.CodeUsage, Message: "which file?", Hint: "podnet steer apply -f rules.yaml"}
 			}
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			raw, err := readFile(env.In, file)
 			if err != nil {
 				return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: "podnet steer apply -f rules.yaml; - means standard input"}
@@ -238,7 +239,7 @@ there already stay as they are. The file holds YAML or JSON documents:
 	}
 	f := cmd.Flags()
 	f.StringVarP(&file, "filename", "f", "", "the file; - means standard input")
-	f.StringVarP(&output, "output", "o", "", "json: the rules as JSON")
+	outputFlag(f, &output, streamForms, ": how to print the rules")
 	env.Kube.AddTo(f)
 	return cmd
 }

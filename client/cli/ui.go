@@ -24,9 +24,6 @@ Prints an address, which lets one browser in, once, within a minute; at a termin
 of a desktop the browser opens it by itself. What the page connects to is by the
 kubeconfig that this command has.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
 				return usage("%v", err)
@@ -39,8 +36,8 @@ kubeconfig that this command has.`,
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return printJSON(env.Out, u)
+			if forPrograms(output) {
+				return printAs(env.Out, output, u)
 			}
 			fmt.Fprintln(env.Out, u.URL)
 			if stay || env.Browse == nil || !interactive(env, env.Out) {
@@ -54,7 +51,7 @@ kubeconfig that this command has.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&stay, "no-browser", false, "only print the address")
-	f.StringVarP(&output, "output", "o", "", "json: the address as JSON")
+	outputFlag(f, &output, factForms, ": how to print the address")
 	env.Kube.AddTo(f)
 	return cmd
 }

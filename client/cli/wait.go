@@ -43,14 +43,11 @@ not in time, and the error names those that are missing.
 
 It may begin before connect does.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return usage("output %q: want json", output)
-			}
 			if timeout <= 0 {
 				return usage("timeout %v: want a time, as 60s", timeout)
 			}
 			c, _ := client(cmd)
-			w := &waiter{client: c, session: sessionName(cmd), say: func(text string) { fmt.Fprintln(env.Err, text) }}
+			w := &waiter{client: c, session: sessionName(cmd), say: func(text string) { fmt.Fprintln(env.notes(), text) }}
 			for _, text := range wanted {
 				one, err := parseCondition(text)
 				if err != nil {
@@ -67,12 +64,12 @@ It may begin before connect does.`,
 			if err != nil {
 				return withLog(cmd.Context(), c, err)
 			}
-			if output == "json" {
+			if output != "" {
 				s, err := ask(cmd.Context(), c)
 				if err != nil {
 					return err
 				}
-				return printJSON(env.Out, s)
+				return showStatus(env, output, s)
 			}
 			return nil
 		},
@@ -80,7 +77,7 @@ It may begin before connect does.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&wanted, "for", []string{"connected"}, "connected, dns or service/NAMESPACE/NAME[:PORT], repeatable")
 	f.DurationVar(&timeout, "timeout", time.Minute, "how long to wait at most")
-	f.StringVarP(&output, "output", "o", "", "json: print the status as JSON")
+	outputFlag(f, &output, listForms, ": print the status at the end")
 	sessionFlag(cmd)
 	return cmd
 }

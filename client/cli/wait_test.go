@@ -106,7 +106,7 @@ func TestBadWait(t *testing.T) {
 		"--for service/shop/web:53/udp": `"53/udp" is no TCP port`,
 		"--for service/shop/web:":       `"" is no TCP port`,
 		"--timeout 0s":                  "want a time",
-		"-o yaml":                       "want json",
+		"-o xml":                        "want table",
 		"web":                           "takes no arguments",
 	} {
 		m := newMachine(t)

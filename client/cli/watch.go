@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,11 +28,11 @@ func watch(ctx context.Context, env *Env, c *localapi.Client, output string) err
 	if err != nil {
 		return watched(ctx, err)
 	}
-	terminal := output == "" && interactive(env, env.Out)
+	terminal := !forPrograms(output) && interactive(env, env.Out)
 	since := s.Seq
 	if terminal {
 		since = 0 // there is room for what was
-	} else if output == "" {
+	} else if !forPrograms(output) {
 		fmt.Fprintln(env.Out, summary(s, time.Now()))
 	}
 	news, ended := make(chan localapi.Event), make(chan error, 1)
@@ -43,7 +42,7 @@ func watch(ctx context.Context, env *Env, c *localapi.Client, output string) err
 	defer wg.Wait()
 	defer stop()
 	if terminal {
-		err = draw(ctx, env.Out, c, news, ended)
+		err = draw(ctx, env, c, news, ended)
 	} else {
 		err = list(env.Out, output, news, ended)
 	}
@@ -87,8 +86,8 @@ func list(w io.Writer, output string, news <-chan localapi.Event, ended <-chan e
 	for {
 		select {
 		case e := <-news:
-			if output == "json" {
-				if err := json.NewEncoder(w).Encode(e); err != nil {
+			if forPrograms(output) {
+				if err := printNext(w, output, e); err != nil {
 					return err
 				}
 			} else if line, ok := describeEvent(e); ok {
@@ -103,17 +102,17 @@ func list(w io.Writer, output string, news <-chan localapi.Event, ended <-chan e
 }
 
 // draw keeps a terminal up to date.
-func draw(ctx context.Context, w io.Writer, c *localapi.Client, news <-chan localapi.Event, ended <-chan error) error {
+func draw(ctx context.Context, env *Env, c *localapi.Client, news <-chan localapi.Event, ended <-chan error) error {
 	tick := time.NewTicker(redrawEvery)
 	defer tick.Stop()
-	fmt.Fprint(w, "\x1b[2J")
+	fmt.Fprint(env.Out, "\x1b[2J")
 	var lines []string
 	for {
 		s, err := ask(ctx, c)
 		if err != nil {
 			return err
 		}
-		if _, err := w.Write(screen(s, lines, time.Now())); err != nil {
+		if _, err := env.Out.Write(screen(s, lines, time.Now(), env.coloured(env.Out))); err != nil {
 			return err
 		}
 		select {
@@ -131,9 +130,13 @@ func draw(ctx context.Context, w io.Writer, c *localapi.Client, news <-chan loca
 
 // screen draws over what is there and clears the rest, line by line and at the
 // end, so that nothing flickers.
-func screen(s localapi.Status, lines []string, now time.Time) []byte {
+func screen(s localapi.Status, lines []string, now time.Time, coloured bool) []byte {
 	var b bytes.Buffer
-	printStatus(&b, s, now)
+	if coloured {
+		printStatus(&painter{w: &b}, s, now)
+	} else {
+		printStatus(&b, s, now)
+	}
 	if len(lines) > 0 {
 		fmt.Fprintln(&b)
 	}

@@ -160,6 +160,21 @@ func cleanup(ctx context.Context) error {
 	return helper.Cleanup(ctx, hostStateDir())
 }
 
+// clusterWords finds what a shell completes.
+type clusterWords struct{}
+
+func (clusterWords) Contexts(kube localapi.Kube) ([]localapi.Context, error) {
+	return cluster.Contexts(kube)
+}
+
+func (clusterWords) Names(ctx context.Context, kube localapi.Kube, resource, namespace string) ([]string, error) {
+	c, err := cluster.Open(kube, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	return c.Names(ctx, resource, namespace)
+}
+
 // installer adapts the command line's flags to the cluster's.
 type installer struct{}
 

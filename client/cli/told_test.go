@@ -1,0 +1,304 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"podnet.dev/client/localapi"
+	"podnet.dev/internal/version"
+)
+
+// Every command that prints things prints them in every form it says it knows.
+func TestForms(t *testing.T) {
+	m := newMachine(t)
+	m.podnet("connect", "-n", "shop").want(t, 0)
+	m.podnet("status", "-o", "name").want(t, 0)
+	for command, forms := range map[string][]string{
+		"status": listForms, "connect -n shop": listForms, "steer list": listForms, "expose list": listForms, "export list": listForms,
+		"version": factForms, "doctor": factForms, "wait": listForms,
+	} {
+		for _, form := range forms {
+			r := m.podnet(append(strings.Fields(command), "-o", form)...)
+			r.want(t, 0)
+			var v map[string]any
+			err := json.Unmarshal([]byte(r.out), &v)
+			switch {
+			case form == formJSON && (err != nil || v["apiVersion"] != localapi.APIVersion || v["kind"] == ""):
+				t.Errorf("%s -o json: %v in %s", command, err, r.out)
+			case form == formYAML && !strings.Contains(r.out, "apiVersion: "+localapi.APIVersion+"\n"):
+				t.Errorf("%s -o yaml:\n%s", command, r.out)
+			case form == formTable && r.out != m.podnet(strings.Fields(command)...).out && command != "status" && command != "connect -n shop" && command != "wait":
+				t.Errorf("%s -o table is not what %s prints", command, command)
+			case (command == "status" || strings.HasPrefix(command, "connect")) && form == formName && r.out != "kind\n":
+				t.Errorf("%s -o name: %q", command, r.out)
+			case command == "status" && form == formWide && !strings.Contains(r.out, "SESSION"):
+				t.Errorf("%s -o wide:\n%s", command, r.out)
+			}
+		}
+	}
+}
+
+func TestQuietSaysWhatGoesWrongOnly(t *testing.T) {
+	m := newMachine(t)
+	for _, args := range []string{"connect -q -n shop", "namespace -q shop", "disconnect --quiet", "install -q", "uninstall -q"} {
+		r := m.podnet(strings.Fields(args)...)
+		if r.want(t, 0); r.out+r.stderr != "" {
+			t.Errorf("%s says %q %q", args, r.out, r.stderr)
+		}
+	}
+	m.environ = []string{"PODNET_QUIET=true"}
+	m.fail = &localapi.Error{Code: localapi.CodeForbidden, Message: "no", Hint: "ask"}
+	if r := m.podnet("connect"); r.stderr != "error: no\nhint: ask\n" {
+		t.Errorf("%q", r.stderr)
+	}
+	m.podnet("status", "-q").want(t, exitNotConnected, "not connected") // which was asked for
+}
+
+func TestProgressForPrograms(t *testing.T) {
+	m := newMachine(t)
+	r := m.podnet("connect", "--progress", "json")
+	r.want(t, 0)
+	var types []string
+	for line := range strings.Lines(r.stderr) {
+		var e localapi.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		types = append(types, string(e.Type))
+	}
+	if got := strings.Join(types, " "); got != "phase done ready" {
+		t.Errorf("events %s", got)
+	}
+	if r := newMachine(t).podnet("connect", "--progress", "none"); r.stderr != "" {
+		t.Errorf("%q", r.stderr)
+	}
+	if r := newMachine(t).podnet("connect", "-o", "json", "--progress", "plain"); !strings.Contains(r.stderr, "auth") {
+		t.Errorf("%q", r.stderr)
+	}
+}
+
+// On a terminal the phase that is under way stands on the last line, until it is over.
+func TestLiveProgress(t *testing.T) {
+	var out bytes.Buffer
+	p := &progress{w: &out, mode: progressLive}
+	p.event(localapi.Event{Type: localapi.EventPhase, Phase: localapi.PhaseAuth})
+	p.event(localapi.Event{Type: localapi.EventDone, Phase: localapi.PhaseAuth, Text: "alice", ElapsedMs: 120})
+	p.event(localapi.Event{Type: localapi.EventPhase, Phase: localapi.PhaseGateway, ElapsedMs: 120})
+	p.event(localapi.Event{Type: localapi.EventError})
+	p.end()
+	want := "\r  0.0s  auth       ...\x1b[K" + "\r\x1b[K  0.1s  auth       alice\n" + "\r  0.1s  gateway    ...\x1b[K" + "\r\x1b[K"
+	if out.String() != want {
+		t.Errorf("got  %q\nwant %q", out.String(), want)
+	}
+}
+
+func TestColours(t *testing.T) {
+	for line, want := range map[string]string{
+		"connected   kind as alice\n":  green + "connected" + normal + "   kind as alice\n",
+		"  problem  routes  no way\n":  "  " + red + "problem" + normal + "  routes  no way\n",
+		"error: no such thing\n":       red + "error:" + normal + " no such thing\n",
+		"routes      10.96.0.0/16\n":   "routes      10.96.0.0/16\n",
+		"connections are many\n":       "connections are many\n",
+		"\n":                           "\n",
+		"10:00:00.000  GET /  200  ok": "10:00:00.000  GET /  200  ok",
+	} {
+		if got := painted(line); got != want {
+			t.Errorf("%q: %q", line, got)
+		}
+	}
+	var out bytes.Buffer
+	p := &painter{w: &out}
+	for _, part := range []string{"conn", "ected  x\nrow", "\n"} {
+		if _, err := p.Write([]byte(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out.String() != green+"connected"+normal+"  x\nrow\n" {
+		t.Errorf("%q", out.String())
+	}
+}
+
+// A terminal has colours, unless somebody wants none.
+func TestWhoHasColours(t *testing.T) {
+	terminal, err := os.Open(os.DevNull) // a device, as terminals are
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, c := range []struct {
+		environ string
+		plain   bool
+		want    bool
+	}{
+		{"TERM=xterm", false, true}, {"NO_COLOR=1", false, false}, {"NO_COLOR=", false, true}, {"TERM=dumb", false, false}, {"CI=true", false, false}, {"TERM=xterm", true, false},
+	} {
+		env := &Env{Environ: []string{c.environ}, told: told{plain: c.plain}}
+		if got := env.coloured(terminal); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+		if env.coloured(file) || env.coloured(&bytes.Buffer{}) {
+			t.Error("colours in a file")
+		}
+	}
+}
+
+func TestVersionsThatDiffer(t *testing.T) {
+	v := versions{Version: "1.4.0", Daemon: &localapi.Version{Version: "1.4.2"}, Gateways: []gatewayVersion{{"kind", "gw-0", "1.4.0"}, {"blue", "gw-0", "1.2.0"}, {"red", "gw-0", ""}}}
+	var codes []string
+	for _, w := range skews(v) {
+		codes = append(codes, w.Code+" "+w.Connection+": "+w.Text)
+	}
+	want := "gateway-version blue: the gateway of blue is podnet 1.2.0, this is 1.4.0; gateway-version red: the gateway of red is older than those that say their version, this is 1.4.0"
+	if got := strings.Join(codes, "; "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	v.Daemon.Version, v.Gateways = "1.3.9", nil
+	if got := skews(v); len(got) != 1 || got[0].Code != "daemon-version" {
+		t.Errorf("%+v", got)
+	}
+
+	m := newMachine(t)
+	m.podnet("connect").want(t, 0)
+	var said versions
+	r := m.podnet("version", "-o", "json")
+	if err := json.Unmarshal([]byte(r.out), &said); err != nil || said.Kind != "Versions" || said.Version != version.Version || said.Daemon == nil || said.Gateways == nil || said.Warnings == nil {
+		t.Errorf("%v in %s", err, r.out)
+	}
+}
+
+func TestPluginOfKubectl(t *testing.T) {
+	run := func(name string, args ...string) string {
+		var out bytes.Buffer
+		Run(t.Context(), Env{In: strings.NewReader(""), Out: &out, Err: &out, Name: name, Kube: newFakeKube(), Environ: []string{"PODNET_SOCKET=" + filepath.Join(t.TempDir(), "none")}}, args)
+		return out.String()
+	}
+	for _, args := range []string{"--help", "connect --help", "steer stop", "namespace", "nonsense"} {
+		plain, plugin := run("podnet", strings.Fields(args)...), run("kubectl-podnet.exe", strings.Fields(args)...)
+		if strings.Contains(plain, "kubectl podnet ") && args != "connect --help" || !strings.Contains(plugin, "kubectl podnet ") {
+			t.Errorf("%s: as podnet\n%s\nas plugin\n%s", args, plain, plugin)
+		}
+	}
+	if help := run("kubectl-podnet", "connect", "--help"); strings.Contains(strings.ReplaceAll(help, "kubectl podnet", ""), "podnet connect") {
+		t.Errorf("podnet by its own name in\n%s", help)
+	}
+}
+
+// words are what a shell is told, without the descriptions.
+func (m *machine) words(args ...string) string {
+	m.t.Helper()
+	r := m.podnet(append([]string{"__complete"}, args...)...)
+	lines := strings.Split(strings.TrimSpace(r.out), "\n")
+	var all []string
+	for _, l := range lines[:len(lines)-1] { // the last is how to use them
+		word, _, _ := strings.Cut(l, "\t")
+		all = append(all, word)
+	}
+	return strings.Join(all, " ")
+}
+
+// fakeCluster is what a kubeconfig and its cluster know.
+type fakeCluster struct {
+	fail  error
+	asked string // the last context
+}
+
+func (f *fakeCluster) Contexts(localapi.Kube) ([]localapi.Context, error) {
+	return []localapi.Context{{Name: "kind", User: "alice", Cluster: "one"}, {Name: "blue", User: "bob", Cluster: "two"}}, f.fail
+}
+
+func (f *fakeCluster) Names(_ context.Context, kube localapi.Kube, resource, namespace string) ([]string, error) {
+	f.asked = strings.Join(kube.Flags["context"], "")
+	return map[string][]string{"namespaces": {"shop", "pay", "default"}, "services": {"web-" + namespace, "db"}, "deployments": {"web", "cart"}}[resource], f.fail
+}
+
+func TestWordsForAShell(t *testing.T) {
+	m := newMachine(t)
+	m.cluster = &fakeCluster{}
+	for _, c := range []struct{ line, want string }{
+		{"connect --context ", "blue kind"},
+		{"connect --context k", "kind"},
+		{"install --user ", "alice bob"},
+		{"connect -n ", "default pay shop"},
+		{"connect --namespace=s", "shop"},
+		{"connect --path ", "apiserver auto udp"},
+		{"status -o ", "table wide json yaml name"},
+		{"map -o ", "table json yaml"},
+		{"connect --progress ", "auto plain json none"},
+		{"steer s", "stop sts/ svc/"},
+		{"steer -n shop svc/", "svc/db svc/web-shop"},
+		{"steer deploy/w", "deploy/web"},
+		{"exec --as deploy/c", "deploy/cart"},
+		{"expose 3000 --as ", ""},
+		{"completion ", "bash zsh fish powershell"},
+		{"disconnect ", ""},
+		{"steer stop ", ""},
+		{"doctor ", ""},
+	} {
+		if got := m.words(strings.Split(c.line, " ")...); got != c.want {
+			t.Errorf("podnet %s: %q, want %q", c.line, got, c.want)
+		}
+	}
+	if m.started != 0 {
+		t.Error("a key has started a daemon")
+	}
+	m.cluster.fail = errors.New("no such kubeconfig")
+	for _, line := range []string{"connect --context ", "connect -n ", "steer svc/"} {
+		if got := m.words(strings.Split(line, " ")...); got != "" {
+			t.Errorf("podnet %s: %q where there is an error", line, got)
+		}
+	}
+}
+
+func TestWordsOfASession(t *testing.T) {
+	m := newMachine(t)
+	m.cluster = &fakeCluster{}
+	m.podnet("connect", "-n", "shop", "-n", "pay", "--path", "udp").want(t, 0)
+	m.podnet("steer", "deploy/web", "8080:3000", "--detach").want(t, 0)
+	m.podnet("expose", "3000", "--as", "my-api", "--detach").want(t, 0)
+	for _, c := range []struct{ line, want string }{
+		{"disconnect ", "kind"},
+		{"status --session ", ""}, // status has no such flag
+		{"dns query web --session ", "kind"},
+		{"namespace ", "pay shop"},
+		{"expose stop ", "my-api"},
+		{"connect --context blue -n ", "default pay shop"},
+	} {
+		if got := m.words(strings.Split(c.line, " ")...); got != c.want {
+			t.Errorf("podnet %s: %q, want %q", c.line, got, c.want)
+		}
+	}
+	if m.words("steer", "stop", "") == "" {
+		t.Error("no rule to stop")
+	}
+	if m.cluster.asked != "blue" {
+		t.Errorf("asked the cluster of %q", m.cluster.asked)
+	}
+}
+
+func TestNoShellWaitsLong(t *testing.T) {
+	begun := time.Now()
+	env := &Env{Kube: newFakeKube()}
+	root := newRoot(env)
+	connect, _, err := root.Find([]string{"connect"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond) // shorter than a shell's patience
+	defer cancel()
+	connect.SetContext(ctx)
+	if got, _ := env.completing(func(q *question) []string { <-q.ctx.Done(); return []string{"late"} })(connect, nil, ""); len(got) > 0 {
+		t.Errorf("words %q after %v", got, time.Since(begun))
+	}
+}
