@@ -139,7 +139,11 @@ func TestGitHubAction(t *testing.T) {
 	want(t, r.Summary, "exit status 4")
 
 	whole := strings.NewReplacer("namespace: shop", "namespace: shop\n        mode: tun",
-		"curl -fsS -x ${{ steps.podnet.outputs.proxy-url }}", "ip address show dev ${{ steps.podnet.outputs.interface }} to ${{ steps.podnet.outputs.client-ip }} && dig +short @$(echo ${{ steps.podnet.outputs.dns-server }} | cut -d: -f1) web.shop && curl -fsS",
+		"run: curl -fsS -x ${{ steps.podnet.outputs.proxy-url }}", `run: |
+        ip address show dev ${{ steps.podnet.outputs.interface }} to ${{ steps.podnet.outputs.client-ip }}
+        server=${{ steps.podnet.outputs.dns-server }}
+        dig +short "@${server%:*}" web.shop
+        curl -fsS`,
 		`test -z "$PODNET_PROXY_PID" || kill "$PODNET_PROXY_PID"`, "podnet disconnect --all").Replace(flow)
 	if r, err = pipeline.GitHub(t.Context(), alice.runner(t, 0), []byte(whole), "test"); err != nil {
 		t.Fatal(err)
@@ -283,7 +287,7 @@ func TestKilledJob(t *testing.T) {
 		t.Fatalf("bob's Peer and its lease: %q", got)
 	}
 	bob.cmd("kill", "-9", pid).must(t)
-	took := eventually(t, 2*lease, "the Peer is gone", func() error {
+	took := eventually(t, 3*lease, "the Peer is gone", func() error {
 		if left := bobs.must(t); left != "" {
 			return errors.New(left)
 		}

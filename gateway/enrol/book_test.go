@@ -326,7 +326,7 @@ func TestExpiredObjectsAreDeletedInTheEnd(t *testing.T) {
 	if len(s.plan.DeletePeers) != 0 {
 		t.Fatal("deleted at once")
 	}
-	s.after(120 * time.Second)
+	s.after(3 * time.Second)
 	if !slices.Equal(s.plan.DeletePeers, []int{1}) {
 		t.Fatalf("delete %v, want the CI job's alone", s.plan.DeletePeers)
 	}
@@ -348,7 +348,7 @@ func TestAccessIsDeletedAfterItsPeer(t *testing.T) {
 	s.open("shop", "a", "alice")
 	s.after(119 * time.Second) // the Peer's lease is over,
 	s.after(time.Second)       // and the Access'
-	s.after(119 * time.Second)
+	s.after(2 * time.Second)
 	if !slices.Equal(s.plan.DeletePeers, []int{0}) || len(s.plan.DeleteAccesses) > 0 {
 		t.Fatalf("delete peers %v and accesses %v, want the job's Peer", s.plan.DeletePeers, s.plan.DeleteAccesses)
 	}
@@ -358,7 +358,7 @@ func TestAccessIsDeletedAfterItsPeer(t *testing.T) {
 	if !slices.Equal(s.plan.DeleteAccesses, []int{0}) {
 		t.Errorf("delete accesses %v, want the job's", s.plan.DeleteAccesses)
 	}
-	s.after(60 * time.Second) // hers is over
+	s.after(177 * time.Second) // hers is over
 	s.after(300 * time.Second)
 	if !slices.Equal(s.plan.DeleteAccesses, []int{0, 1}) {
 		t.Errorf("delete accesses %v, want both", s.plan.DeleteAccesses)

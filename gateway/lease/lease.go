@@ -110,15 +110,23 @@ func (l *Lease) Thaw(now time.Time, length time.Duration) {
 	}
 }
 
-// short is the length below which a lease is taken for a CI job's (120 s).
-const short = 180 * time.Second
+const (
+	// short is the length below which a lease is taken for a CI job's (120 s).
+	short = 180 * time.Second
+	// jobKeep is how long a job's object stays when its lease is over: for a renewal
+	// that was under way, and for the status to say that it has ended.
+	jobKeep = 3 * time.Second
+)
 
 // Outstayed reports whether an object that does not count any more may go, and
 // if not, when it may. It stays for keep, for people to look at. Once expired, one
-// that is litter has to go after the length of its lease already: a CI job's (a
-// short lease), for which nobody comes back, and one without its owner.
+// that is litter goes before: a CI job's (a short lease), for which nobody comes
+// back, after jobKeep, and one without its owner after the length of its lease.
 func (l *Lease) Outstayed(now time.Time, keep, length time.Duration, orphan bool) (yes bool, at time.Time) {
-	if l.state == expired && (orphan || length < short) {
+	switch {
+	case l.state == expired && length < short:
+		keep = min(keep, jobKeep)
+	case l.state == expired && orphan:
 		keep = min(keep, length)
 	}
 	at = l.deadline.Add(keep)

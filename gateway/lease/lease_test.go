@@ -79,7 +79,7 @@ func TestOutstayed(t *testing.T) {
 		stays  time.Duration
 	}{
 		"a person's":         {300 * time.Second, true, false, day},
-		"a CI job's":         {120 * time.Second, true, false, 120 * time.Second},
+		"a CI job's":         {120 * time.Second, true, false, 3 * time.Second},
 		"an orphan":          {300 * time.Second, true, true, 300 * time.Second},
 		"an orphan unproven": {300 * time.Second, false, true, day},
 	} {

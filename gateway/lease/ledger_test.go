@@ -38,10 +38,10 @@ func TestLedger(t *testing.T) {
 	if all, next = l.Look(at, true, true, nil, []Claim{claim("a", "alice", 2), claim("b", "bob", 1)}); all[0].Running() || all[0].Over {
 		t.Errorf("not renewed: %+v", all[0])
 	}
-	if want := at.Add(time.Minute); !next.Equal(want) { // an orphan with a short lease goes soon
+	if want := at.Add(jobKeep); !next.Equal(want) { // an orphan with a short lease goes soon
 		t.Errorf("next look %v too late", next.Sub(want))
 	}
-	at = begin.Add(170 * time.Second)
+	at = at.Add(jobKeep)
 	if all, _ = l.Look(at, true, true, nil, []Claim{claim("a", "alice", 2), claim("b", "bob", 1)}); !all[0].Over {
 		t.Errorf("it stays: %+v", all[0])
 	}

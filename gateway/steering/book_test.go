@@ -178,9 +178,9 @@ func TestAnExpiredRuleGoesInTheEnd(t *testing.T) {
 		keep  time.Duration
 	}{
 		"somebody's":   {leaseTime, false, 24 * time.Hour},
-		"a CI job's":   {120 * time.Second, false, 120 * time.Second},
+		"a CI job's":   {120 * time.Second, false, 3 * time.Second},
 		"an orphan's":  {leaseTime, true, leaseTime},
-		"CI's, orphan": {120 * time.Second, true, 120 * time.Second},
+		"CI's, orphan": {120 * time.Second, true, 3 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := begin(t)
