@@ -171,7 +171,7 @@ func TestEditsKeepTheRest(t *testing.T) {
 	s := Store{User: put(t, filepath.Join(t.TempDir(), "podnet", "config.yaml"), "# mine\n\n"+whole)}
 	for _, err := range []error{
 		s.Set("defaults.path", "auto"), s.Set("defaults.also-domain", "a.internal", "b.internal"), s.Set("tray.notify", "true"), s.Unset("defaults.lease"),
-		s.SaveProfile(localapi.Profile{Name: "lab", Connect: localapi.Words{Path: "udp"}}), s.SaveProfile(localapi.Profile{Name: "new"}), s.RemoveProfile("staging"),
+		s.SaveProfile(localapi.Profile{Name: "lab", Connect: localapi.Words{Path: "udp"}}), s.SaveProfile(localapi.Profile{Name: "true"}), s.RemoveProfile("staging"),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -187,11 +187,11 @@ func TestEditsKeepTheRest(t *testing.T) {
   reconnect: true
   also-domain: [a.internal, b.internal]
 profiles:
-  - connect:
+  - name: lab
+    connect:
       path: udp
-    name: lab
-  - connect: {}
-    name: new
+  - name: "true"
+    connect: {}
 tray:
   notify: true
 `

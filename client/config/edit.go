@@ -155,14 +155,21 @@ func (d *document) unset(key string) error {
 
 // save puts a profile in the place of the one of its name, or behind the others.
 func (d *document) save(p localapi.Profile) error {
-	raw, err := sigsyaml.Marshal(p)
+	raw, err := sigsyaml.Marshal(p.Connect)
 	if err != nil {
 		return err
 	}
-	var made yaml.Node
-	if err := yaml.Unmarshal(raw, &made); err != nil {
+	var connect yaml.Node
+	if err := yaml.Unmarshal(raw, &connect); err != nil {
 		return err
 	}
+	made, name := &yaml.Node{Kind: yaml.MappingNode}, &yaml.Node{}
+	name.SetString(p.Name) // which may be true
+	d.put(made, "name", name)
+	if p.AutoConnect {
+		d.put(made, "autoConnect", scalar("true"))
+	}
+	d.put(made, "connect", connect.Content[0])
 	list := d.child(d.root, "profiles")
 	if list == nil || list.Tag == "!!null" {
 		list = &yaml.Node{Kind: yaml.SequenceNode}
@@ -170,11 +177,11 @@ func (d *document) save(p localapi.Profile) error {
 	}
 	for i, n := range list.Content {
 		if d.called(n, p.Name) {
-			list.Content[i] = made.Content[0]
+			list.Content[i] = made
 			return nil
 		}
 	}
-	list.Content = append(list.Content, made.Content[0])
+	list.Content = append(list.Content, made)
 	return nil
 }
 
