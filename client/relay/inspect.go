@@ -1,9 +1,14 @@
 package relay
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"slices"
 	"sync"
 	"time"
+
+	"podnet.dev/client/words"
 )
 
 // inspection is a connection that is being kept, as exchanges: a new one begins
@@ -26,12 +31,22 @@ type inspection struct {
 func (i *inspection) heard(p []byte) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if len(i.exchanges) == 0 || i.answered {
+	if len(i.exchanges) == 0 || i.answered && !owes(i.lastLocked()) {
 		i.beginLocked()
 	}
 	e := i.lastLocked()
 	i.in += keep(&e.In, &e.InMore, p)
 	i.trimLocked()
+}
+
+// owes says that a request of HTTP/1 goes on: the local program has answered before it
+// had all of it.
+func owes(e *Exchange) bool {
+	if e.InMore > 0 || words.FirstLine(e.In) == "" || !bytes.Contains(e.In, []byte("\r\n\r\n")) {
+		return false
+	}
+	_, err := whole(e.In)
+	return errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // said keeps what the local program answered, or what it said by itself.

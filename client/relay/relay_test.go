@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -201,6 +202,15 @@ func TestExchanges(t *testing.T) {
 	}
 	if i.in != InspectExchanges || i.out != InspectExchanges {
 		t.Errorf("it counts %d and %d bytes", i.in, i.out)
+	}
+	var hasty inspection // answers before it has the body
+	hasty.heard([]byte("POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n"))
+	hasty.said([]byte("HTTP/1.1 200 OK\r\n\r\n"))
+	hasty.heard([]byte("two a"))
+	hasty.heard([]byte("pples"))
+	hasty.heard([]byte("GET / HTTP/1.1\r\n\r\n"))
+	if got = hasty.seen(); len(got.Exchanges) != 2 || !strings.HasSuffix(string(got.Exchanges[0].In), "\r\n\r\ntwo apples") || string(got.Exchanges[1].In) != "GET / HTTP/1.1\r\n\r\n" {
+		t.Errorf("a request that is answered before it is whole: %+v", got)
 	}
 	var greets inspection
 	greets.said([]byte("220 hello"))
