@@ -51,27 +51,27 @@ func TestDashboard(t *testing.T) {
 	}
 	t.Cleanup(chromium.Close)
 	page, err := chromium.Open(ctx, address)
-	must := func(err error) {
+	must := func(t testing.TB, err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	must(err)
-	must(page.Until(ctx, `document.querySelector("h1")?.textContent === "Overview"`))
+	must(t, err)
+	must(t, page.Until(ctx, `document.querySelector("h1")?.textContent === "Overview"`))
 	report(t, "dashboard, from starting the browser to the page", time.Since(start).Round(10*time.Millisecond))
-	must(page.Until(ctx, `document.body.innerText.includes("podnet-gateway-0")`))
-	pose := func(name string) {
+	must(t, page.Until(ctx, `document.body.innerText.includes("podnet-gateway-0")`))
+	pose := func(t testing.TB, name string) {
 		t.Helper()
 		for _, look := range []struct {
 			name  string
 			width int
 			dark  bool
 		}{{"light", 1200, false}, {"dark", 1200, true}, {"narrow", 400, false}} {
-			must(page.Look(ctx, look.width, 800, look.dark))
-			must(page.Picture(ctx, filepath.Join(pictures(t), "ui-"+name+"-"+look.name+".png")))
+			must(t, page.Look(ctx, look.width, 800, look.dark))
+			must(t, page.Picture(ctx, filepath.Join(pictures(t), "ui-"+name+"-"+look.name+".png")))
 		}
-		must(page.Look(ctx, 1200, 800, false))
+		must(t, page.Look(ctx, 1200, 800, false))
 	}
 
 	// The address is worth nothing now, nor is the port by another name.
@@ -83,75 +83,75 @@ func TestDashboard(t *testing.T) {
 	}
 
 	t.Run("names", func(t *testing.T) {
-		must(page.Go(ctx, home+"/names"))
+		must(t, page.Go(ctx, home+"/names"))
 		start := time.Now()
 		alice.cmd("curl", "-sS", "--max-time", "5", "http://web.shop/blob?size=3M", "-o", "/dev/null").must(t)
-		must(page.Until(ctx, `[...document.querySelectorAll("tbody tr")].some(r => r.innerText.includes("web.shop."))`))
+		must(t, page.Until(ctx, `[...document.querySelectorAll("tbody tr")].some(r => r.innerText.includes("web.shop."))`))
 		report(t, "dashboard, a question on the page after its request", time.Since(start).Round(10*time.Millisecond))
 		for _, name := range []string{"db.shop", "stall.market", "nobody.shop"} {
 			alice.cmd("curl", "-sS", "--max-time", "1", "http://"+name, "-o", "/dev/null").try(t)
 		}
-		must(page.Until(ctx, `document.body.innerText.includes("nobody.shop.") && document.body.innerText.includes("NXDOMAIN")`))
-		pose("names")
+		must(t, page.Until(ctx, `document.body.innerText.includes("nobody.shop.") && document.body.innerText.includes("NXDOMAIN")`))
+		pose(t, "names")
 		want(t, alice.podnet("dns", "log").must(t), "web.shop. A", "the cluster", "nobody.shop. A  NXDOMAIN")
 	})
 	t.Run("services", func(t *testing.T) {
-		must(page.Go(ctx, home+"/services?namespace=market"))
-		must(page.Until(ctx, `document.querySelector('a[href="http://stall.market"]')`))
-		must(page.Go(ctx, home+"/services?namespace=shop"))
-		must(page.Until(ctx, `document.querySelector('a[href="http://web.shop"]')`))
-		pose("services")
+		must(t, page.Go(ctx, home+"/services?namespace=market"))
+		must(t, page.Until(ctx, `document.querySelector('a[href="http://stall.market"]')`))
+		must(t, page.Go(ctx, home+"/services?namespace=shop"))
+		must(t, page.Until(ctx, `document.querySelector('a[href="http://web.shop"]')`))
+		pose(t, "services")
 	})
 	t.Run("a steered request", func(t *testing.T) {
-		must(page.Go(ctx, home+"/steering"))
-		must(page.Until(ctx, `document.body.innerText.includes("deploy/stall")`))
-		pose("steering")
-		must(page.Eval(ctx, `document.querySelector(".rule h2 a").click()`, nil))
-		must(page.Until(ctx, `document.body.innerText.includes("They appear here as they come")`))
+		must(t, page.Go(ctx, home+"/steering"))
+		must(t, page.Until(ctx, `document.body.innerText.includes("deploy/stall")`))
+		pose(t, "steering")
+		must(t, page.Eval(ctx, `document.querySelector(".rule h2 a").click()`, nil))
+		must(t, page.Until(ctx, `document.body.innerText.includes("They appear here as they come")`))
 		send := func(method, path string) {
 			node1.cmd("curl", "-sS", "--max-time", "5", "-X", method, "-H", "x-user: alice", "-d", "two apples", url+path).must(t)
 		}
 		start := time.Now()
 		send("POST", "/cart?id=7")
-		must(page.Until(ctx, `[...document.querySelectorAll("tbody tr")].some(r => r.innerText.includes("/cart?id=7"))`))
+		must(t, page.Until(ctx, `[...document.querySelectorAll("tbody tr")].some(r => r.innerText.includes("/cart?id=7"))`))
 		report(t, "dashboard, a request on the page after it was sent", time.Since(start).Round(10*time.Millisecond))
 		for _, r := range []string{"GET /cart", "PUT /cart/apples", "DELETE /cart/pears"} {
 			method, path, _ := strings.Cut(r, " ")
 			send(method, path)
 		}
-		must(page.Until(ctx, `document.querySelectorAll("details").length === 4 && [...document.querySelectorAll("summary")].every(s => s.innerText.includes("200"))`))
+		must(t, page.Until(ctx, `document.querySelectorAll("details").length === 4 && [...document.querySelectorAll("summary")].every(s => s.innerText.includes("200"))`))
 
 		// By keys alone: open the newest but three, and replay it.
-		must(page.Eval(ctx, `[...document.querySelectorAll("summary")].find(s => s.innerText.includes("POST /cart?id=7")).focus()`, nil))
-		must(page.Press(ctx, "Enter"))
-		must(page.Until(ctx, `document.activeElement.parentElement.open && document.activeElement.parentElement.innerText.includes("two apples")`))
+		must(t, page.Eval(ctx, `[...document.querySelectorAll("summary")].find(s => s.innerText.includes("POST /cart?id=7")).focus()`, nil))
+		must(t, page.Press(ctx, "Enter"))
+		must(t, page.Until(ctx, `document.activeElement.parentElement.open && document.activeElement.parentElement.innerText.includes("two apples")`))
 		for range 3 { // past what may be scrolled
-			must(page.Press(ctx, "Tab"))
+			must(t, page.Press(ctx, "Tab"))
 		}
-		must(page.Until(ctx, `document.activeElement.innerText.startsWith("Replay to 3000")`))
-		must(page.Press(ctx, "Enter"))
-		must(page.Until(ctx, `document.querySelector(".flash")?.innerText.includes("sent once more") && document.querySelector("details[open]")?.innerText.includes("replay of")`))
+		must(t, page.Until(ctx, `document.activeElement.innerText.startsWith("Replay to 3000")`))
+		must(t, page.Press(ctx, "Enter"))
+		must(t, page.Until(ctx, `document.querySelector(".flash")?.innerText.includes("sent once more") && document.querySelector("details[open]")?.innerText.includes("replay of")`))
 		want(t, alice.podnet("steer", "inspect", "cart").must(t), "replay of ", "> POST /cart?id=7 HTTP/1.1")
-		pose("rule")
+		pose(t, "rule")
 	})
 	t.Run("overview", func(t *testing.T) {
-		must(page.Go(ctx, home+"/"))
+		must(t, page.Go(ctx, home+"/"))
 		alice.cmd("curl", "-sS", "--max-time", "20", "http://web.shop/blob?size=2M", "-o", "/dev/null").must(t)
-		must(page.Until(ctx, `["rtt", "rx", "tx"].every(c => document.querySelector(".plot .stroke." + c).getAttribute("d").split("L").length > 12)`))
-		pose("overview")
+		must(t, page.Until(ctx, `["rtt", "rx", "tx"].every(c => document.querySelector(".plot .stroke." + c).getAttribute("d").split("L").length > 12)`))
+		pose(t, "overview")
 	})
 	t.Run("disconnect and connect", func(t *testing.T) {
-		must(page.Eval(ctx, `document.querySelector('form[action="/do/disconnect"] button').focus()`, nil))
-		must(page.Press(ctx, "Enter"))
-		must(page.Until(ctx, `document.body.innerText.includes("Nothing is connected") && document.body.innerText.includes("Disconnected from")`))
+		must(t, page.Eval(ctx, `document.querySelector('form[action="/do/disconnect"] button').focus()`, nil))
+		must(t, page.Press(ctx, "Enter"))
+		must(t, page.Until(ctx, `document.body.innerText.includes("Nothing is connected") && document.body.innerText.includes("Disconnected from")`))
 		if r := alice.podnet("status").try(t); r.code != 3 {
 			t.Errorf("status: exit %d\n%s", r.code, r.stdout)
 		}
-		pose("nothing")
-		must(page.Eval(ctx, `[...document.querySelectorAll('form[action="/do/connect"]')].find(f => f.parentElement.innerText.includes("current")).querySelector("button").focus()`, nil))
+		pose(t, "nothing")
+		must(t, page.Eval(ctx, `[...document.querySelectorAll('form[action="/do/connect"]')].find(f => f.parentElement.innerText.includes("current")).querySelector("button").focus()`, nil))
 		start := time.Now()
-		must(page.Press(ctx, "Enter"))
-		must(page.Until(ctx, `document.querySelector(".pill")?.innerText.includes("Connected") && document.body.innerText.includes("Connected to")`))
+		must(t, page.Press(ctx, "Enter"))
+		must(t, page.Until(ctx, `document.querySelector(".pill")?.innerText.includes("Connected") && document.body.innerText.includes("Connected to")`))
 		report(t, "dashboard, connected after the button", time.Since(start).Round(10*time.Millisecond))
 		want(t, alice.podnet("status").must(t), "alice")
 	})
