@@ -137,7 +137,7 @@ func TestDashboard(t *testing.T) {
 	t.Run("overview", func(t *testing.T) {
 		must(t, page.Go(ctx, home+"/"))
 		alice.cmd("curl", "-sS", "--max-time", "20", "http://web.shop/blob?size=2M", "-o", "/dev/null").must(t)
-		must(t, page.Until(ctx, `["rtt", "rx", "tx"].every(c => document.querySelector(".plot .stroke." + c).getAttribute("d").split("L").length > 12)`))
+		must(t, page.Until(ctx, `["rtt", "rx", "tx"].every(c => document.querySelector(".plot .stroke." + c).getAttribute("d").split("L").length > 8)`))
 		pose(t, "overview")
 	})
 	t.Run("disconnect and connect", func(t *testing.T) {
