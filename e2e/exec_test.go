@@ -30,7 +30,7 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --boundin
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return alice.cmd(append([]string{"unshare", "--mount", "sh", "-ec", script, "sh", "env", "KUBECONFIG=" + kubeconfig, "HOME=/nonexistent", "XDG_RUNTIME_DIR=",
+	return alice.cmd(append([]string{"unshare", "--mount", "sh", "-ec", script, "sh", "env", "KUBECONFIG=" + kubeconfig, "HOME=/nonexistent", "XDG_CONFIG_HOME=/nonexistent", "XDG_RUNTIME_DIR=",
 		filepath.Join(top, "bin/podnet"), "exec", "-n", "shop"}, args...)...)
 }
 
@@ -50,11 +50,11 @@ func TestExecWithoutPrivilege(t *testing.T) {
 	for _, path := range []string{"udp", "apiserver"} {
 		// curl says itself when its answer was there, before anything is taken down.
 		start := time.Now()
-		r := execAsNobody(t, "", "--path", path, "--", "sh", "-c", curl+"http://web.shop && date +%s.%N; id -u; grep -E '^Cap(Eff|Bnd)|^NoNew' /proc/self/status; cat /etc/resolv.conf").try(t)
+		r := execAsNobody(t, "", "--path", path, "--", "sh", "-c", curl+"http://web.shop && date +%s.%N; id -u; grep -E '^CapEff|^NoNew' /proc/self/status; cat /etc/resolv.conf").try(t)
 		if r.code != 0 {
 			t.Fatalf("%s: exit %d\n%s%s", path, r.code, r.stdout, r.stderr)
 		}
-		want(t, r.stdout, "hello from web-", "65534", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1",
+		want(t, r.stdout, "hello from web-", "65534", "CapEff:\t0000000000000000", "NoNewPrivs:\t1",
 			"search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 198.19.0.3\noptions ndots:5\n")
 		want(t, r.stderr, "mode       namespace")
 		first := answered(t, r.stdout).Sub(start)
@@ -92,6 +92,18 @@ func TestExecWithoutPrivilege(t *testing.T) {
 	r = execAsNobody(t, "", "--isolate", "--", "sh", "-c", curl+"http://web.shop; ! "+curl+"--max-time 3 http://www.example.test").try(t)
 	if r.code != 0 || !strings.Contains(r.stdout, "hello from web-") {
 		t.Errorf("isolated: exit status %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+
+	r = execAsNobody(t, "", "--env-from", "deploy/web", "--", "sh", "-c", `echo "in $POD_NAMESPACE as $POD_NAME"`).try(t)
+	if r.code != 0 || !strings.Contains(r.stdout, "in shop as web-") {
+		t.Errorf("with the environment of deploy/web: exit status %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+
+	// A published port, and a server of the laptop's own.
+	r = execAsNobody(t, "", "-p", "18080:8080", "--", "timeout", "10", "sh", "-c", `socat TCP-LISTEN:8080,fork,reuseaddr SYSTEM:'echo ahoy from inside' &
+until socat -T 3 -u TCP:host.podnet.internal:18080 - | grep ahoy; do sleep 0.1; done`).try(t)
+	if r.code != 0 || !strings.Contains(r.stdout, "ahoy from inside") {
+		t.Errorf("by the laptop and back: exit status %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 
 	// Where namespaces are forbidden: the proxy, the reason, and the exit status.

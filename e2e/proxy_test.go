@@ -21,7 +21,7 @@ func TestProxyWithoutPrivilege(t *testing.T) {
 	t.Cleanup(func() { os.Remove(kubeconfig) })
 	nobody := func(flags []string, script string) command {
 		args := append([]string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
-			"env", "KUBECONFIG=" + kubeconfig, "HOME=/nonexistent", filepath.Join(top, "bin/podnet"), "proxy", "-n", "shop"}, flags...)
+			"env", "KUBECONFIG=" + kubeconfig, "HOME=/nonexistent", "XDG_CONFIG_HOME=/nonexistent", filepath.Join(top, "bin/podnet"), "proxy", "-n", "shop"}, flags...)
 		return alice.cmd(append(args, "--", "sh", "-c", script)...)
 	}
 	curl := "curl -sS --max-time 10 "

@@ -146,9 +146,9 @@ func (s *Sandbox) begin() error {
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
 		UidMappings: own(os.Geteuid()), GidMappings: own(os.Getegid()),
-		// Whoever is not root keeps none but these through execve: for the network,
-		// to mount, and to give them up.
-		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP},
+		// Whoever is not root keeps none but these through execve: for the network, and
+		// to mount.
+		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN},
 	}
 	if err := s.cmd.Start(); err != nil {
 		w.close()

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		case "trap":
 			trap()
+		case "terminal":
+			os.Exit(atTerminal())
 		}
 	}
 	os.Exit(m.Run())
@@ -67,7 +69,23 @@ func trap() {
 	os.Exit(42)
 }
 
-// open opens a sandbox, or skips the test where there is none for anybody.
+// atTerminal is podnet at a terminal: it runs a command that waits to be interrupted.
+func atTerminal() int {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT) // which the command heeds
+	s, err := Open(context.Background(), Options{Agent: []string{"/proc/self/exe", "agent"}})
+	if err != nil {
+		fmt.Println("none:", err)
+		return 1
+	}
+	defer s.Close()
+	const script = `test -t 0 && echo at a terminal; trap 'exit 9' INT; read line; echo "got $line"; while :; do sleep 0.05; done`
+	e, err := s.Run(context.Background(), Command{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: os.Environ(), Dir: "/", Foreground: true,
+		Files: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}, nil)
+	fmt.Printf("exit status %d, %v\n", e.Status(), err)
+	return 0
+}
+
+// openTest opens a sandbox, or skips the test where there is none for anybody.
 func openTest(t *testing.T, o Options) *Sandbox {
 	t.Helper()
 	o.Agent = []string{"/proc/self/exe", "agent"}
@@ -131,7 +149,7 @@ func TestCommandKeepsItself(t *testing.T) {
 		out, _ := shell(t, s, "id -u; id -g; grep -E '^(Cap|NoNewPrivs)' /proc/self/status; readlink /proc/self/ns/net; cat /etc/resolv.conf; pwd")
 		for _, want := range []string{
 			fmt.Sprintf("%d\n%d\n", os.Getuid(), os.Getgid()), "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000",
-			"CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "nameserver 198.19.0.3\noptions ndots:5\n", "\n/\n",
+			"CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "nameserver 198.19.0.3\noptions ndots:5\n", "\n/\n",
 		} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%q is not in\n%s", want, out)
@@ -257,6 +275,53 @@ func TestAgentDiesWithItsParent(t *testing.T) {
 	})
 }
 
+// TestTerminal belongs to the command: it reads what is typed, and Ctrl-C is for it.
+func TestTerminal(t *testing.T) {
+	testpod.AsNobody(t, func(t *testing.T) {
+		_ = openTest(t, Options{}).Close()
+		master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+		if err != nil {
+			t.Skipf("no terminal: %v", err)
+		}
+		defer master.Close()
+		number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+		if err == nil {
+			err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/proc/self/exe", "terminal")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		_ = slave.Close()
+		defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+		seen := ""
+		until := func(what string) {
+			t.Helper()
+			b := make([]byte, 4096)
+			for !strings.Contains(seen, what) {
+				n, err := master.Read(b)
+				if seen += string(b[:max(n, 0)]); err != nil {
+					t.Fatalf("%q is not in %q: %v", what, seen, err)
+				}
+			}
+		}
+		until("at a terminal")
+		_, _ = master.WriteString("hello\n")
+		until("got hello")
+		_, _ = master.WriteString("\x03")
+		until("exit status 9, <nil>")
+	})
+}
+
 // anywhere is an address of the test's own internet.
 const anywhere = "203.0.113.10"
 
@@ -294,6 +359,9 @@ func TestOutside(t *testing.T) {
 			if out, _ := said(t, s, "/proc/self/exe", "get", url); !strings.Contains(out, want) {
 				t.Errorf("%s says %q, not %q", url, out, want)
 			}
+		}
+		if out, _ := shell(t, s, "id -u; grep CapEff /proc/self/status"); out != "0\nCapEff:\t0000000000000000\n" {
+			t.Errorf("as root: %s", out)
 		}
 		l := inside(t, s, "127.0.0.1:80")
 		defer l.Close()
