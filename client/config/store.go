@@ -83,6 +83,8 @@ func (s Store) LoadAt(dir string) (Config, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
+		case errors.Is(err, fs.ErrPermission) && f.whose == user && !localapi.OwnedBy(f.name, os.Geteuid()):
+			continue // the home of whoever has called sudo -u
 		case err != nil:
 			return Config{}, fmt.Errorf("read the configuration: %w", err)
 		}
