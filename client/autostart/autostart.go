@@ -37,9 +37,9 @@ type Machine struct {
 
 // Plan is what it takes, and what undoes it.
 type Plan struct {
-	// File is to hold Text.
-	File string
-	Text string
+	// File is to hold Text. Link, if there is one, is what the service manager makes
+	// of it, or of a file of the same name that a package has brought.
+	File, Text, Link string
 	// On are the commands once the file is there, Off those before it goes, After
 	// those after that.
 	On, Off, After [][]string
@@ -113,6 +113,7 @@ func PlanFor(m Machine) (Plan, error) {
 			On:    [][]string{{"systemctl", "--user", "daemon-reload"}, {"systemctl", "--user", "enable", "--now", "podnet.service"}},
 			Off:   [][]string{{"systemctl", "--user", "disable", "--now", "podnet.service"}},
 			After: [][]string{{"systemctl", "--user", "daemon-reload"}},
+			Link:  filepath.Join(dir, "systemd", "user", "default.target.wants", "podnet.service"),
 			Say:   "loginctl enable-linger starts it without a login, at boot",
 		}, nil
 	case m.GOOS == "darwin":
@@ -170,14 +171,16 @@ func (m Manager) Set(ctx context.Context, on bool) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
 	if !on {
-		if _, err := os.Stat(p.File); os.IsNotExist(err) {
+		if !p.made() {
 			return "", nil
 		}
 		for _, args := range p.Off {
 			_ = m.Run(ctx, args) // it may not have been running, or its manager is not
 		}
-		if err := os.Remove(p.File); err != nil {
-			return "", err
+		for _, name := range []string{p.Link, p.File} {
+			if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
+				return "", err
+			}
 		}
 		for _, args := range p.After {
 			_ = m.Run(ctx, args)
@@ -209,11 +212,17 @@ func (m Manager) On() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, err = os.Stat(p.File)
-	if os.IsNotExist(err) {
-		return false, nil
+	return p.made(), nil
+}
+
+// made says whether there is anything of it.
+func (p Plan) made() bool {
+	for _, name := range []string{p.File, p.Link} {
+		if _, err := os.Lstat(name); err == nil { // "" is nowhere
+			return true
+		}
 	}
-	return err == nil, err
+	return false
 }
 
 func (m Manager) plan() (Plan, error) {

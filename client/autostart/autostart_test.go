@@ -56,6 +56,23 @@ func TestPlans(t *testing.T) {
 	}
 }
 
+// TestPackagedUnit is what autostart writes, but for the user's variables.
+func TestPackagedUnit(t *testing.T) {
+	p, err := PlanFor(Machine{GOOS: "linux", Home: "/home/ada", Program: "/usr/bin/podnet"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join("..", "..", "deploy", "systemd", "user", "podnet.service")
+	if *update {
+		if err := os.WriteFile(name, []byte(p.Text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if raw, err := os.ReadFile(name); err != nil || string(raw) != p.Text {
+		t.Errorf("%s: %v\n%s\nwant\n%s", name, err, raw, p.Text)
+	}
+}
+
 // TestUnitIsOne: what systemd reads is what was meant.
 func TestUnitIsOne(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
@@ -115,6 +132,16 @@ func TestOnAndOff(t *testing.T) {
 	if got := strings.Join(*told, ", "); got != want {
 		t.Errorf("told %s, want %s", got, want)
 	}
+	// A package has brought the unit, and somebody has enabled it.
+	p, err := PlanFor(m.Machine)
+	if err == nil {
+		err = errors.Join(os.MkdirAll(filepath.Dir(p.Link), 0o755), os.Symlink("/usr/lib/systemd/user/podnet.service", p.Link))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	is(true)
+	set(false)
 	fail = errors.New("no bus")
 	if _, err := m.Set(t.Context(), true); err == nil || !strings.Contains(err.Error(), "no bus") {
 		t.Errorf("without a service manager: %v", err)
