@@ -271,24 +271,26 @@ func TestAnyOtherPipeline(t *testing.T) {
 	nobodyLeft(t)
 }
 
-// TestKilledJob: what cannot say goodbye is forgotten.
+// TestKilledJob: what cannot say goodbye is forgotten. It is admin's, who has no other
+// Peer, and so has nothing to do with what else goes on meanwhile.
 func TestKilledJob(t *testing.T) {
-	bob.parallel(t)
-	w := bob.runner(t, nobody)
+	t.Parallel()
+	m := laptop2.as("admin")
+	w := m.runner(t, nobody)
 	lease := lasting(60*time.Second, 120*time.Second)
 	env := map[string]string{"CI": "true", "HOME": w.Env["HOME"], "PODNET_KUBECONFIG_DATA": w.Secrets["KUBECONFIG"]}
 	if !long {
 		env["PODNET_LEASE"] = lease.String()
 	}
-	out := bob.asUser(nobody, w.Dir, env, filepath.Join(top, "bin/podnet"), "proxy", "--detach", "--wait", "-n", "shop", "--listen", "127.0.0.1:0").must(t)
+	out := m.asUser(nobody, w.Dir, env, filepath.Join(top, "bin/podnet"), "proxy", "--detach", "--wait", "-n", "shop", "--listen", "127.0.0.1:0").must(t)
 	_, pid, _ := strings.Cut(out, "PODNET_PROXY_PID=")
-	bobs := kubectl("get", "peers", "-n", "podnet-system", "-o", `jsonpath={range .items[?(@.spec.user=="bob")]}{.metadata.name} {.spec.leaseSeconds}{"\n"}{end}`)
-	if got := strings.Fields(bobs.must(t)); len(got) != 2 || got[1] != fmt.Sprint(int(lease.Seconds())) {
-		t.Fatalf("bob's Peer and its lease: %q", got)
+	its := kubectl("get", "peers", "-n", "podnet-system", "-o", `jsonpath={range .items[?(@.spec.user=="admin")]}{.metadata.name} {.spec.leaseSeconds}{"\n"}{end}`)
+	if got := strings.Fields(its.must(t)); len(got) != 2 || got[1] != fmt.Sprint(int(lease.Seconds())) {
+		t.Fatalf("the Peer and its lease: %q", got)
 	}
-	bob.cmd("kill", "-9", pid).must(t)
+	m.cmd("kill", "-9", pid).must(t)
 	took := eventually(t, 3*lease, "the Peer is gone", func() error {
-		if left := bobs.must(t); left != "" {
+		if left := its.must(t); left != "" {
 			return errors.New(left)
 		}
 		return nil
