@@ -29,6 +29,7 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"chat":        chat,          // see programs_test.go
 	"healthy":     healthy,
 	"resolve":     resolveRole, // see resolver_test.go
+	"menu":        menuRole,    // see desktop_test.go
 
 	// These go on until they are told to stop, and print what they see.
 	"echo":     echo,
@@ -42,6 +43,7 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"web":       web,
 	"websocket": chatServer,
 	"health":    healthServer,
+	"desktop":   desktopRole,
 }
 
 func play(role string, args []string) int {

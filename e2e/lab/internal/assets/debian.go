@@ -19,6 +19,8 @@ var debianPackages = []string{
 	"tcpdump", "iperf3", "wireguard-tools", "wrk", "nghttp2-client", "postgresql", "chromium",
 	// Two C libraries to resolve names with.
 	"libc6-dev", "musl-tools",
+	// A screen, a panel on it that shows icons, and a user's hands and eyes.
+	"xvfb", "xfce4-panel", "xdotool", "xclip", "scrot", "adwaita-icon-theme", "librsvg2-common", "fonts-dejavu-core",
 }
 
 // debian installs what is missing.
