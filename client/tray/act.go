@@ -63,6 +63,8 @@ func (t *tray) do(ctx context.Context, a Action) {
 		}
 	case CopyDiagnostics:
 		err = t.diagnose(ctx)
+	case OpenDashboard:
+		err = t.dashboard(ctx)
 	case StartAtLogin:
 		on, _ := t.Desktop.StartsAtLogin()
 		err = t.Desktop.SetStartsAtLogin(!on)
@@ -167,6 +169,18 @@ func (t *tray) disconnect(ctx context.Context, session string) error {
 		return nil
 	}
 	return err
+}
+
+// dashboard opens the daemon's page, which connects as the menu does.
+func (t *tray) dashboard(ctx context.Context) error {
+	if err := t.StartDaemon(ctx); err != nil {
+		return err
+	}
+	ui, err := t.Client.UI(ctx, localapi.UIRequest{Kube: t.kube(nil)})
+	if err != nil {
+		return err
+	}
+	return t.Desktop.Open(ui.URL)
 }
 
 // diagnose puts into the clipboard what podnet doctor -o json prints.

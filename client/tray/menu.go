@@ -66,6 +66,7 @@ const (
 	StopRule        Verb = "stop-rule" // Name, in Session
 	Copy            Verb = "copy"      // Name
 	CopyDiagnostics Verb = "diagnostics"
+	OpenDashboard   Verb = "dashboard"
 	StartAtLogin    Verb = "start-at-login"
 	Notifications   Verb = "notifications"
 	Reconnect       Verb = "reconnect"
@@ -103,6 +104,7 @@ func MenuOf(s State) Menu {
 		{Label: "Status", Hidden: !shown, Items: details(s)},
 		{Label: fmt.Sprintf("Warnings (%d)", len(s.Status.Warnings)), Hidden: len(s.Status.Warnings) == 0, Items: warnings(s)},
 		{Label: "Copy diagnostics", Disabled: s.Examining, Do: Action{Verb: CopyDiagnostics}},
+		{Label: "Open dashboard", Do: Action{Verb: OpenDashboard}},
 		{Label: "Preferences", Items: preferences(s)},
 		{Kind: Separator},
 		{Label: about(s), Disabled: true},
@@ -307,12 +309,14 @@ func place(name, namespace string) string {
 	return name + " / " + namespace
 }
 
+// address is where a port of a Service is, for those who do not go by names.
 func address(svc localapi.Service, p localapi.ServicePort) string {
-	text := fmt.Sprintf("port %d", p.Port)
-	if strings.Contains(svc.ClusterIP, ":") {
+	text := fmt.Sprintf("%s:%d", svc.ClusterIP, p.Port)
+	switch {
+	case svc.ClusterIP == "" || svc.ClusterIP == "None":
+		text = "headless"
+	case strings.Contains(svc.ClusterIP, ":"):
 		text = fmt.Sprintf("[%s]:%d", svc.ClusterIP, p.Port)
-	} else if svc.ClusterIP != "" && svc.ClusterIP != "None" {
-		text = fmt.Sprintf("%s:%d", svc.ClusterIP, p.Port)
 	}
 	if p.Protocol != "" && p.Protocol != "TCP" {
 		text += " " + strings.ToLower(p.Protocol)

@@ -29,6 +29,8 @@ type Desktop interface {
 	Notify(n Note)
 	// Copy puts text into the clipboard.
 	Copy(ctx context.Context, text string) error
+	// Open shows a page of the web.
+	Open(url string) error
 	// StartsAtLogin says whether this program does, and whether that can be changed.
 	StartsAtLogin() (on, can bool)
 	SetStartsAtLogin(on bool) error

@@ -32,6 +32,7 @@ type screen struct {
 	menu   Menu
 	notes  []Note
 	copied string
+	page   string
 	login  bool
 	broken error // of the clipboard
 }
@@ -57,6 +58,13 @@ func (s *screen) Copy(_ context.Context, text string) error {
 	defer s.mu.Unlock()
 	s.copied = text
 	return s.broken
+}
+
+func (s *screen) Open(url string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.page = url
+	return nil
 }
 
 func (s *screen) text() string {
@@ -272,7 +280,7 @@ func TestClicksReachTheSessions(t *testing.T) {
 	u.daemon.Start(t, u.socket)
 	u.sees("[ ] shop   => namespace blue shop", "http://web.pay", "Stop web-8080")
 	for _, a := range []Action{
-		{SetNamespace, "blue", "shop"}, {SetPrimary, "staging", ""}, {StopRule, "blue", "web-8080"}, {Copy, "", "http://web.pay"}, {Verb: StartAtLogin}, {Verb: Reconnect},
+		{SetNamespace, "blue", "shop"}, {SetPrimary, "staging", ""}, {StopRule, "blue", "web-8080"}, {Copy, "", "http://web.pay"}, {Verb: StartAtLogin}, {Verb: Reconnect}, {Verb: OpenDashboard},
 	} {
 		u.click(a)
 	}
@@ -280,13 +288,13 @@ func TestClicksReachTheSessions(t *testing.T) {
 	u.until(func() error {
 		got := u.daemon.Asked()
 		slices.Sort(got)
-		if want := []string{"DELETE /v1/steer/web-8080?session=blue", "POST /v1/namespace?session=blue", "POST /v1/primary"}; !slices.Equal(got, want) {
+		if want := []string{"DELETE /v1/steer/web-8080?session=blue", "POST /v1/namespace?session=blue", "POST /v1/primary", "POST /v1/ui"}; !slices.Equal(got, want) {
 			return fmt.Errorf("asked %q, want %q", got, want)
 		}
 		u.screen.mu.Lock()
 		defer u.screen.mu.Unlock()
-		if u.screen.copied != "http://web.pay" {
-			return fmt.Errorf("copied %q", u.screen.copied)
+		if u.screen.copied != "http://web.pay" || u.screen.page != "http://127.0.0.1:1/?token=x" {
+			return fmt.Errorf("copied %q, opened %q", u.screen.copied, u.screen.page)
 		}
 		return nil
 	})

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"podnet.dev/client/autostart"
+	"podnet.dev/client/browse"
 	"podnet.dev/client/cli"
 	"podnet.dev/client/cluster"
 	"podnet.dev/internal/version"
@@ -21,7 +22,7 @@ func main() {
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: cli.Terminal(os.Stdin, os.Stderr),
 		Name: filepath.Base(os.Args[0]), Kube: cluster.NewFlags(), Cluster: clusterWords{}, Installer: installer{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
 		DefaultAgentImage: "podnet.dev/agent:" + version.Version,
-		StartDaemon:       startDaemon, RunDaemon: runDaemon, Proxy: runProxy, Spawn: spawn, Browse: browse, Guard: guard, Cleanup: cleanup, Setup: setUp,
+		StartDaemon:       startDaemon, RunDaemon: runDaemon, Proxy: runProxy, Spawn: spawn, Browse: browse.Open, Guard: guard, Cleanup: cleanup, Setup: setUp,
 		LogFile: logFile(), Autostart: autostart.New(),
 		Signals: signals, ContainerEnvironment: containerEnvironment,
 	}

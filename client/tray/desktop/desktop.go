@@ -15,6 +15,7 @@ import (
 
 	"fyne.io/systray"
 
+	"podnet.dev/client/browse"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/tray"
 )
@@ -106,6 +107,8 @@ func (d *desktop) Copy(ctx context.Context, text string) error {
 	}
 	return fill(ctx, program, text)
 }
+
+func (d *desktop) Open(url string) error { return browse.Open(url) }
 
 func (d *desktop) StartsAtLogin() (on, can bool) { return d.autostart.on(), runtime.GOOS == "linux" }
 

@@ -149,6 +149,7 @@ func (d *Daemon) routes() http.Handler {
 	answer("GET /v1/services", func() any { return localapi.NewServiceList(d.Services) })
 	answer("GET /v1/steer", func() any { return localapi.NewSteerList(d.Rules) })
 	answer("DELETE /v1/steer/{name}", func() any { return localapi.SteerStopped{} })
+	answer("POST /v1/ui", func() any { return localapi.UI{URL: "http://127.0.0.1:1/?token=x"} })
 	answer("POST /v1/primary", func() any { return struct{}{} })
 	answer("POST /v1/namespace", func() any { return struct{}{} })
 	mux.HandleFunc("GET /v1/events", d.stream)
