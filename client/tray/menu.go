@@ -88,6 +88,7 @@ const (
 func MenuOf(s State) Menu {
 	m := Menu{Icon: iconOf(s), Title: short(title(s), maxTitle)}
 	shown := len(s.Status.Connections) > 0
+	engaged := shown || len(waiting(s)) > 0
 	primary, hasPrimary := s.Primary()
 	m.Items = []Item{
 		{Label: m.Title, Disabled: true},
@@ -109,7 +110,7 @@ func MenuOf(s State) Menu {
 		{Kind: Separator},
 		{Label: about(s), Disabled: true},
 		quit(shown),
-		{Label: "Disconnect and quit", Hidden: !shown, Do: Action{Verb: QuitAll}},
+		{Label: "Disconnect and quit", Hidden: !engaged, Do: Action{Verb: QuitAll}},
 	}
 	for i := range m.Items {
 		tidy(&m.Items[i])
@@ -148,8 +149,10 @@ func connectLabel(s State) string {
 
 func disconnect(s State) Item {
 	all := s.Status.Connections
-	it := Item{Label: "Disconnect", Hidden: len(all) == 0, Do: Action{Verb: DisconnectAll}}
+	it := Item{Label: "Disconnect", Do: Action{Verb: DisconnectAll}}
 	switch {
+	case len(all) == 0:
+		it.Label, it.Hidden = "Do not connect again", len(waiting(s)) == 0
 	case len(all) > 1:
 		it.Label = "Disconnect all"
 	case len(all) == 1 && all[0].Since == nil:
@@ -166,6 +169,10 @@ func connections(s State) []Item {
 	for _, c := range s.Status.Connections {
 		taken[c.Name], taken[c.Context] = true, true
 		items = append(items, Item{Kind: Check, Checked: true, Label: place(c.Name, c.Namespace), Do: Action{Verb: Disconnect, Session: c.Name}})
+	}
+	for _, name := range waiting(s) {
+		taken[name] = true
+		items = append(items, Item{Kind: Check, Checked: true, Label: name + " (is tried again)", Do: Action{Verb: Disconnect, Session: name}})
 	}
 	more := 0
 	add := func(label, name string, verb Verb) {
@@ -187,6 +194,16 @@ func connections(s State) []Item {
 		items = append(items, Item{Label: fmt.Sprintf("%d more: podnet connect --context NAME", more), Disabled: true})
 	}
 	return items
+}
+
+// waiting are the sessions that have ended by themselves, and are tried again.
+func waiting(s State) (names []string) {
+	for _, w := range s.Status.Warnings {
+		if w.Code == "reconnect" {
+			names = append(names, w.Connection)
+		}
+	}
+	return names
 }
 
 func primaries(s State) []Item {

@@ -102,13 +102,17 @@ func moments() []moment {
 	ended.Status.State, ended.Status.LastError = localapi.Failed, &localapi.Error{Message: "the permission for namespace shop\nis gone"}
 	ended.Examining = true
 
+	again := ended
+	again.Status.Warnings = []localapi.Warning{{Connection: "staging", Code: "reconnect", Severity: "medium",
+		Text: "staging is not connected: the network is away; tried again at 12:00:05", Hint: "podnet disconnect staging gives it up"}}
+
 	many := idle
 	many.Contexts = nil
 	for i := range 40 {
 		many.Contexts = append(many.Contexts, localapi.Context{Name: fmt.Sprintf("ctx-%02d", i)})
 	}
 	return []moment{{"no daemon", base}, {"daemon with nothing to do", idle}, {"asked to connect", trying}, {"handshake", handshake}, {"connected", on}, {"degraded", degraded},
-		{"two sessions, the second is primary", two}, {"a third on its way", third}, {"another could not connect", refused}, {"could not connect", failed}, {"session ended", ended}, {"many contexts", many}}
+		{"two sessions, the second is primary", two}, {"a third on its way", third}, {"another could not connect", refused}, {"could not connect", failed}, {"session ended", ended}, {"session ended and is tried again", again}, {"many contexts", many}}
 }
 
 func TestMenus(t *testing.T) {
