@@ -106,11 +106,13 @@ func (h *Host) giveBack() error {
 	if h.dns != nil {
 		err = h.dns.Close()
 	}
+	if h.unlock != nil {
+		err = errors.Join(err, dropLinks(h.opts.StateDir))
+	}
 	if h.guard != nil {
 		err = errors.Join(err, h.guard.stop())
 	}
 	if h.unlock != nil {
-		err = errors.Join(err, dropLinks(h.opts.StateDir))
 		h.unlock()
 	}
 	h.dns, h.guard, h.unlock = nil, nil, nil
