@@ -169,7 +169,7 @@ func TestAnOrdinaryUser(t *testing.T) {
 	if r.code != 7 {
 		t.Errorf("without a helper connect ends with %d", r.code)
 	}
-	want(t, r.stderr, "sudo podnet setup", "podnet proxy")
+	want(t, r.stderr, "sudo podnet setup", "podnet exec", "podnet proxy")
 	user.podnet("disconnect", "--all").try(t)
 
 	t.Run("sessions", func(t *testing.T) {
@@ -197,6 +197,18 @@ func TestAnOrdinaryUser(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		want(t, user.podnet("doctor", "-n", "shop").try(t).stdout, "podnet-helper")
+
+		// To hear of another network takes no privilege, nor does it to follow there.
+		calm(t)
+		lab("move", "laptop", "1").must(t)
+		moved := eventually(t, 10*time.Second, "the web after a move", func() error {
+			return user.cmd("curl", "-sS", "--max-time", "1", "http://web.shop").run(t.Context())
+		})
+		report(t, "an ordinary user's laptop moves: to the first answer (within 5 s)", moved.Round(10*time.Millisecond))
+		lab("move", "laptop", "0").must(t)
+		eventually(t, 10*time.Second, "the web after the way back", func() error {
+			return user.cmd("curl", "-sS", "--max-time", "1", "http://web.shop").run(t.Context())
+		})
 
 		stranger := laptop1.as("bob").plain()
 		r := stranger.podnet("connect", "-n", "shop").mustFail(t)

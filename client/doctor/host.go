@@ -70,7 +70,7 @@ func privilegeFinding(system string, root, tun bool, helper answer) localapi.Fin
 	case root:
 		return ok(check, "root may change the machine's network")
 	case errors.As(helper.err, &none):
-		return warning(check, "sudo podnet setup, once; or sudo -E podnet connect; podnet proxy needs no privilege", "this user may not change the machine's network, and %v", helper.err)
+		return warning(check, "sudo podnet setup, once; or sudo -E podnet connect; podnet exec and podnet proxy need no privilege", "this user may not change the machine's network, and %v", helper.err)
 	case helper.err != nil:
 		return failed(check, helper.err)
 	case !helper.by.Operator:

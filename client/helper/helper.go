@@ -68,7 +68,7 @@ func (e *PrivilegeError) Hint() string {
 	if errors.Is(e.Err, fs.ErrNotExist) {
 		return "the kernel lacks TUN devices: modprobe tun; in a container pass --device /dev/net/tun"
 	}
-	return "sudo podnet setup, once, lets you connect as yourself; sudo -E podnet connect does without it; podnet proxy needs no privilege at all"
+	return "sudo podnet setup, once, lets you connect as yourself; sudo -E podnet connect does without it; podnet exec and podnet proxy need no privilege at all"
 }
 
 // BusyError says that another podnet has this host's network.

@@ -199,6 +199,12 @@ func wish(args []string) error {
 			err = s.SetDNS(context.Background(), osdns.Config{Link: name, Servers: []netip.Addr{own}, MatchDomains: []string{text}})
 		case "port":
 			_, _, err = s.ListenDNS(context.Background(), []netip.Addr{netip.MustParseAddr(text)})
+		case "reset":
+			var n int
+			if n, err = s.ResetFlows(context.Background(), []netip.Addr{netip.MustParseAddr(text)}); err == nil {
+				fmt.Println("ended", n)
+				continue
+			}
 		case "close": // and the device is kept
 			err = s.Close()
 		}
@@ -378,6 +384,41 @@ func TestOneUserAtATime(t *testing.T) {
 	h.Becomes(before, 0)
 	again := h.start("wish", strconv.Itoa(another))
 	again.says("ready")
+}
+
+// TestFlowsEndByTheHelper: a program that waits for an answer from the tunnel gets an
+// error, and nobody else does, whatever an operator asks for.
+func TestFlowsEndByTheHelper(t *testing.T) {
+	h := newLaptop(t)
+	h.helper()
+	w := h.start("wish", strconv.Itoa(operator))
+	w.says("ready")
+	fmt.Fprintln(w.in, "route 10.96.0.0/16")
+	w.says("<nil>")
+	waits := h.Command("bash", "-c", "exec 3<>/dev/tcp/10.96.0.10/80")
+	if err := waits.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = waits.Process.Kill(); _ = waits.Wait() })
+	eventually(t, "the program waits", func() bool {
+		out, _ := h.Command("ss", "-Htn", "src", own.String()).Output()
+		return strings.Contains(string(out), "10.96.0.10:80")
+	})
+	fmt.Fprintln(w.in, "reset 192.168.7.2")
+	if !w.lines.Scan() || !strings.Contains(w.lines.Text(), "not this session's") {
+		t.Errorf("flows of the laptop's own network: %q", w.lines.Text())
+	}
+	fmt.Fprintln(w.in, "reset "+own.String())
+	if !w.lines.Scan() || strings.Contains(w.lines.Text(), "INET_DIAG_DESTROY") {
+		t.Skip(w.lines.Text())
+	}
+	if w.lines.Text() != "ended 1" {
+		t.Errorf("%q, want one flow", w.lines.Text())
+	}
+	var exit *exec.ExitError
+	if err := waits.Wait(); !errors.As(err, &exit) || exit.ExitCode() <= 0 {
+		t.Errorf("the program that waited ended with %v", err)
+	}
 }
 
 // TestSocketFromSystemd: the socket is somebody else's making, as the units have it.

@@ -26,7 +26,7 @@ func opener(host *helper.Host) func(context.Context, func(string)) (helper.Sessi
 		switch {
 		case !errors.As(err, &none):
 			return s, err
-		case helper.Capable():
+		case mayChangeNetwork():
 			return host.Open(ctx, warn)
 		}
 		// As text: that a socket is not there says nothing of TUN devices.

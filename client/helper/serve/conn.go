@@ -156,6 +156,7 @@ func (c *conn) begin(ctx context.Context) (err error) {
 	c.session, err = c.server.Open(ctx, func(text string) {
 		if err := c.wire.WriteAnswer(wire.Answer{Warning: text}); err != nil {
 			c.log.Warn("warning not sent", "err", err)
+			_ = c.wire.Close() // half a message may be there; the session ends
 		}
 	})
 	if err != nil {
