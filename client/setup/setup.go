@@ -27,6 +27,9 @@ type Options struct {
 	Prefix string
 	// Operators are users who may have sessions beside those who may already.
 	Operators []string
+	// Answers asks the helper that systemd runs then, so that a service that does not
+	// start is known at once.
+	Answers func(ctx context.Context) error
 	// Say tells of each step.
 	Say func(string)
 
@@ -116,7 +119,22 @@ func Install(ctx context.Context, o Options) error {
 		}
 		o.Say("systemctl " + strings.Join(args, " "))
 	}
+	if err := o.Answers(ctx); err != nil {
+		return &serviceError{err}
+	}
 	return nil
+}
+
+// serviceError says that all is installed, and does not work.
+type serviceError struct{ err error }
+
+func (e *serviceError) Error() string {
+	return "podnet-helper is installed and does not answer: " + e.err.Error()
+}
+func (e *serviceError) Unwrap() error { return e.err }
+func (e *serviceError) Code() string  { return "privilege" }
+func (e *serviceError) Hint() string {
+	return "journalctl -u podnet-helper says why; podnet setup --remove takes it off again"
 }
 
 // operators are those of the file that is there, and those to add.

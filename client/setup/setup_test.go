@@ -26,7 +26,7 @@ func machine(t *testing.T, systemd bool) (o Options, called *[]string) {
 		}
 	}
 	called = new([]string)
-	return Options{Program: program, Prefix: "/usr/local", Root: root, Say: func(string) {}, Systemctl: func(_ context.Context, args ...string) error {
+	return Options{Program: program, Prefix: "/usr/local", Root: root, Say: func(string) {}, Answers: func(context.Context) error { return nil }, Systemctl: func(_ context.Context, args ...string) error {
 		*called = append(*called, strings.Join(args, " "))
 		return nil
 	}}, called
@@ -114,6 +114,17 @@ func TestNothingIsHalfInstalled(t *testing.T) {
 		if got := tree(t, o.Root); !slices.Equal(got, before) || len(*called) > 0 {
 			t.Errorf("%s: there is %q now, and systemctl %q", name, got, *called)
 		}
+	}
+}
+
+// A service that does not start is not a success.
+func TestServiceThatDoesNotAnswer(t *testing.T) {
+	o, _ := machine(t, true)
+	o.Answers = func(context.Context) error { return errors.New("connection refused") }
+	err := Install(t.Context(), o)
+	var hinted interface{ Hint() string }
+	if !errors.As(err, &hinted) || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(hinted.Hint(), "journalctl") {
+		t.Errorf("%v", err)
 	}
 }
 

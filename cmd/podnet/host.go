@@ -37,6 +37,10 @@ func opener(host *helper.Host) func(context.Context, func(string)) (helper.Sessi
 // setUp installs podnet-helper or removes it.
 func setUp(ctx context.Context, o cli.SetupOptions, say func(string)) error {
 	opts := setup.Options{Program: o.Program, Prefix: o.Prefix, Operators: o.Operators, Say: say}
+	opts.Answers = func(ctx context.Context) error {
+		_, _, err := remote.Look(ctx, wire.Socket())
+		return err
+	}
 	if o.Remove {
 		return setup.Remove(ctx, opts)
 	}
