@@ -30,7 +30,7 @@ func (f *fakeDashboard) Open(_ context.Context, req localapi.UIRequest) (localap
 // connect there again.
 func TestDashboardKeepsTheDaemon(t *testing.T) {
 	var f fakeDashboard
-	c, _, done := start(t, &fakeHost{}, func(o *Options) { o.OnDemand, o.Idle, o.Dashboard = true, 300*time.Millisecond, &f })
+	c, _, done := start(t, &fakeHost{}, func(o *Options) { o.OnDemand, o.Idle, o.Dashboard = true, time.Second, &f })
 	u, err := c.UI(t.Context(), localapi.UIRequest{Kube: localapi.Kube{Env: []string{"KUBECONFIG=/k"}}})
 	if err != nil || u.URL != "http://127.0.0.1:1/open/x" || len(f.kube.Env) != 1 || !f.ran.Load() {
 		t.Fatalf("%+v, %v", u, err)
@@ -44,12 +44,12 @@ func TestDashboardKeepsTheDaemon(t *testing.T) {
 	select {
 	case <-done:
 		t.Fatal("the daemon has ended")
-	case <-time.After(time.Second): // longer than it waits for work
+	case <-time.After(2 * time.Second): // longer than it waits for work
 	}
 	f.wanted.Store(false)
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("the daemon stays for nobody")
 	}
 }

@@ -225,3 +225,27 @@ func TestRunEndsWithConnections(t *testing.T) {
 	w.mustDial(20000)
 	w.greet()
 }
+
+// FuzzExchanges: whatever is said, nothing of it is lost as long as there is room, and
+// what may be replayed is a whole request.
+func FuzzExchanges(f *testing.F) {
+	f.Add([]byte("POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n"), []byte("four"), []byte("HTTP/1.1 200 OK\r\n\r\n"))
+	f.Add([]byte("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n"), []byte("a\r\n0\r\n\r\n"), []byte("220 hello"))
+	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00GET / HTTP/1.1\r\n\r\n"), []byte("Q\x00"), []byte{})
+	f.Fuzz(func(t *testing.T, first, then, answer []byte) {
+		var i inspection
+		i.heard(first)
+		i.said(answer)
+		i.heard(then)
+		var in, out []byte
+		for _, e := range i.seen().Exchanges {
+			in, out = append(in, e.In...), append(out, e.Out...)
+			if _, err := whole(e.In); err == nil && owes(&e) {
+				t.Errorf("%q is whole, and goes on", e.In)
+			}
+		}
+		if len(first)+len(then) < InspectBytes && !bytes.Equal(in, append(bytes.Clone(first), then...)) || len(answer) < InspectBytes && !bytes.Equal(out, answer) {
+			t.Errorf("%q and %q are kept as %q, %q as %q", first, then, in, answer, out)
+		}
+	})
+}

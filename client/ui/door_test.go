@@ -150,7 +150,7 @@ func TestHeaders(t *testing.T) {
 
 // TestPortIsClosed when nobody has a page open any more, and another is opened.
 func TestPortIsClosed(t *testing.T) {
-	w := newWorld(t, shop(time.Now()), 300*time.Millisecond)
+	w := newWorld(t, shop(time.Now()), 1500*time.Millisecond)
 	b := w.enter()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", b.base+"/live?path=/", nil)
 	if err != nil {
@@ -160,12 +160,12 @@ func TestPortIsClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second) // longer than it waits for somebody
+	time.Sleep(2500 * time.Millisecond) // longer than it waits for somebody
 	if !w.board.Wanted() {
 		t.Error("it is closed though a page is open")
 	}
 	open.Body.Close()
-	for end := time.Now().Add(5 * time.Second); w.board.Wanted(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); w.board.Wanted(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it listens for ever")
 		}
