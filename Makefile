@@ -5,11 +5,14 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 
 VERSION ?= dev
+# When this was made: the time of its commit, so that the same sources give the same packages.
+DATE    ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 # Reproducible: no paths, no build id, no C library, the toolchain of go.mod.
 # The same flags everywhere let tests and builds share what is compiled.
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath -buildvcs=false
-GOBUILD := go build -ldflags '-s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)'
+LDFLAGS := -s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)
+GOBUILD := go build -ldflags '$(LDFLAGS)'
 
 PROGRAMS := ./cmd/podnet ./cmd/podnet-tray ./cmd/podnet-helper ./cmd/podnet-gateway ./cmd/podnet-agent ./deploy/image ./e2e/lab ./e2e/bench
 
@@ -79,10 +82,27 @@ generate: ## Regenerate deep copies, CRDs and goldens
 	go tool controller-gen crd paths=./api/... output:crd:dir=deploy/manifests/crds
 	go test ./deploy -update
 
+CROSS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 .PHONY: cross
-cross: ## Compile the laptop's programs for the other systems
-	for t in linux/arm64 darwin/arm64 windows/amd64; do \
-	  echo "== $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} go build -o /dev/null ./cmd/podnet; done
+cross: ## Build every program for the systems that it runs on, into bin/cross
+	@for t in $(CROSS); do \
+	  export GOOS=$${t%/*} GOARCH=$${t#*/}; to=bin/cross/$$GOOS-$$GOARCH/; mkdir -p $$to; echo "== $$t"; \
+	  mains='./cmd/podnet ./cmd/podnet-helper'; \
+	  case $$GOOS in \
+	  linux) mains="$$mains ./cmd/podnet-tray ./cmd/podnet-gateway ./cmd/podnet-agent";; \
+	  darwin) echo "podnet-tray: left out, an icon in the menu bar needs cgo and Apple's SDK";; \
+	  windows) go build -ldflags '$(LDFLAGS) -H=windowsgui' -o $$to ./cmd/podnet-tray;; \
+	  esac; \
+	  $(GOBUILD) -o $$to $$mains; done
+
+.PHONY: packages
+packages: cross ## Make .deb, .rpm, archives, Helm chart, krew manifest, SBOMs and checksums of VERSION, into bin/packages
+	go run ./cmd/packages -version '$(VERSION)' -date $(DATE)
+
+.PHONY: man
+man: ## Write the man pages and the shells' completion into bin/man
+	@rm -rf bin/man; mkdir -p bin
+	go run ./cmd/packages -version '$(VERSION)' -date $(DATE) -written bin/man
 
 .PHONY: demo
 demo: images programs ## Boot a real Kubernetes, install podnet, connect a laptop and show it working

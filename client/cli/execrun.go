@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -214,5 +213,3 @@ func (here) Run(_ context.Context, c Command, signals <-chan os.Signal) (int, er
 		}
 	}
 }
-
-func encodeLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }

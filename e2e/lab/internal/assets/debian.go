@@ -21,6 +21,8 @@ var debianPackages = []string{
 	"libc6-dev", "musl-tools",
 	// A screen, a panel on it that shows icons, and a user's hands and eyes.
 	"xvfb", "xfce4-panel", "xdotool", "xclip", "scrot", "adwaita-icon-theme", "librsvg2-common", "fonts-dejavu-core",
+	// Shells whose completion is tried, and what reads our packages.
+	"bash-completion", "fish", "rpm", "man-db", "groff-base",
 }
 
 // debian installs what is missing.
