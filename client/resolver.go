@@ -101,7 +101,7 @@ func (r *resolver) set(ctx context.Context, n network, sc scope) error {
 	}
 	r.wish.MatchDomains = append(r.wish.MatchDomains, n.also...)
 	if err := r.host.SetDNS(ctx, r.wish); err != nil {
-		return &localapi.Error{Code: localapi.CodeDNS, Message: "point the host's resolver at the cluster: " + err.Error(), Hint: "the daemon's log says more: podnet version names it"}
+		return &localapi.Error{Code: localapi.CodeDNS, Message: "point the host's resolver at the cluster: " + err.Error(), Hint: "podnet logs says more"}
 	}
 	for a, s := range r.sockets {
 		if !slices.Contains(n.own, a) {

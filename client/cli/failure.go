@@ -62,7 +62,7 @@ type failure struct {
 // printError is the one form in which anything fails: what, and what to do.
 func (env *Env) printError(e *localapi.Error) {
 	if e.Hint == "" {
-		e.Hint = "podnet doctor and the daemon's log, which podnet version names, may say more"
+		e.Hint = "podnet doctor and podnet logs may say more"
 	}
 	e.Message, e.Hint = env.spoken(e.Message), env.spoken(e.Hint)
 	w := env.paint(env.Err)

@@ -90,7 +90,7 @@ func ask(ctx context.Context, c *localapi.Client) (localapi.Status, error) {
 }
 
 func silentDaemon() error {
-	return &localapi.Error{Code: localapi.CodeDaemon, Message: fmt.Sprintf("the daemon does not answer within %v", callTime), Hint: "its log may say why: podnet version names it"}
+	return &localapi.Error{Code: localapi.CodeDaemon, Message: fmt.Sprintf("the daemon does not answer within %v", callTime), Hint: "podnet logs may say why"}
 }
 
 func newDisconnect(env *Env) *cobra.Command {

@@ -143,7 +143,7 @@ func (c *Client) lines(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return &Error{Code: CodeDaemon, Message: "the daemon went away", Hint: "its log may say why: podnet version names it"}
+		return &Error{Code: CodeDaemon, Message: "the daemon went away", Hint: "podnet logs may say why"}
 	}
 	return err
 }

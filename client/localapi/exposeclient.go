@@ -39,7 +39,7 @@ func (c *Client) Expose(ctx context.Context, req ExposeRequest, event func(Expos
 	case ctx.Err() != nil:
 		return Exposure{}, ctx.Err()
 	case err != nil, exposure == nil, req.Hold:
-		return Exposure{}, &Error{Code: CodeDaemon, Message: "the daemon went away, and the exposure with it", Hint: "its log may say why: podnet version names it"}
+		return Exposure{}, &Error{Code: CodeDaemon, Message: "the daemon went away, and the exposure with it", Hint: "podnet logs may say why"}
 	}
 	return *exposure, nil
 }

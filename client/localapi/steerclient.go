@@ -44,7 +44,7 @@ func (c *Client) steer(ctx context.Context, path string, req any, held bool, eve
 	case ctx.Err() != nil:
 		return SteerRule{}, ctx.Err()
 	case err != nil, rule == nil, held:
-		return SteerRule{}, &Error{Code: CodeDaemon, Message: "the daemon went away, and the rule with it", Hint: "its log may say why: podnet version names it"}
+		return SteerRule{}, &Error{Code: CodeDaemon, Message: "the daemon went away, and the rule with it", Hint: "podnet logs may say why"}
 	}
 	return *rule, nil
 }

@@ -86,7 +86,7 @@ func (t *tray) complain(ctx context.Context, a Action, err error) {
 	t.Log.Error("a click came to nothing", "verb", a.Verb, "name", a.Name, "err", err)
 	e := httpjson.FromError(err)
 	if errors.Is(err, context.DeadlineExceeded) {
-		e = &localapi.Error{Message: "the daemon does not answer in time", Hint: "its log may say why: podnet version names it"}
+		e = &localapi.Error{Message: "the daemon does not answer in time", Hint: "podnet logs may say why"}
 	}
 	t.Desktop.Notify(Note{Title: "podnet could not do that", Text: sentence(e), Urgent: true})
 }
