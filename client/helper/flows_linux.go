@@ -20,10 +20,10 @@ const (
 	tcpListen   = 10
 )
 
-// resetFlows destroys the TCP sockets that are bound to one of local, as "ss
+// ResetFlows destroys the TCP sockets that are bound to one of local, as "ss
 // --kill" does: their owners get ECONNABORTED. Listeners stay, and so do the
 // flows of this machine with itself.
-func resetFlows(local []netip.Addr) (int, error) {
+func ResetFlows(local []netip.Addr) (int, error) {
 	n := 0
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := netlink.SocketDiagTCP(family)

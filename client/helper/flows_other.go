@@ -4,6 +4,6 @@ package helper
 
 import "net/netip"
 
-// resetFlows closes nothing: these systems have no call for it. The flows end
+// ResetFlows closes nothing: these systems have no call for it. The flows end
 // when TCP gives up, after minutes.
-func resetFlows([]netip.Addr) (int, error) { return 0, nil }
+func ResetFlows([]netip.Addr) (int, error) { return 0, nil }

@@ -219,7 +219,7 @@ func (s *session) LookUp(ctx context.Context, name string) []osdns.Way {
 }
 
 func (s *session) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {
-	n, err := resetFlows(local)
+	n, err := ResetFlows(local)
 	if errors.Is(err, fs.ErrPermission) {
 		err = &PrivilegeError{err}
 	}

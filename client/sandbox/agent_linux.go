@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"podnet.dev/client/helper"
 	"podnet.dev/client/router"
 )
 
@@ -117,6 +118,10 @@ func (a *agent) do(r request, fds descriptors) {
 			return
 		}
 		a.answer(out, nil, fd)
+	case r.Reset != nil:
+		var err error
+		out.Count, err = helper.ResetFlows(r.Reset)
+		a.answer(out, err)
 	case r.Run != nil:
 		defer fds.close()
 		if len(fds) != len(r.Run.Files) {

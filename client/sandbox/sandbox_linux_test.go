@@ -462,6 +462,22 @@ func TestSessionOfASandbox(t *testing.T) {
 				break
 			}
 		}
+		stuck := make(chan error, 1)
+		go func() {
+			c, err := h.Dial(t.Context(), "tcp", "10.96.0.10:80") // where nobody answers
+			if err == nil {
+				_ = c.Close()
+			}
+			stuck <- err
+		}()
+		for n := 0; n == 0; {
+			if n, err = h.ResetFlows(t.Context(), []netip.Addr{own.Addr()}); err != nil {
+				t.Skipf("the kernel ends no flows for us: %v", err)
+			}
+		}
+		if err := <-stuck; !errors.Is(err, unix.ECONNABORTED) {
+			t.Errorf("a flow that is reset ends by %v", err)
+		}
 		var conflict *router.ConflictError
 		want.Routes = append(want.Routes, netip.MustParsePrefix("198.19.0.0/24"))
 		if err := h.SetNetwork(want); !errors.As(err, &conflict) || conflict.Interface != outsideName {
@@ -471,6 +487,55 @@ func TestSessionOfASandbox(t *testing.T) {
 			t.Errorf("routes:\n%s", out)
 		}
 	})
+}
+
+// TestResolvConfIsASymlink into a folder that is masked, as systemd-resolved has it.
+func TestResolvConfIsASymlink(t *testing.T) {
+	const inside = "PODNET_TEST_SYMLINK"
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestResolvConfIsASymlink$")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		out, err := cmd.CombinedOutput()
+		if !strings.Contains(string(out), "TestResolvConf") {
+			t.Skipf("no mount namespace: %v", err)
+		}
+		if t.Logf("%s", out); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	testpod.Run(t, "mount --make-rprivate /")
+	for _, dir := range []string{"/run", "/etc"} { // the machine's own are covered, for this process
+		testpod.Run(t, "mount -t tmpfs tmpfs "+dir)
+	}
+	if err := os.MkdirAll("/run/systemd/resolve", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{"/run/systemd/resolve/stub-resolv.conf": "nameserver 127.0.0.53\n", "/run/systemd/resolve/io.systemd.Resolve": "",
+		"/etc/nsswitch.conf": "hosts: files resolve dns\n", "/etc/hosts": "127.0.0.1 localhost\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf"); err != nil {
+		t.Fatal(err)
+	}
+	s := openTest(t, Options{})
+	out, _ := shell(t, s, "cat /etc/resolv.conf; ls /run/systemd/resolve; cat /etc/nsswitch.conf")
+	if want := "nameserver 198.19.0.3\noptions ndots:5\nstub-resolv.conf\nhosts: files dns\n"; out != want {
+		t.Errorf("inside:\n%swant:\n%s", out, want)
+	}
+	conf := "search a.b\n"
+	if _, err := s.ask(t.Context(), request{Resolv: &conf}); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := shell(t, s, "cat /etc/resolv.conf"); out != conf {
+		t.Errorf("rewritten, it is\n%s", out)
+	}
+	if b, _ := os.ReadFile("/etc/resolv.conf"); string(b) != "nameserver 127.0.0.53\n" {
+		t.Errorf("outside:\n%s", b)
+	}
 }
 
 // TestNoNamespaces is told, with what forbids them.

@@ -111,9 +111,14 @@ func (h *Session) LookUp(ctx context.Context, name string) []osdns.Way {
 	return []osdns.Way{{Programs: "programs inside", Addrs: out.Addrs, Err: err}}
 }
 
-// ResetFlows does nothing: a flow inside that can get no answer any more waits for its
-// own timeout.
-func (h *Session) ResetFlows(context.Context, []netip.Addr) (int, error) { return 0, nil }
+// ResetFlows ends flows of programs inside.
+func (h *Session) ResetFlows(ctx context.Context, local []netip.Addr) (int, error) {
+	if len(local) == 0 {
+		return 0, nil
+	}
+	out, err := h.s.ask(ctx, request{Reset: local})
+	return out.Count, err
+}
 
 // Close is for nobody to answer any more; the device is the tunnel's to close.
 func (h *Session) Close() error {

@@ -25,6 +25,7 @@ type request struct {
 	Resolv  *string        `json:"resolv,omitempty"` // what /etc/resolv.conf is to be
 	LookUp  string         `json:"lookUp,omitempty"`
 	Socket  *socketKind    `json:"socket,omitempty"`
+	Reset   []netip.Addr   `json:"reset,omitempty"` // whose TCP flows are to end
 	Run     *Command       `json:"run,omitempty"`
 	// Signal goes to the command of the request Of.
 	Signal syscall.Signal `json:"signal,omitempty"`
@@ -51,6 +52,7 @@ type reply struct {
 	Failure  *failure              `json:"failure,omitempty"`
 	Conflict *router.ConflictError `json:"conflict,omitempty"`
 	Addrs    []netip.Addr          `json:"addrs,omitempty"`
+	Count    int                   `json:"count,omitempty"`
 	Exit     *Exit                 `json:"exit,omitempty"`
 
 	fds descriptors
