@@ -68,7 +68,9 @@ func (h *host) TUN(mtu int) (tun.Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.mu.Lock()
 	h.pipe = write
+	h.mu.Unlock()
 	return &device{file: read}, h.note("tun %d", mtu)
 }
 
@@ -98,6 +100,21 @@ func (h *host) Close() error {
 	h.open--
 	h.mu.Unlock()
 	return nil
+}
+
+// packets is the end to write what the interface is to give.
+func (h *host) packets() *os.File {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pipe
+}
+
+// warns tells the session's owner something.
+func (h *host) warns(text string) {
+	h.mu.Lock()
+	warn := h.warn
+	h.mu.Unlock()
+	warn(text)
 }
 
 func (h *host) sessions() int {
@@ -206,8 +223,8 @@ func TestASession(t *testing.T) {
 		t.Fatalf("%+v, %d files", a, len(files))
 	}
 	defer files[0].Close()
-	fmt.Fprint(h.pipe, "a packet")
-	h.pipe.Close()
+	fmt.Fprint(h.packets(), "a packet")
+	h.packets().Close()
 	if got, err := io.ReadAll(files[0]); err != nil || string(got) != "a packet" {
 		t.Errorf("by the file comes %q, %v", got, err)
 	}
@@ -233,7 +250,7 @@ func TestASession(t *testing.T) {
 		l.Close()
 	}
 	c.must(wire.Request{Verb: wire.SetDNS, DNS: &wire.DNS{Servers: []netip.Addr{own}, MatchDomains: []string{"svc"}}})
-	h.warn("somebody writes resolv.conf")
+	h.warns("somebody writes resolv.conf")
 	if a, _, err := c.ReadAnswer(); err != nil || a.Warning == "" {
 		t.Errorf("the warning is %+v, %v", a, err)
 	}
@@ -283,7 +300,7 @@ func TestRefusedChangesNothing(t *testing.T) {
 				_, files := conn.must(r)
 				for _, f := range files {
 					f.Close()
-					h.pipe.Close()
+					h.packets().Close()
 				}
 			}
 			before := h.notes()

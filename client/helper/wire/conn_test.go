@@ -121,13 +121,13 @@ func FuzzStream(f *testing.F) {
 				break
 			}
 		}
-		client, server = ends(t)
+		asking, answering := ends(t)
 		go func() {
-			_, _ = server.Write(b)
-			_ = server.CloseWrite()
+			_, _ = answering.Write(b)
+			_ = answering.CloseWrite()
 		}()
 		for {
-			if _, _, err := client.ReadAnswer(); err != nil {
+			if _, _, err := asking.ReadAnswer(); err != nil {
 				return
 			}
 		}
