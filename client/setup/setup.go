@@ -21,7 +21,8 @@ import (
 
 // Options say what to set up and where.
 type Options struct {
-	// Program is the podnet-helper to install.
+	// Program is the podnet-helper to install; empty: the one that a package has
+	// installed, with its units, stays, and only its operators are seen to.
 	Program string
 	// Prefix is where it goes, below libexec: "/usr/local".
 	Prefix string
@@ -62,6 +63,12 @@ func (o Options) systemctl(ctx context.Context, args ...string) error {
 	return nil
 }
 
+// Packaged says whether a package has installed podnet-helper here.
+func (o Options) Packaged() bool {
+	_, err := os.Stat(o.at(systemd.Program))
+	return err == nil
+}
+
 func (o Options) booted() bool {
 	_, err := os.Stat(o.at(running))
 	return err == nil
@@ -77,6 +84,9 @@ func (e *InputError) Hint() string  { return e.Advice }
 // Install does it, and brings what is there up to date. A second time changes
 // nothing but what is new.
 func Install(ctx context.Context, o Options) error {
+	if o.Program == "" {
+		return o.admit()
+	}
 	program, err := os.ReadFile(o.Program)
 	if err != nil {
 		return &InputError{"there is no podnet-helper to install: " + err.Error(), "put it beside podnet, or name it: --helper PATH"}
@@ -137,6 +147,23 @@ func (e *serviceError) Hint() string {
 	return "journalctl -u podnet-helper says why; podnet setup --remove takes it off again"
 }
 
+// admit adds the operators, whom the helper reads of at each connection.
+func (o Options) admit() error {
+	operators, err := o.operators()
+	if err != nil {
+		return err
+	}
+	text, err := operators.Text()
+	if err != nil {
+		return err
+	}
+	if err := replace(o.at(config), text, 0o644); err != nil {
+		return err
+	}
+	o.Say(config)
+	return nil
+}
+
 // operators are those of the file that is there, and those to add.
 func (o Options) operators() (serve.Operators, error) {
 	var all serve.Operators
@@ -162,6 +189,9 @@ func (o Options) operators() (serve.Operators, error) {
 
 // Remove takes everything off. What is not there is no matter.
 func Remove(ctx context.Context, o Options) error {
+	if _, err := os.Stat(o.at(o.target())); err != nil && o.Packaged() {
+		return &InputError{"podnet-helper has come with a package of this system's", "remove that package: apt remove podnet, dnf remove podnet"}
+	}
 	var errs []error
 	if o.booted() {
 		for _, name := range []string{systemd.Socket, systemd.Service, systemd.Cleanup} {

@@ -128,6 +128,32 @@ func TestServiceThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// What a package has installed stays the package's.
+func TestOfAPackage(t *testing.T) {
+	o, called := machine(t, true)
+	write(t, o.at("/usr/libexec/podnet-helper"), "the package's")
+	write(t, o.at(config), "apiVersion: podnet/v1\nkind: Helper\noperators:\n  groups: [sudo]\n")
+	before := tree(t, o.Root)
+	me, err := user.Current()
+	if err != nil {
+		t.Skip(err)
+	}
+	o.Program, o.Operators = "", []string{me.Username}
+	if err := Install(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if text := read(t, o.at(config)); !strings.Contains(text, "sudo") || !strings.Contains(text, me.Username) {
+		t.Error(text)
+	}
+	var input *InputError
+	if err := Remove(t.Context(), o); !errors.As(err, &input) {
+		t.Errorf("the package's helper is removed: %v", err)
+	}
+	if got := tree(t, o.Root); !slices.Equal(got, before) || len(*called) > 0 {
+		t.Errorf("there is %q, and was %q; systemctl %q", got, before, *called)
+	}
+}
+
 func TestWithoutSystemd(t *testing.T) {
 	o, called := machine(t, false)
 	said := ""

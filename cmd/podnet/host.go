@@ -49,7 +49,10 @@ func setUp(ctx context.Context, o cli.SetupOptions, say func(string)) error {
 		if err != nil {
 			return fmt.Errorf("find the podnet program: %w", err)
 		}
-		opts.Program = filepath.Join(filepath.Dir(exe), "podnet-helper")
+		beside := filepath.Join(filepath.Dir(exe), "podnet-helper")
+		if _, err := os.Stat(beside); err == nil || !opts.Packaged() {
+			opts.Program = beside
+		}
 	}
 	if caller := os.Getenv("SUDO_USER"); len(opts.Operators) == 0 && caller != "" && caller != "root" {
 		opts.Operators = []string{caller}
