@@ -71,6 +71,17 @@ func (m machine) asUser(uid int, dir string, env map[string]string, argv ...stri
 	return c
 }
 
+// with runs a command of asUser's where root has changed what is mounted, by a script
+// whose $0 is a folder.
+func (c command) with(script, folder string) command {
+	at := slices.Index(c.args, "setpriv")
+	c.args = slices.Insert(slices.Clone(c.args), at, "unshare", "--mount", "--propagation", "private", "sh", "-c", script+` && exec "$@"`, folder)
+	return c
+}
+
+// tunForAll has TUN devices as distributions have them: for everybody.
+const tunForAll = `mknod "$0/tun" c 10 200 && chmod 666 "$0/tun" && mount --bind "$0/tun" /dev/net/tun`
+
 func recipe(t *testing.T, section string, nth int) []byte {
 	t.Helper()
 	text, err := pipeline.Recipe(top, section, nth)
@@ -209,11 +220,8 @@ func TestTektonTask(t *testing.T) {
 	w.Env["KUBERNETES_SERVICE_HOST"], w.Env["KUBERNETES_SERVICE_PORT"], _ = strings.Cut(strings.TrimPrefix(server, "https://"), ":")
 	w.Env["PATH"] = filepath.Join(top, "bin") + ":" + w.Env["PATH"] // as in the image
 	w.Run = func(_ context.Context, dir string, env map[string]string, argv ...string) (string, int) {
-		const pod = `mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount && cp "$0"/* /run/secrets/kubernetes.io/serviceaccount && exec "$@"`
-		c := alice.asUser(nobody, dir, env, argv...)
-		at := slices.Index(c.args, "setpriv")
-		c.args = slices.Insert(slices.Clone(c.args), at, "unshare", "--mount", "--propagation", "private", "sh", "-c", pod, mounted)
-		r := c.try(t)
+		const pod = `mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount && cp "$0"/* /run/secrets/kubernetes.io/serviceaccount`
+		r := alice.asUser(nobody, dir, env, argv...).with(pod, mounted).try(t)
 		return r.stdout + r.stderr, r.code
 	}
 	r, err := pipeline.Tekton(t.Context(), w, task, run, nil)
@@ -227,6 +235,41 @@ func TestTektonTask(t *testing.T) {
 	if t.Failed() {
 		t.Log(r.Output())
 	}
+	nobodyLeft(t)
+}
+
+// TestExecInAJob has a network of its own for commands: of one step, and of several.
+func TestExecInAJob(t *testing.T) {
+	w := alice.runner(t, nobody)
+	devices := 0
+	in := func(dir string, env map[string]string, argv ...string) result {
+		devices++
+		folder := filepath.Join(w.Temp, fmt.Sprint("dev", devices))
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return alice.asUser(nobody, dir, env, argv...).with(tunForAll, folder).try(t)
+	}
+	w.Run = func(_ context.Context, dir string, env map[string]string, argv ...string) (string, int) {
+		r := in(dir, env, argv...)
+		return r.stdout + r.stderr, r.code
+	}
+	r, err := pipeline.GitHub(t.Context(), w, recipe(t, "GitHub Actions", 1), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Failed {
+		t.Errorf("it failed\n%s", r.Output())
+	}
+	want(t, r.Output(), "hello from web-", "namespace")
+
+	env := map[string]string{"CI": "true", "PODNET_KUBECONFIG_DATA": w.Secrets["KUBECONFIG"], "HOME": w.Env["HOME"], "PATH": filepath.Join(top, "bin") + ":" + w.Env["PATH"]}
+	start := time.Now()
+	shared := in(w.Dir, env, "bash", "-e", "-c", string(recipe(t, "Any other pipeline", 1)))
+	if shared.code != 0 || strings.Count(shared.stdout, "hello from web-") != 2 {
+		t.Errorf("exit status %d\n%s%s", shared.code, shared.stdout, shared.stderr)
+	}
+	report(t, "two steps with one tunnel (exec --join), and its end", time.Since(start).Round(time.Millisecond))
 	nobodyLeft(t)
 }
 
@@ -249,7 +292,7 @@ func TestAnyOtherPipeline(t *testing.T) {
 	ours, our := job(0)
 	root := func(script string) command { return alice.asUser(0, ours.Dir, our, "bash", "-e", "-c", script) }
 	root("podnet disconnect --all && podnet disconnect --all").must(t) // nothing runs
-	lines := strings.Split(strings.TrimSpace(string(recipe(t, "Any other pipeline", 1))), "\n")
+	lines := strings.Split(strings.TrimSpace(string(recipe(t, "Any other pipeline", 2))), "\n")
 	last := len(lines) - 1
 	t.Cleanup(func() { root("podnet disconnect --all").try(t) })
 	want(t, root(strings.Join(lines[:last], "\n")).must(t), "hello from web-")

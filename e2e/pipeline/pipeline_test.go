@@ -159,7 +159,7 @@ printf '%s\n' "$PODNET_KUBECONFIG_DATA" >> "$HOME/data"
 case "$1" in
   version) echo "podnet 1.2.3" ;;
   connect) printf '{\n  "connections": [\n    {\n      "tunnel": {\n        "interface": "podnet0",\n        "address": "198.18.0.4/32",\n      "dns": {\n        "listen": [\n          "198.18.0.4:53"\n        ],\n' ;;
-  proxy)
+  proxy|exec)
     case "$*" in *nowhere*) echo "error: alice may not create pods/portforward in namespace nowhere" >&2; echo "hint: ask" >&2; exit 4 ;; esac
     while [ $# -gt 0 ]; do [ "$1" != -- ] || { shift; export ALL_PROXY=socks5h://127.0.0.1:1055; exec "$@"; }; shift; done
     sleep 60 > /dev/null 2>&1 &
@@ -273,6 +273,22 @@ func TestGitHubModes(t *testing.T) {
 		t.Errorf("called\n%s", w.read(t, "calls"))
 	}
 	with("namespace: shop", "mode: exec")
+}
+
+func TestGitHubExecRecipe(t *testing.T) {
+	w, top := project(t)
+	w.Secrets = map[string]string{"KUBECONFIG": "aGVsbG8="}
+	flow, err := Recipe(top, "GitHub Actions", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := GitHub(t.Context(), w, flow, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Failed || !strings.Contains(r.Output(), "curl -fsS http://web.shop by") || !strings.Contains(w.read(t, "data"), "aGVsbG8=\n") {
+		t.Errorf("failed %v\n%s", r.Failed, r.Output())
+	}
 }
 
 func TestGitLabRecipe(t *testing.T) {
