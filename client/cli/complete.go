@@ -235,7 +235,10 @@ func (q *question) namespaces() []string {
 			return all
 		}
 	}
-	return q.ofCluster("namespaces", "")
+	if all := q.ofCluster("namespaces", ""); len(all) > 0 {
+		return all
+	}
+	return contexts(func(c localapi.Context) string { return c.Namespace })(q) // of who may not list them
 }
 
 // openNamespaces are those whose names may need no suffix.

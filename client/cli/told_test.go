@@ -211,14 +211,18 @@ func (m *machine) words(args ...string) string {
 // fakeCluster is what a kubeconfig and its cluster know.
 type fakeCluster struct {
 	fail  error
+	deny  bool   // the cluster lists nothing
 	asked string // the last context
 }
 
 func (f *fakeCluster) Contexts(localapi.Kube) ([]localapi.Context, error) {
-	return []localapi.Context{{Name: "kind", User: "alice", Cluster: "one"}, {Name: "blue", User: "bob", Cluster: "two"}}, f.fail
+	return []localapi.Context{{Name: "kind", User: "alice", Cluster: "one", Namespace: "home"}, {Name: "blue", User: "bob", Cluster: "two"}}, f.fail
 }
 
 func (f *fakeCluster) Names(_ context.Context, kube localapi.Kube, resource, namespace string) ([]string, error) {
+	if f.deny {
+		return nil, errors.New("forbidden")
+	}
 	f.asked = strings.Join(kube.Flags["context"], "")
 	return map[string][]string{"namespaces": {"shop", "pay", "default"}, "services": {"web-" + namespace, "db"}, "deployments": {"web", "cart"}}[resource], f.fail
 }
@@ -252,6 +256,10 @@ func TestWordsForAShell(t *testing.T) {
 	}
 	if m.started != 0 {
 		t.Error("a key has started a daemon")
+	}
+	m.cluster.deny = true
+	if got := m.words("connect", "-n", ""); got != "home" {
+		t.Errorf("who may not list namespaces is told of %q", got)
 	}
 	m.cluster.fail = errors.New("no such kubeconfig")
 	for _, line := range []string{"connect --context ", "connect -n ", "steer svc/"} {
