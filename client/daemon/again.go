@@ -82,7 +82,11 @@ func (s *sessions) pursue(ctx context.Context, w *want) {
 			return
 		}
 		err := s.attempt(ctx, w)
-		if err == nil || ctx.Err() != nil || !worthwhile(err.Code) {
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if !worthwhile(err.Code) {
+			s.tell(localapi.Event{Type: localapi.EventWarning, Connection: w.name, Text: w.name + " is not connected, nor tried again: " + err.Message})
 			return
 		}
 		s.mu.Lock()

@@ -19,7 +19,7 @@ func among(t *testing.T, h *fakeHost) (*sessions, func(localapi.ConnectRequest) 
 	t.Helper()
 	h.hold, h.end = make(chan struct{}), make(chan error)
 	close(h.hold)
-	s := newSessions(t.Context(), Options{NewSession: h.session, Where: where, Log: slog.New(slog.DiscardHandler)}, func(localapi.Event) {})
+	s := newSessions(t.Context(), Options{NewSession: h.session, Where: where, Log: slog.New(slog.DiscardHandler)}, func(e localapi.Event) { _ = h.told.hear(e) })
 	return s, func(req localapi.ConnectRequest) *attempt {
 		a, err := s.connect(t.Context(), req.WithDefaults())
 		if err != nil {
@@ -112,6 +112,9 @@ func TestEndedSessionStaysAway(t *testing.T) {
 				h.end <- lost
 				if time.Sleep(time.Hour); !s.none() || len(wanted(s.status())) > 0 {
 					t.Errorf("%+v", s.status())
+				}
+				if got := strings.Contains(h.told.types(), "warning"); got != (c.then != nil) {
+					t.Errorf("told %s", h.told.types())
 				}
 			})
 		})

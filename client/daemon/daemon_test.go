@@ -51,6 +51,7 @@ type fakeHost struct {
 	later   chan localapi.Event // happen to a ready session
 	undoing time.Duration
 	stuck   bool // nobody becomes primary
+	told    told
 
 	steering Steering
 	exposing Exposing
