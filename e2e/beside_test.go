@@ -108,6 +108,7 @@ func granted(t *testing.T, connect command, roles ...string) int {
 		}
 		explained(t, r, "alice may not also-")
 		_, grant, _ := strings.Cut(r.stderr, "ask an administrator for: ")
+		grant, _, _ = strings.Cut(grant, "\n") // behind it the log is named
 		if grant = strings.TrimSpace(grant); grant == "" || r.code != 4 {
 			t.Fatalf("exit %d: %s", r.code, r.stderr)
 		}
