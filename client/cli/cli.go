@@ -257,13 +257,16 @@ func newRoot(env *Env) *cobra.Command {
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
 	env.told.flags(root.PersistentFlags())
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newExecAgent(env), newExecKeep(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newUI(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newCompletion(), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newUI(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newCompletion(), newDaemon(env), newGuard(env), newCleanup(env))
+	if env.Rooms != nil {
+		root.AddCommand(newExecAgent(env), newExecKeep(env))
+	}
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArguments
 		}
 		switch c.Name() {
-		case "disconnect", "setup", "version", "completion", "logs", "daemon", "autostart", "guard", "cleanup": // a broken file is in nobody's way here
+		case "disconnect", "setup", "version", "completion", "logs", "daemon", "autostart", "guard", "cleanup", "exec-agent", "exec-keep": // a broken file is in nobody's way here
 			c.Annotations = map[string]string{noConfig: c.Name()}
 		}
 	}
