@@ -152,8 +152,9 @@ func (s *Session) outside(m *member) []netip.Addr {
 	return slices.Compact(all)
 }
 
-// keepOut has the other sessions leave alone what this one reaches beside the tunnel.
-// A cluster that is only to be had through the tunnel of another one stays there.
+// keepOut has the other sessions leave alone what this one reaches beside the tunnel,
+// while it connects. A cluster that is only to be had through the tunnel of another one
+// stays there.
 func (s *Session) keepOut(ctx context.Context, outside []netip.Addr) {
 	if !s.nested {
 		s.Fleet.keepOut(ctx, s, outside)
@@ -174,12 +175,15 @@ func (s *Session) makeWay() {
 // tunnel: a gateway elsewhere, another address of the API server.
 func (k *keeper) askWay() {
 	now := k.outside(k.member)
+	if k.nested = k.nested && k.Fleet.routes(k.Session, now); k.nested {
+		return
+	}
 	if slices.Equal(now, k.keptOut) || k.jobs.running["way"] != nil {
 		return
 	}
 	k.keptOut = now
 	k.jobs.start("way", func(ctx context.Context) outcome {
-		k.keepOut(ctx, now)
+		k.Fleet.keepOut(ctx, k.Session, now)
 		return outcome{}
 	})
 }

@@ -27,6 +27,7 @@ type Fleet struct {
 	own map[*Session][]netip.Addr
 	// outside is what sessions reach beside all tunnels, see keepOut.
 	outside map[*Session][]netip.Addr
+	ways    map[*Session]way
 }
 
 func (f *Fleet) join(s *Session) {
@@ -48,6 +49,7 @@ func (f *Fleet) leave(s *Session) {
 	f.all = slices.DeleteFunc(f.all, func(o *Session) bool { return o == s })
 	delete(f.own, s)
 	delete(f.outside, s)
+	delete(f.ways, s)
 }
 
 // networks are those that the sessions but s route.
@@ -70,11 +72,34 @@ func (f *Fleet) networks(s *Session) []addressing.Network {
 	return out
 }
 
+// way is what a session routes: prefixes, and addresses that are kept out of them.
+type way struct {
+	into   []netip.Prefix
+	beside []netip.Addr
+}
+
+// noteWay notes what s routes from now on.
+func (f *Fleet) noteWay(s *Session, w way) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ways == nil {
+		f.ways = map[*Session]way{}
+	}
+	f.ways[s] = w
+}
+
 // routes says whether another session than s routes one of the addresses.
 func (f *Fleet) routes(s *Session, addrs []netip.Addr) bool {
-	return slices.ContainsFunc(f.networks(s), func(n addressing.Network) bool {
-		return slices.ContainsFunc(addrs, n.Prefix.Contains)
-	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for o, w := range f.ways {
+		for _, a := range addrs {
+			if o != s && !slices.Contains(w.beside, a) && slices.ContainsFunc(w.into, func(p netip.Prefix) bool { return p.Contains(a) }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // wayTime is how long one session waits for another to make way. Who is slower does

@@ -155,6 +155,10 @@ func TestSessionMakesWay(t *testing.T) {
 		if len(host.set) != sets {
 			t.Errorf("inside %v: routes are set though nothing is new", inside)
 		}
+		// Nobody is inside a tunnel that has made way for him.
+		if err := blue.check(ctx); err != nil || blue.nested != inside {
+			t.Errorf("inside %v: again: %v, nested %v", inside, err, blue.nested)
+		}
 		over()
 		<-left
 		fleet.leave(blue)

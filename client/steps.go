@@ -146,6 +146,7 @@ func (s *Session) setNetwork(n network, also ...netip.Addr) error {
 		return err
 	}
 	s.hosted, s.avoided = n, want.Avoid
+	s.Fleet.noteWay(s, way{n.routed(), want.Avoid})
 	s.set(func(c *localapi.Connection) {
 		c.Tunnel.MTU = want.MTU
 		c.Addresses, c.Routes = n.addresses(s.chosen.Why), router.Strings(n.routed())
