@@ -147,13 +147,13 @@ func TestTwoClusters(t *testing.T) {
 	hello(t, "web", "lab")
 	open["lab"].stays(t)
 	alice.podnet("connect", "--wait", "--context", "blue", "-n", "shop").must(t)
-	session := alice.start(t, "echo", "db-0.db.shop.svc.blue.podnet.internal:5432")
+	left := echoing(t, "blue")["blue"]
 	alice.podnet("disconnect", "lab").must(t)
 	hello(t, "web.shop.svc.blue.podnet.internal", "blue")
 	hello(t, "web", "blue") // the primary is who is left
-	session.stays(t)
-	if left := alice.sessions(t); len(left) != 1 || !left["blue"].Primary {
-		t.Errorf("sessions: %+v", left)
+	left.stays(t)
+	if one := alice.sessions(t); len(one) != 1 || !one["blue"].Primary {
+		t.Errorf("sessions: %+v", one)
 	}
 	alice.podnet("disconnect", "--all").must(t)
 	eventually(t, 5*time.Second, "laptop as before", func() error { return same(before, alice.snapshot(t)) })
