@@ -83,6 +83,11 @@ func (c *caller) ask(ctx context.Context, r request, files ...int) (reply, error
 	case out := <-answer:
 		return out, out.err()
 	case <-c.gone:
+		select {
+		case out := <-answer: // its last words
+			return out, out.err()
+		default:
+		}
 		return reply{}, errGone
 	case <-ctx.Done():
 		c.asking.Lock()
