@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -38,11 +39,11 @@ const xfcePanel = `<?xml version="1.0" encoding="UTF-8"?>
 </channel>
 `
 
-// desktopRole DIR PROGRAM is a graphical session with a panel and PROGRAM in it, and
-// its files in DIR. It says how to get into it once the panel takes icons. No window
-// manager is needed.
+// desktopRole DIR UID PROGRAM is a user's graphical session with a panel and PROGRAM in
+// it, and its files in DIR. It says how to get into it once the panel has an icon. No
+// window manager is needed.
 func desktopRole(ctx context.Context, args []string) error {
-	dir, program := args[0], args[1]
+	dir, uid, program := args[0], args[1], args[2]
 	file := filepath.Join(dir, "config/xfce4/xfconf/xfce-perchannel-xml/xfce4-panel.xml")
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
@@ -50,7 +51,10 @@ func desktopRole(ctx context.Context, args []string) error {
 	if err := os.WriteFile(file, []byte(xfcePanel), 0o644); err != nil {
 		return err
 	}
-	s := graphical{ctx: ctx, env: append(os.Environ(), "NO_AT_BRIDGE=1", "GTK_THEME=Adwaita", "XDG_CONFIG_HOME="+filepath.Join(dir, "config")), dir: dir}
+	if err := errors.Join(exec.Command("chown", "-R", uid, dir).Run(), become(number(uid))); err != nil {
+		return err
+	}
+	s := graphical{env: append(os.Environ(), "NO_AT_BRIDGE=1", "GTK_THEME=Adwaita", "XDG_CONFIG_HOME="+filepath.Join(dir, "config")), dir: dir}
 	defer s.end()
 	screen, err := s.line("Xvfb", "-displayfd", "1", "-screen", "0", "900x640x24", "-nolisten", "tcp")
 	if err != nil {
@@ -116,7 +120,6 @@ func pause(ctx context.Context) error {
 
 // graphical are the programs of a session, which end with it.
 type graphical struct {
-	ctx     context.Context
 	env     []string
 	dir     string
 	running []*exec.Cmd
@@ -166,8 +169,16 @@ func (s *graphical) end() {
 	}
 }
 
-// menuRole is the menu of the one icon of the session, or with LABEL... a click.
-func menuRole(_ context.Context, labels []string) error {
+// become gives root's rights up: a session bus is its user's alone.
+func become(uid int) error { return errors.Join(syscall.Setgid(uid), syscall.Setuid(uid)) }
+
+// menuRole UID is the menu of the one icon of the user's session, or with LABEL... a
+// click.
+func menuRole(_ context.Context, args []string) error {
+	if err := become(number(args[0])); err != nil {
+		return err
+	}
+	labels := args[1:]
 	bus, err := dbus.ConnectSessionBus()
 	if err != nil {
 		return err

@@ -19,23 +19,25 @@ import (
 // desktop is a graphical session on a machine: a screen, a panel, and podnet-tray.
 type desktop struct {
 	machine
-	dir string   // its bus, its configuration, its pictures
+	uid string   // whose it is
+	dir string   // its bus, its configuration
 	env []string // of a program that is to be in it
 
-	empty *image.NRGBA // the screen without a menu
+	pictures string       // where they are kept
+	empty    *image.NRGBA // the screen without a menu
 }
 
-// desktop begins a session, for the time of the test.
+// desktop begins an ordinary user's session, for the time of the test. Who looks and
+// clicks is root.
 func (m machine) desktop(t *testing.T) *desktop {
 	t.Helper()
-	dir := t.TempDir()
-	if keep := os.Getenv("PODNET_E2E_PICTURES"); keep != "" {
-		if err := os.MkdirAll(keep, 0o755); err != nil {
-			t.Fatal(err)
-		}
+	dir, err := os.MkdirTemp("", "podnet-e2e-desktop") // where he may go, unlike into t.TempDir
+	if err != nil {
+		t.Fatal(err)
 	}
-	w := m.start(t, "desktop", dir, filepath.Join(top, "bin/podnet-tray"))
-	d := &desktop{machine: m, dir: dir}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	d := &desktop{machine: m, dir: dir, uid: m.plain().cmd("id", "-u").must(t), pictures: pictures(t)}
+	w := m.start(t, "desktop", dir, d.uid, filepath.Join(top, "bin/podnet-tray"))
 	t.Cleanup(func() {
 		if log, err := os.ReadFile(filepath.Join(dir, "tray.log")); t.Failed() {
 			t.Logf("podnet-tray said: %s (%v)", log, err)
@@ -60,12 +62,12 @@ func (d *desktop) in(args ...string) command {
 // eye and hand are the user's, by the bus.
 func (d *desktop) eye(t testing.TB) string {
 	t.Helper()
-	return d.in(playing("menu")...).must(t)
+	return d.in(playing("menu", d.uid)...).must(t)
 }
 
 func (d *desktop) click(t testing.TB, labels ...string) {
 	t.Helper()
-	d.in(playing("menu", labels...)...).must(t)
+	d.in(playing("menu", append([]string{d.uid}, labels...)...)...).must(t)
 }
 
 // shows waits for a line of the menu.
@@ -187,14 +189,10 @@ func second(menu image.Rectangle) image.Point { return menu.Min.Add(image.Pt(60,
 // keep puts the open menus and the panel above them where pictures are kept.
 func (d *desktop) keep(t testing.TB, name string) {
 	t.Helper()
-	dir := os.Getenv("PODNET_E2E_PICTURES")
-	if dir == "" {
-		dir = d.dir
-	}
 	img := d.screen(t)
 	menu := d.changed(img)
 	part := image.Rect(min(menu.Min.X-12, img.Rect.Dx()-400), 0, img.Rect.Dx(), max(menu.Max.Y+8, panelHeight+8))
-	f, err := os.Create(filepath.Join(dir, "tray-"+name+".png"))
+	f, err := os.Create(filepath.Join(d.pictures, "tray-"+name+".png"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,11 +204,13 @@ func (d *desktop) keep(t testing.TB, name string) {
 	}
 }
 
-// TestTray has alice connect, copy, lose the network and disconnect by the icon in a
-// real panel, by the pointer and through the bus.
+// TestTray has alice, who is not root, connect, copy, lose the network and disconnect by
+// the icon in a real panel, by the pointer and through the bus.
 func TestTray(t *testing.T) {
 	calm(t)
-	t.Cleanup(func() { alice.podnet("disconnect", "--all").try(t) })
+	admin.helper(t, "alice")
+	user := alice.plain()
+	t.Cleanup(func() { user.podnet("disconnect", "--all").try(t) })
 	d := alice.desktop(t)
 	d.shows(t, 5*time.Second, "(Not connected)")
 	at := d.icon(t, tray.IconOff)
@@ -222,8 +222,8 @@ func TestTray(t *testing.T) {
 	d.shows(t, 30*time.Second, "(Connected to ")
 	d.icon(t, tray.IconOn)
 	report(t, "a click on Connect to a green icon", time.Since(began).Round(100*time.Millisecond))
-	want(t, alice.cmd("curl", "-sS", "--max-time", "10", "http://web.shop").must(t), "hello from web-")
-	if s := alice.status(t); s.State != "Connected" {
+	want(t, user.cmd("curl", "-sS", "--max-time", "10", "http://web.shop").must(t), "hello from web-")
+	if s := user.status(t); s.State != "Connected" {
 		t.Errorf("status says %s", s.State)
 	}
 	d.keep(t, "closed")

@@ -19,6 +19,9 @@ import (
 // PODNET_E2E_PICTURES to a folder.
 func pictures(t testing.TB) string {
 	if dir := os.Getenv("PODNET_E2E_PICTURES"); dir != "" {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 		return dir
 	}
 	return t.TempDir()
