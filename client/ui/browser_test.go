@@ -97,6 +97,20 @@ func TestInBrowser(t *testing.T) {
 		f.change(func() { f.requests = f.requests[1:] })
 		must(t, page.Until(ctx, `!window.sameRow.isConnected && document.querySelectorAll("#h-requests ~ div tbody tr").length === 1`))
 	})
+	t.Run("hidden", func(t *testing.T) {
+		hide := func(yes bool) {
+			must(t, page.Eval(ctx, fmt.Sprintf(`Object.defineProperty(document, "hidden", {value: %v, configurable: true}); document.dispatchEvent(new Event("visibilitychange"))`, yes), nil))
+		}
+		hide(true)
+		f.change(func() { f.rules[0].Matched = 4711 })
+		var seen bool
+		must(t, page.Eval(ctx, `new Promise(r => setTimeout(() => r(document.body.innerText.includes("4711")), 1500))`, &seen))
+		if seen {
+			t.Error("a page that nobody sees is kept up to date")
+		}
+		hide(false)
+		must(t, page.Until(ctx, `document.body.innerText.includes("4711")`))
+	})
 	t.Run("keys", func(t *testing.T) {
 		must(t, page.Go(ctx, home+"/"))
 		var walk []string

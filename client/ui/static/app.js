@@ -59,20 +59,29 @@ function show(html) {
   morph(live, parsed.content, true);
 }
 
-const source = new EventSource(document.body.dataset.live);
-source.onmessage = (e) => {
-  document.body.classList.remove("away");
-  const html = JSON.parse(e.data);
-  if (paused) pending = html;
-  else show(html);
-};
-source.onerror = () => {
-  document.body.classList.add("away");
-  const pill = live.querySelector(".pill");
-  if (!pill) return;
-  pill.className = "pill error";
-  pill.lastChild.nodeValue = source.readyState === EventSource.CLOSED ? "Over: run podnet ui" : "No answer";
-};
+// A page that nobody looks at asks for nothing: browsers have six connections for all of
+// ours. It says now and then that it is there, or the port would be closed.
+let source = null;
+function listen() {
+  if (source) source.close();
+  source = null;
+  if (document.hidden) return;
+  source = new EventSource(document.body.dataset.live);
+  source.onmessage = (e) => {
+    const html = JSON.parse(e.data);
+    if (paused) pending = html;
+    else show(html);
+  };
+  source.onerror = () => {
+    const pill = live.querySelector(".pill");
+    if (!pill) return;
+    pill.className = "pill error";
+    pill.lastChild.nodeValue = source.readyState === EventSource.CLOSED ? "Over: run podnet ui" : "No answer";
+  };
+}
+listen();
+document.addEventListener("visibilitychange", listen);
+setInterval(() => { if (document.hidden) fetch("/static/icon.svg").catch(() => {}); }, 180000);
 
 const pause = document.getElementById("pause");
 pause.addEventListener("click", () => {
