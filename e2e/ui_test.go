@@ -61,9 +61,20 @@ func TestDashboard(t *testing.T) {
 		}
 	}
 	must(t, err)
-	must(t, page.Until(ctx, `document.querySelector("h1")?.textContent === "Overview"`))
+	// sees waits until the page is as it should be.
+	sees := func(t testing.TB, expression string) {
+		t.Helper()
+		soon, cancel := context.WithTimeout(ctx, 15*time.Second)
+		defer cancel()
+		if err := page.Until(soon, expression); err != nil {
+			var text string
+			_ = page.Eval(ctx, `document.body.innerText`, &text)
+			t.Fatalf("%v; it says\n%s\nand the browser complains %q", err, text, page.Complaints())
+		}
+	}
+	sees(t, `document.querySelector("h1")?.textContent === "Overview"`)
 	report(t, "dashboard, from starting the browser to the page", time.Since(start).Round(10*time.Millisecond))
-	must(t, page.Until(ctx, `document.body.innerText.includes("podnet-gateway-0")`))
+	sees(t, `document.body.innerText.includes("podnet-gateway-0")`)
 	pose := func(t testing.TB, name string) {
 		t.Helper()
 		for _, look := range []struct {
@@ -89,64 +100,64 @@ func TestDashboard(t *testing.T) {
 		must(t, page.Go(ctx, home+"/names"))
 		start := time.Now()
 		alice.cmd("curl", "-sS", "--max-time", "5", "http://web.shop/blob?size=3M", "-o", "/dev/null").must(t)
-		must(t, page.Until(ctx, `[...document.querySelectorAll("tbody tr")].some(r => r.innerText.includes("web.shop."))`))
+		sees(t, `[...document.querySelectorAll("tbody tr")].some(r => r.innerText.includes("web.shop."))`)
 		report(t, "dashboard, a question on the page after its request", time.Since(start).Round(10*time.Millisecond))
 		for _, name := range []string{"db.shop", "stall.market", "nobody.shop"} {
 			alice.cmd("curl", "-sS", "--max-time", "1", "http://"+name, "-o", "/dev/null").try(t)
 		}
-		must(t, page.Until(ctx, `document.body.innerText.includes("nobody.shop.") && document.body.innerText.includes("NXDOMAIN")`))
+		sees(t, `document.body.innerText.includes("nobody.shop.") && document.body.innerText.includes("NXDOMAIN")`)
 		pose(t, "names")
 		want(t, alice.podnet("dns", "log").must(t), "web.shop. A", "the cluster", "nobody.shop. A  NXDOMAIN")
 	})
 	t.Run("services", func(t *testing.T) {
 		must(t, page.Go(ctx, home+"/services?namespace=market"))
-		must(t, page.Until(ctx, `document.querySelector('a[href="http://stall.market"]')`))
+		sees(t, `document.querySelector('a[href="http://stall.market"]')`)
 		must(t, page.Go(ctx, home+"/services?namespace=shop"))
-		must(t, page.Until(ctx, `document.querySelector('a[href="http://web.shop"]')`))
+		sees(t, `document.querySelector('a[href="http://web.shop"]')`)
 		pose(t, "services")
 	})
 	t.Run("a steered request", func(t *testing.T) {
 		must(t, page.Go(ctx, home+"/steering"))
-		must(t, page.Until(ctx, `document.body.innerText.includes("deploy/stall")`))
+		sees(t, `document.body.innerText.includes("deploy/stall")`)
 		pose(t, "steering")
 		must(t, page.Eval(ctx, `document.querySelector(".rule h2 a").click()`, nil))
-		must(t, page.Until(ctx, `document.body.innerText.includes("They appear here as they come")`))
+		sees(t, `document.body.innerText.includes("They appear here as they come")`)
 		send := func(method, path string) {
 			node1.cmd("curl", "-sS", "--max-time", "5", "-X", method, "-H", "x-user: alice", "-d", "two apples", url+path).must(t)
 		}
 		start := time.Now()
 		send("POST", "/cart?id=7")
-		must(t, page.Until(ctx, `[...document.querySelectorAll("tbody tr")].some(r => r.innerText.includes("/cart?id=7"))`))
+		sees(t, `[...document.querySelectorAll("tbody tr")].some(r => r.innerText.includes("/cart?id=7"))`)
 		report(t, "dashboard, a request on the page after it was sent", time.Since(start).Round(10*time.Millisecond))
 		for _, r := range []string{"GET /cart", "PUT /cart/apples", "DELETE /cart/pears"} {
 			method, path, _ := strings.Cut(r, " ")
 			send(method, path)
 		}
-		must(t, page.Until(ctx, `document.querySelectorAll("details").length === 4 && [...document.querySelectorAll("summary")].every(s => s.innerText.includes("200"))`))
+		sees(t, `document.querySelectorAll("details").length === 4 && [...document.querySelectorAll("summary")].every(s => s.innerText.includes("200"))`)
 
 		// By keys alone: open the newest but three, and replay it.
 		must(t, page.Eval(ctx, `[...document.querySelectorAll("summary")].find(s => s.innerText.includes("POST /cart?id=7")).focus()`, nil))
 		must(t, page.Press(ctx, "Enter"))
-		must(t, page.Until(ctx, `document.activeElement.parentElement.open && document.activeElement.parentElement.innerText.includes("two apples")`))
+		sees(t, `document.activeElement.parentElement.open && document.activeElement.parentElement.innerText.includes("two apples")`)
 		for range 3 { // past what may be scrolled
 			must(t, page.Press(ctx, "Tab"))
 		}
-		must(t, page.Until(ctx, `document.activeElement.innerText.startsWith("Replay to 3000")`))
+		sees(t, `document.activeElement.innerText.startsWith("Replay to 3000")`)
 		must(t, page.Press(ctx, "Enter"))
-		must(t, page.Until(ctx, `document.querySelector(".flash")?.innerText.includes("sent once more") && document.querySelector("details[open]")?.innerText.includes("replay of")`))
+		sees(t, `document.querySelector(".flash")?.innerText.includes("sent once more") && document.querySelector("details[open]")?.innerText.includes("replay of")`)
 		want(t, alice.podnet("steer", "inspect", "cart").must(t), "replay of ", "> POST /cart?id=7 HTTP/1.1")
 		pose(t, "rule")
 	})
 	t.Run("overview", func(t *testing.T) {
 		must(t, page.Go(ctx, home+"/"))
 		alice.cmd("curl", "-sS", "--max-time", "20", "http://web.shop/blob?size=2M", "-o", "/dev/null").must(t)
-		must(t, page.Until(ctx, `["rtt", "rx", "tx"].every(c => document.querySelector(".plot .stroke." + c).getAttribute("d").split("L").length > 8)`))
+		sees(t, `["rtt", "rx", "tx"].every(c => document.querySelector(".plot .stroke." + c).getAttribute("d").split("L").length > 8)`)
 		pose(t, "overview")
 	})
 	t.Run("disconnect and connect", func(t *testing.T) {
 		must(t, page.Eval(ctx, `document.querySelector('form[action="/do/disconnect"] button').focus()`, nil))
 		must(t, page.Press(ctx, "Enter"))
-		must(t, page.Until(ctx, `document.body.innerText.includes("Nothing is connected") && document.body.innerText.includes("Disconnected from")`))
+		sees(t, `document.body.innerText.includes("Nothing is connected") && document.body.innerText.includes("Disconnected from")`)
 		if r := alice.podnet("status").try(t); r.code != 3 {
 			t.Errorf("status: exit %d\n%s", r.code, r.stdout)
 		}
@@ -154,7 +165,7 @@ func TestDashboard(t *testing.T) {
 		must(t, page.Eval(ctx, `[...document.querySelectorAll('form[action="/do/connect"]')].find(f => f.parentElement.innerText.includes("current")).querySelector("button").focus()`, nil))
 		start := time.Now()
 		must(t, page.Press(ctx, "Enter"))
-		must(t, page.Until(ctx, `document.querySelector(".pill")?.innerText.includes("Connected") && document.body.innerText.includes("Connected to")`))
+		sees(t, `document.querySelector(".pill")?.innerText.includes("Connected") && document.body.innerText.includes("Connected to")`)
 		report(t, "dashboard, connected after the button", time.Since(start).Round(10*time.Millisecond))
 		want(t, alice.podnet("status").must(t), "alice")
 	})

@@ -48,7 +48,8 @@ func Join(a, b net.Conn, there, back func([]byte)) error {
 }
 
 // Carry copies from one end to the other until there is no more, and passes that
-// on. tee, if not nil, is given all that was passed on; it must not keep it.
+// on. tee, if not nil, is given all of it, before the other end can answer; it must not
+// keep it.
 func Carry(to net.Conn, from io.Reader, tee func([]byte)) (n int64, err error) {
 	idle := make([]byte, idleBuffer)
 	b := idle
@@ -61,13 +62,13 @@ func Carry(to net.Conn, from io.Reader, tee func([]byte)) (n int64, err error) {
 	for {
 		read, err := from.Read(b)
 		if read > 0 {
+			if tee != nil {
+				tee(b[:read])
+			}
 			if _, err := to.Write(b[:read]); err != nil {
 				return n, err
 			}
 			n += int64(read)
-			if tee != nil {
-				tee(b[:read])
-			}
 		}
 		switch {
 		case err == io.EOF:

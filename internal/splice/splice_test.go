@@ -85,3 +85,25 @@ func TestResetGoesThrough(t *testing.T) {
 		t.Error("it ended well")
 	}
 }
+
+// TestQuestionIsSeenBeforeItsAnswer: the other end has it only after tee has.
+func TestQuestionIsSeenBeforeItsAnswer(t *testing.T) {
+	seen := false
+	to := fakeConn{write: func() {
+		if !seen {
+			t.Error("it was passed on before it was seen")
+		}
+	}}
+	if n, err := Carry(to, bytes.NewBufferString("question"), func([]byte) { seen = true }); n != 8 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// fakeConn is told of what is written.
+type fakeConn struct {
+	net.Conn
+	write func()
+}
+
+func (c fakeConn) Write(b []byte) (int, error) { c.write(); return len(b), nil }
+func (c fakeConn) Close() error                { return nil }
