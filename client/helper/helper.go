@@ -151,18 +151,12 @@ func (s *session) SetNetwork(want router.Config) error {
 // listenDNSPort is 53: resolv.conf has no way to say another.
 const listenDNSPort = 53
 
-func (s *session) ListenDNS(ctx context.Context, addrs []netip.Addr) (packets []net.PacketConn, streams []net.Listener, err error) {
+func (s *session) ListenDNS(ctx context.Context, addrs []netip.Addr) (_ []net.PacketConn, _ []net.Listener, err error) {
+	var open Sockets
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			open.Close()
 		}
-		for _, p := range packets {
-			_ = p.Close()
-		}
-		for _, l := range streams {
-			_ = l.Close()
-		}
-		packets, streams = nil, nil
 	}()
 	var lc net.ListenConfig
 	for _, a := range addrs {
@@ -172,16 +166,16 @@ func (s *session) ListenDNS(ctx context.Context, addrs []netip.Addr) (packets []
 			continue
 		}
 		if err != nil {
-			return packets, streams, portError(err)
+			return nil, nil, portError(err)
 		}
-		packets = append(packets, p)
+		open.Packets = append(open.Packets, p)
 		l, err := lc.Listen(ctx, "tcp", at)
 		if err != nil {
-			return packets, streams, portError(err)
+			return nil, nil, portError(err)
 		}
-		streams = append(streams, l)
+		open.Streams = append(open.Streams, l)
 	}
-	return packets, streams, nil
+	return open.Packets, open.Streams, nil
 }
 
 // PortError says that port 53 is somebody else's.

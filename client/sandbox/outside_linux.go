@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 
 	"golang.zx2c4.com/wireguard/tun"
 
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/tunfd"
 )
 
 // outside is what is at the other end of host0: a stack that takes every address, and a
@@ -33,7 +35,7 @@ func (namesOnly) Allow(_ netip.Addr, _ forward.Proto, to netip.AddrPort) bool {
 }
 
 func openOutside(fd int, rewrite func(forward.Proto, netip.AddrPort) netip.AddrPort, o Options) (*outside, error) {
-	host, err := newDevice(fd, outsideMTU)
+	host, err := tunfd.Open(fd, outsideMTU)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +83,7 @@ func pump(to, from tun.Device, size int) {
 	for {
 		n, err := from.Read(room, sizes, headroom)
 		switch failures++; {
-		case closed(err) || failures > maxFailures:
+		case errors.Is(err, os.ErrClosed) || failures > maxFailures:
 			return
 		case err == nil:
 			failures = 0
@@ -90,7 +92,7 @@ func pump(to, from tun.Device, size int) {
 			bufs[i] = room[i][:headroom+sizes[i]]
 		}
 		if n > 0 {
-			if _, err := to.Write(bufs[:n], headroom); closed(err) {
+			if _, err := to.Write(bufs[:n], headroom); errors.Is(err, os.ErrClosed) {
 				return
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/router"
 	"podnet.dev/internal/forward"
+	"podnet.dev/internal/tunfd"
 )
 
 // Session is what a session may do to a Sandbox as if that were the host. Its Close ends
@@ -24,7 +25,7 @@ type Session struct {
 	Resolvers []netip.AddrPort
 
 	mu  sync.Mutex
-	dev *device
+	dev *tunfd.Device
 }
 
 var _ helper.Session = (*Session)(nil)
@@ -47,7 +48,7 @@ func (h *Session) TUN(mtu int) (tun.Device, error) {
 	if fd < 0 {
 		return nil, errors.New("this sandbox has had its tunnel")
 	}
-	dev, err := newDevice(fd, mtu)
+	dev, err := tunfd.Open(fd, mtu)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func (h *Session) SetNetwork(want router.Config) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.dev != nil {
-		h.dev.setMTU(want.MTU)
+		h.dev.SetMTU(want.MTU)
 	}
 	return nil
 }

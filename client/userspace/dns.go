@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"podnet.dev/client/helper"
 )
 
 // DNS are sockets of a session's DNS proxy that call themselves port 53 of addresses
@@ -25,37 +27,31 @@ type place struct {
 func NewDNS() *DNS { return &DNS{ports: map[place]netip.AddrPort{}} }
 
 // Listen opens sockets for addrs; see helper.Session.ListenDNS.
-func (d *DNS) Listen(ctx context.Context, addrs []netip.Addr) (packets []net.PacketConn, streams []net.Listener, err error) {
+func (d *DNS) Listen(ctx context.Context, addrs []netip.Addr) (_ []net.PacketConn, _ []net.Listener, err error) {
+	var open helper.Sockets
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			open.Close()
 		}
-		for _, p := range packets {
-			_ = p.Close()
-		}
-		for _, l := range streams {
-			_ = l.Close()
-		}
-		packets, streams = nil, nil
 	}()
 	var lc net.ListenConfig
 	for _, a := range addrs {
 		p, err := lc.ListenPacket(ctx, "udp", "127.0.0.1:0")
 		if err != nil {
-			return packets, streams, fmt.Errorf("answer DNS: %w", err)
+			return nil, nil, fmt.Errorf("answer DNS: %w", err)
 		}
-		packets = append(packets, port53{p, a})
+		open.Packets = append(open.Packets, port53{p, a})
 		l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
-			return packets, streams, fmt.Errorf("answer DNS: %w", err)
+			return nil, nil, fmt.Errorf("answer DNS: %w", err)
 		}
-		streams = append(streams, l)
+		open.Streams = append(open.Streams, l)
 		d.mu.Lock()
 		d.ports[place{"udp", a}] = p.LocalAddr().(*net.UDPAddr).AddrPort()
 		d.ports[place{"tcp", a}] = l.Addr().(*net.TCPAddr).AddrPort()
 		d.mu.Unlock()
 	}
-	return packets, streams, nil
+	return open.Packets, open.Streams, nil
 }
 
 // At is where the socket is that calls itself port 53 of an address; the zero AddrPort:

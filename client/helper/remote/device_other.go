@@ -13,9 +13,9 @@ import (
 // device is an interface that was made elsewhere.
 type device struct{ tun.Device }
 
-func openDevice(*os.File) (*device, error) {
+func openDevice(*os.File, int) (*device, error) {
 	return nil, fmt.Errorf("podnet has no interface of its helper's on %s yet", runtime.GOOS)
 }
 
-func (*device) resized(int) {}
-func (*device) end()        {}
+func (*device) SetMTU(int) {}
+func (*device) Break()     {}

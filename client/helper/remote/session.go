@@ -133,7 +133,7 @@ func (s *session) fail(err error) {
 	close(s.gone)
 	_ = s.conn.Close()
 	if s.device != nil && !s.closed {
-		s.device.end()
+		s.device.Break()
 	}
 }
 
@@ -201,7 +201,7 @@ func (s *session) TUN(mtu int) (tun.Device, error) {
 	if len(files) != 1 {
 		return nil, fmt.Errorf("podnet-helper gave %d files for an interface", len(files))
 	}
-	dev, err := openDevice(files[0])
+	dev, err := openDevice(files[0], mtu)
 	if err != nil {
 		return nil, fmt.Errorf("take interface %s over: %w", a.Interface, err)
 	}
@@ -229,28 +229,22 @@ func (s *session) SetNetwork(want router.Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.device != nil {
-		s.device.resized(want.MTU)
+		s.device.SetMTU(want.MTU)
 	}
 	return nil
 }
 
-func (s *session) ListenDNS(_ context.Context, addrs []netip.Addr) (packets []net.PacketConn, streams []net.Listener, err error) {
+func (s *session) ListenDNS(_ context.Context, addrs []netip.Addr) (_ []net.PacketConn, _ []net.Listener, err error) {
 	a, files, err := s.call(wire.Request{Verb: wire.ListenDNS, Addresses: addrs})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer closeAll(files)
+	var open helper.Sockets
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			open.Close()
 		}
-		for _, p := range packets {
-			_ = p.Close()
-		}
-		for _, l := range streams {
-			_ = l.Close()
-		}
-		packets, streams = nil, nil
 	}()
 	if len(files) != a.Packets+a.Streams {
 		return nil, nil, fmt.Errorf("podnet-helper gave %d files for %d sockets", len(files), a.Packets+a.Streams)
@@ -258,18 +252,18 @@ func (s *session) ListenDNS(_ context.Context, addrs []netip.Addr) (packets []ne
 	for _, f := range files[:a.Packets] {
 		p, err := net.FilePacketConn(f)
 		if err != nil {
-			return packets, streams, fmt.Errorf("answer DNS: %w", err)
+			return nil, nil, fmt.Errorf("answer DNS: %w", err)
 		}
-		packets = append(packets, p)
+		open.Packets = append(open.Packets, p)
 	}
 	for _, f := range files[a.Packets:] {
 		l, err := net.FileListener(f)
 		if err != nil {
-			return packets, streams, fmt.Errorf("answer DNS: %w", err)
+			return nil, nil, fmt.Errorf("answer DNS: %w", err)
 		}
-		streams = append(streams, l)
+		open.Streams = append(open.Streams, l)
 	}
-	return packets, streams, nil
+	return open.Packets, open.Streams, nil
 }
 
 func (s *session) SetDNS(_ context.Context, want osdns.Config) error {
