@@ -130,7 +130,7 @@ func noUDP(st transport.GatewayStatus, o outlook) string {
 		if p.Kind != transport.UDP {
 			continue
 		}
-		if p.Live {
+		if p.Live && !p.Suspect {
 			return "faster than UDP to " + p.Remote
 		}
 		if silent == "" {

@@ -116,6 +116,8 @@ func TestReason(t *testing.T) {
 		}
 		return p
 	}
+	suspect := udp(true, 1452)
+	suspect.Suspect = true
 	mapped := nat.Finding{Kind: nat.Independent, Mapped: []netip.AddrPort{netip.MustParseAddrPort("198.51.100.9:4500")}}
 	symmetric := mapped
 	symmetric.Kind = nat.Dependent
@@ -130,6 +132,7 @@ func TestReason(t *testing.T) {
 		"a closed port, asked": {paths(stream(true), failed(udp(false, 0), "")), outlook{published: 1}, "apiserver: UDP to 203.0.113.7:31820 not answered"},
 		"no route":             {paths(stream(true), failed(udp(false, 0), "network is unreachable")), outlook{published: 1}, "apiserver: UDP to 203.0.113.7:31820: network is unreachable"},
 		"slow UDP":             {paths(stream(true), udp(true, 1452)), outlook{published: 1}, "apiserver: faster than UDP to 203.0.113.7:31820"},
+		"UDP was just cut":     {paths(stream(true), suspect), outlook{published: 1}, "apiserver: UDP to 203.0.113.7:31820 not answered"},
 		"nothing to try":       {paths(stream(true)), outlook{}, "apiserver: no UDP endpoint is published and no STUN server is configured"},
 		"STUN is silent":       {paths(stream(true)), outlook{stun: true, asked: true}, "apiserver: no STUN server answers"},
 		"we are symmetric":     {paths(stream(true), udp(false, 0)), outlook{stun: true, asked: true, ours: symmetric}, "apiserver: the NAT in front of this machine gives every destination another port (symmetric); UDP to 203.0.113.7:31820 not answered"},

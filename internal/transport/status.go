@@ -23,8 +23,10 @@ type PathStatus struct {
 	Kind   Kind
 	Remote string // address at the other end, as far as known
 	Live   bool   // it has lately proved to work, in both directions
-	RTT    time.Duration
-	Since  time.Time // since when it is live; zero: it is not
+	// Suspect says that a live one is silent where it should not be.
+	Suspect bool
+	RTT     time.Duration
+	Since   time.Time // since when it is live; zero: it is not
 	// Datagram is the largest datagram, in bytes, that is known to pass; 0: no
 	// limit (a stream), or not known.
 	Datagram  int
@@ -58,7 +60,7 @@ func (g *Gateway) Status() GatewayStatus {
 	for _, id := range ids {
 		p, s := g.paths[id], g.set.State(id)
 		one := p.status()
-		one.Live, one.RTT, one.Since, one.Datagram = s.Live, s.RTT, s.Since, s.Datagram
+		one.Live, one.Suspect, one.RTT, one.Since, one.Datagram = s.Live, s.Suspect, s.RTT, s.Since, s.Datagram
 		if one.LastError == nil && !s.Live && s.Unanswered > 0 {
 			one.LastError = ErrNotAnswered
 		}
