@@ -55,13 +55,23 @@ long: images programs ## Tell the lab's stories in full length: ten minutes of m
 	PODNET_E2E_LONG=1 go test -v -tags e2e -count=1 -p 1 -parallel 8 -timeout 3h ./e2e
 	PODNET_E2E_LONG=1 go test -v -run '^TestLargeCluster$$' -count=1 -timeout 1h ./gateway
 
+PROMISES ?=
+.PHONY: promises
+promises: images programs ## Run the tests of docs/promises.md and write it anew (PROMISES='1-12 44': some; PROMISES=rest: the red ones; all: about two hours)
+	go run ./e2e/promises $(PROMISES)
+
 .PHONY: race
 race: ## Run the unit tests under the race detector
 	CGO_ENABLED=1 go test -race ./...
 
 .PHONY: bench
-bench: build ## Measure the data plane against wireguard-go, printed beside the goals (bin/bench -steal: steered requests)
-	bin/bench
+bench: build ## Measure the data plane beside its yardsticks and the goals, and write bin/bench.json (bin/bench -h: more)
+	bin/bench -json bin/bench.json
+
+.PHONY: bench-compare
+bench-compare: ## Compare bin/bench.json with OLD=FILE, an earlier one, by benchstat
+	@test -n "$(OLD)" || { echo "say which file to compare with: make bench-compare OLD=FILE.json"; exit 1; }
+	go tool benchstat -ignore kernel,goos,goarch $(OLD:.json=.txt) bin/bench.txt
 
 FUZZTIME ?= 30s
 .PHONY: fuzz
@@ -81,6 +91,7 @@ generate: ## Regenerate deep copies, CRDs and goldens
 	go tool controller-gen object paths=./api/... 
 	go tool controller-gen crd paths=./api/... output:crd:dir=deploy/manifests/crds
 	go test ./deploy -update
+	go run ./e2e/promises -page
 
 CROSS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 .PHONY: cross

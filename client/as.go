@@ -36,6 +36,9 @@ func (s *Session) mute() bool {
 // identify waits until what we send leaves from a pod of whom was asked for, and has
 // the session end when that is over for good.
 func (s *Session) identify(ctx context.Context) (string, error) {
+	if err := s.cannot("have a pod send for this machine"); err != nil {
+		return "", err
+	}
 	if s.steering == nil {
 		return "", &localapi.Error{Code: localapi.CodeTooOld, Message: "this cluster has no pods to send from", Hint: "podnet connect without --as"}
 	}
@@ -69,6 +72,9 @@ func (s *Session) identify(ctx context.Context) (string, error) {
 // As has what this machine sends leave from a pod; see steering.Manager.
 func (s *Session) As(ctx context.Context, req localapi.AsRequest, say func(localapi.SteerEvent)) error {
 	m, err := s.steered()
+	if err == nil {
+		err = s.ownDevice("nothing can leave as a pod")
+	}
 	if err != nil {
 		return err
 	}

@@ -238,6 +238,7 @@ func (k *keeper) fresh(p *v1alpha1.Peer) {
 		if g.PublicKey == r.entry.PublicKey && k.isOurs(r) {
 			r.aim(g)
 			k.using(r)
+			k.heedLimits(g.Limits)
 		}
 	}
 }

@@ -28,6 +28,9 @@ func (s *Session) expose(r *relay.Relay) {
 
 // exposed is the session's exposing, when there is one.
 func (s *Session) exposed() (*exposing.Manager, error) {
+	if err := s.cannot("expose anything"); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.exposing == nil || !s.ready.Load() {
@@ -39,6 +42,9 @@ func (s *Session) exposed() (*exposing.Manager, error) {
 // Expose makes an exposure; see exposing.Manager, as for the others.
 func (s *Session) Expose(ctx context.Context, req localapi.ExposeRequest, say func(localapi.ExposeEvent)) error {
 	m, err := s.exposed()
+	if err == nil {
+		err = s.ownDevice("nothing can be exposed")
+	}
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type place struct {
 	// addresses, networks and others are how the laptops that connect next see the
 	// town, and what they have beside it.
 	addresses string
+	device    string
 	networks  []router.Network
 	others    func() []addressing.Network
 	// fleet and name are those of its session, which is not primary if secondary.
@@ -101,6 +102,7 @@ func hide(p *v1alpha1.Peer) *v1alpha1.Peer {
 type laptop struct {
 	t       *testing.T
 	host    *userspace.Host
+	kernel  kernelHost // the host, with a device in its kernel
 	wire    *crowd.Wire
 	session *client.Session
 	news    chan netwatch.Event
@@ -123,6 +125,7 @@ func (w *place) connect(path string) *laptop {
 // begin returns at once.
 func (w *place) begin(path string) *laptop {
 	l := &laptop{t: w.t, host: userspace.New(userspace.Config{Log: w.log}), wire: crowd.NewWire(), news: make(chan netwatch.Event), ended: make(chan error, 1)}
+	l.kernel = newKernelHost(l.host)
 	l.host.Join(w.networks...)
 	ctx, cancel := context.WithCancel(context.Background())
 	var c client.Cluster = steerable{crowd.Over(l.wire, w.Cluster()), w.Cluster().(pods), w.Cluster().(names)}
@@ -133,7 +136,7 @@ func (w *place) begin(path string) *laptop {
 		c = spaced{c, w.all}
 	}
 	l.session = client.New(client.Config{
-		Request: localapi.ConnectRequest{Namespaces: w.opens, AllNamespaces: w.all != nil, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path, Addresses: w.addresses, Name: w.name},
+		Request: localapi.ConnectRequest{Namespaces: w.opens, AllNamespaces: w.all != nil, GatewayNamespace: "podnet-system", LeaseSeconds: w.lease, Path: path, Addresses: w.addresses, Name: w.name, Device: w.device},
 		Fleet:   w.fleet,
 		Events: func(e localapi.Event) {
 			l.mu.Lock()
@@ -141,11 +144,16 @@ func (w *place) begin(path string) *laptop {
 			l.events = append(l.events, e)
 		},
 		OpenCluster: func(localapi.Kube) (client.Cluster, error) { return c, nil },
-		OpenHelper:  func(context.Context, func(string)) (helper.Session, error) { return l.host, nil },
-		Dial:        l.host.Dial,
-		Others:      w.others,
-		Watch:       l.watch,
-		Log:         w.log,
+		OpenHelper: func(context.Context, func(string)) (helper.Session, error) {
+			if w.device == localapi.DeviceKernel {
+				return l.kernel, nil
+			}
+			return l.host, nil
+		},
+		Dial:   l.host.Dial,
+		Others: w.others,
+		Watch:  l.watch,
+		Log:    w.log,
 	})
 	if err := l.session.SetPrimary(ctx, !w.secondary); err != nil {
 		w.t.Fatal(err)

@@ -53,7 +53,7 @@ type link struct {
 	name   string // of the interface
 	only   transport.Kind
 	bind   *transport.Bind
-	tunnel *tunnel.Tunnel
+	tunnel wireGuard
 	// dial opens a stream to a port of a gateway's pod.
 	dial func(ctx context.Context, pod string, port uint16) (net.Conn, error)
 	// rekeyed hears of the device's key when it becomes another one.
@@ -97,7 +97,11 @@ func newLink(dev tun.Device, private key.Private, only transport.Kind, log *slog
 	if err != nil {
 		return nil, err
 	}
-	return &link{log: log, name: name, only: only, bind: bind, tunnel: t, opened: map[*remote]bool{}}, nil
+	return linkOf(name, bind, t, only, log), nil
+}
+
+func linkOf(name string, bind *transport.Bind, t wireGuard, only transport.Kind, log *slog.Logger) *link {
+	return &link{log: log, name: name, only: only, bind: bind, tunnel: t, opened: map[*remote]bool{}}
 }
 
 // open begins to look for paths to a gateway. The device knows nothing of it.

@@ -108,6 +108,7 @@ type Session struct {
 	uptime func() time.Duration
 
 	cluster  Cluster
+	narrowed *narrowing // nil: the gateway is the whole cluster's
 	objects  *membership
 	nth      int // this machine's name in the Peer, see deviceOf
 	member   *member
@@ -299,8 +300,11 @@ func (s *Session) enrol(ctx context.Context) (string, error) {
 	s.objects.sweep(ctx)
 	begun := s.uptime()
 	m, refused, err := s.objects.apply(ctx, s.objects.accesses())
+	if err != nil && s.narrow(ctx, err) {
+		m, refused, err = s.objects.apply(ctx, s.objects.accesses())
+	}
 	if err != nil {
-		return "", err
+		return "", s.wider(err)
 	}
 	for _, ns := range s.objects.accesses() {
 		if refused[ns] != nil {

@@ -20,25 +20,36 @@ import (
 // that they never enter the host's network.
 type relayed struct {
 	*relay.Relay
-	split *tunsplit.Device
+	split *tunsplit.Device // nil: nothing comes to the relay
 }
 
 // answerTo makes the relay address that of a key.
 func (r relayed) answerTo(k key.Public) {
 	r.Relay.SetAddr(k.RelayAddress6())
-	r.split.SetAddr(k.RelayAddress6())
+	if r.split != nil {
+		r.split.SetAddr(k.RelayAddress6())
+	}
 }
 
 // relay puts the relay before the host's device, which the new device owns from
 // then on.
 func (s *Session) relay(host tun.Device) (relayed, tun.Device, error) {
-	r, err := relay.New(s.Log)
+	r, err := s.startRelay()
 	if err != nil {
 		return relayed{}, nil, errors.Join(err, host.Close())
 	}
 	own := s.member.private.Public()
 	out := relayed{r, tunsplit.New(s.guarded(host), r.Device(), own.RelayAddress6())}
 	out.answerTo(own)
+	return out, out.split, nil
+}
+
+// startRelay makes the relay, for the session's time.
+func (s *Session) startRelay() (*relay.Relay, error) {
+	r, err := relay.New(s.Log)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -46,7 +57,7 @@ func (s *Session) relay(host tun.Device) (relayed, tun.Device, error) {
 		cancel()
 		return <-done
 	})
-	return out, out.split, nil
+	return r, nil
 }
 
 // steer starts what keeps the steering rules, where the cluster can.
@@ -94,6 +105,9 @@ func (s *Session) steerFor() {
 
 // steered is the session's steering, when there is one.
 func (s *Session) steered() (*steering.Manager, error) {
+	if err := s.cannot("steer"); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.steering == nil || !s.ready.Load() {
@@ -126,6 +140,9 @@ func (s *Session) sameCluster(k localapi.Kube) error {
 // Steer makes a steering rule; see steering.Manager, as for the others.
 func (s *Session) Steer(ctx context.Context, req localapi.SteerRequest, say func(localapi.SteerEvent)) error {
 	m, err := s.steered()
+	if err == nil {
+		err = s.ownDevice("nothing can be steered")
+	}
 	if err != nil {
 		return err
 	}

@@ -21,18 +21,10 @@ import (
 // The steps of connecting, behind auth and enrol. What a step does to the host
 // is a whole wish, so that the keeper can repeat it for another network.
 
-// handshake makes the TUN and the tunnel and finds a path that answers.
+// handshake makes the device and the tunnel and finds a path that answers.
 func (s *Session) handshake(ctx context.Context) (string, error) {
-	dev, err := s.host.TUN(mtuUDP)
-	if err != nil {
-		return "", err
-	}
 	only := map[string]transport.Kind{PathUDP: transport.UDP, PathAPIServer: transport.APIServer}[s.Request.Path]
-	relay, dev, err := s.relay(dev)
-	if err != nil {
-		return "", err
-	}
-	l, err := newLink(dev, s.member.private, only, s.Log)
+	l, relay, err := s.open(only)
 	if err != nil {
 		return "", err
 	}
@@ -46,7 +38,10 @@ func (s *Session) handshake(ctx context.Context) (string, error) {
 	s.expose(relay.Relay)
 	s.mu.Lock()
 	s.live, s.outlook.only = l, only
-	s.status.Tunnel.Interface, s.status.Tunnel.MTU = l.name, s.mtu
+	s.status.Tunnel.Interface, s.status.Tunnel.MTU, s.status.Tunnel.Device = l.name, s.mtu, localapi.DeviceUserspace
+	if s.inKernel() {
+		s.status.Tunnel.Device = localapi.DeviceKernel
+	}
 	s.mu.Unlock()
 	s.lookAround(false)
 

@@ -33,7 +33,7 @@ var words = []struct {
 	{regexp.MustCompile(`\{\{ quote (\w+) \}\}`), "{{ toJson .$1 }}"},
 	{regexp.MustCompile(`\{\{ cel (\.\w+) \}\}`), "'{{ $1 }}'"},
 	{regexp.MustCompile(`\{\{- range udpServices \}\}`), "{{- range .udpServices }}"},
-	{regexp.MustCompile(`\{\{ (selector|pods|podLabels|subjects|pullSecrets|args) \}\}`), "{{ toJson .$1 }}"},
+	{regexp.MustCompile(`\{\{ (selector|pods|podLabels|subjects|pullSecrets|args|metricsFrom) \}\}`), "{{ toJson .$1 }}"},
 }
 
 // theBeyond is a part of the manifests that no value changes.
@@ -183,14 +183,16 @@ func TestChartIsTheManifests(t *testing.T) {
 		"node ports": {Options{
 			Namespace: "tunnels", Image: "example.org/gw@sha256:00", AgentImage: "example.org/agent:1", PullPolicy: "Never", ImagePullSecrets: []string{"registry"}, Replicas: 3, NodePort: 31820,
 			PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, STUN: []string{"stun.example.org:3478", "[2001:db8::1]:3478"}, DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug",
+			Limits: []string{"user-connections=20k", "user-bytes=50Mi"}, UserMetrics: true, MetricsFrom: []string{"monitoring", "ops"},
 			Users: []string{`o'hara "x" <é>`}, Groups: []string{"dev", "ops"},
 		}, map[string]any{
 			"namespace": "tunnels", "image": "example.org/gw@sha256:00", "agentImage": "example.org/agent:1", "imagePullPolicy": "Never", "imagePullSecrets": []any{"registry"}, "replicas": 3, "nodePort": 31820,
 			"podCIDRs": []any{"10.0.0.0/8", "fd00:10::/48"}, "stun": []any{"stun.example.org:3478", "[2001:db8::1]:3478"}, "dnsDomain": "k8s.example.org", "memory": "1Gi", "logLevel": "debug",
+			"limits": []any{"user-connections=20k", "user-bytes=50Mi"}, "userMetrics": true, "metricsFrom": []any{"monitoring", "ops"},
 			"usersAllowed": []any{`o'hara "x" <é>`}, "groupsAllowed": []any{"dev", "ops"},
 		}},
-		"balancer": {Options{Image: "podnet.dev/gateway:dev", AgentImage: "podnet.dev/agent:dev", UDPService: "LoadBalancer", Advertise: []string{"192.0.2.1:51820"}, Memory: "100Mi", Groups: []string{"dev"}},
-			map[string]any{"udpService": "LoadBalancer", "advertise": []any{"192.0.2.1:51820"}, "memory": "100Mi", "groupsAllowed": []any{"dev"}}},
+		"balancer": {Options{Image: "podnet.dev/gateway:dev", AgentImage: "podnet.dev/agent:dev", UDPService: "LoadBalancer", Advertise: []string{"192.0.2.1:51820"}, Memory: "100Mi", NoNetworkPolicy: true, Groups: []string{"dev"}},
+			map[string]any{"networkPolicy": false, "udpService": "LoadBalancer", "advertise": []any{"192.0.2.1:51820"}, "memory": "100Mi", "groupsAllowed": []any{"dev"}}},
 	} {
 		got, err := renderChart(t, c.values)
 		if err != nil {
@@ -224,6 +226,8 @@ func TestChartRefuses(t *testing.T) {
 		"five STUN servers":       {"stun": []any{"a:1", "b:1", "c:1", "d:1", "e:1"}},
 		"little memory":           {"memory": "32Mi"},
 		"memory in decimals":      {"memory": "1.5Gi"},
+		"metrics without policy":  {"networkPolicy": false, "metricsFrom": []any{"a"}},
+		"limit without value":     {"limits": []any{"peers"}},
 		"log level":               {"logLevel": "loud"},
 		"domain":                  {"dnsDomain": "Not A Domain"},
 	} {

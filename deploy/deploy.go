@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"strconv"
 	"strings"
 	"text/template"
@@ -44,6 +45,12 @@ const (
 	ServicesRole = "podnet-gateway-services"
 )
 
+// LabelMode and ModeNamespace mark what an install for one namespace has made.
+const (
+	LabelMode     = "podnet.dev/mode"
+	ModeNamespace = "namespace"
+)
+
 // Words that begin the refusals of the admission policies.
 const (
 	ReasonOwner     = "PODNET-OWNER"     // spec.user is not the caller, or the caller may not touch this object
@@ -55,6 +62,8 @@ const (
 	ReasonSteer = "PODNET-STEER"
 	// ReasonServices: the gateway may not do this to Services or EndpointSlices.
 	ReasonServices = "PODNET-SERVICES"
+	// ReasonExec: a command in the gateway's container that is not top.
+	ReasonExec = "PODNET-EXEC"
 	// ReasonExpose: the caller may not create services there.
 	ReasonExpose = "PODNET-EXPOSE"
 )
@@ -65,16 +74,20 @@ var manifests embed.FS
 // Render gives the objects to apply, in the order to apply them: namespace,
 // CRDs, RBAC, admission policies, and the gateway last. The same options give
 // the same objects. Every object has the labels app.kubernetes.io/{name,part-of,
-// managed-by,version}.
+// managed-by,version}. With Namespaced there is the gateway alone, labelled LabelMode.
 func Render(o Options) ([]*unstructured.Unstructured, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	var all []*unstructured.Unstructured
-	for _, glob := range []string{
+	globs := []string{
 		"manifests/10-*.yaml", "manifests/20-*.yaml", "manifests/crds/*.yaml", "manifests/30-*.yaml", "manifests/40-*.yaml", "manifests/50-*.yaml",
-	} {
+	}
+	if o.Namespaced {
+		globs = globs[len(globs)-1:]
+	}
+	var all []*unstructured.Unstructured
+	for _, glob := range globs {
 		names, err := fs.Glob(manifests, glob)
 		if err != nil || len(names) == 0 {
 			return nil, fmt.Errorf("find manifests %s: %w", glob, err)
@@ -88,7 +101,7 @@ func Render(o Options) ([]*unstructured.Unstructured, error) {
 		}
 	}
 	for _, u := range all {
-		label(u)
+		label(u, o.labels())
 	}
 	return all, nil
 }
@@ -131,25 +144,27 @@ func parse(text []byte) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-func label(u *unstructured.Unstructured) {
+func label(u *unstructured.Unstructured, with map[string]string) {
 	labels := u.GetLabels()
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	for k, v := range objectLabels() {
-		labels[k] = v
-	}
+	maps.Copy(labels, with)
 	u.SetLabels(labels)
 }
 
-// objectLabels are on every object; `podnet uninstall` finds them by part-of.
-func objectLabels() map[string]string {
-	return map[string]string{
+// labels are on every object; `podnet uninstall` finds them by part-of and mode.
+func (o Options) labels() map[string]string {
+	all := map[string]string{
 		"app.kubernetes.io/name":       "podnet",
 		"app.kubernetes.io/part-of":    "podnet",
 		"app.kubernetes.io/managed-by": "podnet",
 		"app.kubernetes.io/version":    labelValue(version.Version),
 	}
+	if o.Namespaced {
+		all[LabelMode] = ModeNamespace
+	}
+	return all
 }
 
 // Selector is what the gateway's pods are selected by.
@@ -190,6 +205,7 @@ func (o Options) functions() template.FuncMap {
 		"podLabels":   o.podLabels,
 		"subjects":    func() (string, error) { return toJSON(o.subjects()) },
 		"pullSecrets": o.pullSecrets,
+		"metricsFrom": o.metricsFrom,
 		"args":        func() (string, error) { return toJSON(o.args()) },
 		"goMemLimit":  o.goMemLimit,
 		"udpServices": o.udpServices,
@@ -215,10 +231,8 @@ func (o Options) pods() []string {
 }
 
 func (o Options) podLabels() (string, error) {
-	labels := objectLabels()
-	for k, v := range Selector() {
-		labels[k] = v
-	}
+	labels := o.labels()
+	maps.Copy(labels, Selector())
 	return toJSON(labels)
 }
 

@@ -68,8 +68,32 @@ func TestRenderedText(t *testing.T) {
 		Namespace: "tunnels", Image: "example.org/gw@sha256:0000000000000000000000000000000000000000000000000000000000000000",
 		AgentImage: "example.org/agent@sha256:1111111111111111111111111111111111111111111111111111111111111111",
 		PullPolicy: "Never", ImagePullSecrets: []string{"registry"}, Replicas: 3, NodePort: 31820,
-		PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, STUN: []string{"stun.example.org:3478", "[2001:db8::1]:3478"}, DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug", Users: []string{`o'hara "x"`}, Groups: []string{"dev"},
+		PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, STUN: []string{"stun.example.org:3478", "[2001:db8::1]:3478"}, DNSDomain: "k8s.example.org", Memory: "1Gi", Limits: []string{"user-connections=20k", "user-bytes=50Mi"}, UserMetrics: true, MetricsFrom: []string{"monitoring"}, LogLevel: "debug", Users: []string{`o'hara "x"`}, Groups: []string{"dev"},
 	})))
+}
+
+func TestRenderedForOneNamespace(t *testing.T) {
+	o := Options{Namespace: "shop", Namespaced: true, Image: "example.org/podnet-gateway:1", AgentImage: "example.org/podnet-agent:1", NodePort: 31820, ServiceCIDRs: []string{"10.96.0.0/12"}}
+	objects := render(t, o)
+	golden(t, "namespaced.yaml", text(t, objects))
+	for _, u := range objects {
+		// What the role edit may write in its namespace, as Kubernetes makes it.
+		if k := u.GetKind(); k != "Service" && k != "PodDisruptionBudget" && k != "NetworkPolicy" && k != "StatefulSet" || u.GetNamespace() != "shop" {
+			t.Errorf("%s %s/%s: the role edit does not allow it", k, u.GetNamespace(), u.GetName())
+		}
+		if u.GetLabels()[LabelMode] != ModeNamespace {
+			t.Errorf("%s %s is not marked", u.GetKind(), u.GetName())
+		}
+	}
+	set := objects[len(objects)-1]
+	for _, field := range [][]string{{"serviceAccountName"}, {"volumes"}} {
+		if _, has, _ := unstructured.NestedFieldNoCopy(set.Object, append([]string{"spec", "template", "spec"}, field...)...); has {
+			t.Errorf("the gateway of one namespace has %v: it is to have no credentials", field)
+		}
+	}
+	if mounted, has, _ := unstructured.NestedBool(set.Object, "spec", "template", "spec", "automountServiceAccountToken"); !has || mounted {
+		t.Error("a token is mounted")
+	}
 }
 
 // Whoever adds a verb to a role changes this golden and answers for it.
@@ -124,7 +148,7 @@ func forbidGateway(t *testing.T, group, resource string, verbs []string) {
 func TestOrderAndLabels(t *testing.T) {
 	rank := map[string]int{
 		"Namespace": 0, "ConfigMap": 1, "CustomResourceDefinition": 1, "ServiceAccount": 2, "ClusterRole": 2, "ClusterRoleBinding": 2, "Role": 2, "RoleBinding": 2,
-		"ValidatingAdmissionPolicy": 3, "ValidatingAdmissionPolicyBinding": 3, "Service": 4, "PodDisruptionBudget": 4, "StatefulSet": 5,
+		"ValidatingAdmissionPolicy": 3, "ValidatingAdmissionPolicyBinding": 3, "Service": 4, "PodDisruptionBudget": 4, "NetworkPolicy": 4, "StatefulSet": 5,
 	}
 	last := 0
 	seen := map[string]bool{}
@@ -178,12 +202,54 @@ func TestRenderRefuses(t *testing.T) {
 		"five STUN servers":        {Image: "x", AgentImage: "y", STUN: []string{"a:1", "b:1", "c:1", "d:1", "e:1"}},
 		"memory that is too small": {Image: "x", AgentImage: "y", Memory: "1Mi"},
 		"memory that is nonsense":  {Image: "x", AgentImage: "y", Memory: "lots"},
+		"metrics from a nonsense":  {Image: "x", AgentImage: "y", MetricsFrom: []string{"a b"}},
+		"metrics without policy":   {Image: "x", AgentImage: "y", MetricsFrom: []string{"a"}, NoNetworkPolicy: true},
+		"limit without value":      {Image: "x", AgentImage: "y", Limits: []string{"peers"}},
+		"limit that is unknown":    {Image: "x", AgentImage: "y", Limits: []string{"pears=1"}},
+		"limit that is nonsense":   {Image: "x", AgentImage: "y", Limits: []string{"peers=0"}},
 		"log level":                {Image: "x", AgentImage: "y", LogLevel: "loud"},
 		"domain":                   {Image: "x", AgentImage: "y", DNSDomain: "a b"},
+
+		"service CIDR for the whole cluster": {Image: "x", AgentImage: "y", ServiceCIDRs: []string{"10.96.0.0/12"}},
+		"service CIDR with host bits":        {Image: "x", AgentImage: "y", Namespaced: true, ServiceCIDRs: []string{"10.96.0.1/12"}},
+		"replicas for one namespace":         {Image: "x", AgentImage: "y", Namespaced: true, Replicas: 2},
+		"a balancer for one namespace":       {Image: "x", AgentImage: "y", Namespaced: true, UDPService: "LoadBalancer"},
+		"any node port for one namespace":    {Image: "x", AgentImage: "y", Namespaced: true, UDPService: "NodePort"},
+		"STUN for one namespace":             {Image: "x", AgentImage: "y", Namespaced: true, STUN: []string{"a:1"}},
+		"metrics for one namespace":          {Image: "x", AgentImage: "y", Namespaced: true, UserMetrics: true},
+		"users for one namespace":            {Image: "x", AgentImage: "y", Namespaced: true, Users: []string{"alice"}},
 	} {
 		if _, err := Render(o); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+// The NetworkPolicy is left out on demand, and says nothing about what the gateway
+// calls, so that it breaks nothing.
+func TestNetworkPolicy(t *testing.T) {
+	find := func(o Options) *unstructured.Unstructured {
+		o.Image, o.AgentImage = "x", "y"
+		for _, u := range render(t, o) {
+			if u.GetKind() == "NetworkPolicy" {
+				return u
+			}
+		}
+		return nil
+	}
+	if u := find(Options{NoNetworkPolicy: true}); u != nil {
+		t.Error("it is there all the same")
+	}
+	u := find(Options{MetricsFrom: []string{"monitoring"}})
+	if u == nil {
+		t.Fatal("there is none")
+	}
+	if types, _, _ := unstructured.NestedStringSlice(u.Object, "spec", "policyTypes"); !slices.Equal(types, []string{"Ingress"}) {
+		t.Errorf("it is about %v", types)
+	}
+	rules, _, _ := unstructured.NestedSlice(u.Object, "spec", "ingress")
+	if len(rules) != 2 || rules[0].(map[string]any)["from"] != nil || len(rules[1].(map[string]any)["from"].([]any)) != 1 {
+		t.Errorf("rules: %v", rules)
 	}
 }
 

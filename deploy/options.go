@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -11,6 +12,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"podnet.dev/internal/limits"
 )
 
 // Options are what may be chosen at an install. The zero value of a field
@@ -18,6 +21,9 @@ import (
 type Options struct {
 	// Namespace is the gateway's own; podnet-system by default.
 	Namespace string
+	// Namespaced has the gateway serve its namespace alone, without the Kubernetes
+	// API: whoever holds the role edit there may apply what is rendered.
+	Namespaced bool
 	// Image is the gateway's image. Required.
 	Image string
 	// AgentImage is the image that clients put into the pods they steer. Required;
@@ -43,6 +49,9 @@ type Options struct {
 	// nodes declare; for clusters whose CNI does not go by that. Each family
 	// (IPv4, IPv6) that is not among them is found out as ever.
 	PodCIDRs []string
+	// ServiceCIDRs are the same for Services; with Namespaced only, where nobody may
+	// read which there are.
+	ServiceCIDRs []string
 	// STUN lists servers, host:port, at most MaxSTUN, that gateways and laptops
 	// ask how NATs show them to the world, so that UDP gets through without a
 	// published port. None by default: nobody outside is asked unless told so.
@@ -51,6 +60,15 @@ type Options struct {
 	DNSDomain string
 	// Memory is request and limit of a gateway; 512Mi by default.
 	Memory string
+	// Limits are NAME=VALUE, what users and a gateway may have at most, in place of
+	// the defaults of package limits.
+	Limits []string
+	// UserMetrics puts users' names into the gateway's metrics.
+	UserMetrics bool
+	// NoNetworkPolicy leaves out the NetworkPolicy about who may call the gateways.
+	NoNetworkPolicy bool
+	// MetricsFrom are the namespaces whose pods may scrape the metrics; none: all.
+	MetricsFrom []string
 	// LogLevel is debug, info (the default), warn or error.
 	LogLevel string
 	// Users and Groups may connect: they are bound to podnet-connect and
@@ -98,8 +116,8 @@ func (o Options) check() error {
 	if !oneOf(o.PullPolicy, "IfNotPresent", "Always", "Never") {
 		return fmt.Errorf("pull policy %q: want IfNotPresent, Always or Never", o.PullPolicy)
 	}
-	if o.Replicas < 1 || o.Replicas > 9 {
-		return fmt.Errorf("replicas %d: want 1 to 9", o.Replicas)
+	if o.Replicas < 1 || o.Replicas > MaxReplicas {
+		return fmt.Errorf("replicas %d: want 1 to %d", o.Replicas, MaxReplicas)
 	}
 	if !oneOf(o.UDPService, "", "NodePort", "LoadBalancer") {
 		return fmt.Errorf("UDP service %q: want NodePort or LoadBalancer", o.UDPService)
@@ -109,6 +127,9 @@ func (o Options) check() error {
 	}
 	if o.NodePort < 0 || o.NodePort+o.Replicas-1 > math.MaxUint16 {
 		return fmt.Errorf("node port %d: out of range", o.NodePort)
+	}
+	if err := o.checkMode(); err != nil {
+		return err
 	}
 	if len(o.Advertise) > 0 && o.Replicas > 1 {
 		return fmt.Errorf("advertise %s: leads to one gateway, and there are to be %d", o.Advertise[0], o.Replicas)
@@ -139,8 +160,54 @@ func (o Options) check() error {
 	if q, err := resource.ParseQuantity(o.Memory); err != nil || q.Value() < 64<<20 {
 		return fmt.Errorf("memory %q: want a quantity of at least 64Mi", o.Memory)
 	}
+	for _, ns := range o.MetricsFrom {
+		if problems := validation.IsDNS1123Label(ns); problems != nil {
+			return fmt.Errorf("namespace %q of whoever scrapes metrics: %s", ns, strings.Join(problems, "; "))
+		}
+	}
+	if o.NoNetworkPolicy && len(o.MetricsFrom) > 0 {
+		return fmt.Errorf("metrics from %s: takes the NetworkPolicy that is to be left out", o.MetricsFrom[0])
+	}
+	for _, text := range o.Limits {
+		if err := new(limits.Limits).Set(text); err != nil {
+			return err
+		}
+	}
 	if !oneOf(o.LogLevel, "debug", "info", "warn", "error") {
 		return fmt.Errorf("log level %q: want debug, info, warn or error", o.LogLevel)
+	}
+	return nil
+}
+
+// MaxReplicas is how many gateways there may be.
+const MaxReplicas = 9
+
+// checkMode finds what only one of the two modes has.
+func (o Options) checkMode() error {
+	if !o.Namespaced {
+		if len(o.ServiceCIDRs) > 0 {
+			return fmt.Errorf("service CIDR %s: only for one namespace; the whole cluster's gateway reads which there are", o.ServiceCIDRs[0])
+		}
+		return nil
+	}
+	for _, text := range o.ServiceCIDRs {
+		if _, err := ParseRange(text); err != nil {
+			return fmt.Errorf("service CIDR %w", err)
+		}
+	}
+	switch {
+	case o.Replicas > 1:
+		return fmt.Errorf("replicas %d: one namespace has one gateway", o.Replicas)
+	case o.UDPService == "LoadBalancer":
+		return errors.New("UDP service LoadBalancer: the gateway of one namespace cannot learn its address; want a node port, or an address to advertise")
+	case o.UDPService == "NodePort" && o.NodePort == 0:
+		return errors.New("UDP service NodePort: the gateway of one namespace cannot learn the port; say which by a node port")
+	case len(o.STUN) > 0:
+		return errors.New("STUN: not for one namespace")
+	case o.UserMetrics || len(o.MetricsFrom) > 0:
+		return errors.New("metrics: the gateway of one namespace has none")
+	case len(o.Users)+len(o.Groups) > 0:
+		return errors.New("users and groups: for one namespace nothing is bound; who may port-forward there may connect")
 	}
 	return nil
 }
@@ -187,6 +254,15 @@ func (o Options) goMemLimit() (string, error) {
 
 func (o Options) args() []string {
 	args := []string{"--log-level=" + o.LogLevel}
+	if o.Namespaced {
+		args = append(args, "--namespaced")
+		for _, c := range o.ServiceCIDRs {
+			args = append(args, "--service-cidr="+c)
+		}
+		if o.NodePort != 0 {
+			args = append(args, "--node-port="+strconv.Itoa(int(o.NodePort)))
+		}
+	}
 	if o.DNSDomain != "" {
 		args = append(args, "--dns-domain="+o.DNSDomain)
 	}
@@ -198,6 +274,12 @@ func (o Options) args() []string {
 	}
 	for _, s := range o.STUN {
 		args = append(args, "--stun="+s)
+	}
+	if o.UserMetrics {
+		args = append(args, "--user-metrics")
+	}
+	for _, l := range o.Limits {
+		args = append(args, "--limit="+l)
 	}
 	return args
 }
@@ -221,4 +303,13 @@ func (o Options) pullSecrets() (string, error) {
 		refs[i] = map[string]string{"name": s}
 	}
 	return toJSON(refs)
+}
+
+// metricsFrom are the NetworkPolicy's words for those who may scrape.
+func (o Options) metricsFrom() (string, error) {
+	from := make([]map[string]any, len(o.MetricsFrom))
+	for i, ns := range o.MetricsFrom {
+		from[i] = map[string]any{"namespaceSelector": map[string]any{"matchLabels": map[string]string{"kubernetes.io/metadata.name": ns}}}
+	}
+	return toJSON(from)
 }

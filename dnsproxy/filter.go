@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/miekg/dns"
@@ -60,30 +61,54 @@ func chainFrom(rrs []dns.RR, name string) map[string]bool {
 	return chain
 }
 
-// mayNot says why an address record must not pass, "" for all others.
+// mayNot says why a record must not pass, "" if it may: an address that it names, or
+// hints at, is none for a laptop.
 func (v *view) mayNot(rr dns.RR, forbid func(netip.Addr) bool) string {
-	var a netip.Addr
-	switch rr := rr.(type) {
-	case *dns.A:
-		a, _ = netip.AddrFromSlice(rr.A)
-	case *dns.AAAA:
-		a, _ = netip.AddrFromSlice(rr.AAAA)
-	default:
-		return ""
-	}
-	a = a.Unmap()
-	switch {
-	case !a.IsValid():
-		return "an address was left out: it is none"
-	case a.IsLoopback(), a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(),
-		a.Is4() && (a.As4()[0] == 0 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})):
-		return fmt.Sprintf("%s was left out: it never leaves a machine or a link", a)
-	case forbid != nil && forbid(a):
-		return fmt.Sprintf("%s was left out: on this machine something else has it", a)
-	case !v.familyRouted(a) && Under(Canonical(rr.Header().Name), v.zone):
-		return fmt.Sprintf("%s was left out: the tunnel does not carry its family", a)
+	for _, ip := range addressesIn(rr) {
+		a, _ := netip.AddrFromSlice(ip)
+		a = a.Unmap()
+		switch {
+		case !a.IsValid():
+			return "an address was left out: it is none"
+		case a.IsLoopback(), a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(),
+			a.Is4() && (a.As4()[0] == 0 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})):
+			return fmt.Sprintf("%s was left out: it never leaves a machine or a link", a)
+		case forbid != nil && forbid(a):
+			return fmt.Sprintf("%s was left out: on this machine something else has it", a)
+		case !v.familyRouted(a) && Under(Canonical(rr.Header().Name), v.zone):
+			return fmt.Sprintf("%s was left out: the tunnel does not carry its family", a)
+		}
 	}
 	return ""
+}
+
+// addressesIn are what a program may connect to because of rr. Browsers go by the
+// hints of HTTPS and SVCB records (RFC 9460 section 7.3) as by A and AAAA.
+func addressesIn(rr dns.RR) []net.IP {
+	switch rr := rr.(type) {
+	case *dns.A:
+		return []net.IP{rr.A}
+	case *dns.AAAA:
+		return []net.IP{rr.AAAA}
+	case *dns.SVCB:
+		return hints(rr)
+	case *dns.HTTPS:
+		return hints(&rr.SVCB)
+	}
+	return nil
+}
+
+func hints(rr *dns.SVCB) []net.IP {
+	var all []net.IP
+	for _, v := range rr.Value {
+		switch v := v.(type) {
+		case *dns.SVCBIPv4Hint:
+			all = append(all, v.Hint...)
+		case *dns.SVCBIPv6Hint:
+			all = append(all, v.Hint...)
+		}
+	}
+	return all
 }
 
 // familyRouted says whether the tunnel carries a's family. Without any routed

@@ -40,6 +40,16 @@ type Handler interface {
 	ServeDNS(ctx context.Context, r *Request) *dns.Msg
 }
 
+// Prompt is a Handler that has many of its answers ready.
+type Prompt interface {
+	Handler
+	// ServeNow is ServeDNS for answers that nobody has to be asked for and that
+	// are made in microseconds: whoever reads the socket waits for it. Nil:
+	// ServeDNS is to be called. r and its message are another question's once
+	// ServeNow has returned.
+	ServeNow(r *Request) *dns.Msg
+}
+
 // HandlerFunc makes a Handler of a function.
 type HandlerFunc func(ctx context.Context, r *Request) *dns.Msg
 

@@ -59,6 +59,7 @@ type Stats struct {
 // the other (5 k/s measured), while our own laptops pipeline theirs.
 type Server struct {
 	handler Handler
+	prompt  Prompt // the same, nil if it is none
 	opts    Options
 	log     *slog.Logger
 
@@ -81,8 +82,10 @@ func NewServer(h Handler, opts Options) *Server {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	prompt, _ := h.(Prompt)
 	return &Server{
 		handler: h,
+		prompt:  prompt,
 		opts:    opts,
 		log:     opts.Log,
 		slots:   make(chan struct{}, opts.MaxInFlight),
@@ -138,33 +141,79 @@ func (s *Server) Stats() Stats {
 // answer turns one message from the wire into the wire form of its answer,
 // packed into buf if it fits there. Nil: send nothing.
 func (s *Server) answer(ctx context.Context, wire []byte, client netip.Addr, stream bool, buf []byte) (out []byte) {
-	s.queries.Add(1)
-	defer func() {
-		// The message is a stranger's. A bug that it finds in a parser costs
-		// one answer, not the gateway of everybody.
-		if p := recover(); p != nil {
-			s.panics.Add(1)
-			s.log.Error("dns question made a handler panic", "peer", client, "err", p, "stack", string(debug.Stack()))
-			out = bare(wire, dns.RcodeServerFailure)
+	defer s.rescue(wire, client, &out)
+	q, out := s.read(wire)
+	if q == nil {
+		return out
+	}
+	return s.finish(q, s.handler.ServeDNS(ctx, &Request{Msg: q, Client: client, Stream: stream}), stream, buf)
+}
+
+// answerNow is answer for a datagram that nobody has to be waited for. Where
+// somebody has to be, later is the question, which goes to answerLater.
+func (s *Server) answerNow(p *plain, wire []byte, client netip.Addr, buf []byte) (out []byte, later *dns.Msg) {
+	defer s.rescue(wire, client, &out)
+	if r := p.read(wire, client); r != nil {
+		s.queries.Add(1)
+		m := s.prompt.ServeNow(r)
+		if m == nil {
+			return nil, r.Msg.Copy()
 		}
-	}()
+		if out = p.write(m, buf); out != nil {
+			s.rcodes[dns.RcodeSuccess].Add(1)
+			return out, nil
+		}
+		return s.finish(r.Msg, m, false, buf), nil
+	}
+	q, out := s.read(wire)
+	if q == nil {
+		return out, nil
+	}
+	if m := s.prompt.ServeNow(&Request{Msg: q, Client: client}); m != nil {
+		return s.finish(q, m, false, buf), nil
+	}
+	return nil, q
+}
+
+func (s *Server) answerLater(ctx context.Context, q *dns.Msg, wire []byte, client netip.Addr, buf []byte) (out []byte) {
+	defer s.rescue(wire, client, &out)
+	return s.finish(q, s.handler.ServeDNS(ctx, &Request{Msg: q, Client: client}), false, buf)
+}
+
+// rescue is for deferring. The message is a stranger's: a bug that it finds in a
+// parser costs one answer, not the gateway of everybody.
+func (s *Server) rescue(wire []byte, client netip.Addr, out *[]byte) {
+	if p := recover(); p != nil {
+		s.panics.Add(1)
+		s.log.Error("dns question made a handler panic", "peer", client, "err", p, "stack", string(debug.Stack()))
+		*out = bare(wire, dns.RcodeServerFailure)
+	}
+}
+
+// read unpacks a question that a handler may see. Where there is none, out is what
+// to send instead, nil for nothing.
+func (s *Server) read(wire []byte) (q *dns.Msg, out []byte) {
+	s.queries.Add(1)
 	switch verdict := inspect(wire); {
 	case verdict == drop:
 		s.malformed.Add(1)
-		return nil
+		return nil, nil
 	case verdict != accept:
 		s.malformed.Add(1)
-		return bare(wire, int(verdict))
+		return nil, bare(wire, int(verdict))
 	}
-	q := new(dns.Msg)
+	q = new(dns.Msg)
 	if err := q.Unpack(wire); err != nil {
 		s.malformed.Add(1)
-		return bare(wire, dns.RcodeFormatError)
+		return nil, bare(wire, dns.RcodeFormatError)
 	}
-	resp := refusal(q)
-	if resp == nil {
-		resp = s.handler.ServeDNS(ctx, &Request{Msg: q, Client: client, Stream: stream})
+	if resp := refusal(q); resp != nil {
+		return nil, s.finish(q, resp, true, nil)
 	}
+	return q, nil
+}
+
+func (s *Server) finish(q, resp *dns.Msg, stream bool, buf []byte) []byte {
 	out, rcode := finish(q, resp, stream, buf)
 	if rcode >= 0 && rcode < len(s.rcodes) {
 		s.rcodes[rcode].Add(1)
@@ -182,6 +231,7 @@ type packet struct {
 	*buffer
 	n    int
 	from netip.AddrPort
+	q    *dns.Msg // what is in it; nil: nobody has looked
 }
 
 // servePackets reads one UDP socket.
@@ -203,6 +253,7 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 			waiting.Add(-1)
 		}
 	}
+	var easy plain
 	for {
 		b := buffers.Get().(*buffer)
 		n, from, err := sock.read(b.in[:])
@@ -216,15 +267,30 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 			}
 			return fmt.Errorf("read dns questions on %v: %w", pc.LocalAddr(), err)
 		}
-		if client := from.Addr().Unmap(); !s.allowed(client) || !s.enter(client) {
+		client := from.Addr().Unmap()
+		if !s.allowed(client) {
+			s.dropped.Add(1)
+			buffers.Put(b)
+			continue
+		}
+		p := packet{buffer: b, n: n, from: from}
+		if s.prompt != nil {
+			var out []byte
+			if out, p.q = s.answerNow(&easy, b.in[:n], client, b.out[:]); p.q == nil {
+				s.send(ctx, sock, out, from)
+				buffers.Put(b)
+				continue
+			}
+		}
+		if !s.enter(client) {
 			s.dropped.Add(1)
 			buffers.Put(b)
 			continue
 		}
 		select {
-		case next <- packet{b, n, from}:
+		case next <- p:
 		default:
-			wg.Go(func() { work(packet{b, n, from}) })
+			wg.Go(func() { work(p) })
 		}
 	}
 }
@@ -233,10 +299,22 @@ func (s *Server) answerPacket(ctx context.Context, sock packetSocket, p packet) 
 	client := p.from.Addr().Unmap()
 	defer s.leave(client)
 	defer buffers.Put(p.buffer)
-	if out := s.answer(ctx, p.in[:p.n], client, false, p.out[:]); out != nil {
-		if err := sock.write(out, p.from); err != nil && ctx.Err() == nil {
-			s.log.Debug("dns answer not sent", "addr", p.from, "err", err)
-		}
+	var out []byte
+	if p.q != nil {
+		out = s.answerLater(ctx, p.q, p.in[:p.n], client, p.out[:])
+	} else {
+		out = s.answer(ctx, p.in[:p.n], client, false, p.out[:])
+	}
+	s.send(ctx, sock, out, p.from)
+}
+
+// send sends an answer, unless it is nil.
+func (s *Server) send(ctx context.Context, sock packetSocket, out []byte, to netip.AddrPort) {
+	if out == nil {
+		return
+	}
+	if err := sock.write(out, to); err != nil && ctx.Err() == nil {
+		s.log.Debug("dns answer not sent", "addr", to, "err", err)
 	}
 }
 

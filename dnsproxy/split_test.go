@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"podnet.dev/internal/testport"
 )
 
 // book answers from lines of a zone file and remembers the questions. A name
@@ -76,19 +78,11 @@ func (b *book) take() []string {
 // listenBoth finds a port that is free for UDP and for TCP.
 func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
 	t.Helper()
-	for range 20 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		pc, err := net.ListenPacket("udp", ln.Addr().String())
-		if err == nil {
-			return pc, ln
-		}
-		ln.Close() // another program's, for UDP
+	pc, ln, err := testport.Both("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free for both")
-	return nil, nil
+	return pc, ln
 }
 
 // serveOn runs a server for h on loopback until the test ends.

@@ -338,7 +338,7 @@ func TestKilledJob(t *testing.T) {
 		}
 		return nil
 	})
-	report(t, fmt.Sprintf("a killed job's Peer is gone, lease %v (within lease and 5 s)", lease), took.Round(time.Millisecond))
+	report(t, fmt.Sprintf("[7] a killed job's Peer is gone, lease %v (within lease and 5 s)", lease), took.Round(time.Millisecond))
 	if !within(took, lease+5*time.Second) {
 		t.Errorf("after %v", took)
 	}

@@ -102,7 +102,7 @@ func outlive(t *testing.T) (late []string) {
 	report(t, "iperf3 through all of it", text(load))
 	for _, c := range told {
 		still, idle := longest(echoed, c.from, c.to), longest(moved, c.from, c.to)
-		report(t, fmt.Sprintf("%s: longest silence (at most %v)", c.name, c.limit),
+		report(t, fmt.Sprintf("[31] %s: longest silence (at most %v)", c.name, c.limit),
 			fmt.Sprintf("echo %.2f s, iperf3 %.2f s; on %s after %.2f s", still.Seconds(), idle.Seconds(), c.path, c.onPath.Seconds()))
 		if worst := max(still, idle); !within(worst, c.limit) {
 			late = append(late, fmt.Sprintf("%s: nothing moved for %v, want at most %v", c.name, worst.Round(time.Millisecond), c.limit))

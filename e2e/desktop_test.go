@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"podnet.dev/client/tray/desktop/fakepanel"
 )
@@ -170,7 +171,14 @@ func (s *graphical) end() {
 }
 
 // become gives root's rights up: a session bus is its user's alone.
-func become(uid int) error { return errors.Join(syscall.Setgid(uid), syscall.Setuid(uid)) }
+func become(uid int) error {
+	if err := errors.Join(syscall.Setgid(uid), syscall.Setuid(uid)); err != nil || os.Getppid() != 0 {
+		return err
+	}
+	// Whoever has come here from outside of a system is to end with his parent, which
+	// a change of user makes the kernel forget.
+	return unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGTERM), 0, 0, 0)
+}
 
 // menuRole UID is the menu of the one icon of the user's session, or with LABEL... a
 // click.

@@ -15,7 +15,13 @@ import (
 // examine is a run of podnet doctor.
 func (m machine) examine(t *testing.T, args ...string) (all []localapi.Finding, code int) {
 	t.Helper()
-	r := m.podnet(append([]string{"doctor", "-o", "json"}, args...)...).try(t)
+	return examined(t, m.podnet(append([]string{"doctor", "-o", "json"}, args...)...))
+}
+
+// examined are the findings of a run of podnet doctor -o json.
+func examined(t *testing.T, doctor command) (all []localapi.Finding, code int) {
+	t.Helper()
+	r := doctor.try(t)
 	var list struct{ Findings []localapi.Finding }
 	if err := json.Unmarshal([]byte(r.stdout), &list); err != nil {
 		t.Fatalf("%v in:\n%s%s", err, r.stdout, r.stderr)

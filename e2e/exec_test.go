@@ -3,18 +3,29 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"podnet.dev/internal/testseccomp"
 )
 
 // execAsNobody is a run of podnet on alice's laptop as somebody who may do nothing there, with
 // TUN devices as distributions have them: for everybody. before is a line of shell in
 // front, to take away something else.
 func execAsNobody(t *testing.T, before string, args ...string) command {
+	t.Helper()
+	return execConfined(t, "", before, args...)
+}
+
+// execConfined is execAsNobody with a line of shell in front of which root is the
+// one to take away.
+func execConfined(t *testing.T, front, before string, args ...string) command {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "podnet-nobody")
 	if err != nil {
@@ -23,7 +34,7 @@ func execAsNobody(t *testing.T, before string, args ...string) command {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	script := `mknod ` + dir + `/tun c 10 200 && chmod 666 ` + dir + `/tun && mount --bind ` + dir + `/tun /dev/net/tun &&
-exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all ` + before + ` "$@"`
+exec ` + front + ` setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all ` + before + ` "$@"`
 	if err := os.WriteFile(kubeconfig, []byte(alice.sh(`cat "${KUBECONFIG:-$HOME/.kube/config}"`).must(t)), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +123,32 @@ until socat -T 3 -u TCP:host.podnet.internal:18080 - | grep ahoy; do sleep 0.1; 
 		t.Errorf("without namespaces: exit status %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	want(t, r.stderr, "max_user_namespaces", "mode       proxy")
+	for _, c := range []struct{ front, says string }{
+		{strings.Join(playing("confined"), " "), "operation not permitted (a container's seccomp filter or another policy forbids it here)"},
+		{`sh -ec 'mount -t tmpfs none /dev/net; exec "$@"' sh`, "no such file or directory (there are no TUN devices here: modprobe tun; in a container pass --device /dev/net/tun)"},
+		{`sh -ec 'chmod 600 /dev/net/tun; exec "$@"' sh`, "permission denied (TUN devices are not for this user here: chmod 666 /dev/net/tun; in a container pass --device /dev/net/tun)"},
+	} {
+		r := execConfined(t, c.front, "", "--", "sh", "-c", curl+"http://web.shop; exit 7").try(t)
+		if r.code != 7 || !strings.Contains(r.stdout, "hello from web-") {
+			t.Errorf("%s: exit status %d\n%s%s", c.front, r.code, r.stdout, r.stderr)
+		}
+		want(t, r.stderr, c.says, "mode       proxy")
+		if r := execConfined(t, c.front, "", "--mode", "namespace", "--", "true").try(t); r.code != 125 {
+			t.Errorf("%s: only by a namespace: exit status %d\n%s", c.front, r.code, r.stderr)
+		}
+	}
+}
+
+// confined COMMAND... is a command under the seccomp filter that containers have.
+func confined(_ context.Context, args []string) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	if err := os.Unsetenv(roleVariable); err != nil {
+		return err
+	}
+	return testseccomp.Exec(path, args, os.Environ())
 }
 
 // answered is the time that a command printed, in seconds of the epoch.

@@ -20,7 +20,7 @@ func onEachPath(t *testing.T, test func(t *testing.T, path string)) {
 // TestThousandFlows keeps a thousand connections open through the tunnel.
 func TestThousandFlows(t *testing.T) {
 	onEachPath(t, func(t *testing.T, path string) {
-		report(t, "1,000 flows at once, "+path, alice.role("flows", "db-0.db.shop.svc.cluster.local:5432", "1000").must(t))
+		report(t, "[36] 1,000 flows at once, "+path, alice.role("flows", "db-0.db.shop.svc.cluster.local:5432", "1000").must(t))
 	})
 }
 

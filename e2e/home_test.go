@@ -79,7 +79,7 @@ func TestCarriedHome(t *testing.T) {
 		}
 		return nil
 	})
-	report(t, "carried home where the pods' network is: the shop again after", took.Round(100*time.Millisecond))
+	report(t, "[29] carried home where the pods' network is: the shop again after", took.Round(100*time.Millisecond))
 	alice.elsewhere(t, "eth0")
 	alice.cmd("ping", "-c", "1", "-W", "2", podNetwork4.Addr().Next().String()).must(t) // the home's router
 }

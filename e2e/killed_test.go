@@ -81,7 +81,7 @@ func killedAtRandom(t *testing.T, settings ...string) {
 		}
 		eventually(t, 5*time.Second, "laptop as before", func() error { return same(before, alice.snapshot(t, settings...)) })
 	}
-	report(t, "kill -9 at random moments: the laptop as it was", fmt.Sprintf("%d kills, %d of them left something to undo", rounds, dirty))
+	report(t, "[25] kill -9 at random moments: the laptop as it was", fmt.Sprintf("%d kills, %d of them left something to undo", rounds, dirty))
 	if dirty == 0 {
 		t.Error("no kill left anything: the snapshot looks in the wrong place")
 	}

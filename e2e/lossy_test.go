@@ -50,7 +50,7 @@ func TestLongLossyLine(t *testing.T) {
 	for _, way := range []string{"down", "up"} {
 		got := through[way]
 		share := got / plain[way]
-		report(t, fmt.Sprintf("150 ms, 2 %% loss, %s: udp against plain TCP (at least 70 %%)", way),
+		report(t, fmt.Sprintf("[40] 150 ms, 2 %% loss, %s: udp against plain TCP (at least 70 %%)", way),
 			fmt.Sprintf("%.0f %%: %.2f and %.2f Mbit/s", share*100, got/1e6, plain[way]/1e6))
 		least := 0.7
 		if !long {
@@ -67,10 +67,10 @@ func TestLongLossyLine(t *testing.T) {
 
 	alice.connect(t, "-n", "shop", "--path", "apiserver")
 	session := alice.start(t, "echo", db+":5432")
-	report(t, "150 ms, 2 % loss, apiserver: connections",
+	report(t, "[40] 150 ms, 2 % loss, apiserver: connections",
 		alice.role("connections", "db-0.db.shop.svc.cluster.local:5432", "100", "10").must(t))
 	sum := alice.cmd("curl", "-sS", "--max-time", "60", "http://web.shop/blob?size=1M", "-o", "/dev/null", "-w", "%{size_download} bytes in %{time_total} s").must(t)
-	report(t, "150 ms, 2 % loss, apiserver: 1 MB", sum)
+	report(t, "[40] 150 ms, 2 % loss, apiserver: 1 MB", sum)
 	session.stop()
 	session.unbroken(t)
 }

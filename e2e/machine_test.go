@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 type machine struct {
 	name, user string
 	ordinary   bool
+	booted     *system // what is booted there for a test, and meant in place of the machine
 }
 
 var (
@@ -36,7 +36,31 @@ func (m machine) sh(script string) command { return m.cmd("sh", "-c", script) }
 
 // podnet is a run of podnet on the machine.
 func (m machine) podnet(args ...string) command {
-	return m.cmd(append([]string{filepath.Join(top, "bin/podnet")}, args...)...)
+	return m.cmd(append([]string{m.program("podnet")}, args...)...)
+}
+
+// program is where the machine has a program of ours.
+func (m machine) program(name string) string {
+	if m.booted != nil {
+		return "/usr/bin/" + name // from the package
+	}
+	return filepath.Join(top, "bin", name)
+}
+
+// folder is one that the test and the machine see at the same place, for the time of
+// the test. Ordinary users may go there, unlike into t.TempDir.
+func (m machine) folder(t testing.TB) string {
+	t.Helper()
+	parent := ""
+	if m.booted != nil {
+		parent = m.booted.shared
+	}
+	dir, err := os.MkdirTemp(parent, "podnet-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // role runs this test binary on the machine as one of the programs of roles.
@@ -54,6 +78,9 @@ func playing(role string, args ...string) []string {
 }
 
 func (m machine) cmd(args ...string) command {
+	if m.booted != nil {
+		return m.booted.command(m, args)
+	}
 	lab := []string{"bin/lab", "exec", m.name}
 	if m.user != "" {
 		lab = append(lab, "--user", m.user)
@@ -186,8 +213,9 @@ func want(t testing.TB, got string, pieces ...string) {
 	}
 }
 
-// report prints a measured promise in the test's output.
-func report(t testing.TB, promise string, measured any) {
+// report prints a figure in the test's output. One that shows a promise of
+// docs/promises.md begins with its number, or several: "[6] Peer deleted to ...".
+func report(t testing.TB, what string, measured any) {
 	t.Helper()
-	fmt.Fprintf(os.Stderr, "MEASURED %-60s %v\n", promise, measured)
+	t.Logf("MEASURED %-60s  %v", what, measured)
 }

@@ -94,6 +94,15 @@ func install(ctx context.Context, flags ...string) error {
 	return nil
 }
 
+// labFile is a file of the lab's state.
+func labFile(elem ...string) string {
+	dir := os.Getenv("PODNET_LAB_STATE")
+	if dir == "" {
+		dir = "/var/lib/podnet-lab"
+	}
+	return filepath.Join(append([]string{dir}, elem...)...)
+}
+
 func say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "e2e: "+format+"\n", args...)
 }

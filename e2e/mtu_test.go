@@ -33,7 +33,7 @@ func TestSmallPackets(t *testing.T) {
 			t.Errorf("up: the pod got %s", got)
 		}
 		c := alice.connection(t)
-		report(t, fmt.Sprintf("outer path of 1280 bytes, %s: %d MB each way", what, size/1_000_000),
+		report(t, fmt.Sprintf("[39] outer path of 1280 bytes, %s: %d MB each way", what, size/1_000_000),
 			fmt.Sprintf("down %s, up %s; tunnel MTU %d on %s", rate(size, down), rate(size, up), c.Tunnel.MTU, c.Path.Kind))
 		if c.Path.Kind != "udp" {
 			t.Errorf("the path is %+v", c.Path)

@@ -71,7 +71,7 @@ func TestAPIServerAway(t *testing.T) {
 	users["alice"].news.stop()
 	failed, _ := gap(users["alice"].news, began)
 	still := longest(echoed, began, time.Now())
-	report(t, fmt.Sprintf("API server away for %v: on udp no flow lost", away), fmt.Sprintf("longest silence %.2f s, new flows failed for %.2f s", still.Seconds(), failed.Seconds()))
+	report(t, fmt.Sprintf("[34] API server away for %v: on udp no flow lost", away), fmt.Sprintf("longest silence %.2f s, new flows failed for %.2f s", still.Seconds(), failed.Seconds()))
 	if !within(still, 3*time.Second) || failed > 0 {
 		t.Errorf("on udp: silent for %v, new flows failed for %v", still, failed)
 	}
@@ -92,7 +92,7 @@ func TestAPIServerAway(t *testing.T) {
 		}
 		return nil
 	})
-	report(t, "and a laptop that comes then is let in after", (time.Since(back)).Round(100*time.Millisecond))
+	report(t, "[34] a laptop that comes once it is back is let in after", (time.Since(back)).Round(100*time.Millisecond))
 	if !within(took, 10*time.Second) {
 		t.Errorf("a new laptop had to try for %v", took)
 	}

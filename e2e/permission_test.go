@@ -46,7 +46,7 @@ func TestNamespaceWithoutPermission(t *testing.T) {
 		}
 		return nil
 	})
-	report(t, "RoleBinding gone to traffic stopped (within the lease, 60 s here)", took.Round(time.Second))
+	report(t, "[5] RoleBinding gone to traffic stopped (within the lease, 60 s here)", took.Round(time.Second))
 	alice.cmd("curl", "-sS", "--max-time", "10", "http://web.shop").must(t)
 }
 
@@ -93,5 +93,5 @@ func TestDeletedPeerIsCut(t *testing.T) {
 		}
 		return nil
 	})
-	report(t, "Peer deleted to traffic stopped (within 2 s, each look takes up to 1 s)", took.Round(100*time.Millisecond))
+	report(t, "[6] Peer deleted to traffic stopped (within 2 s, each look takes up to 1 s)", took.Round(100*time.Millisecond))
 }

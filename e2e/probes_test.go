@@ -90,12 +90,12 @@ func TestProbesReachTheApp(t *testing.T) {
 					t.Errorf("of the probes for %s the app saw %d, the laptop %d", way, n, stolen)
 				}
 			}
-			report(t, fmt.Sprintf("probes within %v at the app and at the laptop, %s steered", span, what), strings.Join(text, ", "))
+			report(t, fmt.Sprintf("[50] probes within %v at the app and at the laptop, %s steered", span, what), strings.Join(text, ", "))
 
 			died := time.Now()
 			dies()
 			eventually(t, 15*time.Second, "the kubelet sees that the app is dead", func() error { return patientIs(t, "False") })
-			report(t, "an app that died is not ready, "+what+" steered, after", time.Since(died).Round(100*time.Millisecond))
+			report(t, "[50] an app that died is not ready, "+what+" steered, after", time.Since(died).Round(100*time.Millisecond))
 			eventually(t, 30*time.Second, "the kubelet restarts both containers, one by TCP and one by HTTP", func() error {
 				if got := kubectl("get", "pod", "-n", "market", "patient", "-o", "jsonpath={.status.containerStatuses[*].restartCount}").must(t); strings.Contains(got, "0") {
 					return fmt.Errorf("they were restarted %s times", got)

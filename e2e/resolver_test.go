@@ -203,12 +203,8 @@ func most(seen []sighted) string {
 // publicLog gives what the lab's public name server has logged.
 func publicLog(t *testing.T) func() string {
 	t.Helper()
-	dir := os.Getenv("PODNET_LAB_STATE")
-	if dir == "" {
-		dir = "/var/lib/podnet-lab"
-	}
 	return func() string {
-		b, err := os.ReadFile(filepath.Join(dir, "log", "internet-dns.log"))
+		b, err := os.ReadFile(labFile("log", "internet-dns.log"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -90,7 +91,7 @@ func TestSingleGatewayIsKilled(t *testing.T) {
 	})
 	failed, again := gap(news, began)
 	late := max(0, again.Sub(ready))
-	report(t, "single gateway killed: new flows after the new pod was ready (5 s)",
+	report(t, "[33] single gateway killed: new flows after the new pod was ready (5 s)",
 		fmt.Sprintf("%.2f s; pod ready %.2f s after the kill; new flows failed for %.2f s; the open flow ended after %.2f s", late.Seconds(), ready.Sub(began).Seconds(), failed.Seconds(), hung.Seconds()))
 	if late > 5*time.Second || failed == time.Hour { // it may be that none failed
 		t.Errorf("new flows %v after the new pod was ready", late)
@@ -107,7 +108,7 @@ func TestOneOfTwoGatewaysGoes(t *testing.T) {
 			kubectl("delete", "pod", "-n", "podnet-system", pod, "--force", "--grace-period=0").must(t)
 		})
 		failed, _ := gap(news, began)
-		report(t, "one of two gateways killed: new flows failed for (10 s)", fmt.Sprintf("%.2f s; the open flow ended after %.2f s", failed.Seconds(), hung.Seconds()))
+		report(t, "[33] one of two gateways killed: new flows failed for (10 s)", fmt.Sprintf("%.2f s; the open flow ended after %.2f s", failed.Seconds(), hung.Seconds()))
 		if !within(failed, 10*time.Second) {
 			t.Errorf("new flows failed for %v", failed)
 		}
@@ -124,7 +125,7 @@ func TestOneOfTwoGatewaysGoes(t *testing.T) {
 			node.sh("kill -STOP " + frozen).must(t)
 		})
 		failed, _ := gap(news, began)
-		report(t, "one of two gateways frozen: new flows failed for (10 s)", fmt.Sprintf("%.2f s; the open flow ended after %.2f s", failed.Seconds(), hung.Seconds()))
+		report(t, "[33] one of two gateways frozen: new flows failed for (10 s)", fmt.Sprintf("%.2f s; the open flow ended after %.2f s", failed.Seconds(), hung.Seconds()))
 		if !within(failed, 10*time.Second) {
 			t.Errorf("new flows failed for %v", failed)
 		}
@@ -135,9 +136,32 @@ func TestOneOfTwoGatewaysGoes(t *testing.T) {
 			kubectl("delete", "pod", "-n", "podnet-system", pod, "--wait=false").must(t)
 		})
 		failed, _ := gap(news, began)
-		report(t, "one of two gateways drained: new flows failed for (3 s)", fmt.Sprintf("%.2f s; the open flow ended after %.2f s", failed.Seconds(), hung.Seconds()))
+		report(t, "[33] one of two gateways drained: new flows failed for (3 s)", fmt.Sprintf("%.2f s; the open flow ended after %.2f s", failed.Seconds(), hung.Seconds()))
 		if !within(failed, 3*time.Second) {
 			t.Errorf("new flows failed for %v", failed)
+		}
+	})
+	kubectl("rollout", "status", "-n", "podnet-system", "statefulset/podnet-gateway", "--timeout=60s").must(t)
+	t.Run("upgraded", func(t *testing.T) {
+		// Another podnet install replaces both pods, one after the other, under a
+		// session that is not told.
+		var before string
+		began, news, _ := gatewayDies(t, func(string) {
+			before = alice.connection(t).Peer
+			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+			defer cancel()
+			if err := install(ctx, append([]string{"--replicas", "2", "--log-level", "debug"}, usual...)...); err != nil {
+				t.Fatal(err)
+			}
+		})
+		kubectl("rollout", "status", "-n", "podnet-system", "statefulset/podnet-gateway", "--timeout=60s").must(t)
+		failed, _ := gap(news, began)
+		report(t, "both gateways upgraded under a session: new flows failed for (3 s)", fmt.Sprintf("%.2f s", failed.Seconds()))
+		if !within(failed, 3*time.Second) {
+			t.Errorf("new flows failed for %v", failed)
+		}
+		if after := alice.connection(t).Peer; after != before || before == "" {
+			t.Errorf("the session's Peer was %q and is %q", before, after)
 		}
 	})
 }
@@ -170,7 +194,7 @@ func TestSleepingLaptop(t *testing.T) {
 		return nil
 	})
 	after := bob.connection(t)
-	report(t, fmt.Sprintf("daemon frozen for %v, lease 60 s: usable after (10 s)", sleep), took.Round(10*time.Millisecond))
+	report(t, fmt.Sprintf("[30] daemon frozen for %v, lease 60 s: usable after (10 s)", sleep), took.Round(10*time.Millisecond))
 	if !within(took, 10*time.Second) {
 		t.Errorf("usable only after %v", took)
 	}

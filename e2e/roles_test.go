@@ -30,6 +30,7 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"healthy":     healthy,
 	"resolve":     resolveRole, // see resolver_test.go
 	"menu":        menuRole,    // see desktop_test.go
+	"confined":    confined,    // see exec_test.go
 
 	// These go on until they are told to stop, and print what they see.
 	"echo":     echo,
@@ -44,6 +45,7 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"websocket": chatServer,
 	"health":    healthServer,
 	"desktop":   desktopRole,
+	"terminal":  terminalRole, // see terminal_test.go
 }
 
 func play(role string, args []string) int {

@@ -45,6 +45,7 @@ func TestSteerByHeader(t *testing.T) {
 		t.Errorf("%d requests were lost: %s", all.Failed, all.First)
 	}
 	customers(t, url, 1000, 8, "x-user: alice", "laptop").exact(t, 1000, 1000)
+	report(t, "a pod was deleted, its rule is gone after (60 s)", ruleGoesWithItsPod(t).Round(10*time.Millisecond))
 
 	start = time.Now()
 	alice.podnet("steer", "stop", "--all").must(t)
@@ -85,6 +86,27 @@ func coveredAfterReady(t testing.TB) time.Duration {
 	return time.Since(ready)
 }
 
+// ruleGoesWithItsPod deletes the newest stall, and tells how long its rule outlived that.
+func ruleGoesWithItsPod(t testing.TB) time.Duration {
+	t.Helper()
+	pods := strings.Fields(kubectl("get", "pods", "-n", "market", "-l", "app=stall", "--sort-by=.metadata.creationTimestamp", "-o", "jsonpath={.items[*].metadata.uid}").must(t))
+	uid := pods[len(pods)-1]
+	of := func(kind, field string) string {
+		return kubectl("get", kind, "-n", "market", "-o", `jsonpath={.items[?(@.`+field+`=="`+uid+`")].metadata.name}`).must(t)
+	}
+	if of("steeringrules", "spec.podUID") == "" {
+		t.Fatal("the newest pod has no rule")
+	}
+	start := time.Now()
+	kubectl("delete", "pod", "-n", "market", of("pods", "metadata.uid"), "--wait=false").must(t)
+	return eventually(t, time.Minute, "the rule is gone", func() error {
+		if name := of("steeringrules", "spec.podUID"); name != "" {
+			return fmt.Errorf("%s is there %v after its pod was deleted", name, time.Since(start))
+		}
+		return nil
+	})
+}
+
 // TestTwoUsersSteer has two users on one port of one pod, and a third who may not.
 func TestTwoUsersSteer(t *testing.T) {
 	market(t, 1)
@@ -106,8 +128,8 @@ func TestTwoUsersSteer(t *testing.T) {
 	mine := his.custom(t, 3*time.Minute)
 	bob.podnet("steer", "stop", "--all").must(t) // in the middle of alice's
 	hers := theirs.custom(t, 3*time.Minute)
-	report(t, "two users on a port, bob's", mine)
-	report(t, "two users on a port, alice's, while bob leaves", hers)
+	report(t, "[53] two users on a port, bob's", mine)
+	report(t, "[53] two users on a port, alice's, while bob leaves", hers)
 	mine.exact(t, 2500, 2500)
 	hers.exact(t, 5000, 5000)
 
@@ -116,6 +138,26 @@ func TestTwoUsersSteer(t *testing.T) {
 	want(t, r.stderr, "ephemeralcontainers", "hint:")
 	if r.code != 4 {
 		t.Errorf("exit %d, want 4 (permission)", r.code)
+	}
+
+	// What an administrator deletes steals no more.
+	want(t, node1.cmd("curl", "-sS", "--max-time", "5", "-H", "x-user: alice", url).must(t), "hello from alice")
+	start := time.Now()
+	kubectl("delete", "steeringrules", "-n", "market", "--all").must(t)
+	var stolen time.Duration
+	for time.Since(start) < 4*time.Second {
+		began := time.Since(start)
+		r := node1.cmd("curl", "-sS", "--max-time", "1", "-H", "x-user: alice", url).try(t) // one that is under way may break
+		switch strings.TrimSpace(r.stdout) {
+		case "hello from alice":
+			stolen = began
+		case "hello from bob":
+			t.Fatal("bob has what is alice's")
+		}
+	}
+	report(t, "the last request that was stolen, after an administrator's kubectl delete began (2 s)", stolen.Round(10*time.Millisecond))
+	if !within(stolen, 2*time.Second) {
+		t.Errorf("after %v", stolen)
 	}
 }
 
@@ -160,7 +202,7 @@ func TestSteeringUndoesItself(t *testing.T) {
 				}
 				return answers(t, url, byApp)
 			})
-			report(t, "requests are answered again after "+c.what+" (within 5 s)", failed.Round(10*time.Millisecond))
+			report(t, "[44] requests are answered again after "+c.what+" (within 5 s)", failed.Round(10*time.Millisecond))
 			if !within(failed, 5*time.Second) {
 				t.Errorf("after %v", failed)
 			}
@@ -172,7 +214,7 @@ func TestSteeringUndoesItself(t *testing.T) {
 			}
 			eventually(t, 15*time.Second, "the pod's network as before", func() error { return same(before, podNetwork(t, ns)) })
 			gone := time.Since(start)
-			report(t, "the pod's network as before after "+c.what+" (within 6 s)", gone.Round(10*time.Millisecond))
+			report(t, "[44, 57] the pod's network as before after "+c.what+" (within 6 s)", gone.Round(10*time.Millisecond))
 			if !within(gone, 6*time.Second) {
 				t.Errorf("after %v", gone)
 			}

@@ -31,13 +31,9 @@ type desktop struct {
 // clicks is root.
 func (m machine) desktop(t *testing.T) *desktop {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "podnet-e2e-desktop") // where he may go, unlike into t.TempDir
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := m.folder(t)
 	d := &desktop{machine: m, dir: dir, uid: m.plain().cmd("id", "-u").must(t), pictures: pictures(t)}
-	w := m.start(t, "desktop", dir, d.uid, filepath.Join(top, "bin/podnet-tray"))
+	w := m.start(t, "desktop", dir, d.uid, m.program("podnet-tray"))
 	t.Cleanup(func() {
 		if log, err := os.ReadFile(filepath.Join(dir, "tray.log")); t.Failed() {
 			t.Logf("podnet-tray said: %s (%v)", log, err)

@@ -85,6 +85,20 @@ func TestVirtualAddresses(t *testing.T) {
 			}
 		}
 	}
+	// Nor does one that stands for nobody, and at the cluster's own addresses, which a
+	// page could have from anywhere, nothing of the cluster's answers.
+	for what, at := range map[string]string{
+		"nobody's virtual": alice.virtual(t, "10.96.251.251") + ":80", "a Service's own": web + ":80", "a pod's own": db[0] + ":8080", "a pod's own IPv6": "[" + db[1] + "]:8080",
+	} {
+		if r := alice.cmd("curl", "-sS", "-g", "--max-time", "1", "http://"+at).try(t); r.code == 0 {
+			t.Errorf("%s address answers: %s", what, r.stdout)
+		}
+	}
+	for _, ip := range append(db, web) {
+		if way := alice.sh("ip route get " + ip + " 2>&1; true").must(t); strings.Contains(way, "podnet") {
+			t.Errorf("the way to %s: %s", ip, way)
+		}
+	}
 	if got := alice.names(t, "till.pay.svc.cluster.local"); len(got) > 0 {
 		t.Errorf("till.pay is %v", got)
 	}

@@ -44,7 +44,11 @@ func (a *podAgent) letOut(g *Gateway) *counted {
 	if err != nil {
 		a.Fatal(err)
 	}
-	s := egress.New(testLog(a.T))
+	s := egress.New(testLog(a.T), func(rule string, _ error) {
+		if rule != "out" {
+			a.Errorf("a flow leaves by %q", rule)
+		}
+	})
 	s.Set([]netip.Addr{g.key.Address6()})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -38,6 +38,8 @@ import (
 	"podnet.dev/gateway/egress"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/pressure"
+	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
@@ -50,9 +52,9 @@ import (
 // retireLimit is how long a stopping gateway spends on taking itself off Peers.
 const retireLimit = 5 * time.Second
 
-// askQuota is what each peer may have the cluster's own DNS server asked: a
-// small part of what a replica of CoreDNS answers, 10,000 and more a second.
-var askQuota = kube.Quota{AtOnce: 16, PerSecond: 500}
+// askAtOnce is how many questions of a peer the cluster's own DNS server may be
+// working on.
+const askAtOnce = 16
 
 // questions is how many questions of all peers may be worked on at once. Each
 // has some 10 KB for itself.
@@ -74,6 +76,7 @@ type Gateway struct {
 	tunnel  *tunnel.Tunnel
 	streams []net.Listener
 	http    net.Listener
+	desk    net.Listener // for administrators
 
 	world  *world
 	guard  *guard
@@ -81,6 +84,11 @@ type Gateway struct {
 	admit  *admitter
 	zone   *kube.Zone
 	dns    *dnsproxy.Server
+
+	memory  *pressure.Reader
+	traffic *traffic
+	meters  meters
+	events  *events
 
 	synced    atomic.Bool // the cluster is known
 	published atomic.Bool // and counts for policy
@@ -106,7 +114,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	cluster := clusterDNS(&o)
-	g := &Gateway{o: o}
+	g := &Gateway{o: o, memory: pressure.NewReader(), traffic: newTraffic(o.Log), meters: newMeters()}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -122,7 +130,8 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.guard = newGuard(g.client, g.o.Namespace, o.Log, func() { kick(g.world.peersChanged) })
 	g.guard.event = g.event
 	g.leader = &leadership{o: g.o, log: o.Log, changed: func() { kick(g.world.peersChanged) }}
-	g.forward = forward.New(g.stack, flowPolicy{g.world.policy}, forward.Options{Log: o.Log})
+	g.events = newEvents(o.Log, g.leader.leads.Load, g.writeEvent)
+	g.forward = forward.New(g.stack, flowPolicy{g.world.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: FlowLimits(o.Limits)})
 	g.admit = &admitter{
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
 		write: newWriter(o.Log, func() { kick(g.world.peersChanged) }),
@@ -130,6 +139,8 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
 
 		setPeers: g.tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
+		audit:     newAudit(o.Log, g.events.tell),
+		setOwners: g.forward.SetOwners, traffic: g.traffic, stats: g.tunnel.Stats, limited: newLimited(g.forward.Usage),
 		mayBegin: func() bool { return g.published.Load() && g.guard.tried.Load() },
 
 		probes: &prober{private: g.private, paths: g.bind, log: o.Log},
@@ -144,8 +155,8 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	s := g.admit.steer
 	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, func() { kick(g.world.peersChanged) }
 	s.exits = g.forward.SetExits
-	s.exit = func(agent netip.Addr) forward.Exit {
-		return egress.Exit{Agent: agent, Self: g.key.Address6(), Stack: g.stack}
+	s.exit = func(e steering.Egress) forward.Exit {
+		return egress.Exit{Agent: e.Agent, Self: g.key.Address6(), Rule: e.Rule, Stack: g.stack}
 	}
 	x := newExposer(g.o, g.stack, g.key.Address6())
 	x.stats, x.id, x.probed, x.changed = g.tunnel.Stats, g.admit.probes.id, g.bind.LastProbe, s.changed
@@ -157,11 +168,12 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.admit.fronts = f
 	g.zone = kube.New(kube.Config{
-		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Map: g.forward.Map, Upstream: cluster, Quota: askQuota,
+		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Map: g.forward.Map, Upstream: cluster,
+		Quota:  kube.Quota{AtOnce: askAtOnce, PerSecond: o.Limits.PeerQuestions},
 		MayAsk: g.world.policy.MayAsk, Beside: g.world.policy.Beside, Behind: g.guard.behind,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
 	})
-	g.dns = dnsproxy.NewServer(g.zone, dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})
+	g.dns = dnsproxy.NewServer(dnsproxy.Observed(g.zone, g.meters.answered), dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})
 	return g, nil
 }
 
@@ -173,9 +185,19 @@ func UseLogger(log *slog.Logger) {
 	klog.SetLogger(l)
 }
 
-// clusterDNS learns from the pod's resolv.conf the zone and the cluster's own DNS
-// servers, for what the watch cannot know, unless they were given.
+// clusterDNS is the cluster's own DNS server, for what the watch cannot know, nil when
+// there is none.
 func clusterDNS(o *Options) dnsproxy.Exchanger {
+	o.FindDNS()
+	if len(o.ClusterDNS) == 0 {
+		return nil
+	}
+	return dnsproxy.NewCache(dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: o.ClusterDNS}))
+}
+
+// FindDNS learns from the pod's resolv.conf the zone and the cluster's own DNS
+// servers, unless they were given.
+func (o *Options) FindDNS() {
 	var found resolver
 	if f, err := os.Open("/etc/resolv.conf"); err != nil {
 		o.Log.Warn("could not read resolv.conf", "err", err)
@@ -190,14 +212,9 @@ func clusterDNS(o *Options) dnsproxy.Exchanger {
 		o.DNSDomain = "cluster.local"
 		o.Log.Warn("resolv.conf does not tell the cluster's zone: taking the usual one", "domain", o.DNSDomain)
 	}
-	servers := o.ClusterDNS
-	if servers == nil {
-		servers = found.servers
+	if o.ClusterDNS == nil {
+		o.ClusterDNS = found.servers
 	}
-	if len(servers) == 0 {
-		return nil
-	}
-	return dnsproxy.NewCache(dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: servers}))
 }
 
 // reach makes the clients for the API server.
@@ -265,6 +282,9 @@ func (g *Gateway) listen(ctx context.Context) error {
 	if g.http, err = lc.Listen(ctx, "tcp", ":"+strconv.Itoa(g.o.HTTPPort)); err != nil {
 		return fmt.Errorf("listen for probes: %w", err)
 	}
+	if g.desk, err = lc.Listen(ctx, "unix", deskAddress(g.streamPort())); err != nil {
+		return fmt.Errorf("listen for administrators: %w", err)
+	}
 	return nil
 }
 
@@ -288,9 +308,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer resign()
 
 	for _, run := range []func(context.Context) error{
-		g.serveHTTP, g.serveDNS, g.forward.Run, g.watchTunnel, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.runPolicies, g.admit.mapped.run,
+		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.runPolicies, g.admit.mapped.run,
 		g.serveAgents, g.admit.steer.run, g.admit.expose.run, g.admit.fronts.run,
 		func(ctx context.Context) error { return g.guard.runContact(ctx, g.alive) },
+		g.keepWithinMemory, g.serveDesk, g.events.run,
+		func(ctx context.Context) error { return g.traffic.run(ctx, g.tunnel.Stats) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {
 			return g.world.watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); kick(g.world.netChanged) })
@@ -335,6 +357,9 @@ func (g *Gateway) close() {
 	if g.http != nil {
 		_ = g.http.Close()
 	}
+	if g.desk != nil {
+		_ = g.desk.Close()
+	}
 	if g.tunnel != nil {
 		if err := g.tunnel.Close(); err != nil {
 			g.o.Log.Warn("could not close the tunnel", "err", err)
@@ -351,18 +376,9 @@ func (g *Gateway) alive(ctx context.Context) error {
 	return g.contact.Get().AbsPath("/version").Do(ctx).Error()
 }
 
-// watchTunnel ends the gateway when its device ends by itself.
-func (g *Gateway) watchTunnel(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-g.tunnel.Done():
-		return errors.New("the tunnel's device has ended")
-	}
-}
-
 // publishChanges makes changes of the cluster count for policy, and for open
-// flows. In a large cluster it leaves nine tenths of the time to others.
+// flows. In a large cluster it leaves nine tenths of the time to others, but no
+// change waits longer for that than mostGather.
 func (g *Gateway) publishChanges(ctx context.Context) error {
 	for {
 		select {
@@ -382,29 +398,13 @@ func (g *Gateway) publishChanges(ctx context.Context) error {
 		if told || first {
 			kick(g.world.peersChanged)
 		}
-		if !sleep(ctx, max(gather, 9*took)) {
+		if !sleep(ctx, max(gather, min(9*took, mostGather))) {
 			return nil
 		}
 	}
 }
 
-func (g *Gateway) serveDNS(ctx context.Context) error {
-	var packets []net.PacketConn
-	var listeners []net.Listener
-	for _, a := range []netip.Addr{Service4, Service6} {
-		at := netip.AddrPortFrom(a, 53)
-		p, err := g.stack.ListenUDP(at)
-		if err != nil {
-			return fmt.Errorf("listen for DNS: %w", err)
-		}
-		l, err := g.stack.ListenTCP(at)
-		if err != nil {
-			return fmt.Errorf("listen for DNS: %w", err)
-		}
-		packets, listeners = append(packets, p), append(listeners, l)
-	}
-	return g.dns.Serve(ctx, packets, listeners)
-}
+func (g *Gateway) serveDNS(ctx context.Context) error { return ServeDNS(ctx, g.stack, g.dns) }
 
 // serveAgents listens for the agents of steered pods, inside the tunnel.
 func (g *Gateway) serveAgents(ctx context.Context) error {

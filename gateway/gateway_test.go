@@ -38,10 +38,11 @@ type stage struct {
 	server *apiserver.Server
 	admin  client.Client
 	alice  client.Client
+	user   string // whom alice's client speaks for
 }
 
 func setStage(t *testing.T) *stage {
-	s := &stage{T: t, server: apiserver.Start(t)}
+	s := &stage{T: t, server: apiserver.Start(t), user: "alice"}
 	s.admin = s.server.Admin(t)
 	for _, ns := range []string{"shop", "pay"} {
 		s.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})
@@ -55,6 +56,24 @@ func setStage(t *testing.T) *stage {
 		return s.alice.Create(t.Context(), access("shop", "probe", 1), client.DryRunAll)
 	})
 	return s
+}
+
+// as is the stage for another user, who may what alice may.
+func (s *stage) as(user string) *stage {
+	s.Helper()
+	who := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: user}}
+	s.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.DefaultNamespace, Name: user}, Subjects: who,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "podnet-connect"}})
+	s.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: user}, Subjects: who,
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "podnet-user"}})
+	other := *s
+	other.alice, other.user = s.server.As(s.T, user), user
+	apiserver.Eventually(s.T, 10*time.Second, user+"'s role works", func() error {
+		a := access("shop", "probe-"+user, 1)
+		a.Spec.User = user
+		return other.alice.Create(s.Context(), a, client.DryRunAll)
+	})
+	return &other
 }
 
 // loopback is where a gateway's pod is.
@@ -77,12 +96,20 @@ func (s *stage) start(pod string) (*Gateway, func()) {
 // servers, if not this machine's.
 func (s *stage) startAt(pod string, at netip.Addr, clusterDNS ...netip.AddrPort) (*Gateway, func()) {
 	s.Helper()
+	return s.startWith(pod, func(o *Options) { o.PodIPs, o.ClusterDNS = []netip.Addr{at}, clusterDNS })
+}
+
+// startWith is start with options of the caller's.
+func (s *stage) startWith(pod string, shape func(*Options)) (*Gateway, func()) {
+	s.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	g, err := New(ctx, Options{
+	o := Options{
 		REST:      s.server.ConfigAs("system:serviceaccount:"+deploy.DefaultNamespace+":"+deploy.ServiceAccountName, "system:serviceaccounts", "system:serviceaccounts:"+deploy.DefaultNamespace),
-		Namespace: deploy.DefaultNamespace, Pod: pod, PodUID: "uid-" + pod, PodIPs: []netip.Addr{at}, Node: "node1", DNSDomain: "cluster.test", Log: testLog(s.T),
-		WireGuardPort: -1, StreamPort: -1, HTTPPort: -1, ClusterDNS: clusterDNS,
-	})
+		Namespace: deploy.DefaultNamespace, Pod: pod, PodUID: "uid-" + pod, PodIPs: []netip.Addr{loopback}, Node: "node1", DNSDomain: "cluster.test", Log: testLog(s.T),
+		WireGuardPort: -1, StreamPort: -1, HTTPPort: -1,
+	}
+	shape(&o)
+	g, err := New(ctx, o)
 	if err != nil {
 		cancel()
 		s.Fatal(err)
@@ -170,13 +197,15 @@ func (s *stage) enrolWith(name string, spec podnet.PeerSpec, namespaces ...strin
 		s.Fatal(err)
 	}
 	l := &laptop{stage: s, name: name, secret: secret}
-	spec.User, spec.Device, spec.PublicKey, spec.Renew = "alice", name, secret.Public().String(), 1
+	spec.User, spec.Device, spec.PublicKey, spec.Renew = s.user, name, secret.Public().String(), 1
 	p := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.DefaultNamespace, Name: name}, Spec: spec}
 	if err := s.alice.Create(s.Context(), p); err != nil {
 		s.Fatal(err)
 	}
 	for _, ns := range namespaces {
-		if err := s.alice.Create(s.Context(), access(ns, name, 1)); err != nil {
+		a := access(ns, name, 1)
+		a.Spec.User = s.user
+		if err := s.alice.Create(s.Context(), a); err != nil {
 			s.Fatal(err)
 		}
 	}

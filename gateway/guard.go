@@ -20,8 +20,9 @@ import (
 
 const (
 	// guardInterval is how often the admission policies are tried while they
-	// hold, guardRetry when they do not or when it could not be told.
-	guardInterval = 60 * time.Second
+	// hold, so that one that is gone is known within a minute, the trial's 10 s
+	// included; guardRetry when they do not hold or when it could not be told.
+	guardInterval = 45 * time.Second
 	guardRetry    = 5 * time.Second
 	// frozenAfter is how long the API server may be silent before leases freeze.
 	frozenAfter     = 10 * time.Second

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -10,12 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
-	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
 )
 
@@ -25,7 +19,7 @@ const stuckAfter = time.Minute
 
 func (g *Gateway) handler() http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{g})
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{g}, g.meters.answers)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, g.sick(), nil) })
@@ -84,19 +78,4 @@ func (g *Gateway) notes() []string {
 		all = append(all, "the admission policies do not hold: nobody new is admitted, no lease is renewed")
 	}
 	return all
-}
-
-// event leaves a Kubernetes Event at the gateway's StatefulSet.
-func (g *Gateway) event(ctx context.Context, reason, note string) {
-	now := metav1.NewMicroTime(time.Now())
-	e := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: g.o.Namespace, GenerateName: deploy.StatefulSetName + "-"},
-		EventTime:           now,
-		ReportingController: "podnet.dev/gateway", ReportingInstance: g.o.Pod,
-		Action: "Guard", Reason: reason, Type: corev1.EventTypeWarning, Note: note,
-		Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: g.o.Namespace, Name: g.o.Pod, UID: types.UID(g.o.PodUID)},
-	}
-	if err := g.client.Create(ctx, e); err != nil && ctx.Err() == nil {
-		g.o.Log.Warn("could not write an event", "reason", reason, "err", err)
-	}
 }

@@ -1,113 +1,258 @@
 package gateway
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"podnet.dev/internal/forward"
+	"podnet.dev/internal/limits"
 	"podnet.dev/internal/transport"
+	"podnet.dev/internal/tunnel"
+	"podnet.dev/internal/version"
 )
 
 // collector reads the gateway's counters when somebody scrapes.
 type collector struct{ g *Gateway }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("podnet_gateway_"+name, help, labels, nil)
+// family is one metric with all its labels. Labels have few values: kinds and
+// reasons, never addresses; users only in those of userFamilies.
+type family struct {
+	name   string
+	kind   prometheus.ValueType
+	help   string
+	labels []string
+	desc   *prometheus.Desc
+}
+
+func (f *family) describe() *family {
+	f.desc = prometheus.NewDesc(f.name, f.help, f.labels, nil)
+	return f
+}
+
+func gauge(name, help string, labels ...string) *family {
+	return (&family{name: name, kind: prometheus.GaugeValue, help: help, labels: labels}).describe()
+}
+
+func counter(name, help string, labels ...string) *family {
+	return (&family{name: name, kind: prometheus.CounterValue, help: help, labels: labels}).describe()
 }
 
 var (
-	peersDesc     = desc("peers", "Peer objects, by what the gateway makes of them.", "reason")
-	accessesDesc  = desc("accesses", "Access objects, by what the gateway makes of them.", "reason")
-	leaderDesc    = desc("leader", "1 while this gateway leads.")
-	policyDesc    = desc("admission_policies_hold", "1 while the admission policies refuse what they must.")
-	frozenDesc    = desc("frozen", "1 while the API server is away and leases are frozen.")
-	silenceDesc   = desc("api_silence_seconds", "Time since the API server last answered.")
-	rebuildDesc   = desc("policy_rebuild_seconds", "How long the last publication of policy took.")
-	writesDesc    = desc("status_write_errors_total", "Failed writes to the API.")
-	servicesDesc  = desc("dns_services", "Services in the DNS index.")
-	flowsDesc     = desc("flows", "Open flows.", "proto")
-	openedDesc    = desc("flows_opened_total", "Flows opened.", "proto")
-	failedDesc    = desc("flows_failed_total", "Flows that did not come about, by why.", "reason")
-	bytesDesc     = desc("flow_bytes_total", "Payload of flows; up is from the peers.", "direction")
-	wireBytesDesc = desc("wireguard_bytes", "Encrypted bytes of the peers that are admitted now.", "direction")
-	pathsDesc     = desc("peers_by_path", "Peers with a handshake in the last three minutes, by the path they use.", "path")
-	rulesDesc     = prometheus.NewDesc("podnet_steering_rules", "SteeringRule objects, by what the gateway makes of them.", []string{"reason"}, nil)
-	agentsDesc    = prometheus.NewDesc("podnet_steering_agents", "Agents that are connected to this gateway.", nil, nil)
-	exposuresDesc = prometheus.NewDesc("podnet_exposures", "Exposure objects, by what the gateway makes of them.", []string{"reason"}, nil)
-	handshakeDesc = desc("peers_active", "Peers with a handshake in the last three minutes.")
+	buildInfo       = gauge("podnet_gateway_build_info", "1, with the gateway's version.", "version")
+	peersNow        = gauge("podnet_gateway_peers", "Peer objects, by what the gateway makes of them.", "reason")
+	peersActive     = gauge("podnet_gateway_peers_active", "Peers with a handshake in the last three minutes.")
+	peersByPath     = gauge("podnet_gateway_peers_by_path", "Peers with a handshake in the last three minutes, by the path they use.", "path")
+	accessesNow     = gauge("podnet_gateway_accesses", "Access objects, by what the gateway makes of them.", "reason")
+	renewals        = counter("podnet_gateway_lease_renewals_total", "Renewals of Peers that were seen.")
+	leading         = gauge("podnet_gateway_leader", "1 while this gateway leads.")
+	policiesHold    = gauge("podnet_gateway_admission_policies_hold", "1 while the admission policies refuse what they must.")
+	frozenNow       = gauge("podnet_gateway_frozen", "1 while the API server is away and leases are frozen.")
+	silenceSeconds  = gauge("podnet_gateway_api_silence_seconds", "Time since the API server last answered.")
+	lastEvent       = gauge("podnet_gateway_watch_last_event_timestamp_seconds", "When a watch last told of a change.")
+	rebuildSeconds  = gauge("podnet_gateway_policy_rebuild_seconds", "How long the last publication of policy took.")
+	writeErrors     = counter("podnet_gateway_status_write_errors_total", "Failed writes to the API.")
+	flowsNow        = gauge("podnet_gateway_flows", "Open flows.", "proto")
+	flowsOpened     = counter("podnet_gateway_flows_opened_total", "Flows opened.", "proto")
+	flowsFailed     = counter("podnet_gateway_flows_failed_total", "Flows that did not come about, by why.", "reason")
+	flowsOverLimit  = counter("podnet_gateway_flows_over_limit_total", "Flows for which there was no room, by the limit.", "limit")
+	flowBytes       = counter("podnet_gateway_flow_bytes_total", "Payload of flows; up is from the peers.", "direction")
+	tunnelBytes     = counter("podnet_gateway_wireguard_bytes_total", "Encrypted bytes, by the path they took; up is from the peers.", "path", "direction")
+	limitValue      = gauge("podnet_gateway_limit", "What may be had at most; 0 is no limit.", "limit")
+	memoryUsed      = gauge("podnet_gateway_memory_used_bytes", "Memory that cannot be given back.")
+	memoryBudget    = gauge("podnet_gateway_memory_budget_bytes", "What that may come to; 0 is no limit. At 90 % no flow begins, at 95 % some end.")
+	dnsServices     = gauge("podnet_gateway_dns_services", "Services in the DNS index.")
+	dnsQuestions    = counter("podnet_gateway_dns_questions_total", "DNS questions that were read.")
+	dnsAnswers      = counter("podnet_gateway_dns_answers_total", "DNS answers, by their code.", "rcode")
+	dnsRefused      = counter("podnet_gateway_dns_refused_total", "DNS questions that were not worked on: dropped for want of room, or malformed.", "reason")
+	dnsAnswerTime   = gauge("podnet_gateway_dns_answer_seconds", "How long DNS answers took to make.") // a histogram: see newMeters
+	steeringRules   = gauge("podnet_steering_rules", "SteeringRule objects, by what the gateway makes of them.", "reason")
+	steeringAgents  = gauge("podnet_steering_agents", "Agents that are connected to this gateway.")
+	steeringDecided = counter("podnet_steering_requests_total", "Requests and connections at steered ports, as agents count them, by what became of them.", "outcome")
+	exposuresNow    = gauge("podnet_exposures", "Exposure objects, by what the gateway makes of them.", "reason")
+
+	// userFamilies are there only where the administrator wants users' names in metrics.
+	userPeers     = gauge("podnet_gateway_user_peers", "Devices of a user that are admitted.", "user")
+	userFlows     = gauge("podnet_gateway_user_flows", "Open flows of a user.", "user", "proto")
+	userBytes     = counter("podnet_gateway_user_bytes_total", "Encrypted bytes of a user, by the path they took.", "user", "path", "direction")
+	userOverLimit = counter("podnet_gateway_user_flows_over_limit_total", "Flows of a user for which there was no room, by the limit.", "user", "limit")
+
+	allFamilies = []*family{buildInfo, peersNow, peersActive, peersByPath, accessesNow, renewals, leading, policiesHold, frozenNow, silenceSeconds, lastEvent,
+		rebuildSeconds, writeErrors, flowsNow, flowsOpened, flowsFailed, flowsOverLimit, flowBytes, tunnelBytes, limitValue, memoryUsed, memoryBudget,
+		dnsServices, dnsQuestions, dnsAnswers, dnsRefused, steeringRules, steeringAgents, steeringDecided, exposuresNow}
+	userFamilies = []*family{userPeers, userFlows, userBytes, userOverLimit}
 )
 
+// meters are the metrics that are counted where things happen.
+type meters struct{ answers prometheus.Histogram }
+
+func newMeters() meters {
+	return meters{answers: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: dnsAnswerTime.name, Help: dnsAnswerTime.help,
+		// From what the index takes to what a client waits for at most.
+		Buckets: []float64{.00005, .0001, .0005, .001, .005, .01, .02, .05, .1, .5, 1, 5},
+	})}
+}
+
+// answered takes note of how long a DNS answer took.
+func (m meters) answered(took time.Duration) { m.answers.Observe(took.Seconds()) }
+
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{peersDesc, accessesDesc, leaderDesc, policyDesc, frozenDesc, silenceDesc, rebuildDesc, writesDesc,
-		servicesDesc, flowsDesc, openedDesc, failedDesc, bytesDesc, wireBytesDesc, handshakeDesc, pathsDesc, rulesDesc, agentsDesc, exposuresDesc} {
-		ch <- d
+	for _, f := range c.families() {
+		ch <- f.desc
 	}
 }
 
+func (c *collector) families() []*family {
+	if c.g.o.UserMetrics {
+		return slices.Concat(allFamilies, userFamilies)
+	}
+	return allFamilies
+}
+
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	w := samples(ch)
+	c.objects(w)
+	c.control(w)
+	c.flows(w)
+	c.names(w)
+	if peers, err := c.g.tunnel.Stats(); err == nil { // or the tunnel is closing
+		c.tunnel(w, peers)
+	}
+	if c.g.o.UserMetrics {
+		c.users(w)
+	}
+}
+
+// samples is where values go.
+type samples chan<- prometheus.Metric
+
+func (ch samples) put(f *family, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(f.desc, f.kind, v, labels...)
+}
+
+func (ch samples) each(f *family, counts map[string]int) {
+	for reason, n := range counts {
+		ch.put(f, float64(n), reason)
+	}
+}
+
+func (c *collector) objects(w samples) {
+	if n := c.g.admit.counts.Load(); n != nil {
+		w.each(peersNow, n.peers)
+		w.each(accessesNow, n.accesses)
+		w.each(steeringRules, n.rules)
+		w.each(exposuresNow, n.exposures)
+	}
+	s := c.g.admit.steer
+	w.put(steeringAgents, float64(s.connected()))
+	t := s.server.Totals()
+	w.put(steeringDecided, float64(t.Matched-t.Failed), "taken")
+	w.put(steeringDecided, float64(t.Failed), "failed")
+	w.put(steeringDecided, float64(t.Passed), "passed")
+}
+
+func (c *collector) control(w samples) {
 	g := c.g
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	w.put(buildInfo, 1, version.Version)
+	w.put(leading, one(g.leader.leads.Load()))
+	w.put(policiesHold, one(g.guard.holds.Load()))
+	w.put(frozenNow, one(g.guard.away.Load()))
+	w.put(silenceSeconds, g.guard.silence().Seconds())
+	if at := g.world.heard.Load(); at != 0 {
+		w.put(lastEvent, float64(at))
 	}
-	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	w.put(renewals, float64(g.world.renewals.Load()))
+	w.put(rebuildSeconds, time.Duration(g.rebuild.Load()).Seconds())
+	w.put(writeErrors, float64(g.admit.write.errors.Load()))
+	for _, m := range limits.All {
+		w.put(limitValue, float64(m.Value(g.o.Limits)), m.Name)
 	}
-	if n := g.admit.counts.Load(); n != nil {
-		for reason, v := range n.peers {
-			gauge(peersDesc, float64(v), reason)
-		}
-		for reason, v := range n.accesses {
-			gauge(accessesDesc, float64(v), reason)
-		}
-		for reason, v := range n.rules {
-			gauge(rulesDesc, float64(v), reason)
-		}
-		for reason, v := range n.exposures {
-			gauge(exposuresDesc, float64(v), reason)
-		}
-	}
-	gauge(agentsDesc, float64(g.admit.steer.connected()))
-	gauge(leaderDesc, one(g.leader.leads.Load()))
-	gauge(policyDesc, one(g.guard.holds.Load()))
-	gauge(frozenDesc, one(g.guard.away.Load()))
-	gauge(silenceDesc, g.guard.silence().Seconds())
-	gauge(rebuildDesc, time.Duration(g.rebuild.Load()).Seconds())
-	counter(writesDesc, g.admit.write.errors.Load())
-	gauge(servicesDesc, float64(g.zone.Services()))
+	r := g.memory.Read()
+	w.put(memoryUsed, float64(r.Used))
+	w.put(memoryBudget, float64(r.Budget))
+}
 
-	f := g.forward.Stats()
-	gauge(flowsDesc, float64(f.OpenTCP), "tcp")
-	gauge(flowsDesc, float64(f.OpenUDP), "udp")
-	gauge(flowsDesc, float64(f.OpenICMP), "icmp")
-	counter(openedDesc, f.TotalTCP, "tcp")
-	counter(openedDesc, f.TotalUDP, "udp")
-	counter(openedDesc, f.TotalICMP, "icmp")
-	counter(failedDesc, f.Refused, "refused")
-	counter(failedDesc, f.Denied, "denied")
-	counter(failedDesc, f.Failed, "unreachable")
-	counter(failedDesc, f.OverLimit, "limit")
-	counter(bytesDesc, f.BytesUp, "up")
-	counter(bytesDesc, f.BytesDown, "down")
-
-	peers, err := g.tunnel.Stats()
-	if err != nil {
-		return // the tunnel is closing
+func (c *collector) flows(w samples) {
+	f := c.g.forward.Stats()
+	for _, p := range []struct {
+		proto string
+		open  int
+		total uint64
+	}{{"tcp", f.OpenTCP, f.TotalTCP}, {"udp", f.OpenUDP, f.TotalUDP}, {"icmp", f.OpenICMP, f.TotalICMP}} {
+		w.put(flowsNow, float64(p.open), p.proto)
+		w.put(flowsOpened, float64(p.total), p.proto)
 	}
-	var up, down uint64
-	active, byPath := 0, map[transport.Kind]int{transport.UDP: 0, transport.APIServer: 0}
+	for reason, n := range map[string]uint64{"refused": f.Refused, "denied": f.Denied, "unreachable": f.Failed, "limit": f.OverLimit} {
+		w.put(flowsFailed, float64(n), reason)
+	}
+	for name, n := range byLimit(f.RefusedFor) {
+		w.put(flowsOverLimit, float64(n), name)
+	}
+	w.put(flowBytes, float64(f.BytesUp), "up")
+	w.put(flowBytes, float64(f.BytesDown), "down")
+}
+
+// byLimit adds up refusals by the names of limits; each name is there.
+func byLimit(refused map[forward.Refusal]uint64) map[string]uint64 {
+	all := map[string]uint64{}
+	for why, name := range limitNames {
+		all[name] += refused[why]
+	}
+	return all
+}
+
+func (c *collector) names(w samples) {
+	d := c.g.dns.Stats()
+	w.put(dnsServices, float64(c.g.zone.Services()))
+	w.put(dnsQuestions, float64(d.Queries))
+	for rcode, n := range d.Rcodes {
+		w.put(dnsAnswers, float64(n), rcode)
+	}
+	w.put(dnsRefused, float64(d.Dropped), "dropped")
+	w.put(dnsRefused, float64(d.Malformed), "malformed")
+}
+
+func (c *collector) tunnel(w samples, peers []tunnel.PeerStats) {
+	active, byPath := 0, map[string]int{string(transport.UDP): 0, string(transport.APIServer): 0}
 	for _, p := range peers {
-		up, down = up+p.RxBytes, down+p.TxBytes
 		if time.Since(p.LastHandshake) < 3*time.Minute {
 			active++
-			byPath[transport.EndpointKind(p.Endpoint)]++
+			byPath[string(transport.EndpointKind(p.Endpoint))]++
 		}
 	}
-	// Peers that are gone take their bytes along, so these are no counters.
-	gauge(wireBytesDesc, float64(up), "up")
-	gauge(wireBytesDesc, float64(down), "down")
-	gauge(handshakeDesc, float64(active))
-	for kind, n := range byPath {
-		gauge(pathsDesc, float64(n), string(kind))
+	w.put(peersActive, float64(active))
+	w.each(peersByPath, byPath)
+	c.g.traffic.add(peers)
+	paths := map[route]uint64{}
+	for r, n := range c.g.traffic.totals() {
+		paths[route{path: r.path, up: r.up}] += n
+	}
+	for r, n := range paths {
+		w.put(tunnelBytes, float64(n), r.path, r.direction())
+	}
+}
+
+func (c *collector) users(w samples) {
+	for user, n := range c.g.traffic.devices() {
+		w.put(userPeers, float64(n), user)
+	}
+	for r, n := range c.g.traffic.totals() {
+		if r.user != "" {
+			w.put(userBytes, float64(n), r.user, r.path, r.direction())
+		}
+	}
+	for _, u := range c.g.forward.Usage() {
+		w.put(userFlows, float64(u.Connections), u.Owner, "tcp")
+		w.put(userFlows, float64(u.Datagrams), u.Owner, "udp")
+		by := byLimit(u.Refused)
+		for _, name := range slices.Sorted(maps.Keys(by)) {
+			if by[name] > 0 {
+				w.put(userOverLimit, float64(by[name]), u.Owner, name)
+			}
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/limits"
 )
 
 // The gateway's addresses and ports, which laptops and manifests rely on.
@@ -59,7 +60,11 @@ type Options struct {
 	// STUN lists servers (host:port) that tell how the cluster's NAT shows the
 	// WireGuard port to the world. Laptops are told of them, too.
 	STUN []string
-	// Enrol bounds what the gateway takes on; the zero value is the default.
+	// Limits bound what users and the gateway have; the zero value is the default.
+	Limits limits.Limits
+	// UserMetrics puts users' names into the metrics, which every pod may read.
+	UserMetrics bool
+	// Enrol shapes enrolment; the zero value is the default, within Limits.
 	Enrol enrol.Config
 	Log   *slog.Logger
 
@@ -70,6 +75,18 @@ type Options struct {
 
 // Environment fills Options from what the manifests put into the pod.
 func Environment() (Options, error) {
+	o, err := Pod()
+	if err != nil {
+		return o, err
+	}
+	if o.REST, err = rest.InClusterConfig(); err != nil {
+		return o, fmt.Errorf("read the pod's API credentials: %w", err)
+	}
+	return o, nil
+}
+
+// Pod fills of Options who the pod is.
+func Pod() (Options, error) {
 	o := Options{
 		Namespace: os.Getenv("POD_NAMESPACE"), Pod: os.Getenv("POD_NAME"), PodUID: os.Getenv("POD_UID"), Node: os.Getenv("NODE_NAME"),
 	}
@@ -82,21 +99,24 @@ func Environment() (Options, error) {
 	if missing != nil {
 		return o, fmt.Errorf("the environment lacks %s\nhint: in a cluster the manifests of podnet install set these; elsewhere use --wireguard-config FILE", strings.Join(missing, ", "))
 	}
-	for s := range strings.SplitSeq(os.Getenv("POD_IPS"), ",") {
+	var err error
+	o.PodIPs, err = Addresses("POD_IPS")
+	return o, err
+}
+
+// Addresses reads those in a variable of the environment, with commas between them.
+func Addresses(variable string) (all []netip.Addr, err error) {
+	for s := range strings.SplitSeq(os.Getenv(variable), ",") {
 		if s == "" {
 			continue
 		}
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			return o, fmt.Errorf("POD_IPS: %w", err)
+			return nil, fmt.Errorf("%s: %w", variable, err)
 		}
-		o.PodIPs = append(o.PodIPs, a)
+		all = append(all, a)
 	}
-	var err error
-	if o.REST, err = rest.InClusterConfig(); err != nil {
-		return o, fmt.Errorf("read the pod's API credentials: %w", err)
-	}
-	return o, nil
+	return all, nil
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -124,8 +144,12 @@ func (o Options) withDefaults() (Options, error) {
 			return o, err
 		}
 	}
+	if o.Limits == (limits.Limits{}) {
+		o.Limits = limits.Default()
+	}
 	if !o.Enrol.Pool.IsValid() {
 		o.Enrol = enrol.DefaultConfig()
+		o.Enrol.MaxPeers, o.Enrol.MaxPerUser = o.Limits.Peers, o.Limits.UserPeers
 	}
 	for p, d := range map[*int]int{&o.WireGuardPort: WireGuardPort, &o.StreamPort: StreamPort, &o.HTTPPort: HTTPPort} {
 		switch {

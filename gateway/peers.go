@@ -23,8 +23,10 @@ import (
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/overview"
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/remap"
+	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 )
 
@@ -57,13 +59,21 @@ type admitter struct {
 	expose *exposer
 	fronts *fronts
 
+	audit   *audit
+	limited *limited
+	traffic *traffic
+	stats   func() ([]tunnel.PeerStats, error)
+	moved   map[key.Public]tunnel.PeerStats // at the last change of who is admitted
+
 	setPeers  func([]tunnel.Peer) error
 	setMaps   func(map[netip.Addr]remap.Map)
 	closePeer func(netip.Addr)
+	setOwners func(map[netip.Addr]string)
 	recheck   func()
 	mayBegin  func() bool // caches are synced and policy has been published
 
-	heartbeat atomic.Int64 // unix seconds of the last look
+	shown     atomic.Pointer[[]overview.Peer] // to administrators
+	heartbeat atomic.Int64                    // unix seconds of the last look
 	counts    atomic.Pointer[counts]
 	draining  atomic.Bool
 	elsewhere atomic.Bool                // some admitted peer knows another gateway
@@ -140,7 +150,11 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.invite(s, author, in)
 	exposed := a.expose.look(now, s, w, plan.Admitted)
 	a.count(plan, steered.plan, exposed.plan)
+	at := a.limited.look(now)
+	a.audit.look(s, plan, steered.plan)
+	a.show(s, plan, steered.plan, at)
 	for i, p := range s.peers {
+		author.entry.Limits = at[p.peer.User]
 		entry := author.entryPatch(p.object, in[p.peer.UID])
 		shared := author.sharedPatch(p.object, plan.Peers[i])
 		a.apply(ctx, "peer/"+p.peer.UID, entry, shared)
@@ -242,6 +256,8 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 		ip := k.Address6()
 		peers = append(peers, tunnel.Peer{PublicKey: k, AllowedIPs: []netip.Prefix{netip.PrefixFrom(ip, ip.BitLen())}, Prompt: true})
 	}
+	a.account(admitted)
+	a.setOwners(ownersOf(admitted))
 	a.world.policy.SetGrants(grants)
 	if err := a.setPeers(peers); err != nil {
 		// Policy has shut out whoever had to go; the rest is for the next look.
@@ -260,6 +276,31 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 	a.recheck()
 	a.tell(admitted)
 	a.admitted, a.agents = admitted, keys
+}
+
+// account takes note of what those who are about to go have moved, and says whose
+// the keys are from now on.
+func (a *admitter) account(admitted []enrol.Admitted) {
+	if peers, err := a.stats(); err == nil { // or the tunnel is closing
+		a.traffic.add(peers)
+		a.moved = byKey(peers)
+	}
+	owners := make(map[key.Public]device, len(admitted))
+	for _, p := range admitted {
+		owners[p.Key] = device{p.User, p.Name}
+	}
+	a.traffic.setOwners(owners)
+}
+
+// ownersOf says whose each address is.
+func ownersOf(admitted []enrol.Admitted) map[netip.Addr]string {
+	owners := make(map[netip.Addr]string, 2*len(admitted))
+	for _, p := range admitted {
+		for _, ip := range addresses(p) {
+			owners[ip] = p.User
+		}
+	}
+	return owners
 }
 
 // live is how many peers are admitted.
@@ -281,13 +322,15 @@ func (a *admitter) tell(admitted []enrol.Admitted) {
 		delete(before, p.UID)
 		switch {
 		case !known:
-			a.log.Info("peer admitted", "peer", p.Name, "user", p.User, "key", p.Key, "addr", p.Address4, "namespaces", p.Namespaces, "cluster", p.Cluster, "routes", p.Routes, "domains", p.Domains)
+			a.log.Info("peer admitted", "peer", p.Name, "user", p.User, "device", p.Device, "key", p.Key, "addr", p.Address4, "namespaces", p.Namespaces, "cluster", p.Cluster, "routes", p.Routes, "domains", p.Domains)
 		case !sameAdmitted(old, p):
 			a.log.Info("peer's access changed", "peer", p.Name, "user", p.User, "addr", p.Address4, "namespaces", p.Namespaces, "cluster", p.Cluster)
 		}
 	}
 	for _, p := range before {
-		a.log.Info("peer cut", "peer", p.Name, "user", p.User, "key", p.Key, "addr", p.Address4)
+		t := a.moved[p.Key]
+		a.log.Info("peer cut", "peer", p.Name, "user", p.User, "device", p.Device, "key", p.Key, "addr", p.Address4,
+			"path", string(transport.EndpointKind(t.Endpoint)), "from", t.Endpoint, "up", t.RxBytes, "down", t.TxBytes)
 	}
 }
 

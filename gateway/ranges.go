@@ -43,7 +43,13 @@ func published(declared []netip.Prefix, observed iter.Seq[netip.Addr], bits4, bi
 	for p := range blocks {
 		all = append(all, p)
 	}
-	all = slices.DeleteFunc(all, func(p netip.Prefix) bool { return deploy.CheckRange(p) != nil })
+	return Tidy(all)
+}
+
+// Tidy is what of ranges laptops may be asked to route, joined where they touch, and at
+// most as many as there may be.
+func Tidy(all []netip.Prefix) []netip.Prefix {
+	all = slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return deploy.CheckRange(p) != nil })
 	return limit(collapse(all), maxRanges)
 }
 

@@ -33,6 +33,7 @@ import (
 
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
+	"podnet.dev/internal/limits"
 )
 
 // The large cluster: 10,000 Services with 50,000 endpoints in all.
@@ -47,8 +48,9 @@ const (
 const roleVariable = "PODNET_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleVariable) == "gateway" {
-		if err := gatewayRole(); err != nil {
+	role := map[string]func() error{"gateway": gatewayRole, "target": targetRole}[os.Getenv(roleVariable)]
+	if role != nil {
+		if err := role(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -62,6 +64,7 @@ type place struct {
 	Host, Token            string
 	Impersonate            rest.ImpersonationConfig
 	WireGuardPort, WebPort int
+	Limits                 limits.Limits
 }
 
 // gatewayRole is the gateway as its program runs it, but for its credentials,
@@ -78,7 +81,7 @@ func gatewayRole() error {
 	return Run(ctx, Options{
 		REST:      &rest.Config{Host: p.Host, BearerToken: p.Token, Impersonate: p.Impersonate, TLSClientConfig: rest.TLSClientConfig{Insecure: true}},
 		Namespace: deploy.DefaultNamespace, Pod: "podnet-gateway-0", PodUID: "uid-podnet-gateway-0", PodIPs: []netip.Addr{loopback}, Node: "node1",
-		DNSDomain: "cluster.test", Log: log, WireGuardPort: p.WireGuardPort, StreamPort: -1, HTTPPort: p.WebPort,
+		DNSDomain: "cluster.test", Log: log, WireGuardPort: p.WireGuardPort, StreamPort: -1, HTTPPort: p.WebPort, Limits: p.Limits,
 	})
 }
 
@@ -86,8 +89,16 @@ func gatewayRole() error {
 // UDP port and how long it took until it was ready.
 func (s *stage) startElsewhere() (pid int, port uint16, took time.Duration) {
 	s.Helper()
+	pid, port, _, took = s.startBounded(limits.Default(), "460MiB") // as podnet install has it
+	return pid, port, took
+}
+
+// startBounded is startElsewhere with limits, and Go's own on memory. It tells where
+// the gateway's metrics are, too.
+func (s *stage) startBounded(l limits.Limits, memory string) (pid int, port, web uint16, took time.Duration) {
+	s.Helper()
 	c := s.server.ConfigAs("system:serviceaccount:"+deploy.DefaultNamespace+":"+deploy.ServiceAccountName, "system:serviceaccounts", "system:serviceaccounts:"+deploy.DefaultNamespace)
-	p := place{Host: c.Host, Token: c.BearerToken, Impersonate: c.Impersonate, WireGuardPort: freePort(s.T, "udp"), WebPort: freePort(s.T, "tcp")}
+	p := place{Host: c.Host, Token: c.BearerToken, Impersonate: c.Impersonate, WireGuardPort: freePort(s.T, "udp"), WebPort: freePort(s.T, "tcp"), Limits: l}
 	said, err := json.Marshal(p)
 	if err != nil {
 		s.Fatal(err)
@@ -97,7 +108,7 @@ func (s *stage) startElsewhere() (pid int, port uint16, took time.Duration) {
 		s.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), roleVariable+"=gateway", "GOMEMLIMIT=460MiB") // as podnet install has it
+	cmd.Env = append(os.Environ(), roleVariable+"=gateway", "GOMEMLIMIT="+memory)
 	cmd.Stdin = bytes.NewReader(said)
 	cmd.Stderr = testWriter{s.T}
 	began := time.Now()
@@ -121,7 +132,7 @@ func (s *stage) startElsewhere() (pid int, port uint16, took time.Duration) {
 		}
 		return nil
 	})
-	return cmd.Process.Pid, uint16(p.WireGuardPort), time.Since(began)
+	return cmd.Process.Pid, uint16(p.WireGuardPort), uint16(p.WebPort), time.Since(began)
 }
 
 func freePort(t *testing.T, network string) int {
@@ -234,8 +245,8 @@ func TestLargeCluster(t *testing.T) {
 	s := setStage(t)
 	s.fill()
 	pid, port, took := s.startElsewhere()
-	t.Logf("ready after %v (20 s)", took.Round(10*time.Millisecond))
-	t.Logf("memory: %.0f MiB, %.0f MiB at the most (300 MiB)", memory(t, pid, "VmRSS"), memory(t, pid, "VmHWM"))
+	t.Logf("MEASURED [38] ready after %v (20 s)", took.Round(10*time.Millisecond))
+	t.Logf("MEASURED [38] memory: %.0f MiB, %.0f MiB at the most (300 MiB)", memory(t, pid, "VmRSS"), memory(t, pid, "VmHWM"))
 
 	l := s.enrol("laptop", 300, "shop")
 	web := s.pod("shop", "web", "10.96.1.1")
@@ -294,7 +305,7 @@ func TestLargeCluster(t *testing.T) {
 			}
 		}
 		for step, all := range seen {
-			t.Logf("%s, %s: %v, the slowest %v (1 s)", what, step, all, slices.Max(all))
+			t.Logf("MEASURED [38] %s, %s: %v, the slowest %v (1 s)", what, step, all, slices.Max(all))
 		}
 	}
 	changes("nothing else changes")
@@ -307,7 +318,7 @@ func TestLargeCluster(t *testing.T) {
 	if err := churn.Wait(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("memory: %.0f MiB, %.0f MiB at the most (300 MiB)", memory(t, pid, "VmRSS"), memory(t, pid, "VmHWM"))
+	t.Logf("MEASURED [38] memory: %.0f MiB, %.0f MiB at the most (300 MiB)", memory(t, pid, "VmRSS"), memory(t, pid, "VmHWM"))
 }
 
 // churn has pods of other Services come and go, twenty a second, until ctx ends.

@@ -50,7 +50,7 @@ func (a author) entryPatch(p *podnet.Peer, admitted bool) *unstructured.Unstruct
 func sameEntry(a, b podnet.Gateway) bool {
 	return a.Pod == b.Pod && a.PodUID == b.PodUID && a.PublicKey == b.PublicKey && a.StreamPort == b.StreamPort && a.Version == b.Version &&
 		a.NAT == b.NAT && a.Draining == b.Draining && slices.Equal(a.Endpoints, b.Endpoints) && slices.Equal(a.Candidates, b.Candidates) &&
-		slices.Equal(a.ClusterEndpoints, b.ClusterEndpoints)
+		slices.Equal(a.ClusterEndpoints, b.ClusterEndpoints) && slices.Equal(a.Limits, b.Limits)
 }
 
 // elsewhere reports whether a Peer knows a gateway to go to when this one stops.

@@ -35,7 +35,7 @@ type steerer struct {
 	stats   func() ([]tunnel.PeerStats, error)
 	relay   func(func(*packet.Packet) bool)
 	exits   func(map[netip.Addr]forward.Exit)
-	exit    func(agent netip.Addr) forward.Exit
+	exit    func(steering.Egress) forward.Exit
 	changed func() // asks for another look
 
 	// By a rule's UID: when its counts were written, and since when its status and
@@ -110,20 +110,20 @@ func (s *steerer) look(now time.Time, w snapshot, c enrol.World, admitted []enro
 // called before the tunnel has the peers of the plan: not a packet of theirs may
 // leave as the gateway's.
 func (s *steerer) leave(p steered, admitted []enrol.Admitted) {
-	by := make(map[string]netip.Addr, len(p.plan.Egress))
+	by := make(map[string]steering.Egress, len(p.plan.Egress))
 	for _, e := range p.plan.Egress {
-		by[e.Peer] = e.Agent
+		by[e.Peer] = e
 	}
 	exits := map[netip.Addr]forward.Exit{}
 	for _, l := range admitted {
-		agent, elsewhere := by[l.Name]
+		egress, elsewhere := by[l.Name]
 		if !elsewhere {
 			continue
 		}
 		for _, a := range addresses(l) {
 			exits[a] = nil
-			if agent.IsValid() {
-				exits[a] = s.exit(agent)
+			if egress.Agent.IsValid() {
+				exits[a] = s.exit(egress)
 			}
 		}
 	}

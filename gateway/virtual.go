@@ -50,6 +50,13 @@ func mappingOf(spec []podnet.VirtualPrefix, published []netip.Prefix) mapping {
 	return mapping{m, fmt.Sprintf("Not mapped: %s: nothing of the cluster's pods and Services.", strings.Join(foreign, ", "))}
 }
 
+// MapVirtual is what becomes of a Peer's spec.virtual in a gateway that publishes these
+// ranges: the map, as status tells it, and why some of it is not mapped.
+func MapVirtual(spec []podnet.VirtualPrefix, published []netip.Prefix) (_ remap.Map, told []podnet.VirtualPrefix, refused string) {
+	m := mappingOf(spec, published)
+	return m.Map, m.virtual(), m.refused
+}
+
 func sentence(err error) string { return "Nothing is mapped: " + err.Error() + "." }
 
 // mappings are what becomes of spec.virtual, by the Peers' UIDs: of those that have

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,6 +36,9 @@ type world struct {
 
 	// peersChanged and netChanged hold one token each: something is to do.
 	peersChanged, netChanged chan struct{}
+
+	heard    atomic.Int64  // unix seconds of the last event of a watch
+	renewals atomic.Uint64 // of Peers
 
 	mu           sync.Mutex // the policy engine's changes as well
 	peers        map[types.UID]peerObject
@@ -201,6 +205,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 func (w *world) event(f func(client.Object), o any) {
 	if object, ok := o.(client.Object); ok {
+		w.heard.Store(time.Now().Unix())
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		f(object)
@@ -214,6 +219,9 @@ func (w *world) setPeer(o client.Object) {
 	if p.DeletionTimestamp != nil { // a finalizer of somebody's holds the object, not the peer
 		w.removePeer(o)
 		return
+	}
+	if old, known := w.peers[p.UID]; known && p.Spec.Renew > old.peer.Renew {
+		w.renewals.Add(1)
 	}
 	w.peers[p.UID] = peerObject{p, peerOf(p)}
 	kick(w.peersChanged)

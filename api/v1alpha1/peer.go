@@ -15,6 +15,9 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expiresAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.spec.clientVersion`,priority=1
+// +kubebuilder:printcolumn:name="Gateway",type=string,JSONPath=`.status.gateways[0].pod`,priority=1
 type Peer struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -169,6 +172,13 @@ type Gateway struct {
 	NAT string `json:"nat,omitempty"`
 	// Draining is true when this gateway is about to stop: go to another.
 	Draining bool `json:"draining,omitempty"`
+	// Limits are those that the peer's user has reached at this gateway within the
+	// last minute, by their names (docs/permissions.md), or memory, when the gateway
+	// is short of it: what would go beyond is refused.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=63
+	Limits []string `json:"limits,omitempty"`
 	// StreamPort is the TCP port on the gateway pod's loopback that carries
 	// WireGuard datagrams over the API server's port-forward.
 	StreamPort int32 `json:"streamPort"`

@@ -209,7 +209,8 @@ type SteeringRuleStatus struct {
 	// again after it, while it is steered.
 	Selector map[string]string `json:"selector,omitempty"`
 	// Matched counts requests, or connections of a whole port, that the rule
-	// took; Failed those of them that the laptop did not answer. They are
+	// took; Failed those of them that the laptop did not answer. With egress they
+	// count flows that left, and those of them that could not be opened. They are
 	// written every few seconds while they change.
 	Matched int64 `json:"matched,omitempty"`
 	Failed  int64 `json:"failed,omitempty"`

@@ -10,12 +10,14 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
+	"podnet.dev/internal/overview"
 )
 
 // Env is what the commands work with.
@@ -35,6 +37,8 @@ type Env struct {
 	Ask func(ctx context.Context, question string) bool
 	// Installer changes clusters.
 	Installer Installer
+	// Admin is what administrators ask of clusters.
+	Admin Admin
 	// Browse opens a URL in the user's browser.
 	Browse func(url string) error
 	// StartDaemon starts a daemon in the background and returns when it answers.
@@ -94,12 +98,31 @@ type Installer interface {
 	// Render gives the manifests as YAML or JSON.
 	Render(o InstallOptions, format string) ([]byte, error)
 	Install(ctx context.Context, kube localapi.Kube, o InstallOptions, say func(string)) error
-	Uninstall(ctx context.Context, kube localapi.Kube, say func(string)) error
+	// Uninstall takes out what is for the whole cluster, or what is for one namespace.
+	Uninstall(ctx context.Context, kube localapi.Kube, namespace string, say func(string)) error
+}
+
+// Admin shows who uses podnet in a cluster, and throws people out.
+type Admin interface {
+	// Top asks all gateways of a namespace who is there: once, or again and again
+	// where every is not 0.
+	Top(ctx context.Context, kube localapi.Kube, namespace string, every time.Duration, each func([]overview.Gateway) error) error
+	// Revoke ends the sessions of a user, or that of a Peer. It returns those that
+	// it ended, also with an error.
+	Revoke(ctx context.Context, kube localapi.Kube, namespace, who string) ([]Revoked, error)
+}
+
+// Revoked is a session that was ended.
+type Revoked struct {
+	Peer   string `json:"peer"`
+	User   string `json:"user"`
+	Device string `json:"device"`
 }
 
 // InstallOptions are the flags of install.
 type InstallOptions struct {
 	Namespace        string
+	Namespaced       bool // the gateway serves Namespace alone
 	Image            string
 	AgentImage       string
 	PullPolicy       string
@@ -109,9 +132,14 @@ type InstallOptions struct {
 	NodePort         int32
 	Advertise        []string
 	PodCIDRs         []string
+	ServiceCIDRs     []string
 	STUN             []string
 	DNSDomain        string
 	Memory           string
+	Limits           []string
+	UserMetrics      bool
+	NoNetworkPolicy  bool
+	MetricsFrom      []string
 	LogLevel         string
 	Users, Groups    []string
 }
@@ -257,7 +285,7 @@ func newRoot(env *Env) *cobra.Command {
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
 	env.told.flags(root.PersistentFlags())
-	root.AddCommand(newInstall(env), newUninstall(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newUI(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newCompletion(), newDaemon(env), newGuard(env), newCleanup(env))
+	root.AddCommand(newInstall(env), newUninstall(env), newAdmin(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newUI(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newCompletion(), newDaemon(env), newGuard(env), newCleanup(env))
 	if env.Rooms != nil {
 		root.AddCommand(newExecAgent(env), newExecKeep(env))
 	}

@@ -47,6 +47,7 @@ func (f fakeKube) Kube([]string) (localapi.Kube, error) {
 // fakeInstaller remembers what it was asked for.
 type fakeInstaller struct {
 	got  InstallOptions
+	gone string // the namespace of an uninstall
 	fail error
 }
 
@@ -64,7 +65,10 @@ func (f *fakeInstaller) Install(ctx context.Context, _ localapi.Kube, o InstallO
 	}
 	return f.fail
 }
-func (f *fakeInstaller) Uninstall(context.Context, localapi.Kube, func(string)) error { return f.fail }
+func (f *fakeInstaller) Uninstall(_ context.Context, _ localapi.Kube, namespace string, _ func(string)) error {
+	f.gone = namespace
+	return f.fail
+}
 
 // fakeSession becomes ready at once, never, or fails.
 type fakeSession struct {
@@ -133,6 +137,7 @@ type machine struct {
 	log      string
 	spawn    func([]string) (*Spawned, error)
 	cluster  *fakeCluster
+	admin    fakeAdmin
 	where    func(localapi.Kube) (context, server string, err error)
 	// when this is printed, then is called.
 	when     string
@@ -176,7 +181,7 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 	out, errs := screenful{when: m.when, then: m.then}, bytes.Buffer{}
 	env := Env{
 		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
-		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
+		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, Admin: &m.admin, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
 		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
 		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy, LogFile: m.logFile, Autostart: &m.autostart, Spawn: m.spawn,
 		Rooms: m.rooms, Privileged: func() bool { return m.privileged }, Signals: m.signals, ContainerEnvironment: m.environment,
@@ -339,7 +344,7 @@ func TestWrongUsage(t *testing.T) {
 		{"connect --addresses none", "auto, direct, virtual"},
 		{"map 10.96.0.0 10.244.0.0", "one address or prefix, not 2"},
 		{"map web.shop", "no address and no prefix"},
-		{"map -o xml", "want table, json or yaml"},
+		{"map -o xml", "want table, json, yaml or jsonpath=TEMPLATE"},
 		{"connect -n No_Such!", "No_Such!"},
 		{"connect --gateway-namespace UPPER", "UPPER"},
 		{"connect --lease 5s", "1m0s to 15m0s"},
@@ -350,7 +355,7 @@ func TestWrongUsage(t *testing.T) {
 		{"connect --never-route all", "want a prefix"},
 		{"connect --nonsense", "--nonsense"},
 		{"status -o xml", "xml"},
-		{"doctor -o name", "want table, json or yaml"},
+		{"doctor -o name", "want table, json, yaml or jsonpath=TEMPLATE"},
 		{"status -w -o name", "--watch"},
 		{"status --progress loud", "want auto, plain, json or none"},
 		{"completion tcsh", "bash, zsh, fish or powershell"},
@@ -388,9 +393,9 @@ func TestEveryFlagHasAVariable(t *testing.T) {
 func TestInstall(t *testing.T) {
 	m := newMachine(t)
 	m.podnet("install", "--dry-run", "-o", "yaml", "--image", "reg/gw:1").want(t, 0, "yaml of reg/gw:1")
-	m.podnet("install", "-n", "net", "--image-pull-policy", "Never", "--node-port", "31820", "--replicas", "2", "--pod-cidr", "10.0.0.0/8,fd00:10::/48").want(t, 0, "applied everything", "kubectl -n net create rolebinding")
+	m.podnet("install", "--gateway-namespace", "net", "--image-pull-policy", "Never", "--node-port", "31820", "--replicas", "2", "--pod-cidr", "10.0.0.0/8,fd00:10::/48").want(t, 0, "applied everything", "kubectl -n net create rolebinding")
 	o := m.install.got
-	if len(o.PodCIDRs) != 2 || o.Namespace != "net" || o.Image != "podnet.dev/gateway:test" || o.PullPolicy != "Never" || o.NodePort != 31820 || o.Replicas != 2 {
+	if len(o.PodCIDRs) != 2 || o.Namespace != "net" || o.Namespaced || o.Image != "podnet.dev/gateway:test" || o.PullPolicy != "Never" || o.NodePort != 31820 || o.Replicas != 2 {
 		t.Errorf("installed %+v", o)
 	}
 	m.install.fail = &localapi.Error{Code: localapi.CodeDeploy, Message: "image cannot be pulled", Hint: "--image"}
@@ -399,6 +404,28 @@ func TestInstall(t *testing.T) {
 	m.podnet("install", "--timeout", "20ms").want(t, exitTimeout, "20ms")
 	m.install.fail = nil
 	m.podnet("uninstall").want(t, 0, "podnet is gone")
+}
+
+func TestInstallForOneNamespace(t *testing.T) {
+	m := newMachine(t)
+	m.environ = []string{"PODNET_NAMESPACE=pay"} // is connect's
+	m.podnet("install").want(t, 0, "podnet-connect")
+	if o := m.install.got; o.Namespaced || o.Namespace != "podnet-system" {
+		t.Errorf("installed %+v", o)
+	}
+	m.podnet("install", "-n", "shop", "--service-cidr", "10.96.0.0/12").want(t, 0, "for the namespace shop", "podnet connect -n shop")
+	if o := m.install.got; !o.Namespaced || o.Namespace != "shop" || len(o.ServiceCIDRs) != 1 {
+		t.Errorf("installed %+v", o)
+	}
+	m.podnet("install", "-n", "shop", "--gateway-namespace", "net").want(t, exitUsage, "do not go together")
+	m.podnet("uninstall").want(t, 0, "podnet is gone")
+	if m.install.gone != "" {
+		t.Errorf("uninstalled from %q", m.install.gone)
+	}
+	m.podnet("uninstall", "--namespace", "shop").want(t, 0, "podnet is gone")
+	if m.install.gone != "shop" {
+		t.Errorf("uninstalled from %q", m.install.gone)
+	}
 }
 
 func TestHelp(t *testing.T) {

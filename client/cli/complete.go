@@ -54,7 +54,8 @@ func complete(root *cobra.Command, env *Env) {
 		}
 		if f := c.Flags().Lookup("output"); f != nil {
 			if form, ok := f.Value.(formFlag); ok {
-				_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(form.forms, cobra.ShellCompDirectiveNoFileComp))
+				words := slices.DeleteFunc(slices.Clone(form.forms), func(f string) bool { return f == formPath }) // which is no word
+				_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 			}
 		}
 		find := argumentWords[strings.TrimPrefix(c.CommandPath(), root.CommandPath()+" ")]
@@ -76,9 +77,11 @@ var flagWords = map[string]finder{
 	"user":              contexts(func(c localapi.Context) string { return c.User }),
 	"namespace":         (*question).namespaces,
 	"gateway-namespace": (*question).namespaces,
+	"metrics-from":      (*question).namespaces,
 	"session":           (*question).sessions,
 	"as":                (*question).targets,
 	"path":              fixed("auto", "udp", "apiserver"),
+	"device":            fixed(localapi.Devices...),
 	"addresses":         fixed("auto", "direct", "virtual"),
 	"on-error":          fixed(localapi.OnErrorFail, localapi.OnErrorApp),
 	"client-address":    fixed("proxy", "header"),
@@ -100,6 +103,7 @@ var argumentWords = map[string]finder{
 	"steer revoke":  first((*question).everybodysRules),
 	"expose stop":   (*question).exposures,
 	"export revoke": (*question).exports,
+	"admin revoke":  first((*question).peers),
 	"dns query":     (*question).query,
 
 	"profile remove": first((*question).profiles),
@@ -216,6 +220,11 @@ func (q *question) ofCluster(resource, namespace string) []string {
 	}
 	all, err := q.env.Cluster.Names(q.ctx, kube, resource, namespace)
 	return names(all, err, func(s string) string { return s })
+}
+
+// peers are the names of everybody's Peers.
+func (q *question) peers() []string {
+	return q.ofCluster("peers", q.cmd.Flag("gateway-namespace").Value.String())
 }
 
 func contexts(name func(localapi.Context) string) finder {

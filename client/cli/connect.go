@@ -111,6 +111,7 @@ in the same way again, it says that it is connected.
 	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
 	f.BoolVar(&req.Reconnect, "reconnect", false, "connect again when the session has ended by itself, until it is disconnected")
 	asFlag(f, &req)
+	deviceFlag(f, &req)
 	addKubeBesideAs(f, allKube, env)
 	return cmd
 }
@@ -126,6 +127,11 @@ func connectFlags(f *pflag.FlagSet, env *Env, req *localapi.ConnectRequest, leas
 	f.StringSliceVar(&req.AlsoDomains, "also-domain", nil, "domain whose names the cluster's DNS is asked for, repeatable")
 	f.StringSliceVar(&req.NeverRoutes, "never-route", nil, "prefix to keep out of the tunnel, repeatable")
 	leaseFlags(f, lease, defaultLease(env.Environ))
+}
+
+// deviceFlag is for sessions that have an interface of the host's.
+func deviceFlag(f *pflag.FlagSet, req *localapi.ConnectRequest) {
+	f.StringVar(&req.Device, "device", "auto", "whose WireGuard to use: podnet's own (userspace), the Linux kernel's (kernel), or podnet's own (auto)")
 }
 
 // connectDefaults is what connect asks for when only the environment speaks.

@@ -67,7 +67,7 @@ func (x *execution) sending(c *localapi.Client) lasting {
 	if len(x.req.Namespaces) > 0 {
 		req.Namespace = x.req.Namespaces[0]
 	}
-	steps := &steered{env: x.env, steps: x.told, start: time.Now()}
+	steps := &steered{teller: teller{env: x.env}, steps: x.told, start: time.Now()}
 	rule := ""
 	return lasting{
 		begin: func(ctx context.Context, ready func()) error {

@@ -183,10 +183,10 @@ cluster of the kubeconfig are looked at, and renewed from now on.`,
 			if err != nil {
 				return err
 			}
-			switch output {
-			case formJSON, formYAML:
+			switch {
+			case forPrograms(output):
 				return printAs(env.Out, output, list)
-			case formName:
+			case output == formName:
 				return printNames(env.Out, list.Exports, func(e localapi.Export) string { return e.Name })
 			}
 			printExports(env.Out, list.Exports, time.Now())

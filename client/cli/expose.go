@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -106,7 +107,7 @@ func runExpose(cmd *cobra.Command, env *Env, req localapi.ExposeRequest, detach 
 		return err
 	}
 	req.Kube = kube
-	x := &exposed{env: env, client: c, output: output, steps: env.progress(output), start: time.Now()}
+	x := &exposed{teller: teller{env: env, output: output}, client: c, steps: env.progress(output), start: time.Now()}
 	defer x.steps.end()
 	if !detach {
 		return x.hold(cmd.Context(), req, command)
@@ -124,13 +125,10 @@ func runExpose(cmd *cobra.Command, env *Env, req localapi.ExposeRequest, detach 
 
 // exposed is one run of expose.
 type exposed struct {
-	env    *Env
+	teller
 	client *localapi.Client
-	output string
 	steps  *progress
 	start  time.Time
-
-	mu sync.Mutex // of what is printed
 }
 
 // hold makes an exposure that lives until ctx is done or the command ends.
@@ -178,16 +176,14 @@ func (x *exposed) stop(e localapi.Exposure) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	_, err := x.client.StopExposing(ctx, e.Namespace, e.Name)
-	if err != nil && notConnected(err).Code != localapi.CodeNotFound && notConnected(err).Code != localapi.CodeNotConnected {
-		fmt.Fprintf(x.env.Err, "warning: %s may go on until its lease ends: %v\n", e.Name, err)
-	}
+	x.stays(e.Name, err)
 }
 
 // event prints a step, with the time since the start, or a connection.
 func (x *exposed) event(e localapi.ExposeEvent) {
 	switch e.Type {
 	case localapi.ExposeConnection:
-		x.connection(*e.Connection)
+		x.tell(*e.Connection, "", func(w io.Writer) { fmt.Fprintln(w, describeConnection(*e.Connection)) })
 	case localapi.ExposeChanged:
 		x.steps.news(e, e.Exposure.Name+": "+e.Text)
 	case localapi.ExposeAdmitted:
@@ -197,33 +193,9 @@ func (x *exposed) event(e localapi.ExposeEvent) {
 	}
 }
 
-func (x *exposed) connection(c localapi.ExposedConnection) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	switch {
-	case forPrograms(x.output):
-		x.line(c)
-	case x.output == formName:
-	default:
-		fmt.Fprintln(x.env.Out, describeConnection(c))
-	}
-}
-
 func (x *exposed) show(e localapi.Exposure) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	switch {
-	case forPrograms(x.output):
-		x.line(e)
-	case x.output == formName:
-		fmt.Fprintln(x.env.Out, e.Name)
-	default:
-		printExposure(x.env.Out, e)
-	}
+	x.tell(e, e.Name, func(w io.Writer) { printExposure(w, e) })
 }
-
-// line prints for programs; who does not read any more needs none.
-func (x *exposed) line(v any) { _ = printNext(x.env.Out, x.output, v) }
 
 func newExposeList(env *Env) *cobra.Command {
 	return newList("Say what is exposed", "exposures", func(ctx context.Context, c *localapi.Client, l listing) error {
@@ -232,10 +204,10 @@ func newExposeList(env *Env) *cobra.Command {
 			return notConnected(err)
 		}
 		list.Exposures = slices.DeleteFunc(list.Exposures, func(e localapi.Exposure) bool { return l.hides(e.Namespace) })
-		switch l.output {
-		case formJSON, formYAML:
+		switch {
+		case forPrograms(l.output):
 			return printAs(env.Out, l.output, list)
-		case formName:
+		case l.output == formName:
 			return printNames(env.Out, list.Exposures, func(e localapi.Exposure) string { return e.Name })
 		}
 		printExposures(env.Out, list.Exposures, l.owners, time.Now())
@@ -247,42 +219,14 @@ func newExposeList(env *Env) *cobra.Command {
 }
 
 func newExposeStop(env *Env) *cobra.Command {
-	var all bool
 	var namespace string
-	cmd := &cobra.Command{
-		Use:   "stop NAME... | --all",
-		Short: "Take the Service's name away again",
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, names []string) error {
-			switch {
-			case all == (len(names) > 0):
-				return &localapi.Error{Code: localapi.CodeUsage, Message: "want names of exposures, or --all", Hint: "podnet expose list"}
-			case all && namespace != "":
-				return usage("--all and --namespace do not go together")
-			case all:
-				names = []string{""}
-			}
-			c, _ := client(cmd)
-			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-			defer cancel()
-			stopped := 0
-			for _, name := range names {
-				r, err := c.StopExposing(ctx, namespace, name)
-				if err != nil {
-					return notConnected(err)
-				}
-				for _, n := range r.Exposures {
-					stopped++
-					fmt.Fprintf(env.notes(), "%s stopped\n", n)
-				}
-			}
-			if stopped == 0 {
-				fmt.Fprintln(env.notes(), "nothing is exposed")
-			}
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&all, "all", false, "all exposures of this machine")
+	cmd := newStop(env, "Take the Service's name away again", "exposures", "podnet expose list", "nothing is exposed", func(ctx context.Context, c *localapi.Client, name string) ([]string, error) {
+		if name == "" && namespace != "" {
+			return nil, usage("--all and --namespace do not go together")
+		}
+		r, err := c.StopExposing(ctx, namespace, name)
+		return r.Exposures, err
+	})
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the Service, where the name is in several")
 	return cmd
 }

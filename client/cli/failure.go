@@ -81,7 +81,7 @@ func printFailure(env *Env, cmd *cobra.Command, e *localapi.Error, log string, s
 	if log != "" {
 		fmt.Fprintf(env.Err, "log: %s\n", log)
 	}
-	if o := cmd.Flags().Lookup("output"); o != nil && (forPrograms(o.Value.String()) || o.Value.String() == jsonStream) {
+	if o := cmd.Flags().Lookup("output"); o != nil && slices.Contains([]string{formJSON, formYAML, jsonStream}, o.Value.String()) {
 		_ = printNext(env.Out, o.Value.String(), failure{localapi.APIVersion, "Error", *e, status, log})
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 func newInstall(env *Env) *cobra.Command {
 	var o InstallOptions
+	var only string
 	var dryRun bool
 	var output string
 	var timeout time.Duration
@@ -21,8 +22,19 @@ func newInstall(env *Env) *cobra.Command {
 		Use:   "install",
 		Short: "Put the gateway into a cluster, or bring it up to date",
 		Long: `Put the gateway into the cluster of the kubeconfig, or bring it up to date, and
-wait until it is ready. A first install that fails is taken back.`,
+wait until it is ready. A first install that fails is taken back.
+
+  podnet install                     for the whole cluster; by an administrator
+  podnet install --namespace shop    for that namespace alone, by whoever has the
+                                     role edit there: no kinds, no permissions of
+                                     the gateway's; steering is not to be had so`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if only != "" {
+				if cmd.Flags().Changed("gateway-namespace") {
+					return usage("--namespace and --gateway-namespace do not go together: the one is for one namespace, the other for the whole cluster")
+				}
+				o.Namespace, o.Namespaced = only, true
+			}
 			if dryRun {
 				if output == "" {
 					output = formYAML
@@ -49,6 +61,12 @@ wait until it is ready. A first install that fails is taken back.`,
 			if env.told.quiet {
 				return nil
 			}
+			if o.Namespaced {
+				fmt.Fprintf(env.Out, `podnet is installed for the namespace %[1]s. Whoever may port-forward there joins it:
+  podnet connect -n %[1]s
+`, o.Namespace)
+				return nil
+			}
 			fmt.Fprintf(env.Out, `podnet is installed. Two more things let a developer in:
   kubectl -n %[1]s create rolebinding devs --role=podnet-connect --group=GROUP
   kubectl -n NAMESPACE create rolebinding devs-podnet --clusterrole=podnet-user --group=GROUP
@@ -60,7 +78,9 @@ Then they run: podnet connect -n NAMESPACE
 	f := cmd.Flags()
 	f.BoolVar(&dryRun, "dry-run", false, "print what would be applied, change nothing")
 	outputFlag(f, &output, dataForms, ": how to print with --dry-run")
-	f.StringVarP(&o.Namespace, "namespace", "n", "podnet-system", "namespace for the gateway")
+	f.StringVarP(&only, "namespace", "n", "", "install for this namespace alone, with no more than the role edit there")
+	f.Lookup("namespace").Annotations = map[string][]string{noVariable: {}} // connect's says which to open
+	f.StringVar(&o.Namespace, "gateway-namespace", "podnet-system", "namespace for the whole cluster's gateway")
 	f.StringVar(&o.Image, "image", env.DefaultImage, "image of the gateway")
 	f.StringVar(&o.AgentImage, "agent-image", env.DefaultAgentImage, "image that users put into the pods they steer")
 	f.StringVar(&o.PullPolicy, "image-pull-policy", "IfNotPresent", "IfNotPresent, Always or Never")
@@ -70,9 +90,14 @@ Then they run: podnet connect -n NAMESPACE
 	f.Int32Var(&o.NodePort, "node-port", 0, "UDP port on every node; implies --udp-service=NodePort")
 	f.StringSliceVar(&o.Advertise, "advertise", nil, "further UDP endpoint, ip:port, that leads to the gateway, repeatable")
 	f.StringSliceVar(&o.PodCIDRs, "pod-cidr", nil, "range of pods for laptops to route, in place of what nodes declare, repeatable")
+	f.StringSliceVar(&o.ServiceCIDRs, "service-cidr", nil, "with --namespace, range of Services for laptops to route, in place of a guess, repeatable")
 	f.StringSliceVar(&o.STUN, "stun", nil, "STUN server, host:port, by which both sides find a way for UDP through NATs, repeatable")
 	f.StringVar(&o.DNSDomain, "dns-domain", "", "the cluster's zone (default: found out)")
 	f.StringVar(&o.Memory, "memory", "512Mi", "memory of a gateway")
+	f.StringSliceVar(&o.Limits, "limit", nil, "NAME=VALUE: what a user or a gateway has at most, repeatable; docs/permissions.md lists them")
+	f.BoolVar(&o.UserMetrics, "user-metrics", false, "put users' names into the gateway's metrics, which every pod may read")
+	f.StringSliceVar(&o.MetricsFrom, "metrics-from", nil, "namespace whose pods may scrape the metrics, repeatable (default: all)")
+	f.BoolVar(&o.NoNetworkPolicy, "no-network-policy", false, "leave out the NetworkPolicy about who may call the gateway")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringSliceVar(&o.Users, "user-allowed", nil, "user who may connect, repeatable")
 	f.StringSliceVar(&o.Groups, "group-allowed", nil, "group that may connect, repeatable")
@@ -83,11 +108,13 @@ Then they run: podnet connect -n NAMESPACE
 
 func newUninstall(env *Env) *cobra.Command {
 	var timeout time.Duration
+	var only string
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Take podnet out of a cluster, with everything it has made",
 		Long: `Take podnet out of the cluster of the kubeconfig: gateway, permissions, kinds and
-namespace. Whoever is connected is cut off. Works on a half install, too.`,
+namespace. Whoever is connected is cut off. Works on a half install, too. With
+--namespace what was installed for that namespace alone goes, and nothing else.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
@@ -95,7 +122,7 @@ namespace. Whoever is connected is cut off. Works on a half install, too.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			if err := env.Installer.Uninstall(ctx, kube, say(env)); err != nil {
+			if err := env.Installer.Uninstall(ctx, kube, only, say(env)); err != nil {
 				return inTime(cmd.Context(), err, timeout)
 			}
 			if !env.told.quiet {
@@ -105,6 +132,8 @@ namespace. Whoever is connected is cut off. Works on a half install, too.`,
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until everything is gone")
+	cmd.Flags().StringVarP(&only, "namespace", "n", "", "what was installed for this namespace alone")
+	cmd.Flags().Lookup("namespace").Annotations = map[string][]string{noVariable: {}}
 	addKube(env, cmd.Flags())
 	return cmd
 }

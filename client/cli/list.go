@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,46 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 	f.BoolVar(&l.owners, "all-owners", false, "everybody's "+things+", as the cluster has them")
 	f.StringVarP(&l.namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
 	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of every namespace")
+	return cmd
+}
+
+// newStop is the command stop of things of this machine, which list shows; none says that
+// there were none. stop ends the one of a name, all with an empty one, and returns their
+// names.
+func newStop(env *Env, short, things, list, none string, stop func(ctx context.Context, c *localapi.Client, name string) ([]string, error)) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "stop NAME... | --all",
+		Short: short,
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if all == (len(names) > 0) {
+				return &localapi.Error{Code: localapi.CodeUsage, Message: "want names of " + things + ", or --all", Hint: list}
+			}
+			if all {
+				names = []string{""}
+			}
+			c, _ := client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			stopped := 0
+			for _, name := range names {
+				gone, err := stop(ctx, c, name)
+				if err != nil {
+					return notConnected(err)
+				}
+				for _, n := range gone {
+					stopped++
+					fmt.Fprintf(env.notes(), "%s stopped\n", n)
+				}
+			}
+			if stopped == 0 {
+				fmt.Fprintln(env.notes(), none)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all "+things+" of this machine")
 	return cmd
 }
 

@@ -10,6 +10,9 @@ import (
 
 	"github.com/spf13/pflag"
 	"sigs.k8s.io/yaml"
+
+	"podnet.dev/client/cli/jsonpath"
+	"podnet.dev/client/localapi"
 )
 
 // The forms in which commands print: the values of -o.
@@ -19,15 +22,19 @@ const (
 	formJSON  = "json"
 	formYAML  = "yaml"
 	formName  = "name" // names alone, one a line
+	// formPath stands for every template after pathPrefix: a part of the document.
+	formPath = pathPrefix + "TEMPLATE"
 )
+
+const pathPrefix = "jsonpath="
 
 // listForms are those of commands that print things with names, streamForms of those
 // that print such things and then what happens to them, factForms of those that print
 // facts, dataForms of those whose output is for programs alone.
 var (
-	listForms   = []string{formTable, formWide, formJSON, formYAML, formName}
+	listForms   = []string{formTable, formWide, formJSON, formYAML, formPath, formName}
 	streamForms = []string{formTable, formJSON, formYAML, formName}
-	factForms   = []string{formTable, formJSON, formYAML}
+	factForms   = []string{formTable, formJSON, formYAML, formPath}
 	dataForms   = []string{formYAML, formJSON}
 )
 
@@ -51,6 +58,13 @@ func (f formFlag) String() string {
 }
 
 func (f formFlag) Set(value string) error {
+	if template, ok := strings.CutPrefix(value, pathPrefix); ok && slices.Contains(f.forms, formPath) {
+		if _, err := jsonpath.Parse(template); err != nil {
+			return fmt.Errorf("the template after %s is none: %w, want one as {.state}", pathPrefix, err)
+		}
+		*f.to = value
+		return nil
+	}
 	if !slices.Contains(f.forms, value) {
 		return errors.New("want " + choice(f.forms))
 	}
@@ -67,10 +81,15 @@ func choice(words []string) string {
 }
 
 // forPrograms says whether a program reads what is printed.
-func forPrograms(output string) bool { return output == formJSON || output == formYAML }
+func forPrograms(output string) bool {
+	return output == formJSON || output == formYAML || strings.HasPrefix(output, pathPrefix)
+}
 
 // printAs prints one document for programs.
 func printAs(w io.Writer, output string, v any) error {
+	if template, ok := strings.CutPrefix(output, pathPrefix); ok {
+		return printPart(w, template, v)
+	}
 	if output != formYAML {
 		return printJSON(w, v)
 	}
@@ -81,9 +100,28 @@ func printAs(w io.Writer, output string, v any) error {
 	return err
 }
 
+// printPart prints what a template takes of a document.
+func printPart(w io.Writer, template string, v any) error {
+	t, err := jsonpath.Parse(template)
+	if err == nil {
+		err = t.Print(w, v)
+	}
+	if err != nil {
+		return &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("the answer has no %s: %v", template, err), Hint: "-o json shows what it has"}
+	}
+	return nil
+}
+
 // printNext prints one of several things that come one after the other: a line of
-// JSON, or a document of YAML.
+// JSON, a document of YAML, or a part of one and the end of its line.
 func printNext(w io.Writer, output string, v any) error {
+	if strings.HasPrefix(output, pathPrefix) {
+		if err := printAs(w, output, v); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(w)
+		return err
+	}
 	if output != formYAML {
 		return json.NewEncoder(w).Encode(v)
 	}

@@ -144,6 +144,7 @@ func wordsLayer(w localapi.Words, environ []string) layer {
 	add("all-namespaces", strconv.FormatBool(w.AllNamespaces))
 	add("path", w.Path)
 	add("addresses", w.Addresses)
+	add("device", w.Device)
 	add("gateway-namespace", w.GatewayNamespace)
 	add("primary", strconv.FormatBool(w.Primary))
 	add("reconnect", strconv.FormatBool(w.Reconnect))

@@ -102,6 +102,7 @@ given and nothing of what the configuration has for the others.`,
 			for flag, keep := range map[string]func(){
 				"path":              func() { w.Path = req.Path },
 				"addresses":         func() { w.Addresses = req.Addresses },
+				"device":            func() { w.Device = req.Device },
 				"gateway-namespace": func() { w.GatewayNamespace = req.GatewayNamespace },
 				"lease":             func() { w.LeaseSeconds = req.LeaseSeconds },
 			} {
@@ -123,6 +124,7 @@ given and nothing of what the configuration has for the others.`,
 	f := cmd.Flags()
 	connectFlags(f, env, &req, &lease)
 	asFlag(f, &req)
+	deviceFlag(f, &req)
 	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
 	f.BoolVar(&req.Reconnect, "reconnect", false, "connect again when the session has ended by itself, until it is disconnected")
 	f.BoolVar(&p.AutoConnect, "auto-connect", false, "connect by it when the daemon starts with the login")

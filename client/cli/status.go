@@ -41,10 +41,11 @@ func newStatus(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := showStatus(env, output, s); err != nil {
+			off := s.State != localapi.Connected && s.State != localapi.Degraded
+			if err := showStatus(env, output, s); err != nil && !off { // of what is not connected a template may find nothing
 				return err
 			}
-			if s.State != localapi.Connected && s.State != localapi.Degraded {
+			if off {
 				return exitError(exitNotConnected)
 			}
 			if strict && slices.ContainsFunc(s.Connections, func(c localapi.Connection) bool { return c.Since != nil && !c.DNS.Healthy }) {
@@ -61,10 +62,10 @@ func newStatus(env *Env) *cobra.Command {
 
 // showStatus prints a status in the form asked for.
 func showStatus(env *Env, output string, s localapi.Status) error {
-	switch output {
-	case formJSON, formYAML:
+	switch {
+	case forPrograms(output):
 		return printAs(env.Out, output, s)
-	case formName:
+	case output == formName:
 		return printNames(env.Out, s.Connections, func(c localapi.Connection) string { return c.Name })
 	}
 	w := env.paint(env.Out)

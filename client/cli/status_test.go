@@ -152,6 +152,21 @@ func TestWhomWeSendAs(t *testing.T) {
 	}
 }
 
+func TestWhoseDevice(t *testing.T) {
+	now := time.Now()
+	s := full(now)
+	for device, want := range map[string]string{
+		localapi.DeviceUserspace: "MTU 1420\n",
+		localapi.DeviceKernel:    "MTU 1420, the kernel's WireGuard\n",
+	} {
+		var out bytes.Buffer
+		s.Connections[0].Tunnel.Device = device
+		if printStatus(&out, s, now); !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
 func TestScreenIsDrawnOver(t *testing.T) {
 	now := time.Now()
 	got := string(screen(full(now), []string{"something happened"}, now, false))

@@ -224,10 +224,10 @@ func newSteerList(env *Env) *cobra.Command {
 			return notConnected(err)
 		}
 		list.Rules = slices.DeleteFunc(list.Rules, func(r localapi.SteerRule) bool { return l.hides(r.Namespace) })
-		switch l.output {
-		case formJSON, formYAML:
+		switch {
+		case forPrograms(l.output):
 			return printAs(env.Out, l.output, list)
-		case formName:
+		case l.output == formName:
 			return printNames(env.Out, list.Rules, func(r localapi.SteerRule) string { return r.Name })
 		}
 		printRules(env.Out, list.Rules, l.owners, time.Now())
@@ -239,40 +239,10 @@ func newSteerList(env *Env) *cobra.Command {
 }
 
 func newSteerStop(env *Env) *cobra.Command {
-	var all bool
-	cmd := &cobra.Command{
-		Use:   "stop NAME... | --all",
-		Short: "Give requests back to the pods",
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, names []string) error {
-			if all == (len(names) > 0) {
-				return &localapi.Error{Code: localapi.CodeUsage, Message: "want names of rules, or --all", Hint: "podnet steer list"}
-			}
-			if all {
-				names = []string{""}
-			}
-			c, _ := client(cmd)
-			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-			defer cancel()
-			stopped := 0
-			for _, name := range names {
-				r, err := c.StopSteering(ctx, name)
-				if err != nil {
-					return notConnected(err)
-				}
-				for _, n := range r.Rules {
-					stopped++
-					fmt.Fprintf(env.notes(), "%s stopped\n", n)
-				}
-			}
-			if stopped == 0 {
-				fmt.Fprintln(env.notes(), "nothing is steered")
-			}
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&all, "all", false, "all rules of this machine")
-	return cmd
+	return newStop(env, "Give requests back to the pods", "rules", "podnet steer list", "nothing is steered", func(ctx context.Context, c *localapi.Client, name string) ([]string, error) {
+		r, err := c.StopSteering(ctx, name)
+		return r.Rules, err
+	})
 }
 
 func newSteerRevoke(env *Env) *cobra.Command {

@@ -23,7 +23,7 @@ func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerR
 	if err != nil {
 		return err
 	}
-	s := &steered{env: env, client: c, output: o.output, steps: env.progress(o.output), start: time.Now()}
+	s := &steered{teller: teller{env: env, output: o.output}, client: c, steps: env.progress(o.output), start: time.Now()}
 	defer s.steps.end()
 	for i := range reqs {
 		reqs[i].Kube = kube
@@ -55,16 +55,13 @@ func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerR
 
 // steered is one run of steer.
 type steered struct {
-	env    *Env
+	teller
 	client *localapi.Client
-	output string
 	steps  *progress
 	start  time.Time
 	// instead is the Service that could be steered where the cluster lets no agent
 	// into pods.
 	instead string
-
-	mu sync.Mutex // of what is printed
 }
 
 // leave makes rules that stay. When one of them cannot be, those before it go.
@@ -153,9 +150,7 @@ func (s *steered) stop(rules []localapi.SteerRule) {
 	defer cancel()
 	for _, r := range rules {
 		_, err := s.client.StopSteering(ctx, r.Name)
-		if err != nil && notConnected(err).Code != localapi.CodeNotFound && notConnected(err).Code != localapi.CodeNotConnected {
-			fmt.Fprintf(s.env.Err, "warning: %s may go on until its lease ends: %v\n", r.Name, err)
-		}
+		s.stays(r.Name, err)
 	}
 }
 
@@ -176,32 +171,12 @@ func (s *steered) event(e localapi.SteerEvent) {
 }
 
 func (s *steered) show(r localapi.SteerRule) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case forPrograms(s.output):
-		s.line(r)
-	case s.output == formName:
-		fmt.Fprintln(s.env.Out, r.Name)
-	default:
-		printRule(s.env.Out, r, time.Now())
-	}
+	s.tell(r, r.Name, func(w io.Writer) { printRule(w, r, time.Now()) })
 }
 
 func (s *steered) request(q localapi.SteeredRequest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case forPrograms(s.output):
-		s.line(q)
-	case s.output == formName:
-	default:
-		fmt.Fprintln(s.env.Out, describeRequest(q))
-	}
+	s.tell(q, "", func(w io.Writer) { fmt.Fprintln(w, describeRequest(q)) })
 }
-
-// line prints for programs; who does not read any more needs none.
-func (s *steered) line(v any) { _ = printNext(s.env.Out, s.output, v) }
 
 // newSteerApply makes rules of a file.
 func newSteerApply(env *Env) *cobra.Command {

@@ -135,6 +135,9 @@ func describeIdentity(as localapi.Identity) string {
 
 func describeGateway(g localapi.Gateway) string {
 	text := g.Namespace + "/" + g.Pod
+	if g.Mode == localapi.ModeNamespace {
+		text += ", namespace mode (" + g.Namespace + ")"
+	}
 	if g.Draining {
 		text += ", about to stop"
 	}
@@ -187,7 +190,11 @@ func pathName(kind, remote string) string {
 }
 
 func describeTunnel(t localapi.Tunnel) string {
-	return fmt.Sprintf("%s %s, MTU %d", t.Interface, strings.TrimSpace(t.Address+" "+t.Address6), t.MTU)
+	text := fmt.Sprintf("%s %s, MTU %d", t.Interface, strings.TrimSpace(t.Address+" "+t.Address6), t.MTU)
+	if t.Device == localapi.DeviceKernel {
+		text += ", the kernel's WireGuard"
+	}
+	return text
 }
 
 func describeTraffic(t localapi.Tunnel) string {

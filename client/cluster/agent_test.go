@@ -341,6 +341,64 @@ func TestAgentHelloThatDoesNotCome(t *testing.T) {
 	}
 }
 
+// TestAgentWhoseHelloIsGone: what the kubelet has kept of a log begins later. The
+// gateway says in the status of rules which key the agent has; one that takes what
+// reaches the pod is never taken for one that only sends, nor the other way round.
+func TestAgentWhoseHelloIsGone(t *testing.T) {
+	var later []any
+	for range helloLines + 1 {
+		later = append(later, `{"level":"INFO","msg":"rules in force"}`)
+	}
+	rule := func(mode v1alpha1.SteeringMode, uid string, k byte, ready metav1.ConditionStatus) v1alpha1.SteeringRule {
+		var r v1alpha1.SteeringRule
+		r.Spec.Mode, r.Spec.PodUID = mode, uid
+		r.Status.Agent = &v1alpha1.SteeringAgent{PublicKey: key.Public{k}.String(), Generation: 3}
+		r.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionAgentReady, Status: ready}}
+		return r
+	}
+	const steal, egress, yes, no = v1alpha1.SteeringMode("steal"), v1alpha1.SteeringEgress, metav1.ConditionTrue, metav1.ConditionFalse
+	for name, c := range map[string]struct {
+		sender bool
+		rules  []v1alpha1.SteeringRule
+		want   byte // 0: it is not known
+	}{
+		"somebody steers the pod":     {rules: []v1alpha1.SteeringRule{rule(steal, "another", 1, yes), rule(egress, "uid-web-1", 2, yes), rule(steal, "uid-web-1", 3, yes)}, want: 3},
+		"somebody sends from there":   {sender: true, rules: []v1alpha1.SteeringRule{rule(egress, "uid-web-1", 3, yes), rule(steal, "uid-web-1", 3, yes), rule(egress, "uid-web-1", 2, yes)}, want: 2},
+		"the other one's agent":       {sender: true, rules: []v1alpha1.SteeringRule{rule(egress, "uid-web-1", 3, yes), rule(steal, "uid-web-1", 3, yes)}},
+		"the gateway does not see it": {rules: []v1alpha1.SteeringRule{rule(steal, "uid-web-1", 3, no)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeAPI(t)
+			agent := withAgent(agentName, running)
+			f.on["GET /api/v1/namespaces/shop/pods/web-1"] = func(w http.ResponseWriter, _ *http.Request) {
+				p := aPod("web-1", agent)
+				if c.sender {
+					p.Spec.EphemeralContainers[0].Args = append(p.Spec.EphemeralContainers[0].Args, "--no-redirect")
+				}
+				reply(w, 200, p)
+			}
+			f.on["GET /api/v1/namespaces/shop/pods/web-1/log"] = saysAndRuns(later...)
+			f.on["GET "+steeringPath("shop", "")] = func(w http.ResponseWriter, _ *http.Request) {
+				reply(w, 200, v1alpha1.SteeringRuleList{Items: c.rules})
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if c.want == 0 {
+				ctx, cancel = context.WithTimeout(t.Context(), 4*agentPoll)
+				defer cancel()
+			}
+			got, err := f.client().AgentHello(ctx, readPod(aPod("web-1")), agentName)
+			if c.want == 0 {
+				explained(t, err, localapi.CodeDeploy, "not in time")
+				return
+			}
+			if want := (control.Hello{Podnet: control.Version, PodUID: "uid-web-1", PublicKey: key.Public{c.want}}); got != want || err != nil {
+				t.Errorf("%+v, %v, want %+v", got, err, want)
+			}
+		})
+	}
+}
+
 func FuzzFindHello(f *testing.F) {
 	f.Add("x\n{\"podnet\":\"agent/v1\"}\n")
 	f.Add("{\"podnet\":7}\n\xff")

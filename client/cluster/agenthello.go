@@ -12,8 +12,11 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 
+	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/localapi"
+	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 )
 
@@ -32,13 +35,14 @@ func (e *AgentError) Hint() string { return e.Advice }
 // takes seconds.
 const agentPoll = 250 * time.Millisecond
 
-// AgentHello waits until an agent has said who it is, as long as ctx lasts. The
-// error is ErrGone when the pod is no more, a *ForbiddenError when its log may
+// AgentHello waits until an agent has said who it is, as long as ctx lasts. Of one that
+// runs and whose log does not begin with that, as the kubelet keeps no more than the last
+// part of a long one, the gateway's word in its rules counts. The error is ErrGone when the pod is no more, a *ForbiddenError when its log may
 // not be read, an *AgentError when there will be no agent or none came in time:
 // in the pod's words, or in the agent's own, whose Hello comes along then.
 func (c *Client) AgentHello(ctx context.Context, pod Pod, container string) (control.Hello, error) {
 	why := "its container has not begun"
-	for {
+	for looks := 0; ; {
 		a, err := c.agent(ctx, pod, container)
 		if err != nil {
 			return control.Hello{}, lateAgent(ctx, pod, why, err)
@@ -65,6 +69,11 @@ func (c *Client) AgentHello(ctx context.Context, pod Pod, container string) (con
 				return control.Hello{}, lateAgent(ctx, pod, why, c.refusedLog(pod, err))
 			}
 			why = "it says nothing"
+			if looks++; looks > 1 { // one that has just begun would have said it
+				if k, known := c.toldKey(ctx, pod, a); known {
+					return control.Hello{Podnet: control.Version, PodUID: pod.UID, PublicKey: k}, nil
+				}
+			}
 		}
 		if err := sleep(ctx, agentPoll); err != nil {
 			return control.Hello{}, lateAgent(ctx, pod, why, err)
@@ -170,6 +179,32 @@ func findHello(log io.Reader) (control.Hello, error) {
 		return control.Hello{}, err
 	}
 	return control.Hello{}, noHelloError{said}
+}
+
+// toldKey is the key of an agent that somebody's rules for the pod have in force, as
+// their gateway says: it takes an agent only from the pod's own address. An agent that
+// only lets flows leave is in no other rules.
+func (c *Client) toldKey(ctx context.Context, pod Pod, a AgentContainer) (k key.Public, known bool) {
+	rules, err := c.SteeringRules(ctx, pod.Namespace, "")
+	if err != nil {
+		return k, false // the log may yet have it
+	}
+	keys := map[bool][]string{} // by whether they are named by rules of egress
+	for _, r := range rules {
+		if r.Spec.PodUID == pod.UID && r.Status.Agent != nil && meta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.ConditionAgentReady) {
+			egress := r.Spec.Mode == v1alpha1.SteeringEgress
+			keys[egress] = append(keys[egress], r.Status.Agent.PublicKey)
+		}
+	}
+	for _, text := range keys[a.NoRedirect] {
+		if a.NoRedirect && slices.Contains(keys[false], text) {
+			continue
+		}
+		if k, err = key.ParsePublic(text); err == nil {
+			return k, true
+		}
+	}
+	return k, false
 }
 
 // checkHello says whether the agent is one that we can work with.

@@ -161,7 +161,11 @@ type Need struct {
 // Needs asks, verb by verb, for every permission that a session uses that opens
 // the given namespaces.
 func (c *Client) Needs(ctx context.Context, gateway string, namespaces []string) []Need {
-	needs := c.needs(gateway, namespaces)
+	return c.answerNeeds(ctx, c.needs(gateway, namespaces))
+}
+
+// answerNeeds asks for each.
+func (c *Client) answerNeeds(ctx context.Context, needs []Need) []Need {
 	var eg errgroup.Group
 	eg.SetLimit(8)
 	for i := range needs {
@@ -174,6 +178,12 @@ func (c *Client) Needs(ctx context.Context, gateway string, namespaces []string)
 	return needs
 }
 
+// What is worse without a permission that is optional.
+const (
+	noWebSocket = "streams go by SPDY, which some proxies do not let through, instead of by WebSocket"
+	noLook      = "podnet cannot say what is wrong with a gateway that does not answer"
+)
+
 func (c *Client) needs(gateway string, namespaces []string) []Need {
 	var all []Need
 	connect := c.askConnect(gateway)
@@ -185,8 +195,8 @@ func (c *Client) needs(gateway string, namespaces []string) []Need {
 	forward.Subresource = "portforward"
 	for _, n := range []Need{
 		{Permission: withVerb(forward, "create")},
-		{Permission: withVerb(forward, "get"), Optional: "streams go by SPDY, which some proxies do not let through, instead of by WebSocket"},
-		{Permission: withVerb(pod, "get"), Optional: "podnet cannot say what is wrong with a gateway that does not answer"},
+		{Permission: withVerb(forward, "get"), Optional: noWebSocket},
+		{Permission: withVerb(pod, "get"), Optional: noLook},
 	} {
 		n.Ask = connect
 		all = append(all, n)

@@ -23,8 +23,12 @@ import (
 	"podnet.dev/deploy"
 )
 
-// partOf selects all that an install makes, whichever version made it.
-const partOf = "app.kubernetes.io/part-of=podnet"
+// partOf selects all that an install makes, whichever version made it: one for the
+// whole cluster, or one for a namespace alone.
+const (
+	partOf      = "app.kubernetes.io/part-of=podnet," + deploy.LabelMode + "!=" + deploy.ModeNamespace
+	partOfAlone = "app.kubernetes.io/part-of=podnet," + deploy.LabelMode + "=" + deploy.ModeNamespace
+)
 
 // crdTime is how long the API server may take to serve a new kind.
 const crdTime = 10 * time.Second
@@ -35,6 +39,7 @@ type installer struct {
 	dynamic dynamic.Interface
 	mapper  meta.RESTMapper
 	say     func(string)
+	only    string // the namespace that it is about; "": the whole cluster
 }
 
 // Install brings the cluster to what o describes and waits until the gateway
@@ -49,7 +54,13 @@ func (c *Client) Install(ctx context.Context, o deploy.Options, say func(string)
 	if err != nil {
 		return err
 	}
+	if o.Namespaced {
+		in.only = objects[0].GetNamespace()
+	}
 	if err := in.mayApply(ctx, objects); err != nil {
+		return err
+	}
+	if err := in.sameMode(ctx, objects); err != nil {
 		return err
 	}
 	fresh, err := in.fresh(ctx, objects)
@@ -106,7 +117,7 @@ func (c *Client) installer(say func(string)) (*installer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &installer{c, dyn, restmapper.NewDiscoveryRESTMapper(groups), say}, nil
+	return &installer{Client: c, dynamic: dyn, mapper: restmapper.NewDiscoveryRESTMapper(groups), say: say}, nil
 }
 
 // resource finds where objects of u's kind live.
@@ -156,11 +167,39 @@ func (in *installer) mayApply(ctx context.Context, objects []*unstructured.Unstr
 	}
 	for i, p := range needs {
 		if !allowed[i] {
+			if in.only != "" {
+				return &ForbiddenError{User: in.User, Permission: p, Ask: "kubectl -n " + in.only + " create rolebinding " + in.bindingName() + " --clusterrole=edit " + in.subject()}
+			}
 			return &ForbiddenError{User: in.User, Permission: p, Ask: "kubectl create clusterrolebinding NAME --clusterrole=cluster-admin " + in.subject() +
 				", or have them run podnet install"}
 		}
 	}
 	return nil
+}
+
+// sameMode refuses to make one namespace's gateway of the whole cluster's, or the
+// reverse: both have the same name, and the laptops of the one know nothing of the other.
+func (in *installer) sameMode(ctx context.Context, objects []*unstructured.Unstructured) error {
+	set := objects[len(objects)-1]
+	r, _, err := in.resource(set)
+	if err != nil {
+		return deployError(err)
+	}
+	call, cancel := withTimeoutAlways(ctx, requestTimeout)
+	defer cancel()
+	have, err := r.Get(call, set.GetName(), metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return in.explain("read "+describe(set)+" from", err)
+	case have.GetLabels()[deploy.LabelMode] == set.GetLabels()[deploy.LabelMode]:
+		return nil
+	case in.only != "":
+		return &localapi.Error{Code: localapi.CodeConflict, Message: "the gateway in namespace " + in.only + " is the whole cluster's", Hint: "podnet connect uses it; podnet install --gateway-namespace " + in.only + " brings it up to date", Status: http.StatusConflict}
+	}
+	ns := set.GetNamespace()
+	return &localapi.Error{Code: localapi.CodeConflict, Message: "the gateway in namespace " + ns + " is that of the namespace alone", Hint: "podnet uninstall --namespace " + ns + " takes it away, or another --gateway-namespace", Status: http.StatusConflict}
 }
 
 // fresh says whether there is nothing of podnet's in the gateway's namespace

@@ -21,13 +21,14 @@ func InstallTo(ctx context.Context, kube localapi.Kube, o deploy.Options, say fu
 	return c.Install(ctx, o, say)
 }
 
-// UninstallFrom opens the cluster that kube points to and uninstalls.
-func UninstallFrom(ctx context.Context, kube localapi.Kube, say func(string), log *slog.Logger) error {
+// UninstallFrom opens the cluster that kube points to and uninstalls: what is for the
+// whole cluster or, with a namespace, what is for that alone.
+func UninstallFrom(ctx context.Context, kube localapi.Kube, namespace string, say func(string), log *slog.Logger) error {
 	c, err := opened(ctx, kube, say, log)
 	if err != nil {
 		return err
 	}
-	return c.Uninstall(ctx, say)
+	return c.Uninstall(ctx, namespace, say)
 }
 
 func opened(ctx context.Context, kube localapi.Kube, say func(string), log *slog.Logger) (*Client, error) {

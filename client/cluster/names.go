@@ -16,7 +16,8 @@ const maxNames = "500"
 var groups = map[string]string{
 	"services": "/api/v1", "pods": "/api/v1",
 	"deployments": "/apis/apps/v1", "statefulsets": "/apis/apps/v1", "daemonsets": "/apis/apps/v1", "replicasets": "/apis/apps/v1",
-	"jobs": "/apis/batch/v1",
+	"jobs":  "/apis/batch/v1",
+	"peers": api,
 }
 
 // Names lists the names of a resource in a namespace, "" for the context's, or of all

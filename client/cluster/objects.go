@@ -182,8 +182,7 @@ func (c *Client) SetVirtual(ctx context.Context, namespace, name string, virtual
 		case slices.Equal(p.Status.Virtual, virtual):
 			return p, nil
 		case refused != nil && refused.Status == metav1.ConditionFalse && refused.ObservedGeneration >= written:
-			return nil, &localapi.Error{Code: localapi.CodeConflict, Message: "the gateway does not map virtual addresses: " + oneLine(refused.Message),
-				Hint: "podnet connect --addresses direct goes without them", Status: http.StatusConflict}
+			return nil, notMapped(oneLine(refused.Message))
 		}
 		select {
 		case <-tick.C:
@@ -191,6 +190,11 @@ func (c *Client) SetVirtual(ctx context.Context, namespace, name string, virtual
 			return nil, c.late(ctx, namespace, ctx.Err())
 		}
 	}
+}
+
+func notMapped(why string) error {
+	return &localapi.Error{Code: localapi.CodeConflict, Message: "the gateway does not map virtual addresses: " + why,
+		Hint: "podnet connect --addresses direct goes without them", Status: http.StatusConflict}
 }
 
 // RenewAccess prolongs an Access, with the errors of RenewPeer.

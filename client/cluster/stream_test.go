@@ -30,6 +30,11 @@ const portforwardPath = "/api/v1/namespaces/podnet-system/pods/podnet-gateway-0/
 // forwards makes the API server forward ports to pod, which gets the data
 // stream and answers with an error text, as a kubelet does.
 func (f *fakeAPI) forwards(webSocket bool, pod func(port string, data io.ReadWriteCloser) string) {
+	f.forwardsTo(portforwardPath, webSocket, pod)
+}
+
+// forwardsTo is forwards for the pod of a path.
+func (f *fakeAPI) forwardsTo(path string, webSocket bool, pod func(port string, data io.ReadWriteCloser) string) {
 	accept := func(conn httpstream.Connection, streams chan httpstream.Stream) {
 		var errs, data httpstream.Stream
 		for errs == nil || data == nil {
@@ -55,7 +60,7 @@ func (f *fakeAPI) forwards(webSocket bool, pod func(port string, data io.ReadWri
 		streams := make(chan httpstream.Stream, 2)
 		return streams, func(s httpstream.Stream, _ <-chan struct{}) error { streams <- s; return nil }
 	}
-	f.on["GET "+portforwardPath] = func(w http.ResponseWriter, r *http.Request) {
+	f.on["GET "+path] = func(w http.ResponseWriter, r *http.Request) {
 		if !webSocket {
 			http.Error(w, "a proxy that does not know websockets", http.StatusBadRequest)
 			return
@@ -75,7 +80,7 @@ func (f *fakeAPI) forwards(webSocket bool, pod func(port string, data io.ReadWri
 		defer conn.Close()
 		accept(conn, streams)
 	}
-	f.on["POST "+portforwardPath] = func(w http.ResponseWriter, r *http.Request) {
+	f.on["POST "+path] = func(w http.ResponseWriter, r *http.Request) {
 		if _, err := httpstream.Handshake(r, w, []string{clientportforward.PortForwardProtocolV1Name}); err != nil {
 			f.t.Error(err)
 			return

@@ -23,12 +23,14 @@ const uninstallTime = 90 * time.Second
 
 // Uninstall deletes everything that any install has made, a half one included,
 // and waits until it is gone. Peers, Accesses and SteeringRules go with their
-// definitions; agents in pods end when no gateway speaks to them any more.
-func (c *Client) Uninstall(ctx context.Context, say func(string)) error {
+// definitions; agents in pods end when no gateway speaks to them any more. With a
+// namespace it deletes what was installed for that alone.
+func (c *Client) Uninstall(ctx context.Context, namespace string, say func(string)) error {
 	in, err := c.installer(say)
 	if err != nil {
 		return err
 	}
+	in.only = namespace
 	return in.uninstall(ctx)
 }
 
@@ -70,7 +72,11 @@ func (in *installer) uninstall(ctx context.Context) error {
 // kinds are those of a full install, in the order of deletion. Those that the
 // cluster does not know cannot be there.
 func (in *installer) kinds() ([]*meta.RESTMapping, error) {
-	objects, err := deploy.Render(deploy.Options{Image: "any", AgentImage: "any", Replicas: 1, NodePort: 30000, Users: []string{"any"}})
+	o := deploy.Options{Image: "any", AgentImage: "any", Replicas: 1, NodePort: 30000, Users: []string{"any"}}
+	if in.only != "" {
+		o = deploy.Options{Image: "any", AgentImage: "any", NodePort: 30000, Namespace: in.only, Namespaced: true}
+	}
+	objects, err := deploy.Render(o)
 	if err != nil {
 		return nil, err
 	}
@@ -105,10 +111,15 @@ func (in *installer) kinds() ([]*meta.RESTMapping, error) {
 func (in *installer) find(ctx context.Context, m *meta.RESTMapping) ([]unstructured.Unstructured, error) {
 	call, cancel := withTimeoutAlways(ctx, requestTimeout)
 	defer cancel()
-	list, err := in.dynamic.Resource(m.Resource).List(call, metav1.ListOptions{LabelSelector: partOf})
+	var from dynamic.ResourceInterface = in.dynamic.Resource(m.Resource)
+	which := metav1.ListOptions{LabelSelector: partOf}
+	if in.only != "" {
+		from, which.LabelSelector = in.dynamic.Resource(m.Resource).Namespace(in.only), partOfAlone
+	}
+	list, err := from.List(call, which)
 	switch {
 	case apierrors.IsForbidden(err):
-		return nil, in.mayNot("list", m, "")
+		return nil, in.mayNot("list", m, in.only)
 	case err != nil:
 		return nil, in.explain("list "+m.Resource.Resource+" of", err)
 	}

@@ -263,13 +263,13 @@ profiles:
 		t.Fatal(err)
 	}
 	r, err := c.Request(localapi.Kube{Env: []string{"A=b"}})
-	want := localapi.ConnectRequest{Namespaces: []string{"shop"}, Path: "udp", LeaseSeconds: 120, Reconnect: true, Addresses: "auto", GatewayNamespace: "podnet-system",
+	want := localapi.ConnectRequest{Namespaces: []string{"shop"}, Path: "udp", LeaseSeconds: 120, Reconnect: true, Addresses: "auto", Device: "auto", GatewayNamespace: "podnet-system",
 		Kube: localapi.Kube{Flags: map[string][]string{"context": {"prod"}}, Env: []string{"A=b"}}}
 	if err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("%+v, %v\nwant %+v", r, err, want)
 	}
 	r, err = c.ProfileRequest("staging", nil)
-	want = localapi.ConnectRequest{Name: "staging", AllNamespaces: true, Path: "apiserver", LeaseSeconds: 120, Reconnect: true, Addresses: "auto", GatewayNamespace: "podnet-system",
+	want = localapi.ConnectRequest{Name: "staging", AllNamespaces: true, Path: "apiserver", LeaseSeconds: 120, Reconnect: true, Addresses: "auto", Device: "auto", GatewayNamespace: "podnet-system",
 		Kube: localapi.Kube{Flags: map[string][]string{"context": {"blue"}}}}
 	if err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("%+v, %v\nwant %+v", r, err, want)

@@ -29,7 +29,7 @@ func (c Config) ProfileRequest(name string, env []string) (localapi.ConnectReque
 
 // fill adds the defaults to what a request leaves open.
 func (c Config) fill(r localapi.ConnectRequest) (localapi.ConnectRequest, error) {
-	text := map[string]*string{"path": &r.Path, "addresses": &r.Addresses, "gateway-namespace": &r.GatewayNamespace}
+	text := map[string]*string{"path": &r.Path, "addresses": &r.Addresses, "gateway-namespace": &r.GatewayNamespace, "device": &r.Device}
 	lists := map[string]*[]string{"also-route": &r.AlsoRoutes, "also-domain": &r.AlsoDomains, "never-route": &r.NeverRoutes}
 	ephemeral := false
 	yes := map[string]*bool{"reconnect": &r.Reconnect, "ephemeral": &ephemeral}

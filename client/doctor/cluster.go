@@ -115,12 +115,17 @@ func credentialsFinding(user string, err error) localapi.Finding {
 
 // install looks at podnet in the cluster.
 func (e *examination) install(ctx context.Context) {
+	e.narrow(ctx)
 	ns := e.Request.GatewayNamespace
 	if err := e.cluster.Installed(ctx, ns); err != nil {
 		e.say(failed("podnet/installed", err))
 		return
 	}
-	e.say(ok("podnet/installed", "the cluster knows podnet's objects"))
+	if e.narrowed {
+		e.say(ok("podnet/installed", "namespace mode (%s): there is a gateway of that namespace alone", ns))
+	} else {
+		e.say(ok("podnet/installed", "the cluster knows podnet's objects"))
+	}
 	pod, err := e.cluster.GatewayPod(ctx, ns)
 	e.say(podFinding(ns, pod, err))
 	level, err := e.cluster.PodSecurity(ctx, ns)
@@ -129,6 +134,39 @@ func (e *examination) install(ctx context.Context) {
 		level, err := e.cluster.PodSecurity(ctx, opened)
 		e.say(namespaceSecurityFinding(opened, level, err))
 	}
+}
+
+// narrow goes over to the gateway of one namespace where connect would: podnet is not
+// installed in the cluster, or lets nobody of this name in, or is said to be in a namespace
+// that has such a gateway.
+func (e *examination) narrow(ctx context.Context) {
+	c, can := e.cluster.(interface {
+		Namespaced(ctx context.Context, namespace string) (*cluster.Namespaced, error)
+	})
+	ns := e.Request.GatewayNamespace
+	if ns == localapi.GatewayNamespace {
+		ns = e.Request.Namespaces[0]
+		if e.cluster.Installed(ctx, ns) == nil && e.letsIn(ctx) {
+			return
+		}
+	}
+	if !can {
+		return
+	}
+	other, err := c.Namespaced(ctx, ns)
+	if err != nil || other == nil {
+		return
+	}
+	e.cluster, e.narrowed, e.Request.GatewayNamespace = other, true, ns
+	e.live = connection(e.Status(), other.Whoami().Server, ns)
+}
+
+// letsIn reports whether we may enrol with the whole cluster's gateway, or it cannot be
+// known.
+func (e *examination) letsIn(ctx context.Context) bool {
+	return !slices.ContainsFunc(e.cluster.Needs(ctx, e.Request.GatewayNamespace, nil), func(n cluster.Need) bool {
+		return n.Verb == "create" && n.Resource == "peers" && n.Err == nil && !n.Allowed
+	})
 }
 
 func podFinding(ns string, p cluster.GatewayPod, err error) localapi.Finding {

@@ -72,6 +72,8 @@ type examination struct {
 	Config
 	say     func(...localapi.Finding)
 	cluster Cluster
+	// narrowed says that the gateway is one namespace's.
+	narrowed bool
 	// live is the session that is on, nil when there is none to this cluster.
 	live *localapi.Connection
 	// admitted is what the gateway told an enrolment, nil when there was none.

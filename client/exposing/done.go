@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
@@ -77,11 +76,10 @@ func (s *state) polled(e *exposure, o *v1alpha1.Exposure, now time.Time, err err
 }
 
 // lost decides what it means that the API does not have the object: its lease was
-// over, or somebody deleted it. Leases go on while the laptop sleeps, when the
-// monotonic clock stands still: the wall clock says how long it has been.
+// over, or somebody deleted it.
 func (s *state) lost(e *exposure, now time.Time) {
 	e.object, e.led, e.due = nil, "", false
-	if now.Round(0).Sub(e.renewed.Round(0)) < s.lease {
+	if !upkeep.Over(s.lease, e.renewed, now) {
 		e.fail(errRevoked)
 	}
 }
@@ -121,24 +119,15 @@ func (e *exposure) deleted(now time.Time, err error) {
 	e.object, e.led = nil, ""
 }
 
-// refusal is the gateway's no, where waiting for another word of it is in vain.
+var refusals = upkeep.Refusals{
+	v1alpha1.ReasonLimitReached:  {Code: localapi.CodeForbidden, Hint: "podnet expose list shows yours; podnet expose stop ends one"},
+	v1alpha1.ReasonInvalid:       {Code: localapi.CodeUsage, Hint: "podnet expose --help"},
+	v1alpha1.ReasonPolicyMissing: {Code: localapi.CodeForbidden, Hint: "an administrator puts the admission policies back with podnet install"},
+}
+
+// refusal is the gateway's no.
 func refusal(o *v1alpha1.Exposure) error {
-	c := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionReady)
-	if c == nil || c.Status != metav1.ConditionFalse {
-		return nil
-	}
-	e := &localapi.Error{Message: "the gateway does not admit the exposure: " + c.Message}
-	switch c.Reason {
-	case v1alpha1.ReasonLimitReached:
-		e.Code, e.Hint = localapi.CodeForbidden, "podnet expose list shows yours; podnet expose stop ends one"
-	case v1alpha1.ReasonInvalid:
-		e.Code, e.Hint = localapi.CodeUsage, "podnet expose --help"
-	case v1alpha1.ReasonPolicyMissing:
-		e.Code, e.Hint = localapi.CodeForbidden, "an administrator puts the admission policies back with podnet install"
-	default:
-		return nil
-	}
-	return e
+	return refusals.Of(o.Status.Conditions, v1alpha1.ConditionReady, "the gateway does not admit the exposure")
 }
 
 // inTheWay judges an exposure that has the name already: nil says that it is a

@@ -18,7 +18,8 @@ import (
 //
 // The kernel takes the TUN device away with its last file descriptor, and the
 // addresses and routes with the device. The guard is for what is left:
-// /etc/resolv.conf, and a device that another process was given.
+// /etc/resolv.conf, a device that another process was given, and one of the kernel's
+// WireGuard.
 type guard struct {
 	cmd  *exec.Cmd
 	pipe io.WriteCloser

@@ -1,8 +1,9 @@
 // Package helper is the privileged half of podnet: it makes the TUN device, its
 // addresses and routes, the sockets on port 53, and points the host's resolver
-// at them, and takes it all back. It sees no kubeconfig, no key and no packet,
-// and links no Kubernetes, no HTTP and no DNS library. A Host does it in the
-// process of its caller; package remote asks podnet-helper, whose process has one.
+// at them, and takes it all back. It sees no kubeconfig and no packet, and no key but
+// that of a WireGuard device in the kernel, if a session asks for one. It links no
+// Kubernetes, no HTTP and no DNS library. A Host does it in the process of its
+// caller; package remote asks podnet-helper, whose process has one.
 package helper
 
 import (
@@ -91,43 +92,60 @@ type session struct {
 	// name and index are the interface's; none yet: empty and 0.
 	name   string
 	index  int
+	wg     *wireGuard // nil: the interface is a TUN, or none
 	closed bool
 }
+
+var _ Kernel = (*session)(nil)
 
 // maxInterfaces is how many names are tried before giving up.
 const maxInterfaces = 32
 
-func (s *session) TUN(mtu int) (tun.Device, error) {
+func (s *session) TUN(mtu int) (dev tun.Device, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	err = s.makeInterface(func(name string) (func() error, error) {
+		if dev, err = tun.CreateTUN(name, mtu); err != nil {
+			return nil, err
+		}
+		return dev.Close, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return dev, nil
+}
+
+// makeInterface has create make an interface with the first name that is free, and
+// notes it before. undo is create's. s.mu is held.
+func (s *session) makeInterface(create func(name string) (undo func() error, err error)) error {
 	for i := range maxInterfaces {
 		name := "podnet" + strconv.Itoa(i)
 		if _, err := net.InterfaceByName(name); err == nil {
 			continue
 		}
 		if err := noteLink(s.host.opts.StateDir, name); err != nil {
-			return nil, err
+			return err
 		}
-		dev, err := tun.CreateTUN(name, mtu)
+		undo, err := create(name)
 		switch {
 		case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.EEXIST):
 			continue
+		case errors.As(err, new(*NoWireGuardError)):
+			return err
 		case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
-			return nil, &PrivilegeError{err}
+			return &PrivilegeError{err}
 		case err != nil:
-			return nil, fmt.Errorf("make TUN device %s: %w", name, err)
+			return fmt.Errorf("make interface %s: %w", name, err)
 		}
-		if s.name, err = dev.Name(); err != nil {
-			return nil, errors.Join(err, dev.Close())
-		}
-		made, err := net.InterfaceByName(s.name)
+		made, err := net.InterfaceByName(name)
 		if err != nil {
-			return nil, errors.Join(err, dev.Close())
+			return errors.Join(err, undo())
 		}
-		s.index = made.Index
-		return dev, nil
+		s.name, s.index = name, made.Index
+		return nil
 	}
-	return nil, fmt.Errorf("make TUN device: the names podnet0 to podnet%d are taken", maxInterfaces-1)
+	return fmt.Errorf("make an interface: the names podnet0 to podnet%d are taken", maxInterfaces-1)
 }
 
 func (s *session) Networks() ([]router.Network, error) {
@@ -229,7 +247,7 @@ func (s *session) Close() error {
 		return nil
 	}
 	s.closed = true
-	return s.host.leave(s)
+	return errors.Join(s.host.leave(s), s.wg.close())
 }
 
 // Cleanup takes back what a killed podnet left. It is idempotent. Where a

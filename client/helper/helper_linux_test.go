@@ -185,6 +185,39 @@ func inNetns(t *testing.T) {
 	}
 }
 
+// TestKernelsWireGuard: there is none, and somebody says so, or it is made and taken
+// away again. What it does is for e2e/guest, whose kernel has it.
+func TestKernelsWireGuard(t *testing.T) {
+	inNetns(t)
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s := &session{host: NewHost(Options{StateDir: t.TempDir()})}
+	name, wire, err := s.WireGuard(1420)
+	var none *NoWireGuardError
+	switch {
+	case errors.As(err, &none):
+		if none.Hint() == "" || s.name != "" {
+			t.Errorf("%v, interface %q", err, s.name)
+		}
+	case err != nil:
+		t.Fatal(err)
+	default:
+		defer s.wg.close()
+		defer wire.Close()
+		if st, err := s.WireGuardState(); err != nil || !st.LastHandshake.IsZero() {
+			t.Errorf("%+v, %v", st, err)
+		}
+	}
+	if err := dropLinks(s.host.opts.StateDir); err != nil {
+		t.Error(err)
+	}
+	links, err := net.Interfaces()
+	if err != nil || len(links) != 1 {
+		t.Errorf("%s: interfaces %v, %v", name, links, err)
+	}
+}
+
 func TestNamespacesHaveTheirOwnState(t *testing.T) {
 	if _, err := os.Readlink("/proc/1/ns/net"); err != nil {
 		t.Skipf("the first process hides its namespaces: %v", err)

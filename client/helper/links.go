@@ -11,9 +11,10 @@ import (
 )
 
 // linksName is the file in the state folder that names the interfaces of this
-// host's sessions. A name is there before its interface is. The kernel takes an
-// interface with its last file descriptor, and whoever was given one might keep
-// it: then the note is what the next podnet, or the guard, goes by.
+// host's sessions. A name is there before its interface is. The kernel takes a TUN
+// with its last file descriptor, and whoever was given one might keep it; a WireGuard
+// device of its own it takes with nobody. Then the note is what the next podnet, or
+// the guard, goes by.
 const linksName = "links.json"
 
 // noteLink adds a name to the note.

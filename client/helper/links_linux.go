@@ -10,9 +10,9 @@ import (
 	"podnet.dev/client/router"
 )
 
-// removeLink removes a TUN interface of ours that is still there. index is what
-// it has to have; 0: any. Another kind of interface that has taken the name since
-// stays.
+// removeLink removes a TUN or WireGuard interface of ours that is still there. index
+// is what it has to have; 0: any. Another kind of interface that has taken the name
+// since stays.
 func removeLink(name string, index int) error {
 	if !router.Ours(name) {
 		return nil
@@ -24,7 +24,7 @@ func removeLink(name string, index int) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("find interface %s: %w", name, err)
-	case link.Type() != "tuntap", index != 0 && link.Attrs().Index != index:
+	case link.Type() != "tuntap" && link.Type() != "wireguard", index != 0 && link.Attrs().Index != index:
 		return nil
 	}
 	if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {

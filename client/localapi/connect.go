@@ -9,11 +9,18 @@ import (
 	"time"
 )
 
-// Paths and AddressModes are the words that a ConnectRequest has for its Path and
-// its Addresses, the default first.
+// Paths, AddressModes and Devices are the words that a ConnectRequest has for its
+// Path, its Addresses and its Device, the default first.
 var (
 	Paths        = []string{"auto", "udp", "apiserver"}
 	AddressModes = []string{"auto", "direct", "virtual"}
+	Devices      = []string{"auto", DeviceUserspace, DeviceKernel}
+)
+
+// Whose WireGuard a session has: podnet's own, in its process, or the kernel's.
+const (
+	DeviceUserspace = "userspace"
+	DeviceKernel    = "kernel"
 )
 
 // GatewayNamespace is where podnet is installed unless somebody says otherwise.
@@ -70,7 +77,7 @@ func CheckSession(name string) error {
 
 // WithDefaults says what the zero values of r mean.
 func (r ConnectRequest) WithDefaults() ConnectRequest {
-	r.Path, r.Addresses = cmp.Or(r.Path, Paths[0]), cmp.Or(r.Addresses, AddressModes[0])
+	r.Path, r.Addresses, r.Device = cmp.Or(r.Path, Paths[0]), cmp.Or(r.Addresses, AddressModes[0]), cmp.Or(r.Device, Devices[0])
 	r.GatewayNamespace = cmp.Or(r.GatewayNamespace, GatewayNamespace)
 	r.LeaseSeconds = cmp.Or(r.LeaseSeconds, int32(LeaseDefault/time.Second))
 	return r
@@ -88,6 +95,10 @@ func (r *ConnectRequest) Check() error {
 		return usage(fmt.Sprintf("path %q: want %s", r.Path, strings.Join(Paths, ", ")), "podnet --help")
 	case !slices.Contains(AddressModes, r.Addresses):
 		return usage(fmt.Sprintf("addresses %q: want %s", r.Addresses, strings.Join(AddressModes, ", ")), "podnet --help")
+	case !slices.Contains(Devices, cmp.Or(r.Device, Devices[0])):
+		return usage(fmt.Sprintf("device %q: want %s", r.Device, strings.Join(Devices, ", ")), "podnet --help")
+	case r.As != "" && r.Device == DeviceKernel:
+		return usage("nothing can leave as "+r.As+" over the kernel's WireGuard device: it takes whatever this machine sends", "--as without --device kernel")
 	case lease < LeaseMin || lease > LeaseMax:
 		return usage(fmt.Sprintf("lease %v: want %v to %v", lease, LeaseMin, LeaseMax), "podnet --help")
 	}

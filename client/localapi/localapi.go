@@ -133,6 +133,9 @@ type ConnectRequest struct {
 	// As is whose pod what we send leaves from, as deploy/web in the first of the
 	// Namespaces; empty: the gateway's.
 	As string `json:"as,omitempty"`
+	// Device is auto, userspace or kernel: whose WireGuard the session has. Empty and
+	// auto are userspace (docs/adr/0015).
+	Device string `json:"device,omitempty"`
 	Beyond
 	// Reconnect has the daemon connect again when the session, once it was ready, has
 	// ended by itself, until somebody disconnects it.
@@ -146,7 +149,7 @@ type ConnectRequest struct {
 // called and whether or not it is primary.
 func (r ConnectRequest) SameAs(o ConnectRequest) bool {
 	sorted := func(s []string) []string { s = slices.Clone(s); slices.Sort(s); return slices.Compact(s) }
-	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.As == o.As && cmp.Or(r.Addresses, "auto") == cmp.Or(o.Addresses, "auto") && r.GatewayNamespace == o.GatewayNamespace &&
+	return r.AllNamespaces == o.AllNamespaces && r.Path == o.Path && r.As == o.As && (r.Device == DeviceKernel) == (o.Device == DeviceKernel) && cmp.Or(r.Addresses, "auto") == cmp.Or(o.Addresses, "auto") && r.GatewayNamespace == o.GatewayNamespace &&
 		slices.Equal(sorted(r.Namespaces), sorted(o.Namespaces)) && r.Beyond.same(o.Beyond) && r.Kube.same(o.Kube)
 }
 
@@ -264,9 +267,15 @@ type VirtualPrefix struct {
 	Virtual string `json:"virtual"`
 }
 
+// ModeNamespace is the Mode of a Gateway that serves its namespace alone.
+const ModeNamespace = "namespace"
+
 // Gateway is the pod at the other end.
 type Gateway struct {
 	Namespace string `json:"namespace"`
+	// Mode is namespace where the gateway serves its namespace alone. Empty: the
+	// whole cluster's.
+	Mode      string `json:"mode,omitempty"`
 	Pod       string `json:"pod"`
 	PublicKey string `json:"publicKey,omitempty"`
 	// Version is its release; empty where it does not say it.
@@ -280,9 +289,11 @@ type Gateway struct {
 // Tunnel is the WireGuard device. Rx and Tx are bytes.
 type Tunnel struct {
 	Interface string `json:"interface"`
-	Address   string `json:"address,omitempty"`
-	Address6  string `json:"address6,omitempty"`
-	MTU       int    `json:"mtu"`
+	// Device is userspace or kernel: whose WireGuard the interface is.
+	Device   string `json:"device,omitempty"`
+	Address  string `json:"address,omitempty"`
+	Address6 string `json:"address6,omitempty"`
+	MTU      int    `json:"mtu"`
 	// LastHandshake is how long ago, as a Go duration; empty before the first.
 	LastHandshake string `json:"lastHandshake,omitempty"`
 	Rx            int64  `json:"rx"`

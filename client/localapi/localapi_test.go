@@ -88,9 +88,33 @@ func TestSameRequest(t *testing.T) {
 		"context":    {Namespaces: a.Namespaces, Kube: Kube{Flags: map[string][]string{"context": {"other"}}, Env: a.Kube.Env}},
 		"kubeconfig": {Namespaces: a.Namespaces, Kube: Kube{Flags: a.Kube.Flags, Env: []string{"KUBECONFIG=/b"}}},
 		"path":       {Namespaces: a.Namespaces, Kube: a.Kube, Path: "udp"},
+		"device":     {Namespaces: a.Namespaces, Kube: a.Kube, Device: DeviceKernel},
 	} {
 		if a.SameAs(o) {
 			t.Errorf("%s does not matter", name)
+		}
+	}
+	same.Device = "auto" // which is podnet's own
+	if !a.SameAs(same) {
+		t.Error("the device's default matters")
+	}
+}
+
+func TestDevicesThatThereAre(t *testing.T) {
+	for _, d := range append([]string{""}, Devices...) {
+		r := ConnectRequest{Device: d}.WithDefaults()
+		if err := r.Check(); err != nil {
+			t.Errorf("%q: %v", d, err)
+		}
+	}
+	for name, r := range map[string]ConnectRequest{
+		"another":                  {Device: "quantum"},
+		"a pod, and no gate to it": {Device: DeviceKernel, As: "deploy/web"},
+	} {
+		r = r.WithDefaults()
+		var e *Error
+		if err := r.Check(); !errors.As(err, &e) || e.Code != CodeUsage || e.Hint == "" {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -35,6 +35,7 @@ type Words struct {
 	GatewayNamespace string   `json:"gatewayNamespace,omitempty"`
 	LeaseSeconds     int32    `json:"leaseSeconds,omitempty"`
 	As               string   `json:"as,omitempty"`
+	Device           string   `json:"device,omitempty"`
 	Primary          bool     `json:"primary,omitempty"`
 	Reconnect        bool     `json:"reconnect,omitempty"`
 	Beyond
@@ -45,7 +46,7 @@ func (p Profile) Request(env []string) ConnectRequest {
 	w := p.Connect
 	r := ConnectRequest{
 		Name: p.Name, Kube: Kube{Env: env}, Namespaces: w.Namespaces, AllNamespaces: w.AllNamespaces, Path: w.Path, Addresses: w.Addresses,
-		GatewayNamespace: w.GatewayNamespace, LeaseSeconds: w.LeaseSeconds, As: w.As, Primary: w.Primary, Reconnect: w.Reconnect, Beyond: w.Beyond,
+		GatewayNamespace: w.GatewayNamespace, LeaseSeconds: w.LeaseSeconds, As: w.As, Device: w.Device, Primary: w.Primary, Reconnect: w.Reconnect, Beyond: w.Beyond,
 	}
 	for flag, value := range map[string]string{"context": w.Context, "kubeconfig": w.KubeconfigIn(env)} {
 		if value != "" {

@@ -140,7 +140,8 @@ func (r *Relay) Served(name string) Served {
 func (r *Relay) Requests(rule string) []Request {
 	r.state.mu.Lock()
 	defer r.state.mu.Unlock()
-	return slices.Clone(r.state.requests[rule])
+	all := r.state.requests[rule]
+	return slices.Clone(all[max(0, len(all)-MaxRequests):])
 }
 
 // Subscribe has fn called with each request of a rule and each connection of an

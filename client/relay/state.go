@@ -140,7 +140,7 @@ func (s *state) event(r *Rule, p Pod, e *control.Event) {
 		q.Error = why
 	}
 	list := append(s.requests[r.Name], q)
-	if len(list) > MaxRequests {
+	if len(list) > 2*MaxRequests { // or each would move all
 		list = slices.Delete(list, 0, len(list)-MaxRequests)
 	}
 	s.requests[r.Name] = list

@@ -6,6 +6,7 @@ import (
 
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/packet"
+	"podnet.dev/internal/rawtcp"
 	"podnet.dev/internal/splice"
 )
 
@@ -27,7 +28,7 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 		return
 	}
 	began := time.Now()
-	local, err := dialTCP(ctx, rule.Local)
+	socket, err := dialTCP(ctx, rule.Local)
 	if err != nil {
 		// Refused stays refused: the agent knows what to do then.
 		q.Reset()
@@ -38,6 +39,7 @@ func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
 		}
 		return
 	}
+	local := rawtcp.New(socket)
 	defer local.Close()
 	r.state.local(rule.Name, "")
 	conn, err := q.Accept(ctx)

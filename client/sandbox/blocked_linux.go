@@ -16,6 +16,7 @@ func blocked(err error) error {
 	if errors.As(err, &f) && f.Attempt != "" {
 		b.Attempt, b.Err = f.Attempt, &failure{Text: f.Text, Errno: f.Errno}
 	}
+	tun := strings.Contains(err.Error(), "/dev/net/tun")
 	denied := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 	switch {
 	case errors.Is(err, unix.ENOSPC) || setting("user/max_user_namespaces") == "0":
@@ -24,8 +25,10 @@ func blocked(err error) error {
 		b.Advice = "AppArmor keeps capabilities from user namespaces here, unless a profile of the program allows userns"
 	case denied && setting("kernel/unprivileged_userns_clone") == "0":
 		b.Advice = "user namespaces are for root only here: sysctl kernel.unprivileged_userns_clone"
-	case errors.Is(err, fs.ErrNotExist) && strings.Contains(err.Error(), "/dev/net/tun"):
+	case errors.Is(err, fs.ErrNotExist) && tun:
 		b.Advice = "there are no TUN devices here: modprobe tun; in a container pass --device /dev/net/tun"
+	case denied && tun:
+		b.Advice = "TUN devices are not for this user here: chmod 666 /dev/net/tun; in a container pass --device /dev/net/tun"
 	case denied:
 		b.Advice = "a container's seccomp filter or another policy forbids it here"
 	}

@@ -23,6 +23,7 @@ import (
 	"podnet.dev/client/proxy"
 	"podnet.dev/client/router"
 	"podnet.dev/internal/testpod"
+	"podnet.dev/internal/testseccomp"
 )
 
 // TestMain lets the test binary be the agent, and a program that says what it sees.
@@ -42,6 +43,12 @@ func TestMain(m *testing.M) {
 			trap()
 		case "terminal":
 			os.Exit(atTerminal())
+		case "confined":
+			fmt.Println(testseccomp.Exec("/proc/self/exe", []string{"sandbox.test", "try"}, os.Environ()))
+			os.Exit(1)
+		case "try":
+			try()
+			os.Exit(0)
 		}
 	}
 	os.Exit(m.Run())
@@ -83,6 +90,31 @@ func atTerminal() int {
 		Files: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}, nil)
 	fmt.Printf("exit status %d, %v\n", e.Status(), err)
 	return 0
+}
+
+// try says what keeps a program from having a sandbox.
+func try() {
+	s, err := Open(context.Background(), Options{Agent: []string{"/proc/self/exe", "agent"}})
+	var b *BlockedError
+	switch {
+	case errors.As(err, &b):
+		fmt.Printf("blocked: %v (%s)\n", err, b.Hint())
+	case err != nil:
+		fmt.Println("failed:", err)
+	default:
+		fmt.Println("there is one", s.Close())
+	}
+}
+
+// TestConfined has a container's seccomp filter forbid namespaces: an answer at once,
+// and what to make of it.
+func TestConfined(t *testing.T) {
+	openTest(t, Options{}) // else something else forbids them already
+	out, err := exec.Command("/proc/self/exe", "confined").CombinedOutput()
+	const want = "blocked: make a user, network and mount namespace: operation not permitted (a container's seccomp filter or another policy forbids it here)\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 // openTest opens a sandbox, or skips the test where there is none for anybody.

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
@@ -104,12 +103,11 @@ func (s *state) keyed(o *object, key string, now time.Time, err error) {
 }
 
 // lost decides what it means that the API does not have an object: its lease was
-// over, or somebody deleted it. Leases go on while the laptop sleeps, when the
-// monotonic clock stands still: the wall clock says how long it has been.
+// over, or somebody deleted it.
 func (s *state) lost(o *object, now time.Time) {
 	switch {
 	case o.phase != there:
-	case now.Round(0).Sub(o.renewed.Round(0)) >= s.lease:
+	case upkeep.Over(s.lease, o.renewed, now):
 		o.phase, o.key, o.status, o.inForce, o.missed = planned, "", v1alpha1.SteeringRuleStatus{}, false, time.Time{}
 	case o.missed.IsZero():
 		o.missed = now
@@ -154,26 +152,16 @@ func (o *object) accepted() bool {
 	return meta.IsStatusConditionTrue(o.status.Conditions, v1alpha1.ConditionAccepted)
 }
 
-// refusal is the gateway's no, where waiting for another word of it is in vain.
+var refusals = upkeep.Refusals{
+	v1alpha1.ReasonClash:          {Code: localapi.CodeConflict, Hint: "agree with them, or steer other requests: --header, --path and others narrow a rule"},
+	v1alpha1.ReasonServiceRefused: {Code: localapi.CodeForbidden, Hint: "docs/permissions.md says what steering a Service takes"},
+	v1alpha1.ReasonInvalid:        {Code: localapi.CodeUsage, Hint: "podnet steer --help"},
+	v1alpha1.ReasonPolicyMissing:  {Code: localapi.CodeForbidden, Hint: "an administrator puts the admission policies back with podnet install"},
+}
+
+// refusal is the gateway's no.
 func (o *object) refusal() error {
-	c := meta.FindStatusCondition(o.status.Conditions, v1alpha1.ConditionAccepted)
-	if c == nil || c.Status != metav1.ConditionFalse {
-		return nil
-	}
-	e := &localapi.Error{Message: "the gateway does not accept the rule: " + c.Message}
-	switch c.Reason {
-	case v1alpha1.ReasonClash:
-		e.Code, e.Hint = localapi.CodeConflict, "agree with them, or steer other requests: --header, --path and others narrow a rule"
-	case v1alpha1.ReasonServiceRefused:
-		e.Code, e.Hint = localapi.CodeForbidden, "docs/permissions.md says what steering a Service takes"
-	case v1alpha1.ReasonInvalid:
-		e.Code, e.Hint = localapi.CodeUsage, "podnet steer --help"
-	case v1alpha1.ReasonPolicyMissing:
-		e.Code, e.Hint = localapi.CodeForbidden, "an administrator puts the admission policies back with podnet install"
-	default:
-		return nil
-	}
-	return e
+	return refusals.Of(o.status.Conditions, v1alpha1.ConditionAccepted, "the gateway does not accept the rule")
 }
 
 // injected takes over what came of putting an agent into a pod.

@@ -65,6 +65,8 @@ func (t *tray) do(ctx context.Context, a Action) {
 		err = t.diagnose(ctx)
 	case OpenDashboard:
 		err = t.dashboard(ctx)
+	case OpenDocs:
+		err = t.Desktop.Open(t.Docs)
 	case StartAtLogin:
 		on, _ := t.Desktop.StartsAtLogin()
 		err = t.Desktop.SetStartsAtLogin(!on)

@@ -67,6 +67,7 @@ const (
 	Copy            Verb = "copy"      // Name
 	CopyDiagnostics Verb = "diagnostics"
 	OpenDashboard   Verb = "dashboard"
+	OpenDocs        Verb = "documentation"
 	StartAtLogin    Verb = "start-at-login"
 	Notifications   Verb = "notifications"
 	Reconnect       Verb = "reconnect"
@@ -109,6 +110,7 @@ func MenuOf(s State) Menu {
 		{Label: "Preferences", Items: preferences(s)},
 		{Kind: Separator},
 		{Label: about(s), Disabled: true},
+		{Label: "Open documentation", Hidden: s.Docs == "", Do: Action{Verb: OpenDocs}},
 		quit(shown),
 		{Label: "Disconnect and quit", Hidden: !engaged, Do: Action{Verb: QuitAll}},
 	}

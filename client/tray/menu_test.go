@@ -35,7 +35,7 @@ func contexts() []localapi.Context {
 
 // moments are those that look different.
 func moments() []moment {
-	base := State{Version: "0.1", Known: true, Notify: true, CanStartAtLogin: true}
+	base := State{Version: "0.1", Docs: "file:///usr/share/doc/podnet/html/index.html", Known: true, Notify: true, CanStartAtLogin: true}
 	idle := base
 	idle.DaemonVersion, idle.Contexts, idle.ContextsKnown = "0.1", contexts(), true
 	idle.Profiles = []string{"pay", "staging"}

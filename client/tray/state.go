@@ -17,6 +17,8 @@ type State struct {
 	Status localapi.Status
 	// Version is this program's, DaemonVersion the daemon's where one runs.
 	Version, DaemonVersion string
+	// Docs is the URL of the documentation, where this machine has it.
+	Docs string
 	// Trying is what is being connected, before the daemon knows of it.
 	Trying string
 	// Failed is why the last attempt that was made here did not succeed.

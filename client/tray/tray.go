@@ -48,7 +48,9 @@ type Options struct {
 	Environ []string
 	// Version is this program's.
 	Version string
-	Log     *slog.Logger
+	// Docs is the URL of the documentation; empty: there is none.
+	Docs string
+	Log  *slog.Logger
 }
 
 // Run shows how things stand, and does what is clicked, until ctx is done or the user
@@ -56,7 +58,7 @@ type Options struct {
 func Run(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &tray{Options: o, config: config.StoreOf(o.Environ), look: make(chan struct{}, 1)}
-	t.state.Version, t.state.Notify = o.Version, true
+	t.state.Version, t.state.Docs, t.state.Notify = o.Version, o.Docs, true
 	t.configure(&t.state)
 	t.state.StartsAtLogin, t.state.CanStartAtLogin = o.Desktop.StartsAtLogin()
 	t.menu = MenuOf(t.state)

@@ -112,7 +112,7 @@ func sit(t *testing.T) *user {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer close(u.over)
-		_ = Run(ctx, Options{Client: localapi.NewClient(u.socket), Desktop: u.screen, Environ: environ, Version: "dev",
+		_ = Run(ctx, Options{Client: localapi.NewClient(u.socket), Desktop: u.screen, Environ: environ, Version: "dev", Docs: "file:///docs/index.html",
 			StartDaemon: func(ctx context.Context) error { return u.start(ctx) }, Log: slog.New(slog.DiscardHandler)})
 	}()
 	t.Cleanup(func() { cancel(); <-u.over })
@@ -295,6 +295,15 @@ func TestClicksReachTheSessions(t *testing.T) {
 		defer u.screen.mu.Unlock()
 		if u.screen.copied != "http://web.pay" || u.screen.page != "http://127.0.0.1:1/?token=x" {
 			return fmt.Errorf("copied %q, opened %q", u.screen.copied, u.screen.page)
+		}
+		return nil
+	})
+	u.click(Action{Verb: OpenDocs})
+	u.until(func() error {
+		u.screen.mu.Lock()
+		defer u.screen.mu.Unlock()
+		if u.screen.page != "file:///docs/index.html" {
+			return fmt.Errorf("opened %q", u.screen.page)
 		}
 		return nil
 	})

@@ -1,10 +1,14 @@
 // Package upkeep is what the keepers of a session's objects have in common: the
-// loop that drives their pure states, and telling a no from a failure.
+// loop that drives their pure states, and what it means that they do not go on: a no, a
+// failure, or the end of a lease.
 package upkeep
 
 import (
 	"context"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
@@ -57,6 +61,31 @@ func (l Loop) Run(ctx context.Context, step func() (wait time.Duration, left int
 		case <-timer.C:
 		}
 	}
+}
+
+// Refusals are a gateway's reasons, in conditions, for which waiting for another word of
+// it is in vain, and what to say to a user then.
+type Refusals map[string]struct{ Code, Hint string }
+
+// Of gives the error that begins with text where the condition of a kind is a no for one
+// of the reasons, else nil.
+func (r Refusals) Of(conditions []metav1.Condition, kind, text string) error {
+	c := meta.FindStatusCondition(conditions, kind)
+	if c == nil || c.Status != metav1.ConditionFalse {
+		return nil
+	}
+	why, is := r[c.Reason]
+	if !is {
+		return nil
+	}
+	return &localapi.Error{Code: why.Code, Message: text + ": " + c.Message, Hint: why.Hint}
+}
+
+// Over reports whether a lease is over that was renewed last at a time. Leases go on while
+// the laptop sleeps, when the monotonic clock stands still: the wall clock says how long it
+// has been.
+func Over(lease time.Duration, renewed, now time.Time) bool {
+	return now.Round(0).Sub(renewed.Round(0)) >= lease
 }
 
 // IsNo tells a no, which will not change by itself, from a failure to ask.

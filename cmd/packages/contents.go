@@ -71,6 +71,9 @@ func (o options) contents(t target, made written) ([]file, error) {
 	for _, page := range made.man {
 		all = append(all, file{from: page, inArchive: "man/" + strings.TrimSuffix(filepath.Base(page), ".gz"), inPackage: "/usr/share/man/man1/" + filepath.Base(page), mode: 0o644})
 	}
+	for name, page := range made.pages {
+		all = append(all, file{from: page, inArchive: "docs/html/" + name, inPackage: "/usr/share/doc/podnet/html/" + name, mode: 0o644})
+	}
 	for _, pattern := range []struct{ glob, dir string }{
 		{"deploy/systemd/*.socket", "/usr/lib/systemd/system/"}, {"deploy/systemd/*.service", "/usr/lib/systemd/system/"},
 		{"docs/*.md", "/usr/share/doc/podnet/docs/"},
@@ -129,6 +132,7 @@ func forPackage(kind string, all []file) []file {
 type written struct {
 	completion map[string]string // by shell
 	man        []string          // gzipped pages
+	pages      map[string]string // of the documentation, by name
 }
 
 // write has the commands written about in dir.

@@ -96,7 +96,7 @@ func TestDebianPackage(t *testing.T) {
 		"usr/lib/systemd/system/podnet-helper.socket": 0o644, "usr/lib/systemd/system/podnet-helper.service": 0o644, "usr/lib/systemd/system/podnet-helper-cleanup.service": 0o644,
 		"etc/podnet/helper.yaml": 0o644, "usr/share/bash-completion/completions/podnet": 0o644, "usr/share/zsh/vendor-completions/_podnet": 0o644,
 		"usr/share/fish/vendor_completions.d/podnet.fish": 0o644, "usr/share/man/man1/podnet.1.gz": 0o644, "usr/share/man/man1/podnet-steer-list.1.gz": 0o644,
-		"usr/share/doc/podnet/copyright": 0o644, "usr/share/doc/podnet/docs/cli.md": 0o644, "usr/share/applications/podnet-tray.desktop": 0o644,
+		"usr/share/doc/podnet/copyright": 0o644, "usr/share/doc/podnet/docs/cli.md": 0o644, "usr/share/doc/podnet/html/index.html": 0o644, "usr/share/applications/podnet-tray.desktop": 0o644,
 	} {
 		info, err := os.Lstat(filepath.Join(root, name))
 		if err != nil || info.Mode() != mode {
@@ -136,6 +136,41 @@ func TestDebianPackage(t *testing.T) {
 	dpkg("--purge", "podnet")
 	if after := filesOf(t, root); !slices.Equal(after, slices.Sorted(slices.Values(append(before, "/cleaned", "/etc/apparmor.d/abi/4.0")))) {
 		t.Errorf("left behind:\n%s\nthere before:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+	}
+}
+
+// TestAppArmorProfile has AppArmor's own parser read the profile. One before 4 does not
+// know what it is for, which is why postinst leaves it out there, and reads the rest.
+func TestAppArmorProfile(t *testing.T) {
+	parser, err := exec.LookPath("apparmor_parser")
+	if err != nil {
+		t.Skip("no apparmor_parser here; the lab's packages have it")
+	}
+	profile, err := os.ReadFile("../../deploy/packages/files/podnet.apparmor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parse := func(text string) (said string, ok bool) {
+		cmd := exec.Command(parser, "--skip-kernel-load", "--skip-cache")
+		cmd.Stdin = strings.NewReader(text)
+		out, err := cmd.CombinedOutput()
+		return string(out), err == nil
+	}
+	text := string(profile)
+	if _, err := os.Stat("/etc/apparmor.d/abi/4.0"); err != nil {
+		if _, ok := parse(text); ok {
+			t.Error("a parser without abi/4.0 takes the profile: postinst asks for the wrong file")
+		}
+		text = strings.NewReplacer("abi/4.0", "abi/3.0", "\n  userns,\n", "\n").Replace(text)
+		if text == string(profile) {
+			t.Fatal("the profile allows nothing")
+		}
+	}
+	if said, ok := parse(text); !ok {
+		t.Errorf("%s\n%s", text, said)
+	}
+	if said, ok := parse(strings.Replace(text, "profile podnet", "profil podnet", 1)); ok {
+		t.Errorf("a mistake is not seen: %s", said)
 	}
 }
 

@@ -35,6 +35,7 @@ func main() {
 	flag.Int64Var(&date, "date", 0, "when it was made, in seconds since 1970: that of its commit")
 	flag.StringVar(&o.url, "url", "https://podnet.dev/releases", "where krew will find the archives, below the version")
 	flag.StringVar(&targets, "targets", strings.Join(systems, " "), "systems to make packages for")
+	flag.StringVar(&o.only, "only", "", "make nothing but this kind of package: deb or rpm")
 	written := flag.String("written", "", "write man pages and completion into this new folder, and do nothing else")
 	flag.Parse()
 	o.targets, o.date = strings.Fields(targets), time.Unix(date, 0).UTC()
@@ -57,6 +58,7 @@ type options struct {
 	version, url   string
 	date           time.Time
 	targets        []string
+	only           string // the one kind of package to make; empty: everything
 }
 
 // release is the version in the form that every kind of package takes: semantic, and
@@ -108,6 +110,9 @@ func makeAll(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	if made.pages, err = o.pages(filepath.Join(work, "html")); err != nil {
+		return fmt.Errorf("pages: %w", err)
+	}
 	for _, name := range o.targets {
 		if !slices.Contains(systems, name) {
 			return fmt.Errorf("%s: want one of %s", name, strings.Join(systems, ", "))
@@ -116,6 +121,9 @@ func makeAll(ctx context.Context, o options) (err error) {
 		if err := o.makeFor(ctx, target{system, arch}, made, work); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+	}
+	if o.only != "" {
+		return nil
 	}
 	if err := o.chart(); err != nil {
 		return fmt.Errorf("chart: %w", err)
@@ -132,6 +140,9 @@ func (o options) makeFor(ctx context.Context, t target, made written, work strin
 	all, err := o.contents(t, made)
 	if err != nil {
 		return err
+	}
+	if o.only != "" {
+		return o.pack(ctx, o.only, t, forPackage(o.only, all), work)
 	}
 	if err := o.archive(t, filepath.Join(o.out, name), forArchive(t, all)); err != nil {
 		return err

@@ -196,9 +196,9 @@ func inside(t *testing.T, name string) map[string]fs.FileMode {
 func TestArchives(t *testing.T) {
 	dir := release1(t)
 	for archive, c := range map[string]struct{ has, lacks string }{
-		"podnet_1.2.3_linux_" + runtime.GOARCH + ".tar.gz": {"podnet podnet-helper podnet-tray kubectl_complete-podnet LICENSE README.md man/podnet-connect.1 completion/podnet.bash docs/cli.md", "podnet.exe"},
+		"podnet_1.2.3_linux_" + runtime.GOARCH + ".tar.gz": {"podnet podnet-helper podnet-tray kubectl_complete-podnet LICENSE README.md man/podnet-connect.1 completion/podnet.bash docs/cli.md docs/html/cli.html", "podnet.exe"},
 		"podnet_1.2.3_darwin_arm64.tar.gz":                 {"podnet podnet-helper LICENSE man/podnet.1 completion/_podnet", "podnet-tray"},
-		"podnet_1.2.3_windows_amd64.zip":                   {"podnet.exe podnet-helper.exe podnet-tray.exe LICENSE completion/podnet.ps1", "man/podnet.1 kubectl_complete-podnet"},
+		"podnet_1.2.3_windows_amd64.zip":                   {"podnet.exe podnet-helper.exe podnet-tray.exe LICENSE completion/podnet.ps1 docs/html/index.html", "man/podnet.1 kubectl_complete-podnet"},
 	} {
 		files := inside(t, filepath.Join(dir, archive))
 		folder := strings.TrimSuffix(strings.TrimSuffix(archive, ".tar.gz"), ".zip") + "/"

@@ -14,7 +14,9 @@ import (
 	"syscall"
 
 	"podnet.dev/gateway"
+	"podnet.dev/gateway/namespaced"
 	"podnet.dev/gateway/standalone"
+	"podnet.dev/internal/limits"
 	"podnet.dev/internal/version"
 )
 
@@ -28,6 +30,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) == 1 && args[0] == "top" {
+		return gateway.Top(ctx, os.Stdin, os.Stdout)
+	}
 	fs := flag.NewFlagSet("podnet-gateway", flag.ExitOnError)
 	config := fs.String("wireguard-config", os.Getenv("PODNET_WIREGUARD_CONFIG"), "run without Kubernetes from this WireGuard `FILE`")
 	domain := fs.String("dns-domain", os.Getenv("PODNET_DNS_DOMAIN"), "the cluster's `ZONE`; found out by itself when not given")
@@ -46,6 +51,20 @@ func run(ctx context.Context, args []string) error {
 		_ = stun.Set(s)
 	}
 	fs.Var(&stun, "stun", "a STUN `SERVER` (host:port) to ask how the cluster's NAT shows the WireGuard port; repeatable")
+	bounds := limits.Default()
+	for s := range strings.SplitSeq(os.Getenv("PODNET_LIMIT"), ",") {
+		if s == "" {
+			continue
+		}
+		if err := bounds.Set(s); err != nil {
+			return fmt.Errorf("PODNET_LIMIT: %w", err)
+		}
+	}
+	fs.Var(&bounds, "limit", "a limit as `NAME=VALUE`, such as user-connections=20k; repeatable")
+	alone := fs.Bool("namespaced", false, "serve the pod's own namespace only, without the Kubernetes API")
+	var serviceCIDRs list
+	fs.Var(&serviceCIDRs, "service-cidr", "with --namespaced, a `RANGE` of Services for laptops to route, in place of a guess; repeatable")
+	nodePort := fs.Int("node-port", 0, "with --namespaced, the UDP `PORT` of the node that leads here")
 	level := slog.LevelInfo
 	if s := os.Getenv("PODNET_LOG_LEVEL"); s != "" {
 		if err := level.UnmarshalText([]byte(s)); err != nil {
@@ -54,6 +73,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	fs.TextVar(&level, "log-level", level, "debug, info, warn or error")
 	format := fs.String("log-format", env("PODNET_LOG_FORMAT", "text"), "text or json")
+	userMetrics := fs.Bool("user-metrics", os.Getenv("PODNET_USER_METRICS") == "true", "put users' names into the metrics, which every pod may read")
 	showVersion := fs.Bool("version", false, "print the version and exit")
 	fs.Parse(args)
 	if *showVersion {
@@ -72,11 +92,19 @@ func run(ctx context.Context, args []string) error {
 	if *config != "" {
 		return standalone.Run(ctx, standalone.Options{ConfigFile: *config, Log: log})
 	}
+	if *alone {
+		o, err := namespaced.Environment()
+		if err != nil {
+			return err
+		}
+		o.DNSDomain, o.Advertise, o.PodCIDRs, o.ServiceCIDRs, o.NodePort, o.Limits, o.Log = *domain, advertise, podCIDRs, serviceCIDRs, *nodePort, bounds, log
+		return namespaced.Run(ctx, o)
+	}
 	o, err := gateway.Environment()
 	if err != nil {
 		return err
 	}
-	o.DNSDomain, o.Advertise, o.PodCIDRs, o.STUN, o.Log = *domain, advertise, podCIDRs, stun, log
+	o.DNSDomain, o.Advertise, o.PodCIDRs, o.STUN, o.Limits, o.UserMetrics, o.Log = *domain, advertise, podCIDRs, stun, bounds, *userMetrics, log
 	gateway.UseLogger(log)
 	return gateway.Run(ctx, o)
 }

@@ -1,7 +1,8 @@
 //go:build unix
 
 // Podnet-helper is the half of podnet that may change this machine's network. It
-// sees no kubeconfig, no key and no packet; the user's own podnet does the rest.
+// sees no kubeconfig and no packet, and of keys that of a device of the kernel's
+// WireGuard only; the user's own podnet does the rest.
 package main
 
 import (

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -57,7 +59,7 @@ func run(ctx context.Context, args []string) int {
 	err := desktop.Run(ctx, desktop.Options{
 		Environ: os.Environ(), Talk: os.Stderr,
 		Tray: tray.Options{
-			Client: localapi.NewClient(*socket), Environ: os.Environ(), Version: version.Version,
+			Client: localapi.NewClient(*socket), Environ: os.Environ(), Version: version.Version, Docs: documentation(),
 			StartDaemon: func(ctx context.Context) error { return startDaemon(ctx, *socket) },
 			Log:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 		},
@@ -77,6 +79,23 @@ func failed(e *localapi.Error) int {
 		return 2
 	}
 	return 1
+}
+
+// documentation is where a package or an archive has put its first page, as a URL;
+// empty: nowhere.
+func documentation() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	for _, place := range []string{"docs/html/index.html", "../share/doc/podnet/html/index.html"} {
+		name := filepath.Join(filepath.Dir(self), filepath.FromSlash(place))
+		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
+			path := filepath.ToSlash(name)
+			return (&url.URL{Scheme: "file", Path: "/" + strings.TrimPrefix(path, "/")}).String()
+		}
+	}
+	return ""
 }
 
 // startDaemon starts the podnet that is beside this program, or else the user's.

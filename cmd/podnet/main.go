@@ -20,7 +20,7 @@ func main() {
 	defer stop()
 	env := cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: cli.Terminal(os.Stdin, os.Stderr),
-		Name: filepath.Base(os.Args[0]), Kube: cluster.NewFlags(), Cluster: clusterWords{}, Installer: installer{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
+		Name: filepath.Base(os.Args[0]), Kube: cluster.NewFlags(), Cluster: clusterWords{}, Installer: installer{}, Admin: admin{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
 		DefaultAgentImage: "podnet.dev/agent:" + version.Version,
 		StartDaemon:       startDaemon, RunDaemon: runDaemon, Proxy: runProxy, Spawn: spawn, Browse: browse.Open, Guard: guard, Cleanup: cleanup, Setup: setUp,
 		LogFile: logFile(), Autostart: autostart.New(),

@@ -25,6 +25,7 @@ import (
 	"podnet.dev/client/rootless"
 	"podnet.dev/client/ui"
 	"podnet.dev/deploy"
+	"podnet.dev/internal/overview"
 )
 
 // hostState holds the journals of what is changed on this machine. The host's
@@ -186,14 +187,31 @@ func (installer) Install(ctx context.Context, kube localapi.Kube, o cli.InstallO
 	return cluster.InstallTo(ctx, kube, deployOptions(o), say, slog.New(slog.DiscardHandler))
 }
 
-func (installer) Uninstall(ctx context.Context, kube localapi.Kube, say func(string)) error {
-	return cluster.UninstallFrom(ctx, kube, say, slog.New(slog.DiscardHandler))
+func (installer) Uninstall(ctx context.Context, kube localapi.Kube, namespace string, say func(string)) error {
+	return cluster.UninstallFrom(ctx, kube, namespace, say, slog.New(slog.DiscardHandler))
+}
+
+// admin adapts what administrators ask.
+type admin struct{}
+
+func (admin) Top(ctx context.Context, kube localapi.Kube, namespace string, every time.Duration, each func([]overview.Gateway) error) error {
+	return cluster.OverviewsOf(ctx, kube, namespace, every, each)
+}
+
+func (admin) Revoke(ctx context.Context, kube localapi.Kube, namespace, who string) ([]cli.Revoked, error) {
+	ended, err := cluster.RevokeAt(ctx, kube, namespace, who)
+	all := make([]cli.Revoked, len(ended))
+	for i, r := range ended {
+		all[i] = cli.Revoked(r)
+	}
+	return all, err
 }
 
 func deployOptions(o cli.InstallOptions) deploy.Options {
 	return deploy.Options{
-		Namespace: o.Namespace, Image: o.Image, AgentImage: o.AgentImage, PullPolicy: o.PullPolicy, ImagePullSecrets: o.ImagePullSecrets, Replicas: o.Replicas,
-		UDPService: o.UDPService, NodePort: o.NodePort, Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, DNSDomain: o.DNSDomain, Memory: o.Memory, LogLevel: o.LogLevel,
+		Namespace: o.Namespace, Namespaced: o.Namespaced, ServiceCIDRs: o.ServiceCIDRs, Image: o.Image, AgentImage: o.AgentImage, PullPolicy: o.PullPolicy, ImagePullSecrets: o.ImagePullSecrets, Replicas: o.Replicas,
+		UDPService: o.UDPService, NodePort: o.NodePort, Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, DNSDomain: o.DNSDomain, Memory: o.Memory, Limits: o.Limits, UserMetrics: o.UserMetrics,
+		NoNetworkPolicy: o.NoNetworkPolicy, MetricsFrom: o.MetricsFrom, LogLevel: o.LogLevel,
 		Users: o.Users, Groups: o.Groups,
 	}
 }

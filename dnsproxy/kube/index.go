@@ -101,6 +101,13 @@ func (x *index) owners(a netip.Addr) map[serviceKey]*records {
 	return out
 }
 
+// crowded says whether more than n Services have a.
+func (x *index) crowded(a netip.Addr, n int) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.reverse[a]) > n
+}
+
 // version is a number that grows with every change.
 func (x *index) version() uint32 {
 	x.mu.RLock()

@@ -29,6 +29,12 @@ func (z *Zone) Services() int { return z.index.size() }
 // Run feeds the index from the informers until ctx ends; it starts no
 // informer. The end of ctx is no error.
 func (z *Zone) Run(ctx context.Context) (err error) {
+	if z.cfg.Unwatched {
+		z.synced.Store(true)
+		<-ctx.Done()
+		z.synced.Store(false)
+		return nil
+	}
 	var started []subscription
 	defer func() {
 		z.synced.Store(false)

@@ -19,7 +19,9 @@ type reason struct {
 
 var (
 	silent = &reason{dns.ExtendedErrorCodeNoReachableAuthority, "the cluster's DNS server does not answer"}
-	busy   = &reason{dns.ExtendedErrorCodeOther, "too many questions at once that only the cluster's DNS server can answer"}
+	// later: nobody was asked, there being no time to wait for an answer.
+	later = &reason{dns.ExtendedErrorCodeOther, "the question has come too late"}
+	busy  = &reason{dns.ExtendedErrorCodeOther, "too many questions at once that only the cluster's DNS server can answer"}
 )
 
 // confirmed asks the cluster's own DNS server about a name that the watch
@@ -35,7 +37,8 @@ func (z *Zone) confirmed(ctx context.Context, r *dnsproxy.Request, name string, 
 	resp, why := z.ask(ctx, r.Client, q)
 	local.why = why
 	switch {
-	case why == busy, resp == nil && local.blind:
+	case why == busy || why == later, resp == nil && local.blind,
+		resp != nil && local.blind && resp.Rcode != dns.RcodeSuccess && resp.Rcode != dns.RcodeNameError:
 		return answer{rcode: dns.RcodeServerFailure, why: why}
 	case resp == nil || resp.Rcode != dns.RcodeSuccess:
 		return local
@@ -48,7 +51,7 @@ func (z *Zone) confirmed(ctx context.Context, r *dnsproxy.Request, name string, 
 		if !z.mayTell(r.Client, rr) {
 			return local
 		}
-		if t := rr.Header().Rrtype; local.blind && t != dns.TypeA && t != dns.TypeAAAA {
+		if t := rr.Header().Rrtype; local.hosts && t != dns.TypeA && t != dns.TypeAAAA {
 			continue // CoreDNS makes SRV records of pods
 		}
 		out.rrs = append(out.rrs, rr)
@@ -139,6 +142,9 @@ func (z *Zone) ask(ctx context.Context, peer netip.Addr, q *dns.Msg) (*dns.Msg, 
 func (z *Zone) exchange(ctx context.Context, peer netip.Addr, q *dns.Msg) (*dns.Msg, *reason) {
 	if m := z.known(q); m != nil {
 		return m, nil
+	}
+	if ctx.Err() != nil {
+		return nil, later
 	}
 	leave, ok := z.accounts.enter(ctx, peer)
 	if !ok {

@@ -38,7 +38,8 @@ const (
 	confirmPause   = 5 * time.Second
 )
 
-// Config is what a Zone needs. Domain, Informers and Visible are required.
+// Config is what a Zone needs. Domain, Visible and either Informers or Unwatched with
+// Upstream are required.
 type Config struct {
 	// Domain is the zone, such as "cluster.local".
 	Domain string
@@ -46,6 +47,9 @@ type Config struct {
 	// controller-runtime cache.Cache. Its transform may strip what DNS does
 	// not read; the objects must never be changed afterwards.
 	Informers Informers
+	// Unwatched says that there is nothing to watch: Upstream is asked about each name
+	// of a namespace.
+	Unwatched bool
 	// Visible says whether peer may know of namespace. What it may not know
 	// does not exist: names are information too.
 	Visible func(peer netip.Addr, namespace string) bool
@@ -88,7 +92,11 @@ type Zone struct {
 	synced   atomic.Bool
 }
 
-var _ dnsproxy.Handler = (*Zone)(nil)
+var _ dnsproxy.Prompt = (*Zone)(nil)
+
+// fewRecords is how many records an answer may have that holds up the next
+// question: a headless Service may have thousands, a UDP message has room for 70.
+const fewRecords = 64
 
 // New makes a Zone. Run fills it; until then it answers SERVFAIL.
 func New(cfg Config) *Zone {
@@ -114,12 +122,26 @@ type answer struct {
 	// confirm: the watch does not know the name, but the cluster's own DNS
 	// server might. blind: and without that server's word there is none.
 	confirm, blind bool
+	// hosts: of that server's word only addresses are told.
+	hosts bool
 	// follow is the CNAME target at the end of rrs, still to be resolved.
 	follow string
 	why    *reason // nil: nothing to explain
 }
 
-// ServeDNS implements dnsproxy.Handler.
+// over has ended: there is no time to ask anybody.
+var over = func() context.Context {
+	ctx, end := context.WithCancel(context.Background())
+	end()
+	return ctx
+}()
+
+// ServeNow implements dnsproxy.Prompt: what the watch knows, and what Upstream has
+// said a moment ago.
+func (z *Zone) ServeNow(r *dnsproxy.Request) *dns.Msg { return z.ServeDNS(over, r) }
+
+// ServeDNS implements dnsproxy.Handler. Once ctx has ended it asks nobody and gives
+// nil where it would have to.
 func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
 	name := r.Name()
 	reverse := strings.HasSuffix(name, ".in-addr.arpa.") || strings.HasSuffix(name, ".ip6.arpa.")
@@ -138,6 +160,9 @@ func (z *Zone) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.Msg {
 		ans = z.outside(ctx, r, name, nil)
 	default:
 		ans = z.resolve(ctx, r, name)
+	}
+	if ans.why == later {
+		return nil
 	}
 	m := dnsproxy.Refuse(ans.rcode)
 	m.Authoritative = !beyond
@@ -174,10 +199,17 @@ func (z *Zone) resolve(ctx context.Context, r *dnsproxy.Request, name string) an
 	var chain []dns.RR
 	for range maxChain {
 		ans := z.lookup(r.Client, name, qtype)
-		if ans.confirm {
+		switch {
+		case ans.confirm:
 			ans = z.confirmed(ctx, r, name, ans)
+		case len(ans.rrs) > fewRecords && ctx.Err() != nil:
+			return answer{why: later}
+		default:
+			ans.rrs = rotate(ans.rrs)
 		}
-		ans.rrs = append(chain, ans.rrs...)
+		if chain != nil {
+			ans.rrs = append(chain, ans.rrs...)
+		}
 		if ans.follow == "" {
 			return ans
 		}
@@ -199,6 +231,10 @@ func (z *Zone) lookup(peer netip.Addr, name string, qtype uint16) answer {
 	if q.scoped && !z.cfg.Visible(peer, q.namespace) {
 		// The same, word for word, where there is no such namespace.
 		none.why = &reason{dns.ExtendedErrorCodeProhibited, "no access to namespace " + q.namespace}
+		return none
+	}
+	if q.scoped && z.cfg.Unwatched {
+		none.confirm, none.blind, none.hosts = true, true, q.kind == kindPod
 		return none
 	}
 	if q.scoped && !z.index.hasNamespace(q.namespace) {
@@ -231,7 +267,7 @@ func (z *Zone) lookup(peer netip.Addr, name string, qtype uint16) answer {
 			return none
 		}
 		if !m.echo {
-			none.confirm, none.blind = true, true
+			none.confirm, none.blind, none.hosts = true, true, true
 			return none
 		}
 		var h hostRecords
@@ -265,13 +301,13 @@ func (z *Zone) service(r *records, q question, qtype uint16) answer {
 			}
 			return out
 		}
-		out.rrs = rotate(r.of(qtype))
+		out.rrs = r.of(qtype)
 	case kindHost:
 		h, ok := r.hosts[q.host]
 		if !ok {
 			return none
 		}
-		out.rrs = rotate(h.of(qtype))
+		out.rrs = h.of(qtype)
 	case kindProtocol:
 		if !r.protocols[q.protocol] {
 			return none
@@ -282,7 +318,7 @@ func (z *Zone) service(r *records, q question, qtype uint16) answer {
 			return none
 		}
 		if qtype == dns.TypeSRV {
-			out.rrs, out.extra = rotate(p.srv), p.glue
+			out.rrs, out.extra = p.srv, p.glue
 		}
 	default:
 		return none
@@ -348,6 +384,9 @@ func (z *Zone) reverse(ctx context.Context, r *dnsproxy.Request, name string) an
 	}
 	if z.cfg.Beside != nil && z.cfg.Upstream != nil && z.cfg.Beside(peer, a) {
 		return z.beside(ctx, r, name, a)
+	}
+	if ctx.Err() != nil && z.index.crowded(a, fewRecords) {
+		return answer{why: later}
 	}
 	var service, endpoints []string
 	for key, r := range z.index.owners(a) {

@@ -45,9 +45,9 @@ type Server struct {
 	process *os.Process
 }
 
-// Start runs an API server on loopback until the test ends. Where the lab's
-// programs are missing it skips the test.
-func Start(t testing.TB) *Server {
+// Start runs an API server on loopback until the test ends, with flags beside the
+// usual ones. Where the lab's programs are missing it skips the test.
+func Start(t testing.TB, flags ...string) *Server {
 	t.Helper()
 	kube := program(t, "kube-apiserver")
 	etcd, err := exec.LookPath("etcd")
@@ -63,12 +63,12 @@ func Start(t testing.TB) *Server {
 
 	write(t, dir, "tokens.csv", adminToken+`,admin,admin,"system:masters"`+"\n")
 	write(t, dir, "sa.key", serviceAccountKey(t))
-	process := Run(t, kube, "--etcd-servers", etcdURL, "--secure-port", fmt.Sprint(ports[2]), "--bind-address", "127.0.0.1",
+	process := Run(t, kube, append(flags, "--etcd-servers", etcdURL, "--secure-port", fmt.Sprint(ports[2]), "--bind-address", "127.0.0.1",
 		"--cert-dir", filepath.Join(dir, "certs"), "--token-auth-file", filepath.Join(dir, "tokens.csv"),
 		"--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16,fd00:10:96::/112",
 		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", filepath.Join(dir, "sa.key"),
 		"--service-account-signing-key-file", filepath.Join(dir, "sa.key"), "--endpoint-reconciler-type", "none",
-		"--advertise-address", "192.0.2.1")
+		"--advertise-address", "192.0.2.1")...)
 
 	s := &Server{process: process, config: &rest.Config{
 		Host:            fmt.Sprintf("https://127.0.0.1:%d", ports[2]),

@@ -15,79 +15,80 @@ import (
 	"podnet.dev/internal/key"
 )
 
-// result is what one system did on one kind of link.
-type result struct {
-	up1, down1, up8, down8 flow
-	idle, loadUp, loadDown rrResult
-	connects               float64 // per second
-	connectFailures        int
-	udpUp, udpDown         float64 // packets/s
-	rssIdle, rssPeak       float64 // MB
-	flowKB                 float64 // RSS of one idle connection
-}
-
 // flow is one throughput figure.
 type flow struct {
 	gbps float64
 	cpu  float64 // seconds of the gateway per Gbit
 }
 
-func measure(ctx context.Context, o options, mode, system string) (*result, error) {
-	fmt.Fprintf(os.Stderr, "bench: %s, mode %s ...\n", system, mode)
+// measure is one round of one system on one kind of link.
+func measure(ctx context.Context, o options, mode, system string) (result, error) {
 	w, err := build(ctx, o, mode, system)
 	if err != nil {
 		return nil, err
 	}
 	defer w.destroy()
-	r := &result{}
+	r := result{}
 	time.Sleep(300 * time.Millisecond)
-	r.rssIdle = w.memory("VmRSS")
-	if err := w.client(ctx, &r.idle, "rr", podIP+":7000", o.short.String()); err != nil {
+	if w.gw != nil {
+		r["MemoryIdle"] = w.memory("VmRSS")
+	}
+	var rr rrResult
+	if err := w.client(ctx, &rr, "rr", echoAddr, o.short.String()); err != nil {
 		return nil, err
 	}
+	r["RTTP50"], r["RTTP99"] = rr.P50, rr.P99
 	var c struct {
 		Rate   float64
 		Failed int
 	}
-	if err := w.client(ctx, &c, "connects", podIP+":7000", o.short.String()); err != nil {
+	if err := w.client(ctx, &c, "connects", echoAddr, o.short.String()); err != nil {
 		return nil, err
 	}
-	r.connects, r.connectFailures = c.Rate, c.Failed
-	if system != upstream {
-		if r.flowKB, err = w.idleFlows(ctx); err != nil {
+	r["Connects"], r["ConnectsFailed"] = c.Rate, float64(c.Failed)
+	if w.gw != nil && system != upstream { // whose gateway knows no flows
+		if r["MemoryFlow"], err = w.idleFlows(ctx); err != nil {
 			return nil, err
 		}
 	}
 	for _, f := range []struct {
-		to   *flow
+		name string
 		args []string
 	}{
-		{&r.up1, nil}, {&r.down1, []string{"-R"}}, {&r.up8, []string{"-P", "8"}}, {&r.down8, []string{"-R", "-P", "8"}},
+		{"Up1", nil}, {"Down1", []string{"-R"}}, {"Up8", []string{"-P", "8"}}, {"Down8", []string{"-R", "-P", "8"}},
 	} {
-		if *f.to, err = w.iperf(ctx, o.per, f.args...); err != nil {
+		got, err := w.iperf(ctx, o.per, f.args...)
+		if err != nil {
 			return nil, err
+		}
+		r["TCP"+f.name] = got.gbps
+		if w.gw != nil && len(f.args) > 1 {
+			r["CPU"+f.name] = got.cpu
 		}
 	}
-	for _, l := range []struct {
-		to   *rrResult
+	for _, f := range []struct {
+		name string
 		args []string
-	}{{&r.loadUp, []string{"-P", "8"}}, {&r.loadDown, []string{"-R", "-P", "8"}}} {
-		if err := w.underLoad(ctx, o, l.to, l.args...); err != nil {
+	}{{"Up8", []string{"-P", "8"}}, {"Down8", []string{"-R", "-P", "8"}}} {
+		if err := w.underLoad(ctx, o, &rr, f.args...); err != nil {
 			return nil, err
 		}
+		r["RTTP50"+f.name], r["RTTP99"+f.name] = rr.P50/1000, rr.P99/1000
 	}
 	if o.udp {
 		var u struct{ Rate float64 }
-		if err := w.client(ctx, &u, "udp", podIP+":7001", "up"); err != nil {
+		if err := w.client(ctx, &u, "udp", udpAddr, "up"); err != nil {
 			return nil, err
 		}
-		r.udpUp = u.Rate
-		if err := w.client(ctx, &u, "udp", podIP+":7001", "down"); err != nil {
+		r["UDPUp"] = u.Rate
+		if err := w.client(ctx, &u, "udp", udpAddr, "down"); err != nil {
 			return nil, err
 		}
-		r.udpDown = u.Rate
+		r["UDPDown"] = u.Rate
 	}
-	r.rssPeak = w.memory("VmHWM")
+	if w.gw != nil {
+		r["MemoryAfter"], r["MemoryPeak"] = w.memory("VmRSS"), w.memory("VmHWM")
+	}
 	return r, nil
 }
 
@@ -149,7 +150,7 @@ func (w *world) underLoad(ctx context.Context, o options, to *rrResult, args ...
 		done <- err
 	}()
 	time.Sleep(500 * time.Millisecond)
-	err := w.client(ctx, to, "rr", podIP+":7000", o.short.String())
+	err := w.client(ctx, to, "rr", echoAddr, o.short.String())
 	if e := <-done; err == nil {
 		err = e
 	}
@@ -161,7 +162,7 @@ func (w *world) idleFlows(ctx context.Context) (float64, error) {
 	const flows = 1000
 	before := w.memory("VmRSS")
 	done := make(chan error, 1)
-	go func() { done <- w.client(ctx, &struct{}{}, "idle", podIP+":7000", strconv.Itoa(flows)) }()
+	go func() { done <- w.client(ctx, &struct{}{}, "idle", echoAddr, strconv.Itoa(flows)) }()
 	most := before
 	for {
 		select {
@@ -189,6 +190,9 @@ func (w *world) memory(field string) float64 {
 // cpu is how many seconds the gateway has computed, in user and kernel. What
 // the kernel does for it in softirq is not charged to anybody.
 func (w *world) cpu() float64 {
+	if w.gw == nil {
+		return 0
+	}
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.gw.Process.Pid))
 	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 	if len(f) < 13 {

@@ -53,13 +53,20 @@ func wait(done <-chan struct{}) {
 }
 
 // runTUN is upstream wireguard-go as its own main runs it: a TUN, the device,
-// the standard Bind. The configuration comes on stdin in its own protocol.
+// the standard Bind.
 func runTUN() error {
-	conf, err := io.ReadAll(os.Stdin)
+	t, err := tun.CreateTUN("wg0", mtu)
 	if err != nil {
 		return err
 	}
-	t, err := tun.CreateTUN("wg0", mtu)
+	return runUpstream(t, func() error { return nil })
+}
+
+// runUpstream runs wireguard-go's device with its standard Bind on t, and what begin
+// starts once it is up, until the process is to end. The configuration comes on stdin
+// in its own protocol.
+func runUpstream(t tun.Device, begin func() error) error {
+	conf, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return err
 	}
@@ -69,6 +76,9 @@ func runTUN() error {
 		return err
 	}
 	if err := d.Up(); err != nil {
+		return err
+	}
+	if err := begin(); err != nil {
 		return err
 	}
 	wait(d.Wait())

@@ -22,6 +22,8 @@ func worker(args []string) error {
 	switch args[0] {
 	case "tun":
 		return runTUN()
+	case "netstack":
+		return runNetstack()
 	case "podnet-tun":
 		return runPodnet()
 	case "steal-gateway":

@@ -17,15 +17,22 @@ import (
 
 // The systems measured: which gateway, behind which laptop.
 const (
-	upstream = "wireguard-go" // wireguard-go at both ends
-	plain    = "plain client" // podnet-gateway, wireguard-go on the laptop
-	podnet   = "podnet"       // podnet-gateway, podnet's tunnel on the laptop
+	raw          = "veth"         // the kernel's forwarding and no tunnel
+	upstream     = "wireguard-go" // wireguard-go at both ends
+	yardNetstack = "netstack"     // wireguard-go with its own tun/netstack for a gateway, wireguard-go on the laptop
+	plain        = "plain client" // podnet-gateway, wireguard-go on the laptop
+	podnet       = "podnet"       // podnet-gateway, podnet's tunnel on the laptop
+	before       = "before"       // the same with another podnet-gateway
 )
 
 const (
 	wgPort = 51820
-	podIP  = "10.96.0.2"
-	mtu    = 1420
+
+	podIP = "10.96.0.2"
+	mtu   = 1420
+
+	// What the pod serves.
+	echoAddr, udpAddr, iperfAddr = podIP + ":7000", podIP + ":7001", podIP + ":5201"
 )
 
 var (
@@ -113,33 +120,22 @@ func (w *world) startAll(ctx context.Context, o options, system string) error {
 	if _, err := w.start(exec.Command("ip", "netns", "exec", w.pod, "iperf3", "-s"), ""); err != nil {
 		return err
 	}
-	if _, err := w.start(w.inside(ctx, w.pod, "worker", "serve", podIP+":7000"), ""); err != nil {
+	if _, err := w.start(w.inside(ctx, w.pod, "worker", "serve", echoAddr), ""); err != nil {
 		return err
 	}
-	if system == upstream {
-		conf := fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\nallowed_ip=%s/32\n", gk.Hex(), wgPort, lk.Public().Hex(), laptopTunnel)
-		if w.gw, err = w.start(w.inside(ctx, w.gateway, "worker", "tun"), conf); err != nil {
+	if system == raw {
+		err := script("ip netns exec "+w.gateway+" sysctl -qw net.ipv4.ip_forward=1", "ip -n "+w.pod+" route add 192.168.77.0/24 via 10.96.0.1",
+			"ip -n "+w.laptop+" route add 10.96.0.0/24 via 192.168.77.1")
+		if err != nil {
 			return err
 		}
-		if err := w.tunUp(w.gateway, gatewayTunnel, laptopTunnel.String()+"/32"); err != nil {
-			return err
-		}
-		err = script("ip netns exec "+w.gateway+" sysctl -qw net.ipv4.ip_forward=1", "ip -n "+w.pod+" route add "+laptopTunnel.String()+" via 10.96.0.1")
-	} else {
-		file := filepath.Join(w.dir, "gateway.conf")
-		text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = %d\nAddress = %s/32\n[Peer]\nPublicKey = %s\nAllowedIPs = %s/32\n",
-			base64Key(gk), wgPort, gatewayTunnel, lk.Public(), laptopTunnel)
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil { // uid 65534 reads it; the key lives a minute
-			return err
-		}
-		w.gw, err = w.start(exec.Command("ip", "netns", "exec", w.gateway, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-			"--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", o.gateway, "--wireguard-config", file, "--log-level", "warn"), "")
+		return w.ready(ctx)
 	}
-	if err != nil {
+	if err := w.startGateway(ctx, o, system, gk, lk.Public()); err != nil {
 		return err
 	}
 	worker, conf := "tun", fmt.Sprintf("private_key=%s\nlisten_port=51821\npublic_key=%s\nendpoint=192.168.77.1:%d\nallowed_ip=10.96.0.0/24\n", lk.Hex(), gk.Public().Hex(), wgPort)
-	if system == podnet {
+	if system == podnet || system == before {
 		worker = "podnet-tun"
 		conf = fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = 51821\n[Peer]\nPublicKey = %s\nEndpoint = 192.168.77.1:%d\nAllowedIPs = 10.96.0.0/24\n", base64Key(lk), gk.Public(), wgPort)
 	}
@@ -150,6 +146,42 @@ func (w *world) startAll(ctx context.Context, o options, system string) error {
 		return err
 	}
 	return w.ready(ctx)
+}
+
+// startGateway starts the system's gateway, which knows one laptop.
+func (w *world) startGateway(ctx context.Context, o options, system string, private key.Private, laptop key.Public) (err error) {
+	conf := fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\nallowed_ip=%s/32\n", private.Hex(), wgPort, laptop.Hex(), laptopTunnel)
+	unprivileged := []string{"netns", "exec", w.gateway, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+		"--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"}
+	switch system {
+	case upstream:
+		if w.gw, err = w.start(w.inside(ctx, w.gateway, "worker", "tun"), conf); err != nil {
+			return err
+		}
+		if err := w.tunUp(w.gateway, gatewayTunnel, laptopTunnel.String()+"/32"); err != nil {
+			return err
+		}
+		return script("ip netns exec "+w.gateway+" sysctl -qw net.ipv4.ip_forward=1", "ip -n "+w.pod+" route add "+laptopTunnel.String()+" via 10.96.0.1")
+	case yardNetstack:
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		w.gw, err = w.start(exec.CommandContext(ctx, "ip", append(unprivileged, self, "worker", "netstack")...), conf)
+		return err
+	}
+	file := filepath.Join(w.dir, "gateway.conf")
+	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = %d\nAddress = %s/32\n[Peer]\nPublicKey = %s\nAllowedIPs = %s/32\n",
+		base64Key(private), wgPort, gatewayTunnel, laptop, laptopTunnel)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil { // uid 65534 reads it; the key lives a minute
+		return err
+	}
+	binary := o.gateway
+	if system == before {
+		binary = o.before
+	}
+	w.gw, err = w.start(exec.Command("ip", append(unprivileged, binary, "--wireguard-config", file, "--log-level", "warn")...), "")
+	return err
 }
 
 // tunUp waits for the worker's TUN and gives it an address and a route.
@@ -168,7 +200,7 @@ func (w *world) tunUp(ns string, addr netip.Addr, route string) error {
 func (w *world) ready(ctx context.Context) error {
 	var err error
 	for range 20 {
-		if err = w.client(ctx, &rrResult{}, "rr", podIP+":7000", "100ms"); err == nil {
+		if err = w.client(ctx, &rrResult{}, "rr", echoAddr, "100ms"); err == nil {
 			return nil
 		}
 		time.Sleep(200 * time.Millisecond)

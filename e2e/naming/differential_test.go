@@ -4,10 +4,8 @@
 package naming
 
 import (
-	"context"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -15,16 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"podnet.dev/dnsproxy"
-	"podnet.dev/dnsproxy/kube"
 	"podnet.dev/e2e/apiserver"
 )
 
@@ -35,11 +28,6 @@ var types = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeTXT, dns.Type
 var outside = []string{"hosts {", "    192.0.2.80 example.com", "    192.0.2.81 both.example.com", "    2001:db8::81 both.example.com",
 	"    192.0.2.82 legacy.shop.svc.cluster.local", "    fallthrough", "}",
 	"template IN PTR example.com {", "    rcode NOERROR", "}", "template ANY ANY gone.example.com {", "    rcode NXDOMAIN", `    authority "example.com. 60 IN SOA ns.example.com. root.example.com. 1 60 60 60 60"`, "}"}
-
-func TestMain(m *testing.M) {
-	log.SetLogger(logr.Discard())
-	os.Exit(m.Run())
-}
 
 func TestSameAsCoreDNS(t *testing.T) {
 	if testing.Short() {
@@ -128,56 +116,6 @@ func runPod(t testing.TB, c client.Client, ns, name, addr string) {
 	if err := c.Status().Update(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// serveZone serves the zone as the gateway does, on loopback. upstream is the
-// cluster's own DNS server, or zero.
-func serveZone(t testing.TB, s *apiserver.Server, domain string, upstream netip.AddrPort) netip.AddrPort {
-	t.Helper()
-	objects, err := cache.New(s.Config(), cache.Options{Scheme: apiserver.Scheme()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := kube.Config{
-		Domain: domain, Informers: objects, Visible: func(netip.Addr, string) bool { return true },
-		Addresses: []netip.Addr{netip.MustParseAddr("198.18.0.1")},
-	}
-	if upstream.IsValid() {
-		forwarder := dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: []netip.AddrPort{upstream}})
-		t.Cleanup(func() { _ = forwarder.Close() })
-		config.Upstream = dnsproxy.NewCache(forwarder)
-	}
-	z := kube.New(config)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	failed := make(chan error, 3)
-	go func() { failed <- objects.Start(ctx) }()
-	go func() { failed <- z.Run(ctx) }()
-	go func() {
-		failed <- dnsproxy.NewServer(z, dnsproxy.Options{}).Serve(ctx, []net.PacketConn{p}, []net.Listener{l})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		for range cap(failed) {
-			if err := <-failed; err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	apiserver.Eventually(t, 20*time.Second, "the zone knows the cluster", func() error {
-		if !z.Synced() {
-			return fmt.Errorf("%d Services", z.Services())
-		}
-		return nil
-	})
-	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // compare asks both for everything. It counts the differences that have an

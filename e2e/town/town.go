@@ -113,7 +113,9 @@ type gateway struct {
 	tunnel  *tunnel.Tunnel
 	streams net.Listener
 	pod     netip.Addr
-	served  *serve.Server
+	// at is where a peer of the tunnel is, that has not spoken since Rekey.
+	at     map[key.Public]string
+	served *serve.Server
 	// serve has both Services at an address, too.
 	serve func(netip.Addr) error
 	kill  func()
@@ -212,6 +214,30 @@ func (w *Town) Drain(pod string) {
 	w.gateways[pod].bind.Drain()
 }
 
+// Rekey has a gateway forget its WireGuard sessions. It knows where its peers are,
+// and begins new ones when it has something to send.
+func (w *Town) Rekey(pod string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g := w.gateways[pod]
+	peers, err := g.tunnel.Stats()
+	w.must(err)
+	g.at = map[key.Public]string{}
+	for _, p := range peers {
+		g.at[p.PublicKey] = p.Endpoint
+	}
+	w.must(errors.Join(g.tunnel.SetPeers(nil), w.admitLocked()))
+	g.at = nil
+}
+
+// DialLaptop connects from a gateway to an address of a laptop's in the tunnel.
+func (w *Town) DialLaptop(ctx context.Context, pod string, to netip.AddrPort) (net.Conn, error) {
+	w.mu.Lock()
+	g := w.gateways[pod]
+	w.mu.Unlock()
+	return g.stack.DialTCPFrom(ctx, NameServer, to)
+}
+
 // Set makes t what is wrong, and nothing else.
 func (w *Town) Set(t Trouble) {
 	w.mu.Lock()
@@ -264,7 +290,7 @@ func (w *Town) admitLocked() error {
 			}
 			own := netip.MustParseAddr(p.Status.Address4)
 			relay := public.RelayAddress6()
-			peers = append(peers, tunnel.Peer{PublicKey: public, AllowedIPs: []netip.Prefix{netip.PrefixFrom(own, own.BitLen()), netip.PrefixFrom(relay, relay.BitLen())}})
+			peers = append(peers, tunnel.Peer{PublicKey: public, Endpoint: g.at[public], AllowedIPs: []netip.Prefix{netip.PrefixFrom(own, own.BitLen()), netip.PrefixFrom(relay, relay.BitLen())}})
 			keys = append(keys, k)
 			w.enterLocked(p, pod, g)
 		}

@@ -38,7 +38,7 @@ func (g *fakeGateway) let(h control.Hello, rules ...string) {
 }
 
 func (g *fakeGateway) exit(h control.Hello) egress.Exit {
-	return egress.Exit{Agent: h.PublicKey.Address6(), Self: g.key.Address6(), Stack: g.stack}
+	return egress.Exit{Agent: h.PublicKey.Address6(), Self: g.key.Address6(), Rule: "alice-out", Stack: g.stack}
 }
 
 // target serves TCP and UDP, which it gives back, at the pod's address.
@@ -135,6 +135,10 @@ func TestFlowsLeaveAsThePod(t *testing.T) {
 		if after := ruleset(t); after != before {
 			t.Errorf("the pod has rules now: %s", after)
 		}
+		until(t, control.Beat+late, "the gateway hears how many flows there were", func() bool {
+			r, ok := one.server.Report(agent.hello.PublicKey)
+			return ok && r.Counts["alice-out"] == control.Counts{Matched: 5, Failed: 3}
+		})
 
 		open, err := exit.DialTCP(t.Context(), tcp)
 		if err != nil {

@@ -199,7 +199,7 @@ func sayEvents(c net.Conn, e control.Event, waiting <-chan control.Event) error 
 	}
 	pieces := bufio.NewWriterSize(c, 16<<10)
 	for left := len(waiting); ; left-- {
-		if err := control.Write(pieces, control.FromPod{Event: &e}); err != nil {
+		if _, err := pieces.Write(control.AppendEvent(pieces.AvailableBuffer(), &e)); err != nil {
 			return err
 		}
 		if left == 0 {

@@ -34,6 +34,8 @@ type wish struct {
 	// egress are the tunnel addresses of the gateways that may have flows leave
 	// from the pod.
 	egress []netip.Addr
+	// leaving are the names of the rules by which they do.
+	leaving []string
 	// heard says that some gateway has said something at all.
 	heard bool
 	// end says that no rule is left, nor anybody who sends as the pod.
@@ -57,6 +59,7 @@ func merge(views []view) wish {
 		w.heard = true
 		if len(v.set.Egress) > 0 {
 			w.egress = append(w.egress, v.key.Address6())
+			w.leaving = append(w.leaving, v.set.Egress...)
 		}
 		for _, r := range v.set.Rules {
 			r.Here = false

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,9 +45,9 @@ func newObserver() *observer {
 	return &observer{counts: map[string]*control.Counts{}, queues: map[netip.Addr]*events{}}
 }
 
-// follow says which rules there are from now on, in force or not, and forgets
-// the others.
-func (o *observer) follow(rules []control.Rule) {
+// follow says which rules there are from now on, in force or not, and by which of
+// egress flows leave, and forgets the others.
+func (o *observer) follow(rules []control.Rule, leaving []string) {
 	named, laptops := map[string]control.Rule{}, map[netip.Addr]bool{}
 	for _, r := range rules {
 		named[r.Name], laptops[r.Laptop] = r, true
@@ -54,7 +55,14 @@ func (o *observer) follow(rules []control.Rule) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rules, o.ports = named, map[serve.PortKey][]*control.Counts{}
-	maps.DeleteFunc(o.counts, func(name string, _ *control.Counts) bool { return named[name].Name == "" })
+	maps.DeleteFunc(o.counts, func(name string, _ *control.Counts) bool {
+		return named[name].Name == "" && !slices.Contains(leaving, name)
+	})
+	for _, name := range leaving {
+		if o.counts[name] == nil {
+			o.counts[name] = new(control.Counts)
+		}
+	}
 	for name, r := range named {
 		if o.counts[name] == nil {
 			o.counts[name] = new(control.Counts)
@@ -151,6 +159,20 @@ func (o *observer) passed(k serve.PortKey) {
 	defer o.mu.Unlock()
 	for _, c := range o.ports[k] {
 		c.Passed++
+	}
+}
+
+// left counts a flow that left by a rule of egress, or would have.
+func (o *observer) left(rule string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.counts[rule]
+	if c == nil {
+		return
+	}
+	c.Matched++
+	if err != nil {
+		c.Failed++
 	}
 }
 

@@ -16,7 +16,7 @@ func TestCounts(t *testing.T) {
 	o := newObserver()
 	a, b := ruleOf("a", laptopA, 1), ruleOf("b", laptopB, 2)
 	b.Port = 9000
-	o.follow([]control.Rule{a, b})
+	o.follow([]control.Rule{a, b}, nil)
 	see := o.at(serve.PortKey{Protocol: steer.TCP, Port: 8080})
 	dead := errors.New("connection refused")
 	for _, s := range []steer.Seen{
@@ -40,7 +40,30 @@ func TestCounts(t *testing.T) {
 			t.Errorf("of %s: %v", laptop, got)
 		}
 	}
-	o.follow([]control.Rule{b})
+	o.follow([]control.Rule{b}, nil)
+	if got := o.changed(map[string]control.Counts{}, nil); got != nil {
+		t.Errorf("of a rule that is gone: %v", got)
+	}
+}
+
+// TestFlowsThatLeaveAreCounted: the counts are for gateways, as there is no laptop that
+// is told of them.
+func TestFlowsThatLeaveAreCounted(t *testing.T) {
+	o := newObserver()
+	o.follow(nil, []string{"out"})
+	for _, err := range []error{nil, nil, errors.New("connection refused")} {
+		o.left("out", err)
+		o.left("gone", err)
+	}
+	told := map[string]control.Counts{}
+	want := map[string]control.Counts{"out": {Matched: 3, Failed: 1}}
+	if got := o.changed(told, nil); !maps.Equal(got, want) {
+		t.Errorf("counts %v, want %v", got, want)
+	}
+	if got := o.changed(map[string]control.Counts{}, &laptopA); got != nil {
+		t.Errorf("a laptop is told %v", got)
+	}
+	o.follow(nil, nil)
 	if got := o.changed(map[string]control.Counts{}, nil); got != nil {
 		t.Errorf("of a rule that is gone: %v", got)
 	}
@@ -52,7 +75,7 @@ func TestEvents(t *testing.T) {
 	o := newObserver()
 	rule := ruleOf("a", laptopA, 1)
 	rule.ToApp = true
-	o.follow([]control.Rule{rule})
+	o.follow([]control.Rule{rule}, nil)
 	see := o.at(serve.PortKey{Protocol: steer.TCP, Port: 8080})
 	for range maxEvents + 5 {
 		see.Seen(steer.Seen{Rule: &rule.Rule, Method: "GET", Target: "/" + strings.Repeat("x", steer.MaxHead), Err: errors.New("refused")})

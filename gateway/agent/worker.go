@@ -124,7 +124,7 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 	if err != nil {
 		return err
 	}
-	w.egress = egress.New(log)
+	w.egress = egress.New(log, w.seen.left)
 	leaving, cancel := context.WithCancel(ctx)
 	left := make(chan error, 1)
 	go func() { left <- w.egress.Serve(leaving, out) }()
@@ -197,7 +197,7 @@ func (w *worker) step(ctx context.Context, now time.Time) (why string) {
 		return "no gateway answers"
 	}
 	if wish.heard { // else all stay known, and their counts, until somebody is heard again
-		w.seen.follow(wish.rules)
+		w.seen.follow(wish.rules, wish.leaving)
 		if len(wish.gateways) > 0 {
 			w.known = wish.gateways
 		}

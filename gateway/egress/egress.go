@@ -28,7 +28,9 @@ const reachTime = control.Silence
 type Exit struct {
 	// Agent and Self are the tunnel addresses of the agent and of this gateway.
 	Agent, Self netip.Addr
-	Stack       *netstack.Stack
+	// Rule is by which the flows leave, for the agent's counts.
+	Rule  string
+	Stack *netstack.Stack
 }
 
 var _ forward.Exit = Exit{}
@@ -58,7 +60,7 @@ func (e Exit) open(ctx context.Context, protocol steer.Protocol, to netip.AddrPo
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	var answer control.Opened
-	if err = control.Write(c, control.Open{Protocol: protocol, To: to}); err == nil {
+	if err = control.Write(c, control.Open{Protocol: protocol, To: to, Rule: e.Rule}); err == nil {
 		err = control.ReadOpen(c, &answer)
 	}
 	switch {

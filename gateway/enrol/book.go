@@ -97,6 +97,7 @@ type Plan struct {
 // Admitted is a peer to let in.
 type Admitted struct {
 	UID, Name, User string
+	Device          string
 	Key             key.Public
 	Address4        netip.Addr // invalid when none is left
 	Address6        netip.Addr
@@ -273,7 +274,7 @@ func (b *Book) admit(now time.Time, w World, p *Plan) map[string]int {
 		}
 		p.Peers[i] = v
 		admitted[o.Name] = len(p.Admitted)
-		p.Admitted = append(p.Admitted, Admitted{UID: o.UID, Name: o.Name, User: o.User, Key: o.Key, Address4: r.address4, Address6: o.Key.Address6(), Beyond: o.Beyond})
+		p.Admitted = append(p.Admitted, Admitted{UID: o.UID, Name: o.Name, User: o.User, Device: o.Device, Key: o.Key, Address4: r.address4, Address6: o.Key.Address6(), Beyond: o.Beyond})
 	}
 	return admitted
 }

@@ -216,7 +216,9 @@ var neverRanges = []netip.Prefix{
 }
 
 // never reports whether an address is out of reach for everybody.
-func (e *Engine) never(a netip.Addr) bool {
+func (e *Engine) never(a netip.Addr) bool { return e.config.never(a) }
+
+func (c *Config) never(a netip.Addr) bool {
 	if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
 		return true
 	}
@@ -225,12 +227,12 @@ func (e *Engine) never(a netip.Addr) bool {
 			return true
 		}
 	}
-	for _, p := range e.config.Tunnel {
+	for _, p := range c.Tunnel {
 		if p.Contains(a) {
 			return true
 		}
 	}
-	for _, self := range e.config.Self {
+	for _, self := range c.Self {
 		if a == self {
 			return true
 		}

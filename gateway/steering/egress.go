@@ -2,7 +2,6 @@ package steering
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 
 	"podnet.dev/internal/key"
@@ -19,21 +18,22 @@ func (p *Plan) leave(w World, order []int, laptops map[string]Laptop) {
 			agents[rule{a.Namespace, name}] = a.Key
 		}
 	}
-	exits := map[string]netip.Addr{} // by peer
+	exits := map[string]Egress{} // by peer
 	for _, i := range order {
 		o := w.Rules[i]
 		if l, ok := laptops[o.Peer]; !o.Egress || !ok || l.User != o.User {
 			continue
 		}
 		exit := exits[o.Peer]
+		exit.Peer = o.Peer
 		k, named := agents[rule{o.Namespace, o.Name}]
-		if !exit.IsValid() && named && w.Connects != nil && w.Connects(k, o.PodUID) {
-			exit = k.Address6()
+		if !exit.Agent.IsValid() && named && w.Connects != nil && w.Connects(k, o.PodUID) {
+			exit.Agent, exit.Rule = k.Address6(), o.Name
 		}
 		exits[o.Peer] = exit
 	}
-	for peer, agent := range exits {
-		p.Egress = append(p.Egress, Egress{peer, agent})
+	for _, exit := range exits {
+		p.Egress = append(p.Egress, exit)
 	}
 	slices.SortFunc(p.Egress, func(x, y Egress) int { return cmp.Compare(x.Peer, y.Peer) })
 }

@@ -37,6 +37,7 @@ type Server struct {
 	sessions   map[key.Public]*session
 	generation int64
 	counted    bool // counts have changed since this was last news
+	tally      tally
 }
 
 // known is an agent's key, and what it is to be told by the UID of its pod.
@@ -67,7 +68,7 @@ type Report struct {
 // there are, this one included; it must be quick and safe for concurrent use.
 func NewServer(log *slog.Logger, gateways func() []control.Gateway) *Server {
 	return &Server{
-		log: log, gateways: gateways, changed: make(chan struct{}, 1), sessions: map[key.Public]*session{},
+		log: log, gateways: gateways, changed: make(chan struct{}, 1), sessions: map[key.Public]*session{}, tally: newTally(),
 		// An agent outlives a gateway, so the generations go on growing when it
 		// starts again.
 		generation: time.Now().UnixMilli(),
@@ -92,6 +93,7 @@ func (s *Server) SetAgents(agents []Agent, here func(laptop netip.Addr) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.agents, s.here = all, here
+	s.tally.keep(all)
 	for k, c := range s.sessions {
 		if s.toldLocked(c) == nil {
 			s.dropLocked(k, c)
@@ -131,6 +133,14 @@ func (s *Server) Report(k key.Public) (Report, bool) {
 		r.InForce[name] = r.Generation >= since
 	}
 	return r, true
+}
+
+// Totals are the counts of all agents since the start. They do not fall when an
+// agent or a rule goes.
+func (s *Server) Totals() control.Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tally.sum
 }
 
 // Serve serves agents until ctx ends or the listener fails; it closes the
@@ -283,6 +293,9 @@ func (s *Server) hear(c *session, m control.FromAgent) bool {
 		kick(s.changed)
 	}
 	news, counted := c.take(m)
+	if counted {
+		s.tally.add(c.key, c.report.Counts)
+	}
 	if news {
 		kick(s.changed)
 	}

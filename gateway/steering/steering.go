@@ -106,8 +106,10 @@ type Agent struct {
 type Egress struct {
 	Peer string
 	// Agent is the tunnel address of the agent of the oldest accepted rule whose
-	// agent is connected. It is zero when there is none: no flow may leave.
+	// agent is connected, and Rule that rule's name. They are zero when there is
+	// none: no flow may leave.
 	Agent netip.Addr
+	Rule  string
 }
 
 // Tie is a way through the gateway, from an agent's tunnel address to a port at a

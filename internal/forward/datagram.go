@@ -38,9 +38,10 @@ type dgramKey struct {
 // when the flow leaves by an Exit, and what is needed to build the packets of its
 // answers.
 type dgramFlow struct {
-	key dgramKey
-	to  netip.AddrPort // the target, where key.dst may stand for it
-	raw syscall.RawConn
+	key  dgramKey
+	to   netip.AddrPort // the target, where key.dst may stand for it
+	raw  syscall.RawConn
+	acct *account
 
 	file     *os.File
 	far      *far         // instead of raw and file
@@ -66,16 +67,13 @@ func (fl *dgramFlow) idle(now time.Time) time.Duration {
 	return time.Duration(now.Unix()-fl.last.Load()) * time.Second
 }
 
-// dgramTable knows the flows, and how many each peer has.
+// dgramTable knows the flows.
 type dgramTable struct {
 	mu    sync.RWMutex
 	flows map[dgramKey]*dgramFlow
-	count map[netip.Addr]int
 }
 
-func (t *dgramTable) init() {
-	t.flows, t.count = map[dgramKey]*dgramFlow{}, map[netip.Addr]int{}
-}
+func (t *dgramTable) init() { t.flows = map[dgramKey]*dgramFlow{} }
 
 func (t *dgramTable) get(k dgramKey) *dgramFlow {
 	t.mu.RLock()
@@ -93,16 +91,16 @@ func (t *dgramTable) all() []*dgramFlow {
 	return all
 }
 
-// room makes sure that the peer may have one more flow. victim, if any, is
+// room makes sure that the owner may have one more flow. victim, if any, is
 // the flow to end for it.
-func (t *dgramTable) room(peer netip.Addr, now time.Time) (victim *dgramFlow, ok bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if t.count[peer] < maxDatagrams {
+func (t *dgramTable) room(a *account, l Limits, now time.Time) (victim *dgramFlow, ok bool) {
+	if a.datagrams.Load() < int64(l.Datagrams) {
 		return nil, true
 	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	for _, fl := range t.flows {
-		if fl.key.src.Addr() == peer && (victim == nil || fl.last.Load() < victim.last.Load()) {
+		if fl.acct == a && (victim == nil || fl.last.Load() < victim.last.Load()) {
 			victim = fl
 		}
 	}
@@ -113,7 +111,7 @@ func (t *dgramTable) add(fl *dgramFlow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.flows[fl.key] = fl
-	t.count[fl.key.src.Addr()]++
+	fl.acct.datagrams.Add(1)
 }
 
 // remove reports whether the flow was still there.
@@ -124,10 +122,7 @@ func (t *dgramTable) remove(fl *dgramFlow) bool {
 		return false
 	}
 	delete(t.flows, fl.key)
-	peer := fl.key.src.Addr()
-	if t.count[peer]--; t.count[peer] == 0 {
-		delete(t.count, peer)
-	}
+	fl.acct.datagrams.Add(-1)
 	return true
 }
 
@@ -197,24 +192,28 @@ func (f *Forwarder) flow(k dgramKey, p *packet.Packet) *dgramFlow {
 	if fl := f.dgram.get(k); fl != nil {
 		return fl
 	}
-	to := f.real(k.src.Addr(), k.dst)
-	if !f.allow(k.src.Addr(), k.proto, to) {
-		f.counters.denied.Add(1)
-		f.answer(p.Data, packet.Prohibited)
+	a := f.accounts.of(k.src.Addr())
+	if why := f.mayBegin(a); why != admitted {
+		f.refused(a, why)
 		return nil
 	}
-	victim, ok := f.dgram.room(k.src.Addr(), time.Now())
+	to := f.real(k.src.Addr(), k.dst)
+	if !f.allow(k.src.Addr(), k.proto, to) {
+		f.deny(p.Data, k.src.Addr(), to)
+		return nil
+	}
+	victim, ok := f.dgram.room(a, f.accounts.limits, time.Now())
 	if !ok {
-		f.counters.overLimit.Add(1)
+		f.refused(a, OverDatagrams)
 		return nil
 	}
 	if victim != nil {
 		f.end(victim)
 	}
-	if !f.reserve() {
+	if !f.reserve(a) {
 		return nil
 	}
-	fl, err := f.openFlow(k, to)
+	fl, err := f.openFlow(k, to, a)
 	if err != nil {
 		f.free()
 		f.noFlow(k, to, p, err)
@@ -239,7 +238,7 @@ func (f *Forwarder) noFlow(k dgramKey, to netip.AddrPort, p *packet.Packet, err 
 	}
 }
 
-func (f *Forwarder) openFlow(k dgramKey, to netip.AddrPort) (*dgramFlow, error) {
+func (f *Forwarder) openFlow(k dgramKey, to netip.AddrPort, a *account) (*dgramFlow, error) {
 	if !f.begin() {
 		return nil, os.ErrClosed
 	}
@@ -259,6 +258,7 @@ func (f *Forwarder) openFlow(k dgramKey, to netip.AddrPort) (*dgramFlow, error) 
 		f.wg.Done()
 		return nil, err
 	}
+	fl.acct = a
 	fl.last.Store(time.Now().Unix())
 	f.dgram.add(fl)
 	if k.proto == UDP {
@@ -294,6 +294,10 @@ func (f *Forwarder) flush(fl *dgramFlow, s *sender) {
 		return
 	}
 	fl.last.Store(time.Now().Unix())
+	if !fits(&fl.acct.up, fl.acct.upward, s.bytes) {
+		s.clear()
+		return
+	}
 	f.counters.up.Add(uint64(s.bytes))
 	if fl.far != nil {
 		s.hand(fl.far.offer)
@@ -337,6 +341,9 @@ func (f *Forwarder) reply(fl *dgramFlow, b []byte) {
 	if len(b) < packet.HeaderEcho || hl+len(b) > packet.MaxSize {
 		return
 	}
+	if !fits(&fl.acct.down, fl.acct.downward, len(b)-packet.HeaderEcho) {
+		return
+	}
 	out := netstack.NewBuffer(hl + len(b))
 	copy(out.B[hl:], b)
 	seq := uint16(b[6])<<8 | uint16(b[7])
@@ -346,10 +353,11 @@ func (f *Forwarder) reply(fl *dgramFlow, b []byte) {
 }
 
 // replyUDP sends a datagram of n bytes, which fill writes, from the target to the
-// peer; one that is too large for a packet is lost. The error is fill's.
+// peer; one that is too large for a packet, or beyond what the owner may have, is
+// lost. The error is fill's.
 func (f *Forwarder) replyUDP(fl *dgramFlow, n int, fill func([]byte) error) error {
 	head := packet.HeaderIP(fl.key.src.Addr()) + packet.HeaderUDP
-	if head+n > packet.MaxSize {
+	if head+n > packet.MaxSize || !fits(&fl.acct.down, fl.acct.downward, n) {
 		return fill(make([]byte, n))
 	}
 	out := netstack.NewBuffer(head + n)

@@ -58,11 +58,8 @@ type Policy interface {
 	Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool
 }
 
-// Limits, per peer unless said otherwise.
 const (
-	maxDials     = 512 // TCP connections being opened (security.md, section 4)
-	maxDatagrams = 512 // UDP flows and pings
-	dialTimeout  = 10 * time.Second
+	dialTimeout = 10 * time.Second
 	// acceptTimeout lets a peer's answer be lost twice.
 	acceptTimeout = 10 * time.Second
 	// lastWords is how long the resets at the end may take to leave.
@@ -77,6 +74,12 @@ type Options struct {
 	// MaxFlows bounds all open flows together; 0 is what the limit on open
 	// files allows.
 	MaxFlows int
+	// Limits bound what each owner of peers has.
+	Limits Limits
+	// Undecided says that the policy's no about a target only means that it does not
+	// know yet: the packet is dropped without a word, and whoever sent it sends it
+	// again. nil: it always knows. It must not block.
+	Undecided func(peer netip.Addr, dst netip.AddrPort) bool
 	// Rewrite says where a target is called instead, after the policy has seen it.
 	// Peers notice nothing. nil: each where it is. It must not block.
 	Rewrite func(Proto, netip.AddrPort) netip.AddrPort
@@ -89,12 +92,15 @@ type Forwarder struct {
 	log    *slog.Logger
 	max    int64
 
-	rewrite func(Proto, netip.AddrPort) netip.AddrPort
+	rewrite   func(Proto, netip.AddrPort) netip.AddrPort
+	undecided func(netip.Addr, netip.AddrPort) bool
 
 	tcp      tcpTable
 	dgram    dgramTable
 	counters counters
+	accounts *accounts
 	open     atomic.Int64 // flows that hold a socket
+	full     atomic.Bool  // no memory for more
 	exits    atomic.Pointer[map[netip.Addr]Exit]
 	maps     atomic.Pointer[map[netip.Addr]remap.Map]
 
@@ -103,7 +109,7 @@ type Forwarder struct {
 	ctx     context.Context
 	wg      sync.WaitGroup
 
-	noPing, noFiles sync.Once
+	noPing sync.Once
 }
 
 // counters are totals since New.
@@ -111,7 +117,7 @@ type counters struct {
 	tcp, udp, icmp          atomic.Uint64
 	up, down                atomic.Uint64
 	refused, denied, failed atomic.Uint64
-	overLimit               atomic.Uint64
+	overLimit               [refusals]atomic.Uint64
 }
 
 // Stats are gauges of open flows and totals since New.
@@ -122,7 +128,8 @@ type Stats struct {
 	Refused                       uint64 // by the target
 	Denied                        uint64 // by the policy
 	Failed                        uint64 // unreachable, timed out
-	OverLimit                     uint64 // dropped for want of room
+	OverLimit                     uint64 // no room: the sum of RefusedFor
+	RefusedFor                    map[Refusal]uint64
 }
 
 // New makes a Forwarder. It forwards nothing before Run.
@@ -133,7 +140,10 @@ func New(stack *netstack.Stack, policy Policy, o Options) *Forwarder {
 	f := &Forwarder{
 		stack: stack, policy: policy, log: o.Log,
 		max:     int64(o.MaxFlows),
-		rewrite: o.Rewrite,
+		rewrite: o.Rewrite, undecided: o.Undecided, accounts: newAccounts(o.Limits),
+	}
+	if f.undecided == nil {
+		f.undecided = func(netip.Addr, netip.AddrPort) bool { return false }
 	}
 	if f.rewrite == nil {
 		f.rewrite = func(_ Proto, a netip.AddrPort) netip.AddrPort { return a }
@@ -178,6 +188,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		case now := <-tick.C:
 			f.tcp.sweep(now)
 			f.sweep(now)
+			f.accounts.sweep(now)
 		case <-ctx.Done():
 		}
 	}
@@ -204,13 +215,12 @@ func (f *Forwarder) begin() bool {
 }
 
 // reserve takes the right to one socket; free gives it back.
-func (f *Forwarder) reserve() bool {
+func (f *Forwarder) reserve(a *account) bool {
 	if f.open.Add(1) <= f.max {
 		return true
 	}
 	f.open.Add(-1)
-	f.counters.overLimit.Add(1)
-	f.noFiles.Do(func() { f.log.Warn("flow limit reached", "limit", f.max) })
+	f.refused(a, OverFlows)
 	return false
 }
 
@@ -222,6 +232,15 @@ func (f *Forwarder) allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool
 	a := dst.Addr()
 	return !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsUnspecified() &&
 		f.mayLeave(peer, proto) && f.policy.Allow(peer, proto, dst)
+}
+
+// deny deals with a packet whose flow the policy does not allow.
+func (f *Forwarder) deny(original []byte, peer netip.Addr, to netip.AddrPort) {
+	if f.undecided(peer, to) {
+		return
+	}
+	f.counters.denied.Add(1)
+	f.answer(original, packet.Prohibited)
 }
 
 // answer sends the peer an ICMP error about the whole packet original.
@@ -265,7 +284,12 @@ func (f *Forwarder) Stats() Stats {
 		TotalTCP: c.tcp.Load(), TotalUDP: c.udp.Load(), TotalICMP: c.icmp.Load(),
 		BytesUp: c.up.Load(), BytesDown: c.down.Load(),
 		Refused: c.refused.Load(), Denied: c.denied.Load(), Failed: c.failed.Load(),
-		OverLimit: c.overLimit.Load(),
+		RefusedFor: map[Refusal]uint64{},
+	}
+	for _, why := range Refusals() {
+		n := c.overLimit[why].Load()
+		s.OverLimit += n
+		s.RefusedFor[why] = n
 	}
 	for _, fl := range f.dgram.all() {
 		if fl.key.proto == UDP {

@@ -79,9 +79,17 @@ func join(t testing.TB, s *netstack.Stack, bind conn.Bind, private key.Private, 
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	p := &policy{deny: map[netip.Addr]bool{blocked: true}}
+	w := newWorldWith(t, p, forward.Options{})
+	w.policy = p
+	return w
+}
+
+func newWorldWith(t testing.TB, p forward.Policy, o forward.Options) *world {
+	t.Helper()
 	others := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, others) })
-	w := &world{policy: &policy{deny: map[netip.Addr]bool{blocked: true}}}
+	w := &world{}
 	stack := func(mtu int, addrs ...netip.Addr) *netstack.Stack {
 		s, err := netstack.New(netstack.Config{MTU: mtu})
 		if err != nil {
@@ -102,7 +110,7 @@ func newWorld(t testing.TB) *world {
 	ld := join(t, w.laptop, binds[0], lk, gk.Public(), "127.0.0.1:1", "allowed_ip=0.0.0.0/0\nallowed_ip=::/0\n")
 	gd := join(t, gateway, binds[1], gk, lk.Public(), "127.0.0.1:2", fmt.Sprintf("allowed_ip=%s/32\nallowed_ip=%s/128\n", laptop4, laptop6))
 
-	w.f = forward.New(gateway, w.policy, forward.Options{})
+	w.f = forward.New(gateway, p, o)
 	w.f.Rewrite(func(a netip.AddrPort) netip.AddrPort {
 		switch a.Addr() {
 		case pod4:

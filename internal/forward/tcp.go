@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -49,6 +50,8 @@ type tcpFlow struct {
 	to    netip.AddrPort // the target, where key.dst may stand for it
 	since time.Time
 	syn   []byte // what an ICMP error has to quote
+	acct  *account
+	gone  chan struct{} // closed by interrupt; nil where nothing waits for it
 
 	mu          sync.Mutex
 	dialling    bool
@@ -62,6 +65,9 @@ type tcpFlow struct {
 func (fl *tcpFlow) interrupt() {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
+	if !fl.interrupted && fl.gone != nil {
+		close(fl.gone)
+	}
 	fl.interrupted = true
 	if fl.cancel != nil {
 		fl.cancel()
@@ -81,16 +87,13 @@ func (fl *tcpFlow) attach(conn *netstack.TCPConn, sock net.Conn) bool {
 	return !fl.interrupted
 }
 
-// tcpTable knows the flows, and how many each peer is opening.
+// tcpTable knows the flows.
 type tcpTable struct {
 	mu    sync.Mutex
 	flows map[tcpKey]*tcpFlow
-	dials map[netip.Addr]int
 }
 
-func (t *tcpTable) init() {
-	t.flows, t.dials = map[tcpKey]*tcpFlow{}, map[netip.Addr]int{}
-}
+func (t *tcpTable) init() { t.flows = map[tcpKey]*tcpFlow{} }
 
 func (t *tcpTable) all() []*tcpFlow {
 	t.mu.Lock()
@@ -103,22 +106,35 @@ func (t *tcpTable) all() []*tcpFlow {
 }
 
 // ask notes that a peer wants to open a connection to a target. Known ones are
-// asked for again when the peer repeats itself. It returns nil when the peer is
-// opening too many.
-func (t *tcpTable) ask(k tcpKey, to netip.AddrPort, syn []byte) *tcpFlow {
+// asked for again when the peer repeats itself. It returns why there is no room
+// for it, if there is none.
+func (t *tcpTable) ask(k tcpKey, to netip.AddrPort, syn []byte, a *account, l Limits) (*tcpFlow, Refusal) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if fl := t.flows[k]; fl != nil {
-		return fl
+		return fl, admitted
 	}
-	peer := k.src.Addr()
-	if t.dials[peer] >= maxDials {
-		return nil
+	if why := a.connect(l); why != admitted {
+		return nil, why
 	}
-	t.dials[peer]++
-	fl := &tcpFlow{key: k, to: to, since: time.Now(), syn: append([]byte(nil), syn...)}
+	fl := &tcpFlow{key: k, to: to, since: time.Now(), syn: append([]byte(nil), syn...), acct: a}
+	if l.Bytes > 0 {
+		fl.gone = make(chan struct{})
+	}
 	t.flows[k] = fl
-	return fl
+	return fl, admitted
+}
+
+// newest are up to n flows of an account that were asked for last.
+func (t *tcpTable) newest(a *account, n int) []*tcpFlow {
+	var own []*tcpFlow
+	for _, fl := range t.all() {
+		if fl.acct == a {
+			own = append(own, fl)
+		}
+	}
+	slices.SortFunc(own, func(a, b *tcpFlow) int { return b.since.Compare(a.since) })
+	return own[:min(n, len(own))]
 }
 
 func (t *tcpTable) known(k tcpKey) bool {
@@ -154,28 +170,20 @@ func (t *tcpTable) sweep(now time.Time) {
 		fl.mu.Unlock()
 		if stale {
 			delete(t.flows, k)
-			t.dialledLocked(k.src.Addr())
+			fl.acct.tcp.Add(-1)
+			fl.dialled()
 		}
 	}
 }
 
-// dialled ends the flow's share of its peer's dials.
-func (t *tcpTable) dialled(fl *tcpFlow) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.dialledLocked(fl.key.src.Addr())
-}
-
-func (t *tcpTable) dialledLocked(peer netip.Addr) {
-	if t.dials[peer]--; t.dials[peer] == 0 {
-		delete(t.dials, peer)
-	}
-}
+// dialled ends the flow's share of what its owner is opening.
+func (fl *tcpFlow) dialled() { fl.acct.opening.Add(-1) }
 
 func (t *tcpTable) remove(fl *tcpFlow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.flows, fl.key)
+	fl.acct.tcp.Add(-1)
 }
 
 // syn decides about a packet that opens a connection, on the receive path.
@@ -188,15 +196,22 @@ func (f *Forwarder) syn(p *packet.Packet) bool {
 	if f.tcp.known(k) {
 		return true // repeated: the stack knows what to do
 	}
-	to := f.real(src.Addr(), dst)
-	if !f.allow(src.Addr(), TCP, to) {
-		f.counters.denied.Add(1)
-		f.answer(p.Data, packet.Prohibited)
+	a := f.accounts.of(src.Addr())
+	if why := f.mayBegin(a); why != admitted {
+		f.refused(a, why) // without a word: the peer repeats it in a second
 		return false
 	}
-	fl := f.tcp.ask(k, to, p.Data[:p.L4+20])
-	if fl == nil {
-		f.counters.overLimit.Add(1)
+	to := f.real(src.Addr(), dst)
+	if !f.allow(src.Addr(), TCP, to) {
+		f.deny(p.Data, src.Addr(), to)
+		return false
+	}
+	fl, why := f.tcp.ask(k, to, p.Data[:p.L4+20], a, f.accounts.limits)
+	if why != admitted {
+		f.refused(a, why)
+		if why == OverConnections { // which a second does not mend
+			f.answer(p.Data, packet.Prohibited)
+		}
 		return false
 	}
 	if f.real(src.Addr(), dst) != fl.to {
@@ -204,6 +219,18 @@ func (f *Forwarder) syn(p *packet.Packet) bool {
 		return false
 	}
 	return true
+}
+
+// mayBegin reports whether a flow may begin at all, before anybody has looked at
+// where it leads.
+func (f *Forwarder) mayBegin(a *account) Refusal {
+	switch {
+	case f.full.Load():
+		return OverMemory
+	case !a.begin(time.Now()):
+		return OverRate
+	}
+	return admitted
 }
 
 // request opens a connection: target first, then peer. Its goroutine ends
@@ -222,9 +249,9 @@ func (f *Forwarder) request(r *netstack.TCPRequest) {
 		f.wg.Done()
 		return
 	}
-	sock, err := f.dial(ctx, r.Src.Addr(), fl.to)
+	sock, err := f.dial(ctx, fl)
 	if err != nil {
-		f.tcp.dialled(fl)
+		fl.dialled()
 		f.refuse(r, fl, err)
 		f.tcp.remove(fl)
 		f.wg.Done()
@@ -233,7 +260,7 @@ func (f *Forwarder) request(r *netstack.TCPRequest) {
 	f.counters.tcp.Add(1)
 	fl.syn = nil
 	conn, err := r.Accept(ctx)
-	f.tcp.dialled(fl)
+	fl.dialled()
 	switch {
 	case err != nil: // the peer went away meanwhile
 		splice.Reset(sock)
@@ -258,21 +285,21 @@ func (f *Forwarder) done(fl *tcpFlow) {
 var errFull = errors.New("too many flows")
 
 // dial connects to a target, from here or from where the peer's flows leave.
-func (f *Forwarder) dial(ctx context.Context, peer netip.Addr, to netip.AddrPort) (c net.Conn, err error) {
-	if !f.reserve() {
+func (f *Forwarder) dial(ctx context.Context, fl *tcpFlow) (c net.Conn, err error) {
+	if !f.reserve(fl.acct) {
 		return nil, errFull
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	exit, elsewhere := f.exit(peer)
+	exit, elsewhere := f.exit(fl.key.src.Addr())
 	switch {
 	case !elsewhere:
 		d := net.Dialer{KeepAliveConfig: keepAlive}
-		c, err = d.DialContext(ctx, "tcp", f.rewrite(TCP, to).String())
+		c, err = d.DialContext(ctx, "tcp", f.rewrite(TCP, fl.to).String())
 	case exit == nil:
 		err = errNoExit
 	default:
-		c, err = exit.DialTCP(ctx, to)
+		c, err = exit.DialTCP(ctx, fl.to)
 	}
 	if err != nil {
 		f.free()
@@ -295,7 +322,9 @@ func (f *Forwarder) refuse(r *netstack.TCPRequest, fl *tcpFlow, err error) {
 		r.Reset()
 		return
 	}
-	f.counters.failed.Add(1)
+	if !errors.Is(err, errFull) { // which is counted as that
+		f.counters.failed.Add(1)
+	}
 	r.Drop()
 }
 
@@ -340,23 +369,35 @@ func (f *Forwarder) serve(fl *tcpFlow, conn *netstack.TCPConn, sock net.Conn) {
 		f.done(fl)
 	}
 	if s, ok := sock.(*net.TCPConn); ok {
-		go run(func() error { return f.up(conn, s) })
-		go run(func() error { return f.down(conn, s) })
+		go run(func() error { return f.up(fl, conn, s) })
+		go run(func() error { return f.down(fl, conn, s) })
 		return
 	}
-	go run(func() error { return carry(sock, conn, &f.counters.up) })
-	go run(func() error { return carry(conn, sock, &f.counters.down) })
+	go run(func() error { return carry(sock, conn, func(n int) { f.movedUp(fl, n) }) })
+	go run(func() error { return carry(conn, sock, func(n int) { f.movedDown(fl, n) }) })
+}
+
+// movedUp and movedDown account for payload that went from and to the peer, and
+// wait where it came too fast.
+func (f *Forwarder) movedUp(fl *tcpFlow, n int) {
+	f.counters.up.Add(uint64(n))
+	moved(&fl.acct.up, fl.acct.upward, n, fl.gone)
+}
+
+func (f *Forwarder) movedDown(fl *tcpFlow, n int) {
+	f.counters.down.Add(uint64(n))
+	moved(&fl.acct.down, fl.acct.downward, n, fl.gone)
 }
 
 // carry moves bytes to or from a connection that is not the kernel's.
-func carry(to, from net.Conn, count *atomic.Uint64) error {
-	_, err := splice.Carry(to, from, func(b []byte) { count.Add(uint64(len(b))) })
+func carry(to, from net.Conn, moved func(n int)) error {
+	_, err := splice.Carry(to, from, func(b []byte) { moved(len(b)) })
 	return err
 }
 
 // up moves what the peer sends: the pieces in which it was received go to the
 // kernel as they are, by one writev.
-func (f *Forwarder) up(conn *netstack.TCPConn, sock *net.TCPConn) error {
+func (f *Forwarder) up(fl *tcpFlow, conn *netstack.TCPConn, sock *net.TCPConn) error {
 	var few [4][]byte // idle and interactive flows need no more
 	room := few[:0]
 	for {
@@ -376,19 +417,19 @@ func (f *Forwarder) up(conn *netstack.TCPConn, sock *net.TCPConn) error {
 			return err
 		}
 		conn.Discard(int(n))
-		f.counters.up.Add(uint64(n))
+		f.movedUp(fl, int(n))
 	}
 }
 
 // down moves what the target sends: the kernel copies it straight into the
 // stack's send queue.
-func (f *Forwarder) down(conn *netstack.TCPConn, sock *net.TCPConn) error {
+func (f *Forwarder) down(fl *tcpFlow, conn *netstack.TCPConn, sock *net.TCPConn) error {
 	raw, err := sock.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var end error
-	var fd int
+	var fd, filled int
 	read := func(b []byte) (int, error) { return readSocket(fd, b) }
 	turn := func(s uintptr) bool {
 		fd = int(s)
@@ -397,15 +438,16 @@ func (f *Forwarder) down(conn *netstack.TCPConn, sock *net.TCPConn) error {
 			return false // wait until the kernel has some
 		}
 		if end == nil {
-			n, end = conn.Fill(min(n, chunk), read)
-			f.counters.down.Add(uint64(n))
+			filled, end = conn.Fill(min(n, chunk), read)
 		}
 		return true
 	}
 	for {
+		filled = 0
 		if err := raw.Read(turn); err != nil {
 			return err
 		}
+		f.movedDown(fl, filled)
 		switch {
 		case end == io.EOF:
 			return conn.CloseWrite()

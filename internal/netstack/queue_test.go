@@ -45,7 +45,7 @@ func TestQueryPassesDownloads(t *testing.T) {
 		}
 		synctest.Wait()
 		if !q.full() || q.blocked != 3 {
-			t.Fatalf("%d bytes wait, and %d senders", q.bytes, q.blocked)
+			t.Fatalf("%d bytes wait, and %d senders", q.prompt.bytes, q.blocked)
 		}
 		var o [1]outbound
 		q.take(o[:], 1, true)
@@ -122,7 +122,7 @@ func TestFlowsKeepTheirOrder(t *testing.T) {
 			binary.BigEndian.PutUint16(o.raw.B[size-8:], f)
 			if !q.put(o, size, false) {
 				o.release()
-				if waiting != len(q.slots) {
+				if waiting != queuePackets+queueReserve {
 					t.Fatalf("refused with %d waiting", waiting)
 				}
 				continue
@@ -136,7 +136,7 @@ func TestFlowsKeepTheirOrder(t *testing.T) {
 	for waiting > 0 {
 		take(len(dst))
 	}
-	if q.n != 0 || q.bytes != 0 || fmt.Sprint(put) != fmt.Sprint(got) {
-		t.Errorf("%d packets and %d bytes are left", q.n, q.bytes)
+	if q.prompt != (load{}) || q.slow != (load{}) || fmt.Sprint(put) != fmt.Sprint(got) {
+		t.Errorf("%d packets and %d bytes are left", q.prompt.n, q.prompt.bytes)
 	}
 }

@@ -56,6 +56,7 @@ type udpWay struct {
 
 	quiet silence
 	held  held // of what was sent there while it was quiet
+	shake shake
 }
 
 func (a *answers) prober(id probe.ID) *prober {

@@ -187,6 +187,9 @@ func (r *receiver) datagram(m []byte) []byte {
 			return nil
 		}
 		from.count(len(m))
+		if m[0] != msgTransport {
+			r.u.b.heedHandshake(from.ep, m)
+		}
 		return m
 	}
 	if !r.u.b.heedUDP(r.key, m) {

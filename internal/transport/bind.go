@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"golang.zx2c4.com/wireguard/conn"
 
 	"podnet.dev/internal/paths"
@@ -197,6 +198,9 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		if now := time.Now(); ep.way != nil && ep.way.quiet.lasts(now) {
 			ep.way.held.add(now, bufs)
 		}
+		if ep.way != nil && len(bufs) == 1 && len(bufs[0]) > 0 && bufs[0][0] == msgResponse {
+			ep.way.shake.response(bufs[0])
+		}
 		if n := longest(bufs); n > paths.MinDatagram {
 			if limit, ok := b.answers.limit(ep.dst); ok && n > limit {
 				return b.cut(bufs, ep, limit)
@@ -256,6 +260,31 @@ type batch struct {
 	frames []byte
 	from   conn.Endpoint
 	done   chan struct{} // capacity 1
+	begun  *rate.Limiter // of handshakes
+}
+
+// A laptop begins a handshake every two minutes, and every five seconds while
+// nobody answers. A stream that begins more than these is not shown to the device
+// with the rest: it would take itself for overloaded, and from then on have
+// everybody's first handshake wait for a cookie and its repetition, five seconds.
+const (
+	handshakesPerSecond = 20
+	handshakeBurst      = 20
+)
+
+func newBatch(from conn.Endpoint) *batch {
+	return &batch{from: from, done: make(chan struct{}, 1), begun: rate.NewLimiter(handshakesPerSecond, handshakeBurst)}
+}
+
+// passes says whether the device is to see the message.
+func (b *batch) passes(m []byte) bool {
+	switch m[0] {
+	case msgControl:
+		return false
+	case msgInitiation:
+		return b.begun.Allow()
+	}
+	return true
 }
 
 // receiveStreams is the conn.ReceiveFunc of all streams together.
@@ -278,8 +307,11 @@ func (b *Bind) receiveStreams(closed <-chan struct{}, bufs [][]byte, sizes []int
 	for n < len(bufs) && len(b.carry.frames) > 0 {
 		m, rest, _, _ := nextFrame(b.carry.frames)
 		b.carry.frames = rest
-		if m[0] == msgControl || len(m) > len(bufs[n]) {
+		if len(m) > len(bufs[n]) || !b.carry.passes(m) {
 			continue
+		}
+		if m[0] != msgTransport {
+			b.heedHandshake(b.carry.from, m)
 		}
 		sizes[n], eps[n] = copy(bufs[n], m), b.carry.from
 		n++

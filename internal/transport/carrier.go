@@ -107,7 +107,7 @@ func (c *carrier) close(why error) {
 // data which the device has no time for yet.
 func (c *carrier) read() error {
 	r := frameReader{src: c.c}
-	bt := &batch{from: c.ep, done: make(chan struct{}, 1)}
+	bt := newBatch(c.ep)
 	for {
 		frames, err := r.next()
 		if err != nil {

@@ -93,14 +93,6 @@ type activePath struct {
 	id paths.ID
 }
 
-// initiation is the last handshake initiation that was sent. WireGuard sends the
-// next one 5 s later at the earliest, which is too long to wait when the path
-// it took turns out to be dead.
-type initiation struct {
-	msg  []byte
-	sent time.Time
-}
-
 // NewGateway makes a Gateway and begins to look for a path to it. From the first
 // one on, the Bind takes UDP datagrams from the addresses of its Gateways only.
 // Where two Gateways name the same address, datagrams that come from there are
@@ -158,6 +150,9 @@ func (g *Gateway) Close() error {
 	g.once.Do(func() {
 		g.mu.Lock()
 		g.closed = true
+		if t := g.init.timer; t != nil {
+			t.Stop()
+		}
 		for a, p := range g.udp {
 			g.removeLocked(a, p)
 		}
@@ -293,8 +288,8 @@ func (g *Gateway) use(p *activePath, why string) {
 func (g *Gateway) moved(p path) {
 	first := g.held.take(time.Now())
 	g.mu.Lock()
-	if g.init.msg != nil && time.Since(g.init.sent) < rekeyTimeout {
-		first = append(first, slices.Clone(g.init.msg))
+	if m := g.init.waiting(); m != nil {
+		first = append(first, m)
 	}
 	g.mu.Unlock()
 	// The path may be slow to take it, and probing must go on meanwhile.
@@ -309,10 +304,7 @@ func (g *Gateway) moved(p path) {
 // send is the Bind's Send to this endpoint.
 func (g *Gateway) send(bufs [][]byte, cancel <-chan struct{}) error {
 	if len(bufs) == 1 && len(bufs[0]) == initiationSize && bufs[0][0] == msgInitiation {
-		g.mu.Lock()
-		g.init.msg = append(g.init.msg[:0], bufs[0]...)
-		g.init.sent = time.Now()
-		g.mu.Unlock()
+		g.initiated(bufs[0])
 	}
 	if p := g.active.Load(); p != nil {
 		if err := p.send(bufs, cancel); err != errNotUp {

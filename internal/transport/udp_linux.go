@@ -140,7 +140,12 @@ func (s *linuxSockets) setMark(mark uint32) error {
 	return err
 }
 
-func (s *linuxSockets) batchSize() int { return conn.IdealBatchSize }
+// rxBatch is how many datagrams are given out at once: what one coalesced message
+// holds at most (gsoSegments). It is also how many buffers the device keeps for each
+// receiver; see netstack's readBatch for what that costs.
+const rxBatch = 64
+
+func (s *linuxSockets) batchSize() int { return rxBatch }
 
 // udpSocket is one socket with its receiver's state.
 type udpSocket struct {

@@ -76,6 +76,9 @@ func (in *inlet) datagram(b *Bind, k originKey, m []byte) ([]byte, origin) {
 		return nil, origin{}
 	}
 	o.count(len(m))
+	if whole && m[0] != msgTransport {
+		b.heedHandshake(o.ep, m)
+	}
 	if !whole {
 		if m = in.asm.Add(time.Now(), k.from, m); !isWireGuard(m) {
 			return nil, origin{}

@@ -15,29 +15,31 @@ type mover interface{ OnMove(func()) }
 // is later than any packet that is worth waiting for.
 var showAfter = [...]time.Duration{0, 100 * time.Millisecond, 300 * time.Millisecond, time.Second}
 
-// shower speaks after moves.
-type shower struct {
+// Shower speaks after moves.
+type Shower struct {
 	speak func()
 	moved chan struct{} // capacity 1
 	done  chan struct{}
 	wait  sync.WaitGroup
 }
 
-func newShower(speak func()) *shower {
-	s := &shower{speak: speak, moved: make(chan struct{}, 1), done: make(chan struct{})}
+// NewShower calls speak, from a goroutine of its own, after each Move: some times
+// within a second. Close ends it.
+func NewShower(speak func()) *Shower {
+	s := &Shower{speak: speak, moved: make(chan struct{}, 1), done: make(chan struct{})}
 	s.wait.Go(s.run)
 	return s
 }
 
-// move begins anew. It does not wait.
-func (s *shower) move() {
+// Move begins anew. It does not wait.
+func (s *Shower) Move() {
 	select {
 	case s.moved <- struct{}{}:
 	default:
 	}
 }
 
-func (s *shower) run() {
+func (s *Shower) run() {
 	var start time.Time
 	next := len(showAfter) // nothing is to be said
 	timer := time.NewTimer(0)
@@ -59,7 +61,8 @@ func (s *shower) run() {
 	}
 }
 
-func (s *shower) close() {
+// Close waits until nobody speaks any more.
+func (s *Shower) Close() {
 	close(s.done)
 	s.wait.Wait()
 }

@@ -13,17 +13,17 @@ func TestMovedTunnelShowsItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var spoke []time.Duration
 		start := time.Now()
-		s := newShower(func() { spoke = append(spoke, time.Since(start)) })
-		defer s.close()
+		s := NewShower(func() { spoke = append(spoke, time.Since(start)) })
+		defer s.Close()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if len(spoke) != 0 {
 			t.Fatalf("spoke %v without a move", spoke)
 		}
 		start = time.Now()
-		s.move()
+		s.Move()
 		time.Sleep(200 * time.Millisecond)
-		s.move()
+		s.Move()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		ms := time.Millisecond

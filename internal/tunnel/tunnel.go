@@ -33,7 +33,9 @@ type Tunnel struct {
 	dev  *device.Device
 	bind conn.Bind
 	send *window
-	show *shower
+	show *Shower
+
+	credits *credits // nil: dev is no sorter, and send is for all peers
 
 	closeOnce sync.Once
 
@@ -50,15 +52,21 @@ func New(dev tun.Device, bind conn.Bind, cfg Config) (*Tunnel, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	send, recv := newWindow(sendPatience), newWindow(recvPatience)
+	var cr *credits
+	if s, ok := dev.(sorter); ok {
+		cr = newCredits(send.limit, s.Look)
+		s.Sort(cr.of, cr.credit)
+	}
 	t := &Tunnel{
 		self: cfg.PrivateKey.Public(),
-		dev: device.NewDevice(&windowTUN{Device: dev, send: send, recv: recv},
-			&windowBind{Bind: bind, send: send, recv: recv}, deviceLogger(cfg.Log)),
-		bind: bind,
-		send: send,
-		have: peerSet{},
+		dev: device.NewDevice(&windowTUN{Device: dev, send: send, recv: recv, credits: cr},
+			&windowBind{Bind: bind, send: send, recv: recv, credits: cr}, deviceLogger(cfg.Log)),
+		bind:    bind,
+		send:    send,
+		credits: cr,
+		have:    peerSet{},
 	}
-	t.show = newShower(t.dev.SendKeepalivesToPeersWithCurrentKeypair)
+	t.show = NewShower(t.dev.SendKeepalivesToPeersWithCurrentKeypair)
 	err := t.dev.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\n", cfg.PrivateKey.Hex(), cfg.ListenPort))
 	if err == nil {
 		err = t.dev.Up()
@@ -70,7 +78,7 @@ func New(dev tun.Device, bind conn.Bind, cfg Config) (*Tunnel, error) {
 		return nil, errors.Join(fmt.Errorf("start tunnel on UDP port %d: %w", cfg.ListenPort, err), t.Close())
 	}
 	if m, ok := bind.(mover); ok {
-		m.OnMove(t.show.move)
+		m.OnMove(t.show.Move)
 	}
 	return t, nil
 }
@@ -161,6 +169,9 @@ func (t *Tunnel) applyLocked(attempt, text string, set peerSet) error {
 		return fmt.Errorf("%s: %w", attempt, err)
 	}
 	t.have = set
+	if t.credits != nil {
+		t.credits.setPeers(set)
+	}
 	if set.alone() {
 		t.send.setPatience(sendPatienceAlone)
 	} else {
@@ -225,13 +236,23 @@ func (t *Tunnel) WaitHandshake(ctx context.Context, peer key.Public) error {
 // tun.Device failed.
 func (t *Tunnel) Done() <-chan struct{} { return t.dev.Wait() }
 
+// Watch waits until ctx ends, or fails when the device has ended by itself.
+func (t *Tunnel) Watch(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-t.Done():
+		return errors.New("the tunnel's device has ended")
+	}
+}
+
 // Close ends the device, its tun.Device and the Bind's sockets, and waits.
 func (t *Tunnel) Close() error {
 	t.closeOnce.Do(func() {
 		if m, ok := t.bind.(mover); ok {
 			m.OnMove(nil)
 		}
-		t.show.close()
+		t.show.Close()
 		// The device takes its network lock to close the Bind, and a Send
 		// that is held back by a slow path holds that lock for reading.
 		// Closing the Bind first sets it free.

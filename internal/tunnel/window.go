@@ -183,6 +183,7 @@ func dataUnits(m []byte) int {
 type windowTUN struct {
 	tun.Device
 	send, recv *window
+	credits    *credits // instead of send, where the Device is a sorter; or nil
 	closeOnce  sync.Once
 
 	// The reader's: the MTU, which takes a system call to know, and since when.
@@ -191,6 +192,13 @@ type windowTUN struct {
 }
 
 func (t *windowTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	if c := t.credits; c != nil {
+		c.wait()
+		n, err := t.Device.Read(bufs, sizes, offset)
+		t.refreshMTU()
+		c.read(bufs, sizes[:max(n, 0)], offset, t.mtu)
+		return n, err
+	}
 	t.send.wait()
 	n, err := t.Device.Read(bufs, sizes, offset)
 	t.refreshMTU()
@@ -228,6 +236,9 @@ func (t *windowTUN) Close() (err error) {
 	t.closeOnce.Do(func() {
 		close(t.send.done)
 		close(t.recv.done)
+		if t.credits != nil {
+			close(t.credits.done)
+		}
 		err = t.Device.Close()
 	})
 	return err
@@ -237,6 +248,7 @@ func (t *windowTUN) Close() (err error) {
 type windowBind struct {
 	conn.Bind
 	send, recv *window
+	credits    *credits // as windowTUN's
 }
 
 func (b *windowBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
@@ -256,16 +268,23 @@ func (b *windowBind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	return fns, actual, err
 }
 
+// Send is given the messages of one peer at a time.
 func (b *windowBind) Send(bufs [][]byte, ep conn.Endpoint) error {
-	sum := 0
+	sum, last := 0, []byte(nil)
 	for _, m := range bufs {
-		sum += dataUnits(m)
+		if n := dataUnits(m); n > 0 {
+			sum, last = sum+n, m
+		}
 	}
 	began := time.Now()
 	err := b.Bind.Send(bufs, ep)
-	if sum > 0 {
+	switch {
+	case sum == 0:
+	case b.credits != nil:
+		b.credits.remove(marked(last), sum)
+	default:
 		b.send.took(time.Since(began))
+		b.send.remove(sum)
 	}
-	b.send.remove(sum)
 	return err
 }

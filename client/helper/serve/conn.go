@@ -130,6 +130,12 @@ func (c *conn) answer(ctx context.Context, r wire.Request) (a wire.Answer, files
 		err = c.begin(ctx)
 	case wire.TUN:
 		a.Interface, files, err = c.tun(r.MTU)
+	case wire.WireGuard:
+		a.Interface, files, err = c.wireGuard(r.MTU)
+	case wire.SetWireGuard:
+		err = c.setWireGuard(*r.Device)
+	case wire.WireGuardState:
+		a.Device, err = c.wireGuardState()
 	case wire.SetNetwork:
 		err = c.setNetwork(*r.Network)
 	case wire.SetDNS:
@@ -168,9 +174,11 @@ func (c *conn) begin(ctx context.Context) (err error) {
 	return nil
 }
 
+var errSecond = &wire.RefusedError{Why: "a second interface for one session"}
+
 func (c *conn) tun(mtu int) (name string, files []given, err error) {
 	if c.name != "" {
-		return "", nil, &wire.RefusedError{Why: "a second interface for one session"}
+		return "", nil, errSecond
 	}
 	dev, err := c.session.TUN(mtu)
 	if err != nil {
@@ -179,9 +187,13 @@ func (c *conn) tun(mtu int) (name string, files []given, err error) {
 	if name, err = dev.Name(); err != nil {
 		return "", nil, errors.Join(err, dev.Close())
 	}
+	c.made(name)
+	return name, []given{{dev.File(), dev.Close}}, nil
+}
+
+func (c *conn) made(name string) {
 	c.server.named(c, name)
 	c.log.Info("interface made", "interface", name)
-	return name, []given{{dev.File(), dev.Close}}, nil
 }
 
 func (c *conn) setNetwork(n wire.Network) error {

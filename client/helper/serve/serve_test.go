@@ -27,6 +27,7 @@ import (
 	"podnet.dev/client/helper/wire"
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/router"
+	"podnet.dev/internal/key"
 	"podnet.dev/internal/peercred"
 )
 
@@ -95,12 +96,25 @@ func (h *host) LookUp(context.Context, string) []osdns.Way { return nil }
 func (h *host) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {
 	return 3, h.note("reset %v", local)
 }
+func (h *host) WireGuard(mtu int) (string, *net.UDPConn, error) {
+	w, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return "podnet0", w, errors.Join(err, h.note("wireguard %d", mtu))
+}
+func (h *host) SetWireGuard(want helper.WireGuard) error {
+	return h.note("device %s of %s to %s %v %v %v", want.PrivateKey, want.PrivateKey.Public(), want.Peer, want.AllowedIPs, want.Keepalive, want.Speak)
+}
+func (h *host) WireGuardState() (helper.WireGuardState, error) {
+	return helper.WireGuardState{LastHandshake: handshake, RxBytes: 7, TxBytes: 9}, h.note("state")
+}
 func (h *host) Close() error {
 	h.mu.Lock()
 	h.open--
 	h.mu.Unlock()
 	return nil
 }
+
+// handshake is when the device of the kernel's had one.
+var handshake = time.Date(2026, 11, 23, 1, 2, 3, 4, time.UTC)
 
 // packets is the end to write what the interface is to give.
 func (h *host) packets() *os.File {
@@ -268,6 +282,53 @@ func TestASession(t *testing.T) {
 	eventually(t, "the session is taken back", func() bool { return h.sessions() == 0 })
 }
 
+// TestADeviceOfTheKernels: the wish comes to the host as it was, the file is the
+// wire, and the device's word comes back.
+func TestADeviceOfTheKernels(t *testing.T) {
+	h, socket, _ := serving(t)
+	s, err := remote.Open(t.Context(), socket, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	k := s.(helper.Kernel)
+	name, w, err := k.WireGuard(1420)
+	if err != nil || name != "podnet0" {
+		t.Fatalf("%s, %v", name, err)
+	}
+	defer w.Close()
+	if _, err := s.TUN(1420); err == nil {
+		t.Error("the session has two interfaces")
+	}
+	to, err := net.Dial("udp", w.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	fmt.Fprint(to, "a datagram")
+	got := make([]byte, 100)
+	_ = w.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := w.Read(got); string(got[:n]) != "a datagram" {
+		t.Errorf("by the wire comes %q, %v", got[:n], err)
+	}
+	own, err := key.NewPrivate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := helper.WireGuard{PrivateKey: own, Peer: key.Public{1}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}, Keepalive: 25 * time.Second, Speak: true}
+	if err := k.SetWireGuard(want); err != nil {
+		t.Fatal(err)
+	}
+	st, err := k.WireGuardState()
+	if err != nil || !st.LastHandshake.Equal(handshake) || st.RxBytes != 7 || st.TxBytes != 9 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	did := []string{"wireguard 1420", fmt.Sprintf("device (private key) of %s to %s [10.96.0.0/12] 25s true", own.Public(), want.Peer), "state"}
+	if got := h.notes(); !slices.Equal(got, did) {
+		t.Errorf("done %q, want %q", got, did)
+	}
+}
+
 // TestRefusedChangesNothing: what a session may not wish never comes to the host.
 func TestRefusedChangesNothing(t *testing.T) {
 	h, socket, _ := serving(t)
@@ -285,6 +346,8 @@ func TestRefusedChangesNothing(t *testing.T) {
 		"no session":          {nil, ready[2], "no session"},
 		"no interface":        {ready[:2], ready[3], "without an interface"},
 		"a second interface":  {ready[:3], ready[2], "second interface"},
+		"another interface":   {ready[:3], wire.Request{Verb: wire.WireGuard, MTU: 1420}, "second interface"},
+		"a device of no key":  {ready[:2], wire.Request{Verb: wire.SetWireGuard, Device: &wire.Device{}}, "without a key"},
 		"a second session":    {ready[:2], ready[1], "second session"},
 		"the router's own":    {ready[:3], network("192.168.7.1/32"), "collides with 192.168.7.0/24"},
 		"loopback":            {ready[:3], network("127.0.0.1/32"), "127.0.0.1"},

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"podnet.dev/internal/key"
 )
 
 // The bounds of a session's wishes (design/security.md 2.9). Those of routes are
@@ -15,6 +17,9 @@ const (
 	MaxAvoid     = 256
 	MaxDomains   = 4096 // one for each namespace of the cluster, and reverse zones
 	MaxSearch    = 32
+	// MaxAllowedIPs are the routes that package router allows, and the gateway's own.
+	MaxAllowedIPs = 1024 + 64
+	MaxKeepalive  = 65535 // s; WireGuard's
 	// MinMTU is what every IPv4 host takes (RFC 791), MaxMTU what a packet can be.
 	MinMTU, MaxMTU = 576, 65535
 )
@@ -33,9 +38,11 @@ func refuse(format string, args ...any) error { return &RefusedError{fmt.Sprintf
 // Check looks at what can be told without looking at the host.
 func (r Request) Check() error {
 	switch r.Verb {
-	case Hello, Status, Open, Resolvers, Close:
+	case Hello, Status, Open, Resolvers, WireGuardState, Close:
 		return nil
-	case TUN:
+	case SetWireGuard:
+		return r.Device.check()
+	case TUN, WireGuard:
 		return checkMTU(r.MTU)
 	case SetNetwork:
 		return r.Network.check()
@@ -99,6 +106,26 @@ func (n *Network) check() error {
 		return nil
 	}
 	return checkMTU(n.MTU)
+}
+
+func (d *Device) check() error {
+	switch {
+	case d == nil:
+		return refuse("a device that is none")
+	case len(d.AllowedIPs) > MaxAllowedIPs:
+		return refuse("%d allowed IPs, at most %d", len(d.AllowedIPs), MaxAllowedIPs)
+	case d.Keepalive < 0 || d.Keepalive > MaxKeepalive:
+		return refuse("a keepalive of %d s, want 0 to %d", d.Keepalive, MaxKeepalive)
+	}
+	if _, err := key.ParsePrivate(d.PrivateKey); err != nil {
+		return refuse("a device without a key")
+	}
+	for _, p := range d.AllowedIPs {
+		if !p.IsValid() || p.Addr().Is4In6() || p != p.Masked() || p.Bits() == 0 {
+			return refuse("the allowed IPs %s", p)
+		}
+	}
+	return nil
 }
 
 func (d *DNS) check() error {

@@ -16,6 +16,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
+
+	"podnet.dev/internal/key"
 )
 
 const (
@@ -56,6 +59,11 @@ const (
 	Resolvers  Verb = "resolvers"   // those of the host without podnet, and the mode
 	ResetFlows Verb = "reset-flows" // Addresses; how many were ended
 	Close      Verb = "close"       // ends the session; answered when all is taken back
+
+	// In TUN's place, where the kernel has WireGuard.
+	WireGuard      Verb = "wireguard"       // MTU; its interface, and the file of its wire
+	SetWireGuard   Verb = "set-wireguard"   // Device, the whole wish
+	WireGuardState Verb = "wireguard-state" // how the device's peer does
 )
 
 // Request is a message to the helper.
@@ -66,6 +74,7 @@ type Request struct {
 	Network   *Network     `json:"network,omitempty"`
 	DNS       *DNS         `json:"dns,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Device    *Device      `json:"device,omitempty"`
 }
 
 // Network is router.Config of the session's own interface.
@@ -85,6 +94,22 @@ type DNS struct {
 	Primary       bool         `json:"primary,omitempty"`
 }
 
+// Device is helper.WireGuard. Nobody logs it.
+type Device struct {
+	PrivateKey string         `json:"privateKey"` // as wg genkey prints it
+	Peer       key.Public     `json:"peer,omitzero"`
+	AllowedIPs []netip.Prefix `json:"allowedIPs,omitempty"`
+	Keepalive  int            `json:"keepalive,omitempty"` // s
+	Speak      bool           `json:"speak,omitempty"`
+}
+
+// DeviceState is helper.WireGuardState.
+type DeviceState struct {
+	LastHandshake time.Time `json:"lastHandshake,omitzero"`
+	RxBytes       uint64    `json:"rxBytes"`
+	TxBytes       uint64    `json:"txBytes"`
+}
+
 // Answer is a message from the helper. One with a Warning answers nothing.
 type Answer struct {
 	Warning   string           `json:"warning,omitempty"`
@@ -95,6 +120,7 @@ type Answer struct {
 	Resolvers []netip.AddrPort `json:"resolvers,omitempty"`
 	Mode      string           `json:"mode,omitempty"`
 	Count     int              `json:"count,omitempty"`
+	Device    *DeviceState     `json:"device,omitempty"`
 	// Packets and Streams are how many sockets come with it, UDP's first; Files is
 	// how many files in all.
 	Packets int `json:"packets,omitempty"`

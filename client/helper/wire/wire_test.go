@@ -1,12 +1,16 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"podnet.dev/internal/key"
 )
 
 func addrs(texts ...string) (all []netip.Addr) {
@@ -23,6 +27,9 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 	return all
 }
 
+// someKey is a private key of nobody's.
+var someKey = base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{8}, key.Size))
+
 // usual are wishes that sessions have.
 var usual = []Request{
 	{Verb: Hello, Version: Version},
@@ -35,6 +42,10 @@ var usual = []Request{
 	{Verb: ListenDNS, Addresses: addrs("198.18.0.5")},
 	{Verb: Resolvers},
 	{Verb: ResetFlows, Addresses: addrs("198.18.0.5", "fd70::5")},
+	{Verb: WireGuard, MTU: 1420},
+	{Verb: SetWireGuard, Device: &Device{PrivateKey: someKey}},
+	{Verb: SetWireGuard, Device: &Device{PrivateKey: someKey, Peer: key.Public{7}, AllowedIPs: prefixes("10.96.0.0/12", "198.18.0.1/32", "fd70:6f64:6e65:7400::/64"), Keepalive: 25, Speak: true}},
+	{Verb: WireGuardState},
 	{Verb: Close},
 }
 
@@ -97,6 +108,15 @@ func TestBadWishesAreRefused(t *testing.T) {
 		"capitals":                 dns("COM"),
 		"a long label":             dns(strings.Repeat("a", 64)),
 		"a long name":              dns(strings.Repeat("a.", 130) + "a"),
+		"a device of MTU 0":        {Verb: WireGuard},
+		"no device":                {Verb: SetWireGuard},
+		"a device without a key":   {Verb: SetWireGuard, Device: &Device{}},
+		"a key that is too short":  {Verb: SetWireGuard, Device: &Device{PrivateKey: someKey[:8]}},
+		"the whole internet":       {Verb: SetWireGuard, Device: &Device{PrivateKey: someKey, AllowedIPs: prefixes("0.0.0.0/0")}},
+		"allowed IPs of a host":    {Verb: SetWireGuard, Device: &Device{PrivateKey: someKey, AllowedIPs: prefixes("10.96.0.1/12")}},
+		"no allowed IP":            {Verb: SetWireGuard, Device: &Device{PrivateKey: someKey, AllowedIPs: make([]netip.Prefix, 1)}},
+		"many allowed IPs":         {Verb: SetWireGuard, Device: &Device{PrivateKey: someKey, AllowedIPs: make([]netip.Prefix, MaxAllowedIPs+1)}},
+		"a keepalive of a day":     {Verb: SetWireGuard, Device: &Device{PrivateKey: someKey, Keepalive: 86400}},
 		"too many domains":         dns(slices.Repeat([]string{"shop"}, MaxDomains+1)...),
 		"a search domain with tab": {Verb: SetDNS, DNS: &DNS{Servers: addrs("198.18.0.5"), SearchDomains: []string{"a\tb"}}},
 	} {
@@ -138,6 +158,11 @@ func FuzzRequest(f *testing.F) {
 				if strings.ContainsAny(name, " \t\r\n#;/\x00") || strings.Trim(name, ".") != name || slices.Contains(kept, name) {
 					t.Errorf("the domain %q passes", name)
 				}
+			}
+		}
+		if d := r.Device; r.Verb == SetWireGuard {
+			if len(d.AllowedIPs) > MaxAllowedIPs || slices.ContainsFunc(d.AllowedIPs, func(p netip.Prefix) bool { return p.Bits() < 1 }) || len(d.PrivateKey) != len(someKey) {
+				t.Errorf("the device %+v passes", d)
 			}
 		}
 		text, err := json.Marshal(r)

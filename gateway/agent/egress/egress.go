@@ -35,7 +35,8 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interv
 
 // Server opens flows for gateways.
 type Server struct {
-	log *slog.Logger
+	log  *slog.Logger
+	seen func(rule string, err error)
 
 	// Tests redirect targets, which are never the loopback, to there.
 	rewrite func(netip.AddrPort) netip.AddrPort
@@ -51,9 +52,10 @@ type flow struct {
 	end     context.CancelFunc
 }
 
-// New makes a Server that serves nobody.
-func New(log *slog.Logger) *Server {
-	return &Server{log: log, flows: map[*flow]struct{}{}, rewrite: func(a netip.AddrPort) netip.AddrPort { return a }}
+// New makes a Server that serves nobody. seen hears of each flow by which rule it was
+// asked for, as its gateway says, and why it was not opened; nil: it was.
+func New(log *slog.Logger, seen func(rule string, err error)) *Server {
+	return &Server{log: log, seen: seen, flows: map[*flow]struct{}{}, rewrite: func(a netip.AddrPort) netip.AddrPort { return a }}
 }
 
 // Set says which gateways, by their tunnel addresses, may have flows opened from
@@ -139,7 +141,8 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 	defer s.forget(f)
 	stop := context.AfterFunc(ctx, func() { splice.Reset(c) })
 	defer stop()
-	out, err := s.open(ctx, c)
+	out, rule, err := s.open(ctx, c)
+	s.seen(rule, err)
 	if err != nil {
 		if stop() {
 			s.refuse(c, err)
@@ -164,29 +167,28 @@ func (s *Server) refuse(c net.Conn, err error) {
 	_ = c.Close()
 }
 
-// open hears what is wanted, connects to it and says so.
-func (s *Server) open(ctx context.Context, c net.Conn) (net.Conn, error) {
+// open hears what is wanted and by which rule, connects to it and says so.
+func (s *Server) open(ctx context.Context, c net.Conn) (out net.Conn, rule string, err error) {
 	_ = c.SetDeadline(time.Now().Add(askTime))
 	var want control.Open
 	if err := control.ReadOpen(c, &want); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	to, err := target(want)
 	if err != nil {
-		return nil, err
+		return nil, want.Rule, err
 	}
 	d := net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive}
-	out, err := d.DialContext(ctx, string(want.Protocol), s.rewrite(to).String())
-	if err != nil {
-		return nil, err
+	if out, err = d.DialContext(ctx, string(want.Protocol), s.rewrite(to).String()); err != nil {
+		return nil, want.Rule, err
 	}
 	_ = c.SetDeadline(time.Now().Add(askTime))
 	if err := control.Write(c, control.Opened{}); err != nil {
 		splice.Reset(out)
-		return nil, err
+		return nil, want.Rule, err
 	}
 	_ = c.SetDeadline(time.Time{})
-	return out, nil
+	return out, want.Rule, nil
 }
 
 // target is where a flow may go.

@@ -36,7 +36,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, s: New(slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))}
+	w := &world{t: t, s: New(slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})), func(string, error) {})}
 	w.s.rewrite = func(a netip.AddrPort) netip.AddrPort {
 		if a.Addr() == pod {
 			return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), a.Port())
@@ -150,7 +150,13 @@ func TestAHalfMayEnd(t *testing.T) {
 
 func TestResetsAreCarried(t *testing.T) {
 	w := newWorld(t)
-	c := w.open(steer.TCP, listen(t, func(c *net.TCPConn) { splice.Reset(c) }))
+	c := w.open(steer.TCP, listen(t, func(c *net.TCPConn) {
+		_, _ = c.Read(make([]byte, 1)) // or the dial itself may be what is reset
+		splice.Reset(c)
+	}))
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the gateway sees %v", err)
 	}

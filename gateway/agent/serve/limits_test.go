@@ -1,10 +1,13 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
 	"podnet.dev/internal/steer"
@@ -12,7 +15,7 @@ import (
 
 func TestTooManyForOneLaptop(t *testing.T) {
 	p := newPod(t, serveTCP(t, named("app")), steal())
-	p.laptops["ada"] = serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) }).String()
+	p.laptopAt("ada", serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) }).String())
 	addr := p.listen(steer.TCP)
 	var held []*net.TCPConn
 	b := make([]byte, 1)
@@ -36,11 +39,11 @@ func TestTooManyForOneLaptop(t *testing.T) {
 func TestMirrorGetsCopy(t *testing.T) {
 	p := newPod(t, serveTCP(t, named("app")), mirror())
 	copied := make(chan string, 1)
-	p.laptops["bob"] = serveTCP(t, func(c *net.TCPConn) {
+	p.laptopAt("bob", serveTCP(t, func(c *net.TCPConn) {
 		b, _ := io.ReadAll(c)
 		io.WriteString(c, "nobody reads this")
 		copied <- string(b)
-	}).String()
+	}).String())
 	if got, err := tell(t, p.listen(steer.TCP), "hello"); got != "app: hello" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -57,7 +60,7 @@ func TestSlowMirrorIsDropped(t *testing.T) {
 		fmt.Fprint(c, n)
 	}), mirror())
 	quit := make(chan struct{})
-	p.laptops["bob"] = serveTCP(t, func(*net.TCPConn) { <-quit }).String()
+	p.laptopAt("bob", serveTCP(t, func(*net.TCPConn) { <-quit }).String())
 	defer close(quit)
 	const size = 32 << 20
 	if got, err := tell(t, p.listen(steer.TCP), strings.Repeat("x", size)); got != fmt.Sprint(size) || err != nil {
@@ -82,6 +85,21 @@ func TestListeningPorts(t *testing.T) {
 	}
 }
 
+// TestListenersAreAskedFor: by sock_diag, and by what there is without it, each port to
+// which somebody listens, and not those of connections.
+func TestListenersAreAskedFor(t *testing.T) {
+	quit := make(chan struct{})
+	defer close(quit)
+	listens := netip.MustParseAddrPort(serveTCP(t, func(*net.TCPConn) { <-quit }).String()).Port()
+	connects := dial(t, fmt.Sprintf("127.0.0.1:%d", listens)).LocalAddr().(*net.TCPAddr).AddrPort().Port()
+	ports := portSet{}
+	if err := ports.ask(); errors.Is(err, syscall.ENOENT) {
+		t.Skip("the kernel has no tcp_diag")
+	} else if err != nil || !ports.has(listens) || ports.has(connects) {
+		t.Errorf("%d listens and %d does not: %v, %v", listens, connects, ports, err)
+	}
+}
+
 // wantNothingWaits waits until all that was taken of the budget is given back.
 func (p *pod) wantNothingWaits() {
 	p.t.Helper()
@@ -101,7 +119,7 @@ func TestCopiesOfRequestsShareRoom(t *testing.T) {
 	rule := mirror()
 	rule.Matches = []steer.Match{{Method: "*"}}
 	p := newPod(t, serveTCP(t, named("app")), rule)
-	p.laptops["bob"] = serveTCP(t, named("bob")).String()
+	p.laptopAt("bob", serveTCP(t, named("bob")).String())
 	addr := p.listen(steer.TCP)
 	const room = 100
 	p.waiting.Take(MaxWaiting - room)
@@ -117,7 +135,7 @@ func TestCopiesOfRequestsShareRoom(t *testing.T) {
 
 func TestTooManyConnectionsAreTheApps(t *testing.T) {
 	p := newPod(t, serveTCP(t, named("app")), steal())
-	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	p.laptopAt("ada", serveTCP(t, named("ada")).String())
 	addr := p.listen(steer.TCP)
 	p.conns.Add(MaxConns)
 	if got, err := tell(t, addr, "hello"); got != "app: hello" || err != nil {

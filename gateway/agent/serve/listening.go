@@ -19,6 +19,9 @@ func (s portSet) has(port uint16) bool { return s == nil || s[port] }
 // them.
 func listeningPorts() portSet {
 	ports := portSet{}
+	if ports.ask() == nil {
+		return ports
+	}
 	known := false
 	for _, name := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
 		f, err := os.Open(name)
@@ -38,8 +41,7 @@ func listeningPorts() portSet {
 	return ports
 }
 
-// read adds the ports of a file of proc(5). The kernel lists listeners before all
-// others, so that the many connections of a busy pod are not read.
+// read adds the ports of a file of proc(5), which lists listeners before all others.
 func (s portSet) read(r io.Reader) error {
 	const (
 		local, state = 1, 3 // columns

@@ -129,7 +129,7 @@ func TestMixedRequestsAreToldApart(t *testing.T) {
 		})
 	}
 	p := newPod(t, named("app"), requests())
-	p.laptops["ada"] = named("ada").String()
+	p.laptopAt("ada", named("ada").String())
 	addr := p.listen(steer.TCP)
 	var all sync.WaitGroup
 	for range 16 {
@@ -208,10 +208,10 @@ func TestPassedConnectionHearsOfRules(t *testing.T) {
 			}
 		}
 	}), requests())
-	p.laptops["ada"] = serveTCP(t, func(c *net.TCPConn) {
+	p.laptopAt("ada", serveTCP(t, func(c *net.TCPConn) {
 		io.ReadFull(c, make([]byte, len(corpus.Plain)))
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nada")
-	}).String()
+	}).String())
 	c := dial(t, p.listen(steer.TCP))
 	r := bufio.NewReader(c)
 	ask := func(want string) {

@@ -87,6 +87,13 @@ func (p *pod) listen(protocol steer.Protocol) string {
 	return fmt.Sprintf("127.0.0.1:%d", redirects[0].To)
 }
 
+// laptopAt says where the laptop of an owner is from now on.
+func (p *pod) laptopAt(owner, addr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.laptops[owner] = addr
+}
+
 func (p *pod) laptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
 	p.mu.Lock()
 	p.dialed[r.Owner]++

@@ -21,7 +21,7 @@ import (
 
 func TestWholePortGoesToLaptop(t *testing.T) {
 	p := newPod(t, serveTCP(t, named("app")), steal())
-	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	p.laptopAt("ada", serveTCP(t, named("ada")).String())
 	addr := p.listen(steer.TCP)
 	if got, err := tell(t, addr, "hello"); got != "ada: hello" || err != nil {
 		t.Errorf("%q, %v", got, err)
@@ -40,7 +40,7 @@ func TestLaptopLearnsClient(t *testing.T) {
 	r := steal()
 	r.ClientAddress = steer.ClientByProxy
 	p := newPod(t, serveTCP(t, named("app")), r)
-	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	p.laptopAt("ada", serveTCP(t, named("ada")).String())
 	client := dial(t, p.listen(steer.TCP))
 	io.WriteString(client, "hello")
 	client.CloseWrite()
@@ -129,7 +129,7 @@ func TestDeadAppRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPod(t, l.Addr(), steal())
-	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	p.laptopAt("ada", serveTCP(t, named("ada")).String())
 	addr := p.listen(steer.TCP)
 	l.Close()
 	if got, err := tell(t, addr, "hello"); err == nil || p.dials("ada") > 0 {
@@ -160,7 +160,7 @@ func TestDeadLaptop(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a silent laptop")
 	}
-	p.laptops["ada"] = "silence"
+	p.laptopAt("ada", "silence")
 	if got, err := tell(t, addr, "hello"); got != "app: hello" || err != nil {
 		t.Errorf("a silent laptop: %q, %v", got, err)
 	}
@@ -169,11 +169,11 @@ func TestDeadLaptop(t *testing.T) {
 // A laptop that dies in the middle is no end in order for the client.
 func TestLaptopThatBreaksResetsClient(t *testing.T) {
 	p := newPod(t, serveTCP(t, named("app")), steal())
-	p.laptops["ada"] = serveTCP(t, func(c *net.TCPConn) {
+	p.laptopAt("ada", serveTCP(t, func(c *net.TCPConn) {
 		io.WriteString(c, "half")
 		c.Read(make([]byte, 1))
 		c.SetLinger(0)
-	}).String()
+	}).String())
 	conn := dial(t, p.listen(steer.TCP))
 	b := make([]byte, 10)
 	if n, err := conn.Read(b); string(b[:n]) != "half" || err != nil {
@@ -201,7 +201,7 @@ func TestRequestsAreDecided(t *testing.T) {
 		}
 	}
 	p := newPod(t, serveTCP(t, answer("app")), requests())
-	p.laptops["ada"] = serveTCP(t, answer("ada")).String()
+	p.laptopAt("ada", serveTCP(t, answer("ada")).String())
 	conn := dial(t, p.listen(steer.TCP))
 	b := make([]byte, len("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp"))
 	for _, c := range []struct{ fields, want string }{{"", "app"}, {"x-user: ada\r\n", "ada"}, {"", "app"}, {"x-user: ada\r\n", "ada"}} {
@@ -229,7 +229,7 @@ func TestStreamsAreDecided(t *testing.T) {
 		return l.Addr()
 	}
 	p := newPod(t, answer("app"), requests())
-	p.laptops["ada"] = answer("ada").String()
+	p.laptopAt("ada", answer("ada").String())
 	url := "http://" + p.listen(steer.TCP)
 	var h2 http.Protocols
 	h2.SetUnencryptedHTTP2(true)
@@ -257,7 +257,7 @@ func TestStreamsAreDecided(t *testing.T) {
 func TestProbesAreTheApps(t *testing.T) {
 	var knocks atomic.Int32
 	p := newPod(t, serveTCP(t, func(c *net.TCPConn) { knocks.Add(1); named("app")(c) }), steal())
-	p.laptops["ada"] = serveTCP(t, named("ada")).String()
+	p.laptopAt("ada", serveTCP(t, named("ada")).String())
 	p.NodeAddrs = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 	addr := p.listen(steer.TCP)
 	const probe = "GET /healthz HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe/1.37\r\n\r\n"
@@ -284,7 +284,7 @@ func TestRetiredPortIsTheApps(t *testing.T) {
 		t.Skip("waits for redirect.Timeout")
 	}
 	p := newPod(t, serveTCP(t, named("app")), steal())
-	p.laptops["ada"] = serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) }).String()
+	p.laptopAt("ada", serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) }).String())
 	addr := p.listen(steer.TCP)
 	old := dial(t, addr)
 	b := []byte("x")

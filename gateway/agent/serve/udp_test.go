@@ -63,7 +63,7 @@ func ask(t testing.TB, conn net.Conn, text string) string {
 
 func TestDatagramsAreDecided(t *testing.T) {
 	p := newPod(t, serveUDP(t, "127.0.0.1:0", "app"), overUDP(steal()))
-	p.laptops["ada"] = serveUDP(t, "127.0.0.1:0", "ada").String()
+	p.laptopAt("ada", serveUDP(t, "127.0.0.1:0", "ada").String())
 	conn := client(t, p.listen(steer.UDP))
 	if got := ask(t, conn, "1"); got != "ada: 1" {
 		t.Errorf("stolen: %q", got)
@@ -84,7 +84,7 @@ func TestDatagramsAreDecided(t *testing.T) {
 
 func TestLargeAndEmptyDatagrams(t *testing.T) {
 	p := newPod(t, serveUDP(t, "127.0.0.1:0", "a"), overUDP(steal()))
-	p.laptops["ada"] = serveUDP(t, "127.0.0.1:0", "b").String()
+	p.laptopAt("ada", serveUDP(t, "127.0.0.1:0", "b").String())
 	addr := p.listen(steer.UDP)
 	for _, rules := range [][]steer.Rule{nil, {overUDP(steal())}} {
 		p.steer(rules...)
@@ -100,7 +100,7 @@ func TestLargeAndEmptyDatagrams(t *testing.T) {
 func TestAnswersComeFromWhereWasAsked(t *testing.T) {
 	app := serveUDP(t, "127.0.0.1:0", "one")
 	p := newPod(t, app, overUDP(steal()))
-	p.laptops["ada"] = serveUDP(t, "127.0.0.1:0", "ada").String()
+	p.laptopAt("ada", serveUDP(t, "127.0.0.1:0", "ada").String())
 	serveUDP(t, fmt.Sprintf("127.0.0.2:%d", p.port), "two")
 	serveUDP(t, fmt.Sprintf("[::1]:%d", p.port), "six")
 	to := netip.MustParseAddrPort(p.listen(steer.UDP)).Port()
@@ -124,7 +124,7 @@ func TestMirrorGetsDatagrams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer laptop.Close()
-	p.laptops["bob"] = laptop.LocalAddr().String()
+	p.laptopAt("bob", laptop.LocalAddr().String())
 	conn := client(t, p.listen(steer.UDP))
 	if got := ask(t, conn, "hello"); got != "app: hello" {
 		t.Errorf("%q", got)
@@ -167,7 +167,7 @@ func TestTooManyFlows(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPod(t, serveUDP(t, "127.0.0.1:0", "app"), c.rules...)
-			p.laptops["ada"] = serveUDP(t, "127.0.0.1:0", "ada").String()
+			p.laptopAt("ada", serveUDP(t, "127.0.0.1:0", "ada").String())
 			addr := p.listen(steer.UDP)
 			first := client(t, addr)
 			for i := range c.limit + 10 {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/testport"
 )
 
 // desk is a laptop whose relay ports are ports of this machine.
@@ -62,11 +63,7 @@ func (s sock) ReadTo(w io.Writer) (int, error) {
 // echo answers what it gets, TCP and UDP.
 func echo(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := net.ListenPacket("udp", l.Addr().String())
+	u, l, err := testport.Both("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,8 +117,8 @@ type FromAgent struct {
 
 // Counts are of one rule.
 type Counts struct {
-	Matched int64 `json:"matched"` // requests or connections that the rule took
-	Failed  int64 `json:"failed"`  // those of them that the laptop did not answer
+	Matched int64 `json:"matched"` // requests or connections that the rule took; flows that left by one of egress
+	Failed  int64 `json:"failed"`  // those of them that the laptop did not answer; flows that could not be opened
 	Passed  int64 `json:"passed"`  // requests of its port that no rule took
 }
 

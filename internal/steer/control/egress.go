@@ -22,6 +22,8 @@ const maxOpen = 4 << 10
 type Open struct {
 	Protocol steer.Protocol `json:"protocol"`
 	To       netip.AddrPort `json:"to"`
+	// Rule is the name of the rule by which the flow leaves: it counts the flow.
+	Rule string `json:"rule,omitempty"`
 }
 
 // Opened is the answer: the zero Opened when the flow is open.

@@ -19,7 +19,7 @@ import (
 // TestOpenIsReadAlone: what follows the line is the flow's.
 func TestOpenIsReadAlone(t *testing.T) {
 	var b bytes.Buffer
-	want := Open{steer.TCP, netip.MustParseAddrPort("[fd00::1]:443")}
+	want := Open{Protocol: steer.TCP, To: netip.MustParseAddrPort("[fd00::1]:443"), Rule: "alice-web"}
 	if err := Write(&b, want); err != nil {
 		t.Fatal(err)
 	}

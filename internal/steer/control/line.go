@@ -27,6 +27,10 @@ func (r *Reader) Read(v any) error {
 		if len(line)+len(part) > MaxLine {
 			return ErrTooLong
 		}
+		if err == nil && line == nil {
+			line = part // until the next Read
+			break
+		}
 		line = append(line, part...)
 		if err == nil {
 			break
@@ -36,6 +40,12 @@ func (r *Reader) Read(v any) error {
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return err
+		}
+	}
+	if p, ok := v.(*FromPod); ok && p.Event == nil {
+		if e, ok := readEvent(line); ok {
+			p.Event = e
+			return nil
 		}
 	}
 	if err := json.Unmarshal(line, v); err != nil {

@@ -75,6 +75,24 @@ func BenchmarkPass(b *testing.B) {
 	})
 }
 
+// BenchmarkPassage is what it takes to look at a request and its answer that are the
+// app's, without carrying them.
+func BenchmarkPassage(b *testing.B) {
+	set, err := steer.Compile([]steer.Rule{steal()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := NewPassage(func() *steer.Port { return set.Port(steer.TCP, 8080) }, blind{})
+	request := []byte(get("/api/carts/17", "User-Agent: bench\r\nAccept: */*\r\nx-user: bob\r\n"))
+	answer := []byte("HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 00:00:00 GMT\r\nContent-Length: 2\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nok")
+	b.ReportAllocs()
+	for b.Loop() {
+		if p.FromClient(request) != len(request) || p.FromApp(answer) != len(answer) {
+			b.Fatal("it is not passed on")
+		}
+	}
+}
+
 type appOnly string
 
 func (a appOnly) App(ctx context.Context) (net.Conn, error) {

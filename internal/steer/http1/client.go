@@ -111,7 +111,8 @@ func (c *conn) carry(req *Request) (done bool, err error) {
 		begun = begun[:req.Size]
 	}
 	c.wait(0, func() bool { return len(c.pending) < room })
-	ex := newExchange(req, d, begun)
+	ex := new(exchange)
+	ex.begin(req, d, begun)
 	ex.sent = through && n == 0
 	ex.consumed = len(begun) > req.Size
 	ex.seen.In = int64(len(begun))

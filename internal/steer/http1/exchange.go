@@ -28,8 +28,9 @@ type exchange struct {
 	reported  bool
 }
 
-func newExchange(req *Request, d steer.Decision, head []byte) *exchange {
-	ex := &exchange{
+// begin makes a zero exchange that of a request.
+func (ex *exchange) begin(req *Request, d steer.Decision, head []byte) {
+	*ex = exchange{
 		rule: d.Steal, persistent: req.Persistent, head: head,
 		response: Response{Method: req.Method},
 		seen: steer.Seen{
@@ -39,7 +40,6 @@ func newExchange(req *Request, d steer.Decision, head []byte) *exchange {
 	if ex.rule != nil {
 		ex.head = bytes.Clone(head) // it may be sent once more
 	}
-	return ex
 }
 
 // newDoubt is for what is left to the app as it is.

@@ -63,20 +63,32 @@ func (s *scanner) scan(b []byte) (int, error) {
 
 // appendFields appends the fields of a complete head without its first line.
 func appendFields(fields []steer.Field, s string) ([]steer.Field, error) {
+	err := eachField(s, func(f steer.Field) error {
+		fields = append(fields, f)
+		return nil
+	})
+	return fields, err
+}
+
+// eachField calls f for the fields of a complete head without its first line, up to
+// the first error.
+func eachField(s string, f func(steer.Field) error) error {
 	for {
 		end := strings.IndexByte(s, '\r') // there is no other CR, and LF follows
 		if end == 0 {
-			return fields, nil
+			return nil
 		}
 		line := s[:end]
 		if line[0] == ' ' || line[0] == '\t' {
-			return fields, Doubt("a folded line")
+			return Doubt("a folded line")
 		}
 		colon := strings.IndexByte(line, ':')
 		if colon < 0 || !isToken(line[:colon]) {
-			return fields, Doubt("a field name that is no token")
+			return Doubt("a field name that is no token")
 		}
-		fields = append(fields, steer.Field{Name: line[:colon], Value: trim(line[colon+1:])})
+		if err := f(steer.Field{Name: line[:colon], Value: trim(line[colon+1:])}); err != nil {
+			return err
+		}
 		s = s[end+len("\r\n"):]
 	}
 }
@@ -100,54 +112,74 @@ type framing struct {
 	host       string
 	upgrade    bool // there is an Upgrade field
 	persistent bool // another message may follow on the connection
+
+	minor  byte // of the message's version
+	closes bool // it says so
+}
+
+// newFraming is the framing of a message of HTTP/1.minor before its fields.
+func newFraming(minor byte) framing {
+	return framing{length: -1, persistent: minor == '1', minor: minor}
 }
 
 // frame reads the framing of a message of HTTP/1.minor.
 func frame(fields []steer.Field, minor byte) (framing, error) {
-	f := framing{length: -1, persistent: minor == '1'}
-	var closes bool
+	f := newFraming(minor)
 	for _, field := range fields {
-		name, value := field.Name, field.Value
-		switch {
-		case isName(name, "content-length"):
-			n, ok := parseLength(value)
-			if !ok || f.length >= 0 {
-				return f, Doubt("its Content-Length")
+		if err := f.add(field); err != nil {
+			return f, err
+		}
+	}
+	return f, f.finish()
+}
+
+// add takes the next field.
+func (f *framing) add(field steer.Field) error {
+	name, value := field.Name, field.Value
+	switch {
+	case isName(name, "content-length"):
+		n, ok := parseLength(value)
+		if !ok || f.length >= 0 {
+			return Doubt("its Content-Length")
+		}
+		f.length = n
+	case isName(name, "transfer-encoding"):
+		if value != "chunked" || f.chunked || f.minor == '0' {
+			return Doubt("its Transfer-Encoding")
+		}
+		f.chunked = true
+	case isName(name, "trailer"):
+		for name := range strings.SplitSeq(strings.ToLower(value), ",") {
+			switch strings.Trim(name, " \t") {
+			case "content-length", "transfer-encoding", "trailer":
+				return Doubt("a trailer that would frame it")
 			}
-			f.length = n
-		case isName(name, "transfer-encoding"):
-			if value != "chunked" || f.chunked || minor == '0' {
-				return f, Doubt("its Transfer-Encoding")
-			}
-			f.chunked = true
-		case isName(name, "trailer"):
-			for name := range strings.SplitSeq(strings.ToLower(value), ",") {
-				switch strings.Trim(name, " \t") {
-				case "content-length", "transfer-encoding", "trailer":
-					return f, Doubt("a trailer that would frame it")
-				}
-			}
-		case isName(name, "host"):
-			f.hosts++
-			f.host = value
-		case isName(name, "upgrade"):
-			f.upgrade = true
-		case isName(name, "connection"):
-			for option := range strings.SplitSeq(strings.ToLower(value), ",") {
-				switch strings.Trim(option, " \t") {
-				case "close":
-					closes = true
-				case "keep-alive":
-					f.persistent = true
-				}
+		}
+	case isName(name, "host"):
+		f.hosts++
+		f.host = value
+	case isName(name, "upgrade"):
+		f.upgrade = true
+	case isName(name, "connection"):
+		for option := range strings.SplitSeq(strings.ToLower(value), ",") {
+			switch strings.Trim(option, " \t") {
+			case "close":
+				f.closes = true
+			case "keep-alive":
+				f.persistent = true
 			}
 		}
 	}
+	return nil
+}
+
+// finish takes note that there is no field more.
+func (f *framing) finish() error {
 	if f.chunked && f.length >= 0 {
-		return f, Doubt("both Content-Length and Transfer-Encoding")
+		return Doubt("both Content-Length and Transfer-Encoding")
 	}
-	f.persistent = f.persistent && !closes
-	return f, nil
+	f.persistent = f.persistent && !f.closes
+	return nil
 }
 
 // isName reports whether a token is a field's name, which has no case.

@@ -17,6 +17,10 @@ type Passage struct {
 	pending []*exchange // those whose responses are not through, oldest first
 	open    *exchange   // the last of them, while its body is not through; nil: it is
 	body    Body        // of open
+
+	// What each request needs again, as most of them come alone.
+	parser RequestParser
+	spare  *exchange // nil: there is none
 }
 
 // NewPassage returns a Passage for a connection to the app of which nothing was read.
@@ -43,8 +47,8 @@ func (p *Passage) FromClient(b []byte) (n int) {
 
 // takeRequest takes a head and what is there of its body; 0: it is for Serve.
 func (p *Passage) takeRequest(b []byte) int {
-	var parser RequestParser
-	req, ok, err := parser.Parse(b)
+	defer p.parser.again()
+	req, ok, err := p.parser.Parse(b)
 	if !ok || err != nil || req.Upgrade || !req.Persistent || len(p.pending) >= maxPending {
 		return 0
 	}
@@ -58,7 +62,11 @@ func (p *Passage) takeRequest(b []byte) int {
 		return 0
 	}
 	n += req.Size
-	ex := newExchange(&req, d, nil)
+	ex := p.spare
+	if p.spare = nil; ex == nil {
+		ex = new(exchange)
+	}
+	ex.begin(&req, d, nil)
 	ex.seen.In, ex.sent, ex.consumed = int64(n), through, n > req.Size
 	p.pending = append(p.pending, ex)
 	if !through {
@@ -99,8 +107,9 @@ func (p *Passage) FromApp(b []byte) (n int) {
 		n += m
 		if done {
 			p.pending = slices.Delete(p.pending, 0, 1)
-			ex.done, ex.reported = true, true
 			ex.report(p.see)
+			*ex = exchange{}
+			p.spare = ex
 		}
 	}
 	return n

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"podnet.dev/internal/steer"
@@ -17,8 +18,9 @@ type Request struct {
 
 // RequestParser reads one head. The zero value is ready.
 type RequestParser struct {
-	scan scanner
-	line requestLine
+	scan   scanner
+	line   requestLine
+	fields []steer.Field // room for those of the Request
 }
 
 type requestLine struct {
@@ -33,9 +35,13 @@ type requestLine struct {
 // come in.
 func (p *RequestParser) Parse(b []byte) (Request, bool, error) {
 	size, err := p.scan.scan(b)
+	var head string // one copy for all of its parts
+	if size > 0 || p.line.method == "" {
+		head = string(b[:max(size, p.scan.first)])
+	}
 	if p.line.method == "" && p.scan.first > 0 {
 		// An odd line came before what scan may have found.
-		line, err := parseRequestLine(string(b[:p.scan.first-len("\r\n")]))
+		line, err := parseRequestLine(head[:p.scan.first-len("\r\n")])
 		if err != nil {
 			return Request{}, false, err
 		}
@@ -44,14 +50,22 @@ func (p *RequestParser) Parse(b []byte) (Request, bool, error) {
 	if err != nil || size == 0 {
 		return Request{}, false, err
 	}
-	req, err := p.line.request(string(b[p.scan.first:size]), p.scan.lines-1)
+	p.fields = slices.Grow(p.fields, p.scan.lines-1)
+	req, err := p.line.request(head[p.scan.first:], p.fields)
 	req.Size = size
 	return req, err == nil, err
 }
 
-// request makes a request of its first line and its n other lines.
-func (l requestLine) request(lines string, n int) (Request, error) {
-	fields, err := appendFields(make([]steer.Field, 0, n), lines)
+// again makes the parser ready for another head. The Request before it is not to be
+// used any more.
+func (p *RequestParser) again() {
+	clear(p.fields[:cap(p.fields)]) // they hold on to their head
+	*p = RequestParser{fields: p.fields}
+}
+
+// request makes a request of its first line and its other lines; room is for fields.
+func (l requestLine) request(lines string, room []steer.Field) (Request, error) {
+	fields, err := appendFields(room, lines)
 	if err != nil {
 		return Request{}, err
 	}

@@ -1,10 +1,6 @@
 package http1
 
-import (
-	"strings"
-
-	"podnet.dev/internal/steer"
-)
+import "strings"
 
 // Response follows the bytes of the response to one request, informational ones
 // before it included, to where they end.
@@ -58,7 +54,8 @@ func (r *Response) feedHead(b []byte) (n int, complete bool, err error) {
 		}
 		return len(b), false, nil
 	}
-	err = r.read(string(head[:r.scan.first-len("\r\n")]), string(head[r.scan.first:size]))
+	text := string(head[:size])
+	err = r.read(text[:r.scan.first-len("\r\n")], text[r.scan.first:])
 	r.scan, r.head = scanner{}, nil
 	return size - before, err == nil, err
 }
@@ -69,12 +66,11 @@ func (r *Response) read(line, lines string) error {
 	if !ok {
 		return Doubt("its status line")
 	}
-	fields, err := appendFields(make([]steer.Field, 0, 16), lines)
-	if err != nil {
+	f := newFraming(minor)
+	if err := eachField(lines, f.add); err != nil {
 		return err
 	}
-	f, err := frame(fields, minor)
-	if err != nil {
+	if err := f.finish(); err != nil {
 		return err
 	}
 	r.Status, r.Persistent = status, f.persistent

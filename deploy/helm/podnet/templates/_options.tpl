@@ -34,6 +34,11 @@ those manifests by make generate.
 {{- range $v.advertise }}{{ $args = append $args (printf "--advertise=%s" .) }}{{ end -}}
 {{- range $v.podCIDRs }}{{ $args = append $args (printf "--pod-cidr=%s" .) }}{{ end -}}
 {{- range $v.stun }}{{ $args = append $args (printf "--stun=%s" .) }}{{ end -}}
+{{- if $v.userMetrics }}{{ $args = append $args "--user-metrics" }}{{ end -}}
+{{- range $v.limits }}{{ $args = append $args (printf "--limit=%s" .) }}{{ end -}}
+{{- if and $v.metricsFrom (not $v.networkPolicy) }}{{ fail (printf "metricsFrom %s: takes the networkPolicy that is to be left out" (first $v.metricsFrom)) }}{{ end -}}
+{{- $from := list -}}
+{{- range $v.metricsFrom }}{{ $from = append $from (dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .))) }}{{ end -}}
 {{- $subjects := list -}}
 {{- range $v.usersAllowed }}{{ $subjects = append $subjects (dict "apiGroup" "rbac.authorization.k8s.io" "kind" "User" "name" .) }}{{ end -}}
 {{- range $v.groupsAllowed }}{{ $subjects = append $subjects (dict "apiGroup" "rbac.authorization.k8s.io" "kind" "Group" "name" .) }}{{ end -}}
@@ -55,6 +60,9 @@ those manifests by make generate.
   "Groups" $v.groupsAllowed
   "subjects" $subjects
   "args" $args
+  "NoNetworkPolicy" (not $v.networkPolicy)
+  "MetricsFrom" $v.metricsFrom
+  "metricsFrom" $from
   "pods" $pods
   "udpServices" $services
   "labels" $labels

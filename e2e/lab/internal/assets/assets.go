@@ -84,6 +84,9 @@ func (b builder) make(ctx context.Context) (Set, error) {
 	if s.Resolved, err = b.resolved(ctx); err != nil {
 		b.report.Say("no systemd-resolved for the laptops: %v", err)
 	}
+	if err := b.guestKernel(ctx); err != nil {
+		b.report.Say("no kernel for e2e/guest's virtual machine: %v", err)
+	}
 	if s.Bin, err = b.kubernetes(ctx); err != nil {
 		return s, err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -20,9 +21,11 @@ var debianPackages = []string{
 	// Two C libraries to resolve names with.
 	"libc6-dev", "musl-tools",
 	// A screen, a panel on it that shows icons, and a user's hands and eyes.
-	"xvfb", "xfce4-panel", "xdotool", "xclip", "scrot", "adwaita-icon-theme", "librsvg2-common", "fonts-dejavu-core",
+	"xvfb", "xfce4-panel", "xdotool", "xclip", "scrot", "adwaita-icon-theme", "librsvg2-common", "fonts-dejavu-core", "xterm",
 	// Shells whose completion is tried, and what reads our packages.
-	"bash-completion", "fish", "rpm", "man-db", "groff-base",
+	"bash-completion", "fish", "rpm", "man-db", "groff-base", "apparmor",
+	// A virtual machine, and what lists its kernel's modules.
+	"qemu-system-x86", "kmod",
 }
 
 // debian installs what is missing.
@@ -65,11 +68,12 @@ func missingPackages(ctx context.Context, want []string) []string {
 	return missing
 }
 
-// apt runs apt-get, with fresh lists if the old ones do not do.
+// apt runs apt-get, with fresh lists if the old ones do not do. It waits while
+// somebody else installs.
 func apt(ctx context.Context, args ...string) error {
 	env := []string{"DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1"}
 	try := func() error {
-		_, err := command(ctx, "", env, append([]string{"apt-get", "-q"}, args...)...)
+		_, err := command(ctx, "", env, append([]string{"apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"}, args...)...)
 		return err
 	}
 	if try() == nil {
@@ -96,6 +100,78 @@ func forbidServices() (allow func(), err error) {
 	return func() { _ = os.Remove(policy) }, errors.Join(err, f.Close())
 }
 
+// guestKernel unpacks Debian's kernel for virtual machines without installing it, for
+// e2e/guest, which looks for it in the cache.
+func (b builder) guestKernel(ctx context.Context) error {
+	if runtime.GOARCH != "amd64" {
+		return errors.New("the virtual machine is a PC")
+	}
+	image, err := guestImage(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = b.folder(filepath.Join("guest-kernel", image), func(tmp string) error {
+		debs, err := os.MkdirTemp(b.cache, ".debs-*")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(debs)
+		if err := b.unpack(ctx, debs, tmp, image); err != nil {
+			return err
+		}
+		versions, err := os.ReadDir(filepath.Join(tmp, "lib/modules"))
+		if err != nil {
+			return err
+		}
+		for _, v := range versions { // what installing the package would do
+			if _, err := command(ctx, "", nil, "depmod", "-b", tmp, v.Name()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// guestImage is the package that has the newest kernel: an empty one depends on it.
+func guestImage(ctx context.Context) (string, error) {
+	const newest = "linux-image-cloud-amd64"
+	out, err := command(ctx, "", nil, "apt-cache", "depends", "--important", newest)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(out) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: linux-image-"); ok {
+			return "linux-image-" + name, nil
+		}
+	}
+	return "", fmt.Errorf("apt knows no %s", newest)
+}
+
+// unpack gets packages into the folder debs and has their files below to. Lists that
+// are too old to know where they are now are got anew.
+func (b builder) unpack(ctx context.Context, debs, to string, packages ...string) error {
+	download := append([]string{"apt-get", "-q", "-o", "APT::Sandbox::User=root", "download"}, packages...)
+	if _, err := command(ctx, debs, nil, download...); err != nil {
+		if _, err := command(ctx, "", nil, "apt-get", "-q", "update"); err != nil {
+			return err
+		}
+		if _, err := command(ctx, debs, nil, download...); err != nil {
+			return err
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if _, err := command(ctx, "", nil, "dpkg-deb", "-x", f, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // resolved unpacks systemd-resolved without installing it: its installation
 // would take over this computer's /etc/resolv.conf.
 func (b builder) resolved(ctx context.Context) (string, error) {
@@ -109,24 +185,8 @@ func (b builder) resolved(ctx context.Context) (string, error) {
 		if err := os.Mkdir(debs, 0o755); err != nil {
 			return err
 		}
-		download := append([]string{"apt-get", "-q", "-o", "APT::Sandbox::User=root", "download"},
-			"systemd-resolved="+version, "libnss-resolve="+version)
-		if _, err := command(ctx, debs, nil, download...); err != nil {
-			if _, err := command(ctx, "", nil, "apt-get", "-q", "update"); err != nil {
-				return err
-			}
-			if _, err := command(ctx, debs, nil, download...); err != nil {
-				return err
-			}
-		}
-		files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
-		if err != nil {
+		if err := b.unpack(ctx, debs, tmp, "systemd-resolved="+version, "libnss-resolve="+version); err != nil {
 			return err
-		}
-		for _, f := range files {
-			if _, err := command(ctx, "", nil, "dpkg-deb", "-x", f, tmp); err != nil {
-				return err
-			}
 		}
 		// Packages may ship /lib apart; the host has it merged into /usr.
 		lib := filepath.Join(tmp, "lib")

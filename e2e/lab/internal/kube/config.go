@@ -70,7 +70,7 @@ func (c Cluster) conf(m topology.Machine, name string) string {
 }
 
 // auditPolicy records who wrote what, without the chatter of reads by the
-// components themselves.
+// components themselves, and of podnet's objects what was written.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -81,6 +81,9 @@ rules:
   users: [system:kube-controller-manager, system:kube-scheduler, system:kube-proxy, system:apiserver]
 - level: None
   nonResourceURLs: [/healthz*, /livez*, /readyz*, /version, /openapi*, /api, /api/*, /apis, /apis/*]
+- level: Request
+  verbs: [create, update, patch, delete, deletecollection]
+  resources: [{group: podnet.dev}]
 - level: Metadata
 `
 

@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"podnet.dev/client/localapi"
+)
+
+// teller prints what a command says that stays, as the command line wants it, one thing
+// at a time.
+type teller struct {
+	env    *Env
+	output string
+	mu     sync.Mutex
+}
+
+// tell prints v: for programs, or its name where names are wanted and it has one, or as
+// text does for people.
+func (t *teller) tell(v any, name string, text func(io.Writer)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case forPrograms(t.output):
+		_ = printNext(t.env.Out, t.output, v) // who does not read any more needs none
+	case t.output != formName:
+		text(t.env.Out)
+	case name != "":
+		fmt.Fprintln(t.env.Out, name)
+	}
+}
+
+// stays warns of what could not be ended when its command was over; err may be that it
+// was gone already.
+func (t *teller) stays(name string, err error) {
+	if err == nil {
+		return
+	}
+	switch notConnected(err).Code {
+	case localapi.CodeNotFound, localapi.CodeNotConnected:
+	default:
+		fmt.Fprintf(t.env.Err, "warning: %s may go on until its lease ends: %v\n", name, err)
+	}
+}

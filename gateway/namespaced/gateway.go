@@ -1,0 +1,429 @@
+package namespaced
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/dnsproxy"
+	"podnet.dev/dnsproxy/claims"
+	"podnet.dev/dnsproxy/kube"
+	"podnet.dev/gateway"
+	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/policy"
+	"podnet.dev/internal/desk"
+	"podnet.dev/internal/forward"
+	"podnet.dev/internal/key"
+	"podnet.dev/internal/netstack"
+	"podnet.dev/internal/probe"
+	"podnet.dev/internal/remap"
+	"podnet.dev/internal/transport"
+	"podnet.dev/internal/tunnel"
+	"podnet.dev/internal/version"
+)
+
+const (
+	// again is how often it is asked whose the addresses are to which flows are open,
+	// and what nobody needs any more is forgotten.
+	again = claims.Fresh
+	// settle is how long the answer about a name may wait until it is known whose its
+	// addresses are.
+	settle = 300 * time.Millisecond
+	// farewell is for the word to get out that the gateway stops.
+	farewell = time.Second
+	// questions is how many may be worked on at once, and an eighth of it for one peer.
+	questions = 1024
+)
+
+// askAtOnce is how many questions of one peer the cluster's DNS server may be asked at
+// the same time.
+const askAtOnce = 32
+
+// Gateway is the gateway's process.
+type Gateway struct {
+	o       Options
+	private key.Private
+	key     key.Public
+
+	stack   *netstack.Stack
+	forward *forward.Forwarder
+	bind    *transport.Bind
+	tunnel  *tunnel.Tunnel
+	streams []net.Listener
+	desks   []net.Listener
+	http    net.Listener
+
+	claims *claims.Book
+	policy *policy.Alone
+	zone   *kube.Zone
+	dns    *dnsproxy.Server
+	roster *roster
+
+	servers        []*dnsproxy.Forwarder
+	pods, services []netip.Prefix
+	recheck        chan struct{} // of one
+	stopping       atomic.Bool
+
+	// What enforce has told last. Only the roster calls it, one at a time.
+	told      []enrol.Admitted
+	toldMaps  map[netip.Addr]remap.Map
+	toldRight bool
+}
+
+// Run runs a gateway until ctx ends.
+func Run(ctx context.Context, o Options) error {
+	g, err := New(ctx, o)
+	if err != nil {
+		return err
+	}
+	return g.Run(ctx)
+}
+
+// New makes a gateway whose sockets are open. Run must be called to use and to close it.
+func New(ctx context.Context, o Options) (_ *Gateway, err error) {
+	if o, err = o.withDefaults(); err != nil {
+		return nil, err
+	}
+	g := &Gateway{o: o, recheck: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
+	if err := g.open(ctx); err != nil {
+		return nil, err
+	}
+	g.pods, g.services = podRanges(parsed(o.PodCIDRs), o.PodIPs), serviceRanges(parsed(o.ServiceCIDRs), o.APIServer)
+	// By TCP: whoever can forge an answer could open what he likes.
+	sure := dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: o.ClusterDNS, StreamsOnly: true, Log: o.Log})
+	quick := dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: o.ClusterDNS, Log: o.Log})
+	g.servers = []*dnsproxy.Forwarder{sure, quick}
+	g.claims = claims.New(claims.Config{
+		Server: sure, Domain: o.DNSDomain, Namespace: o.Namespace, Lost: func() { kick(g.recheck) }, Log: o.Log,
+	})
+	g.policy = policy.NewAlone(policy.Config{
+		Tunnel: []netip.Prefix{o.Enrol.Pool, key.Prefix6, key.RelayPrefix6}, Self: slices.Concat(o.PodIPs, o.HostIPs),
+	}, g.claims.Belongs)
+	g.forward = forward.New(g.stack, flowPolicy{g.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: gateway.FlowLimits(o.Limits), Undecided: func(peer netip.Addr, dst netip.AddrPort) bool {
+		return g.policy.Undecided(peer, policy.ICMP, dst)
+	}})
+	g.zone = kube.New(kube.Config{
+		Domain: o.DNSDomain, Unwatched: true, Map: g.forward.Map, Upstream: g.claims.Exchanger(dnsproxy.NewCache(quick), settle), Quota: kube.Quota{AtOnce: askAtOnce, PerSecond: o.Limits.PeerQuestions},
+		Visible: func(_ netip.Addr, namespace string) bool { return namespace == o.Namespace },
+		Beside:  g.mayName, Addresses: []netip.Addr{gateway.Service4, gateway.Service6}, Log: o.Log,
+	})
+	// Not the zone itself: as nothing is watched no answer is ready at once.
+	g.dns = dnsproxy.NewServer(dnsproxy.HandlerFunc(g.zone.ServeDNS), dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})
+	g.roster = newRoster(o.Enrol, o.Log, time.Now())
+	g.roster.entry = podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), Endpoints: g.endpoints(), StreamPort: int32(port(g.streams[0])), Version: version.Version}
+	g.roster.network, g.roster.enforce = g.network, g.enforce
+	return g, nil
+}
+
+// open makes stack, tunnel and listeners.
+func (g *Gateway) open(ctx context.Context) (err error) {
+	if g.private, err = key.NewPrivate(); err != nil { // in memory only: a new one with each start
+		return err
+	}
+	g.key = g.private.Public()
+	if g.stack, err = netstack.New(netstack.Config{MTU: gateway.MTU, Log: g.o.Log}); err != nil {
+		return fmt.Errorf("make network stack: %w", err)
+	}
+	for _, a := range []netip.Addr{gateway.Service4, gateway.Service6, g.key.Address6()} {
+		if err := g.stack.AddAddress(a); err != nil {
+			return fmt.Errorf("add tunnel address %s: %w", a, err)
+		}
+	}
+	g.bind = transport.NewBind(transport.Options{Log: g.o.Log, RecvBuffer: transport.GatewayRecvBuffer})
+	if g.tunnel, err = tunnel.New(g.stack.Device(), g.bind, tunnel.Config{PrivateKey: g.private, ListenPort: uint16(g.o.WireGuardPort), Log: g.o.Log}); err != nil {
+		return fmt.Errorf("start tunnel on UDP port %d: %w", g.o.WireGuardPort, err)
+	}
+	if g.streams, err = g.loopback(ctx, g.o.StreamPort); err != nil {
+		return fmt.Errorf("listen for streams: %w", err)
+	}
+	if g.desks, err = g.loopback(ctx, g.o.DeskPort); err != nil {
+		return fmt.Errorf("listen for laptops: %w", err)
+	}
+	if g.http, err = new(net.ListenConfig).Listen(ctx, "tcp", ":"+strconv.Itoa(g.o.HTTPPort)); err != nil {
+		return fmt.Errorf("listen for probes: %w", err)
+	}
+	return nil
+}
+
+// loopback listens on a port of the pod's loopback, IPv6's as well where there is one:
+// where "localhost" is ::1 first, a port-forward tries that first.
+func (g *Gateway) loopback(ctx context.Context, at int) ([]net.Listener, error) {
+	var lc net.ListenConfig
+	four, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(at)))
+	if err != nil {
+		return nil, err
+	}
+	six, err := lc.Listen(ctx, "tcp6", net.JoinHostPort("::1", strconv.Itoa(port(four))))
+	if err != nil {
+		g.o.Log.Info("no listener on IPv6 loopback", "port", port(four), "err", err)
+		return []net.Listener{four}, nil
+	}
+	return []net.Listener{four, six}, nil
+}
+
+func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+
+// DeskAddr is where laptops call, HTTPAddr where probes do.
+func (g *Gateway) DeskAddr() net.Addr { return g.desks[0].Addr() }
+
+// HTTPAddr is where probes are answered.
+func (g *Gateway) HTTPAddr() net.Addr { return g.http.Addr() }
+
+// endpoints are the UDP addresses that lead here.
+func (g *Gateway) endpoints() []string {
+	all := slices.Clone(g.o.Advertise)
+	for _, a := range g.o.HostIPs {
+		if g.o.NodePort != 0 {
+			all = append(all, netip.AddrPortFrom(a, uint16(g.o.NodePort)).String())
+		}
+	}
+	return all
+}
+
+// network is what laptops are told of the cluster.
+func (g *Gateway) network() podnet.Network {
+	known := slices.Concat(g.pods, g.services)
+	return podnet.Network{
+		PodCIDRs: texts(gateway.Tidy(slices.Concat(g.pods, strays(known, g.claims.Addresses())))), ServiceCIDRs: texts(g.services),
+		DNSDomain: g.o.DNSDomain, DNSAddresses: []string{gateway.Service4.String(), gateway.Service6.String()},
+	}
+}
+
+// Run runs the gateway until ctx ends, and closes it.
+func (g *Gateway) Run(ctx context.Context) error {
+	defer g.close()
+	g.o.Log.Info("gateway of a namespace starting", "namespace", g.o.Namespace, "pod", g.o.Pod, "key", g.key, "domain", g.o.DNSDomain,
+		"udp", g.tunnel.ListenPort(), "stream", port(g.streams[0]), "desk", port(g.desks[0]), "pods", g.pods, "services", g.services)
+	group, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	life, stop := context.WithCancel(failed)
+	defer stop()
+	for _, run := range []func(context.Context) error{g.serveHTTP, g.serveDNS, g.zone.Run, g.forward.Run, g.tunnel.Watch, g.keepTime, g.keepAsking} {
+		group.Go(func() error { return run(life) })
+	}
+	for _, l := range g.streams {
+		group.Go(func() error { return g.bind.ServeStreams(life, l) })
+	}
+	for _, l := range g.desks {
+		group.Go(func() error {
+			return serveDesk(life, l, func(c desk.Call) desk.Answer { return g.roster.call(time.Now(), c) })
+		})
+	}
+	group.Go(func() error {
+		defer stop()
+		select {
+		case <-life.Done():
+		case <-ctx.Done():
+			g.stopping.Store(true)
+			g.bind.Drain()
+			sleep(life, farewell)
+		}
+		return nil
+	})
+	err := group.Wait()
+	g.o.Log.Info("gateway stopped", "err", err)
+	return err
+}
+
+// close gives back whatever New has opened. The tunnel owns device and sockets.
+func (g *Gateway) close() {
+	for _, l := range slices.Concat(g.streams, g.desks) {
+		_ = l.Close()
+	}
+	if g.http != nil {
+		_ = g.http.Close()
+	}
+	if g.tunnel != nil {
+		if err := g.tunnel.Close(); err != nil {
+			g.o.Log.Warn("could not close the tunnel", "err", err)
+		}
+	}
+	if g.stack != nil {
+		if err := g.stack.Close(); err != nil {
+			g.o.Log.Warn("could not close the network stack", "err", err)
+		}
+	}
+	for _, f := range g.servers {
+		_ = f.Close()
+	}
+}
+
+// enforce makes tunnel and policy admit exactly these. Whoever is out loses policy
+// first, then the tunnel, then the open flows. It reports whether that has worked.
+func (g *Gateway) enforce(all admitted) bool {
+	if g.toldRight && slices.EqualFunc(all.peers, g.told, same) && mapsEqual(all.maps, g.toldMaps) {
+		return true
+	}
+	g.forward.SetMaps(all.maps)
+	var addresses []netip.Addr
+	var peers []tunnel.Peer
+	var keys []probe.Key
+	in := map[netip.Addr]bool{}
+	for _, p := range all.peers {
+		if p.Key == g.key {
+			continue // nobody has our key but us: who says so would spoil the tunnel for all
+		}
+		one := tunnel.Peer{PublicKey: p.Key}
+		for _, a := range addressesOf(p) {
+			in[a] = true
+			addresses = append(addresses, a)
+			one.AllowedIPs = append(one.AllowedIPs, netip.PrefixFrom(a, a.BitLen()))
+		}
+		peers = append(peers, one)
+		if k, err := probe.NewKey(g.private, p.Key); err == nil {
+			keys = append(keys, k)
+		}
+	}
+	g.policy.SetPeers(addresses)
+	err := g.tunnel.SetPeers(peers)
+	if g.toldRight = err == nil; err != nil {
+		g.o.Log.Error("could not set the tunnel's peers", "err", err) // the next look tries again
+	}
+	g.bind.Answer(keys)
+	for _, p := range g.told {
+		for _, a := range addressesOf(p) {
+			if !in[a] {
+				g.forward.ClosePeer(a)
+			}
+		}
+	}
+	g.told, g.toldMaps = all.peers, all.maps
+	return g.toldRight
+}
+
+func same(a, b enrol.Admitted) bool {
+	return a.UID == b.UID && a.Key == b.Key && a.Address4 == b.Address4
+}
+
+func mapsEqual(a, b map[netip.Addr]remap.Map) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, m := range a {
+		if o, ok := b[k]; !ok || !m.Equal(o) {
+			return false
+		}
+	}
+	return true
+}
+
+func addressesOf(p enrol.Admitted) []netip.Addr {
+	if p.Address4.IsValid() {
+		return []netip.Addr{p.Address6, p.Address4}
+	}
+	return []netip.Addr{p.Address6}
+}
+
+// keepTime looks at the roster when a lease ends.
+func (g *Gateway) keepTime(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+			g.roster.look(time.Now())
+		case at := <-g.roster.next:
+			wait := time.Hour
+			if !at.IsZero() { // a little late rather than a little early
+				wait = min(wait, max(0, time.Until(at))+time.Millisecond)
+			}
+			timer.Reset(wait)
+		}
+	}
+}
+
+// keepAsking has policy follow what the cluster's DNS server says.
+func (g *Gateway) keepAsking(ctx context.Context) error {
+	tick := time.NewTicker(again)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			g.claims.Sweep()
+		case <-g.recheck:
+		}
+		g.forward.Recheck() // which asks about every address that somebody uses
+	}
+}
+
+// mayName reports whether a peer may be told the name of an address.
+func (g *Gateway) mayName(peer, a netip.Addr) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), settle)
+	defer cancel()
+	g.claims.Settle(ctx, peer, []netip.Addr{a})
+	belongs, _ := g.claims.Belongs(peer, a)
+	return belongs
+}
+
+func (g *Gateway) serveDNS(ctx context.Context) error { return gateway.ServeDNS(ctx, g.stack, g.dns) }
+
+// serveHTTP answers the kubelet's probes: who listens is there, who stops is not ready.
+func (g *Gateway) serveHTTP(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if g.stopping.Load() {
+			http.Error(w, "the gateway is stopping", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, strings.Join([]string{"ok", "namespace mode: " + g.o.Namespace}, "\n"))
+	})
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	if err := s.Serve(g.http); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve probes: %w", err)
+	}
+	return nil
+}
+
+// flowPolicy is policy as the forwarder asks it.
+type flowPolicy struct{ *policy.Alone }
+
+func (p flowPolicy) Allow(peer netip.Addr, proto forward.Proto, dst netip.AddrPort) bool {
+	switch proto {
+	case forward.TCP:
+		return p.Alone.Allow(peer, policy.TCP, dst)
+	case forward.UDP:
+		return p.Alone.Allow(peer, policy.UDP, dst)
+	case forward.ICMP:
+		return p.Alone.Allow(peer, policy.ICMP, dst)
+	}
+	return false
+}
+
+// kick puts a token into a channel of one, unless there is one.
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// sleep waits, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

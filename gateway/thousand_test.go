@@ -1,0 +1,231 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/deploy"
+	"podnet.dev/e2e/apiserver"
+	"podnet.dev/internal/key"
+)
+
+// TestThousandPeers has a thousand laptops of two hundred users renew what they have,
+// three namespaces each, as clients do, and measures what that costs.
+func TestThousandPeers(t *testing.T) {
+	if os.Getenv("PODNET_E2E_LONG") == "" {
+		t.Skip("makes 4,000 objects and watches them for two minutes; PODNET_E2E_LONG=1 runs it")
+	}
+	const (
+		users, each = 200, 5            // a user's limit
+		lease       = 900 * time.Second // so that the first is still there when the last is admitted
+		interval    = 100 * time.Second // of the renewals of a client with a lease of 300 s
+		mostWrites  = 45.0              // a second
+		mostCPU     = 0.2               // of a core
+	)
+	namespaces := []string{"one", "two", "three"}
+	s := setStage(t)
+	s.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.DefaultNamespace, Name: "crowd"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "crowd"}}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "podnet-connect"}})
+	for _, ns := range namespaces {
+		s.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})
+		s.create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "crowd"},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "crowd"}}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "podnet-user"}})
+	}
+	pid, _, _ := s.startElsewhere()
+
+	// Who renews is a laptop: its Peer, then its Accesses, with its user's credentials.
+	type member struct {
+		c    *rest.RESTClient
+		user string
+		name string
+	}
+	var crowd []member
+	for u := range users {
+		user := fmt.Sprintf("user-%d", u)
+		config := s.server.ConfigAs(user, "crowd")
+		config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &podnet.GroupVersion, "/apis", clientgoscheme.Codecs.WithoutConversion()
+		c, err := rest.RESTClientFor(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for d := range each {
+			crowd = append(crowd, member{c, user, fmt.Sprintf("%s-%d", user, d)})
+		}
+	}
+	paths := func(m member) []string {
+		all := []string{"/apis/podnet.dev/v1alpha1/namespaces/" + deploy.DefaultNamespace + "/peers"}
+		for _, ns := range namespaces {
+			all = append(all, "/apis/podnet.dev/v1alpha1/namespaces/"+ns+"/accesses")
+		}
+		return all
+	}
+	apiserver.Eventually(t, 10*time.Second, "the crowd's roles work", func() error {
+		return s.server.As(t, "user-0", "crowd").Create(t.Context(), &podnet.Access{ObjectMeta: metav1.ObjectMeta{Namespace: "three", Name: "probe"},
+			Spec: podnet.AccessSpec{User: "user-0", Peer: "probe", Renew: 1}}, client.DryRunAll)
+	})
+
+	began := time.Now()
+	group, ctx := errgroup.WithContext(t.Context())
+	group.SetLimit(16)
+	for _, m := range crowd {
+		group.Go(func() error {
+			secret, err := key.NewPrivate()
+			if err != nil {
+				return err
+			}
+			for i, path := range paths(m) {
+				text := fmt.Sprintf(`{"apiVersion":"podnet.dev/v1alpha1","kind":"Access","metadata":{"name":%q},"spec":{"user":%q,"peer":%q,"renew":1}}`, m.name, m.user, m.name)
+				if i == 0 {
+					text = fmt.Sprintf(`{"apiVersion":"podnet.dev/v1alpha1","kind":"Peer","metadata":{"name":%q},"spec":{"user":%q,"device":%q,"publicKey":%q,"leaseSeconds":%d,"renew":1}}`,
+						m.name, m.user, m.name, secret.Public(), int(lease.Seconds()))
+				}
+				if err := m.c.Post().AbsPath(path).SetHeader("Content-Type", "application/json").Body([]byte(text)).Do(ctx).Error(); err != nil {
+					return fmt.Errorf("%s %s: %w", path, m.name, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d Peers and %d Accesses made in %v", len(crowd), len(crowd)*len(namespaces), time.Since(began).Round(time.Second))
+	ready := func(o client.ObjectList) (n int) {
+		if err := s.admin.List(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		switch o := o.(type) {
+		case *podnet.PeerList:
+			for _, p := range o.Items {
+				if meta.IsStatusConditionTrue(p.Status.Conditions, podnet.ConditionReady) {
+					n++
+				}
+			}
+		case *podnet.AccessList:
+			for _, a := range o.Items {
+				if meta.IsStatusConditionTrue(a.Status.Conditions, podnet.ConditionReady) {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	apiserver.Eventually(t, 2*time.Minute, "all are admitted", func() error {
+		if p, a := ready(&podnet.PeerList{}), ready(&podnet.AccessList{}); p != len(crowd) || a != len(crowd)*len(namespaces) {
+			return fmt.Errorf("%d Peers and %d Accesses", p, a)
+		}
+		return nil
+	})
+
+	renewal := int64(1)
+	// round renews everything once, evenly over the interval.
+	round := func() {
+		renewal++
+		patch := fmt.Appendf(nil, `{"spec":{"renew":%d}}`, renewal)
+		group, ctx := errgroup.WithContext(t.Context())
+		start := time.Now()
+		for i, m := range crowd {
+			time.Sleep(time.Until(start.Add(interval * time.Duration(i) / time.Duration(len(crowd)))))
+			group.Go(func() error {
+				for _, path := range paths(m) {
+					if err := m.c.Patch(types.MergePatchType).AbsPath(path, m.name).Body(patch).Do(ctx).Error(); err != nil {
+						return fmt.Errorf("%s %s: %w", path, m.name, err)
+					}
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	writes, cpu, at := s.writes(), cpuTime(t, pid), time.Now()
+	round()
+	span := time.Since(at).Seconds()
+	if most := 1.2 * interval.Seconds(); span > most {
+		t.Fatalf("this machine is too busy: it took %.0f s to renew what laptops renew in %.0f s", span, interval.Seconds())
+	}
+	perSecond, core := (s.writes()-writes)/span, (cpuTime(t, pid)-cpu).Seconds()/span
+	t.Logf("MEASURED [12] 1,000 Peers and 3,000 Accesses: writes to the API server, the gateway's included (45/s)  %.1f/s", perSecond)
+	t.Logf("MEASURED [12] 1,000 Peers and 3,000 Accesses: the gateway's CPU (0.2 of a core)  %.3f, %.0f MiB", core, memory(t, pid, "VmRSS"))
+	if perSecond > mostWrites {
+		t.Errorf("%.1f writes a second, at most %.0f", perSecond, mostWrites)
+	}
+	if core > mostCPU {
+		t.Errorf("%.2f of a core, at most %.1f", core, mostCPU)
+	}
+	if p, a := ready(&podnet.PeerList{}), ready(&podnet.AccessList{}); p != len(crowd) || a != len(crowd)*len(namespaces) {
+		t.Errorf("after it %d Peers and %d Accesses are admitted", p, a)
+	}
+}
+
+// writing are the API server's counts of requests that write.
+var writing = regexp.MustCompile(`^apiserver_request_total\{.*verb="(?:POST|PUT|PATCH|APPLY|DELETE)".*\} (\S+)$`)
+
+// writes is how many requests to write the API server has had, dry runs not counted.
+func (s *stage) writes() (n float64) {
+	s.Helper()
+	config := s.server.Config()
+	config.GroupVersion, config.NegotiatedSerializer = &podnet.GroupVersion, clientgoscheme.Codecs.WithoutConversion()
+	c, err := rest.UnversionedRESTClientFor(config)
+	if err != nil {
+		s.Fatal(err)
+	}
+	text, err := c.Get().AbsPath("/metrics").DoRaw(context.Background())
+	if err != nil {
+		s.Fatal(err)
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+		if m := writing.FindStringSubmatch(lines.Text()); m != nil && strings.Contains(lines.Text(), `dry_run=""`) {
+			v, err := strconv.ParseFloat(m[1], 64)
+			if err != nil {
+				s.Fatal(err)
+			}
+			n += v
+		}
+	}
+	if n == 0 {
+		s.Fatal("the API server counts no writes")
+	}
+	return n
+}
+
+// cpuTime is what a process has computed so far, in user and kernel.
+func cpuTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// proc(5): utime and stime are the 14th and 15th field, in ticks of 10 ms; the
+	// second, the name, may have anything in it.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var ticks time.Duration
+	for _, f := range fields[11:13] {
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * 10 * time.Millisecond
+}
