@@ -124,7 +124,7 @@ func (f *Forwarder) serveFar(ctx context.Context, fl *dgramFlow, e Exit) {
 	done()
 	if err != nil {
 		if ctx.Err() == nil {
-			f.tellFar(fl, err)
+			f.tellFar(ctx, fl, err)
 		}
 		return
 	}
@@ -150,7 +150,7 @@ func (f *Forwarder) serveFar(ctx context.Context, fl *dgramFlow, e Exit) {
 	_ = d.Close()
 	sending.Wait()
 	if refused {
-		f.tellFar(fl, syscall.ECONNREFUSED)
+		f.tellFar(ctx, fl, syscall.ECONNREFUSED)
 	}
 }
 
@@ -174,8 +174,8 @@ func (r *far) sent(b []byte) {
 }
 
 // tellFar tells the peer what became of the datagram that was sent last, or of the
-// first one that waits.
-func (f *Forwarder) tellFar(fl *dgramFlow, err error) {
+// first one that waits. Whoever opened the flow may not have queued that one yet.
+func (f *Forwarder) tellFar(ctx context.Context, fl *dgramFlow, err error) {
 	f.log.Debug("flow failed", "peer", fl.key.src.Addr(), "addr", fl.to, "err", err)
 	fl.far.mu.Lock()
 	last := fl.far.last
@@ -183,7 +183,8 @@ func (f *Forwarder) tellFar(fl *dgramFlow, err error) {
 	if last == nil {
 		select {
 		case last = <-fl.far.queue:
-		default:
+		case <-ctx.Done():
+			return // nothing was sent
 		}
 	}
 	f.tell(fl, err, last)
