@@ -1,36 +1,25 @@
 package guest_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
-	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"podnet.dev/client"
-	"podnet.dev/client/helper"
 	"podnet.dev/client/helper/remote"
 	"podnet.dev/client/localapi"
 	"podnet.dev/e2e/town"
-	"podnet.dev/internal/wgconf"
 )
 
 const (
@@ -143,95 +132,6 @@ func (*scene) isKernels(name string) error {
 		err = fmt.Errorf("%s is a %s", name, l.Type())
 	}
 	return err
-}
-
-// blob is what goes either way, in bytes: little, for a processor that is emulated.
-const blob = 1 << 20
-
-// carried has another program of the machine's take a blob from a Service, by its
-// name, and give it one.
-func carried() (string, error) {
-	before, err := busy()
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("/init")
-	cmd.Env = append(os.Environ(), role+"=carry")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
-	}
-	after, err := busy()
-	return fmt.Sprintf("%s; the machine was busy for %v", bytes.TrimSpace(out), after-before), err
-}
-
-// busy is how long the machine's processors have worked (proc_stat(5): user, nice and
-// system, irq and softirq, in hundredths of a second).
-func busy() (time.Duration, error) {
-	text, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, err
-	}
-	var n [7]int64
-	_, err = fmt.Sscanf(string(text), "cpu %d %d %d %d %d %d %d", &n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6])
-	return time.Duration(n[0]+n[1]+n[2]+n[5]+n[6]) * 10 * time.Millisecond, err
-}
-
-// carry is that program.
-func carry(out io.Writer) error {
-	down, err := timed(func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/blob?size=%d", town.ShopURL, blob), nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		sum := sha256.New()
-		n, err := io.Copy(sum, resp.Body)
-		if err != nil {
-			return err
-		}
-		if want := resp.Trailer.Get("Sha256"); n != blob || hex.EncodeToString(sum.Sum(nil)) != want {
-			return fmt.Errorf("%d bytes came, with another sum than %s", n, want)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	up, err := timed(func(ctx context.Context) error {
-		sent := bytes.Repeat([]byte("blob"), blob/4)
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, town.ShopURL+"/sink", bytes.NewReader(sent))
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		said, err := io.ReadAll(resp.Body)
-		if want := fmt.Sprintf("%d %x\n", blob, sha256.Sum256(sent)); err == nil && string(said) != want {
-			err = fmt.Errorf("the Service has got %s, and not %s", said, want)
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%.0f Mbit/s from a Service, %.0f to it", float64(blob)*8/1e6/down.Seconds(), float64(blob)*8/1e6/up.Seconds())
-	return err
-}
-
-func timed(do func(context.Context) error) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	begun := time.Now()
-	err := do(ctx)
-	return time.Since(begun), err
 }
 
 func reaches(*scene) (string, error) {
@@ -443,175 +343,4 @@ func ends(s *scene) (string, error) {
 		return "", err
 	}
 	return nothing(0)
-}
-
-// plain has a device of the administrator's own, as wg-quick makes one.
-func plain(s *scene) (string, error) {
-	x := client.NewExports(client.ExportsConfig{OpenCluster: func(localapi.Kube) (client.Cluster, error) { return far{s.away}, nil }, Log: slog.New(slog.DiscardHandler)})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	made, err := x.Export(ctx, localapi.ExportRequest{Device: "phone", Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: 900})
-	if err != nil {
-		return "", err
-	}
-	conf, err := wgconf.Parse(strings.NewReader(made.Config))
-	if err != nil {
-		return "", err
-	}
-	link := &netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: "plain0", MTU: conf.MTU}}
-	if err := netlink.LinkAdd(link); err != nil {
-		return "", err
-	}
-	c, err := wgctrl.New()
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	private, err := wgtypes.ParseKey(conf.PrivateKey.Base64())
-	if err != nil {
-		return "", err
-	}
-	p := conf.Peers[0]
-	at, err := netip.ParseAddrPort(p.Endpoint)
-	if err != nil {
-		return "", err
-	}
-	peer := wgtypes.PeerConfig{PublicKey: wgtypes.Key(p.PublicKey), Endpoint: net.UDPAddrFromAddrPort(at), PersistentKeepaliveInterval: &p.Keepalive}
-	for _, ip := range p.AllowedIPs {
-		peer.AllowedIPs = append(peer.AllowedIPs, ipNet(ip))
-	}
-	err = c.ConfigureDevice(link.Name, wgtypes.Config{PrivateKey: &private, Peers: []wgtypes.PeerConfig{peer}})
-	for _, a := range conf.Addresses {
-		own := ipNet(a)
-		err = errors.Join(err, netlink.AddrAdd(link, &netlink.Addr{IPNet: &own}))
-	}
-	err = errors.Join(err, netlink.LinkSetUp(link))
-	for _, ip := range p.AllowedIPs {
-		to := ipNet(ip)
-		err = errors.Join(err, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: &to}))
-	}
-	if err != nil {
-		return "", err
-	}
-	resolv := ""
-	for _, d := range conf.DNS {
-		if a, err := netip.ParseAddr(d); err == nil {
-			resolv += "nameserver " + a.String() + "\n"
-		}
-	}
-	if err := os.WriteFile("/etc/resolv.conf", []byte(resolv), 0o644); err != nil {
-		return "", err
-	}
-	text, err := carried()
-	return text, errors.Join(err, netlink.LinkDel(link))
-}
-
-func ipNet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// laptopProcess is somebody's podnet, which is asked by lines and answers by lines.
-type laptopProcess struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
-}
-
-// connect starts a session of somebody's and waits until it is ready.
-func (s *scene) connect(uid uint32, path string) error {
-	cmd := exec.Command("/init")
-	cmd.Env = append(os.Environ(), role+"=laptop", "BY="+path)
-	cmd.Stderr = os.Stdout
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.laptop = &laptopProcess{cmd, in, bufio.NewScanner(out)}
-	line, err := s.laptop.line()
-	if err == nil && line != "ready" {
-		err = fmt.Errorf("it says %q", line)
-	}
-	return err
-}
-
-func (p *laptopProcess) line() (string, error) {
-	if !p.out.Scan() {
-		return "", errors.Join(errors.New("the laptop's podnet has ended"), p.out.Err())
-	}
-	return p.out.Text(), nil
-}
-
-func (p *laptopProcess) status() (c localapi.Connection, err error) {
-	if _, err := fmt.Fprintln(p.in, "status"); err != nil {
-		return c, err
-	}
-	line, err := p.line()
-	if err == nil {
-		err = json.Unmarshal([]byte(line), &c)
-	}
-	return c, err
-}
-
-// kill is kill -9.
-func (p *laptopProcess) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
-}
-
-// leave disconnects.
-func (p *laptopProcess) leave() error {
-	return errors.Join(p.in.Close(), p.cmd.Wait())
-}
-
-// laptop is a session, as podnet daemon has one.
-func laptop(a *away) error {
-	host := helper.NewHost(helper.Options{StateDir: stateDir, Guard: []string{helperFile, "guard", "-state", stateDir}, Log: printing(os.Stderr)})
-	open := func(ctx context.Context, warn func(string)) (helper.Session, error) {
-		return remote.Open(ctx, socketFile, warn)
-	}
-	if os.Geteuid() == 0 {
-		open = host.Open
-	}
-	ready := make(chan struct{})
-	s := client.New(client.Config{
-		Request: localapi.ConnectRequest{Namespaces: []string{"shop"}, GatewayNamespace: "podnet-system", LeaseSeconds: 60, Path: os.Getenv("BY"), Device: localapi.DeviceKernel},
-		Events: func(e localapi.Event) {
-			if e.Type == localapi.EventReady {
-				close(ready)
-			}
-		},
-		OpenCluster: func(localapi.Kube) (client.Cluster, error) { return far{a}, nil },
-		OpenHelper:  open,
-		Log:         printing(os.Stderr),
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	select {
-	case <-ready:
-		fmt.Println("ready")
-	case err := <-ended:
-		return errors.Join(errors.New("it never was ready"), err)
-	}
-	go func() {
-		defer cancel()
-		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-			c, _ := s.Status()
-			text, err := json.Marshal(c)
-			if err != nil {
-				return
-			}
-			fmt.Println(string(text))
-		}
-	}()
-	return <-ended
 }

@@ -19,133 +19,16 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.zx2c4.com/wireguard/tun"
 
 	"podnet.dev/client/helper"
 	"podnet.dev/client/helper/remote"
 	"podnet.dev/client/helper/serve"
 	"podnet.dev/client/helper/wire"
 	"podnet.dev/client/osdns"
-	"podnet.dev/client/router"
 	"podnet.dev/internal/key"
-	"podnet.dev/internal/peercred"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// host notes what is done to it.
-type host struct {
-	mu   sync.Mutex
-	did  []string
-	open int
-	pipe *os.File // what is written to the interface
-	warn func(string)
-	fail error
-}
-
-func (h *host) note(format string, args ...any) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.did = append(h.did, fmt.Sprintf(format, args...))
-	return h.fail
-}
-
-func (h *host) notes() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Clone(h.did)
-}
-
-func (h *host) Open(_ context.Context, warn func(string)) (helper.Session, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.open++
-	h.warn = warn
-	return h, nil
-}
-
-func (h *host) TUN(mtu int) (tun.Device, error) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	h.mu.Lock()
-	h.pipe = write
-	h.mu.Unlock()
-	return &device{file: read}, h.note("tun %d", mtu)
-}
-
-func (h *host) Networks() ([]router.Network, error) {
-	return []router.Network{{Prefix: netip.MustParsePrefix("192.168.7.0/24"), Interface: "eth0"}}, nil
-}
-func (h *host) SetNetwork(want router.Config) error { return h.note("network %v", want) }
-func (h *host) ListenDNS(ctx context.Context, addrs []netip.Addr) ([]net.PacketConn, []net.Listener, error) {
-	var lc net.ListenConfig
-	p, err := lc.ListenPacket(ctx, "udp", "127.0.0.1:0")
-	if err != nil {
-		return nil, nil, err
-	}
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	return []net.PacketConn{p}, []net.Listener{l}, errors.Join(err, h.note("listen %v", addrs))
-}
-func (h *host) SetDNS(_ context.Context, want osdns.Config) error { return h.note("dns %v", want) }
-func (h *host) DNS() ([]netip.AddrPort, string) {
-	return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}, "direct"
-}
-func (h *host) LookUp(context.Context, string) []osdns.Way { return nil }
-func (h *host) ResetFlows(_ context.Context, local []netip.Addr) (int, error) {
-	return 3, h.note("reset %v", local)
-}
-func (h *host) WireGuard(mtu int) (string, *net.UDPConn, error) {
-	w, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	return "podnet0", w, errors.Join(err, h.note("wireguard %d", mtu))
-}
-func (h *host) SetWireGuard(want helper.WireGuard) error {
-	return h.note("device %s of %s to %s %v %v %v", want.PrivateKey, want.PrivateKey.Public(), want.Peer, want.AllowedIPs, want.Keepalive, want.Speak)
-}
-func (h *host) WireGuardState() (helper.WireGuardState, error) {
-	return helper.WireGuardState{LastHandshake: handshake, RxBytes: 7, TxBytes: 9}, h.note("state")
-}
-func (h *host) Close() error {
-	h.mu.Lock()
-	h.open--
-	h.mu.Unlock()
-	return nil
-}
-
-// handshake is when the device of the kernel's had one.
-var handshake = time.Date(2026, 11, 23, 1, 2, 3, 4, time.UTC)
-
-// packets is the end to write what the interface is to give.
-func (h *host) packets() *os.File {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.pipe
-}
-
-// warns tells the session's owner something.
-func (h *host) warns(text string) {
-	h.mu.Lock()
-	warn := h.warn
-	h.mu.Unlock()
-	warn(text)
-}
-
-func (h *host) sessions() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.open
-}
-
-// device is a pipe.
-type device struct {
-	tun.Device
-	file *os.File
-}
-
-func (d *device) Name() (string, error) { return "podnet0", nil }
-func (d *device) File() *os.File        { return d.file }
-func (d *device) Close() error          { return d.file.Close() }
 
 // serving runs a server for the time of a test.
 func serving(t *testing.T) (h *host, socket string, stop func()) {
@@ -464,60 +347,5 @@ func TestStrangersAreBounded(t *testing.T) {
 	c.must(wire.Request{Verb: wire.Resolvers})
 	if h.sessions() != 1 {
 		t.Errorf("%d sessions", h.sessions())
-	}
-}
-
-func TestOperators(t *testing.T) {
-	parse := func(text string) serve.Operators {
-		t.Helper()
-		o, err := serve.ParseOperators([]byte("apiVersion: podnet/v1\nkind: Helper\n" + text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return o
-	}
-	bob := peercred.Credentials{UID: 4711, Groups: []int{4711, 4712}}
-	for text, want := range map[string]bool{
-		"": false, "operators: {users: [\"4711\"]}": true, "operators: {users: [\"4712\"]}": false,
-		"operators: {groups: [\"4712\"]}": true, "operators: {users: [no-such-user], groups: [no-such-group]}": false,
-	} {
-		o := parse(text)
-		if o.Include(bob) != want || !o.Include(peercred.Credentials{}) {
-			t.Errorf("%q: bob %v, want %v", text, !want, want)
-		}
-		again, err := o.Text()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p, err := serve.ParseOperators(again); err != nil || p.Include(bob) != want {
-			t.Errorf("%s: %v", again, err)
-		}
-	}
-	for text, says := range map[string]string{
-		"apiVersion: podnet/v1\nkind: Helper\noperator: {}\n": "line 3", "kind: Helper\n": "apiVersion", "operators: [": "line 1", "": "EOF",
-		"apiVersion: podnet/v1\nkind: Helper\n---\nkind: Helper\n": "more than one",
-	} {
-		if _, err := serve.ParseOperators([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
-}
-
-func TestOperatorsOfAnybodysFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "helper.yaml")
-	if o, err := serve.ReadOperators(path); err != nil || len(o.Operators.Users) > 0 {
-		t.Errorf("no file: %+v, %v", o, err)
-	}
-	if err := os.WriteFile(path, []byte("apiVersion: podnet/v1\nkind: Helper\noperators: {users: [bob]}\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if o, err := serve.ReadOperators(path); err != nil || len(o.Operators.Users) != 1 {
-		t.Errorf("%+v, %v", o, err)
-	}
-	if err := os.Chmod(path, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if o, err := serve.ReadOperators(path); err == nil || len(o.Operators.Users) > 0 {
-		t.Errorf("a file that anybody may write says %+v", o)
 	}
 }
