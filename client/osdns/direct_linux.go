@@ -48,14 +48,11 @@ func (d *direct) Mode() string { return ModeDirect }
 func (d *direct) Set(ctx context.Context, want []Config) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
-		return fmt.Errorf("set dns: %w", os.ErrClosed)
+	if err := check(d.closed, want); err != nil {
+		return err
 	}
 	if len(want) == 0 {
 		return d.revertLocked()
-	}
-	if err := check(want); err != nil {
-		return err
 	}
 	fresh := d.original == nil
 	if fresh {

@@ -1,12 +1,12 @@
 package osdns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -64,13 +64,7 @@ func planNRPT(local, policy []string, want []Config) []regKey {
 		}
 	}
 	slices.SortStableFunc(out, func(a, b regKey) int {
-		if (a.values == nil) != (b.values == nil) {
-			if a.values == nil {
-				return 1
-			}
-			return -1
-		}
-		return strings.Compare(a.path, b.path)
+		return cmp.Or(removalsLast(a.values == nil, b.values == nil), strings.Compare(a.path, b.path))
 	})
 	return out
 }
@@ -154,16 +148,11 @@ func (n *nrpt) Mode() string { return ModeNRPT }
 func (n *nrpt) Set(ctx context.Context, want []Config) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
-		return fmt.Errorf("set dns: %w", os.ErrClosed)
+	if err := check(n.closed, want); err != nil {
+		return err
 	}
-	if len(want) > 0 {
-		if err := check(want); err != nil {
-			return err
-		}
-		if slices.EqualFunc(want, n.want, Config.Equal) {
-			return nil
-		}
+	if len(want) > 0 && slices.EqualFunc(want, n.want, Config.Equal) {
+		return nil
 	}
 	return n.setLocked(ctx, want)
 }
@@ -211,13 +200,7 @@ func (n *nrpt) Base() []netip.AddrPort {
 	if err != nil {
 		n.log.Warn("base resolvers not known", "err", err)
 	}
-	var out []netip.AddrPort
-	for _, a := range servers {
-		if ap := netip.AddrPortFrom(a, 53); !slices.Contains(own, a) && !isPlaceholder(a) && !slices.Contains(out, ap) {
-			out = append(out, ap)
-		}
-	}
-	return out
+	return outside(slices.DeleteFunc(slices.Clone(servers), isPlaceholder), own)
 }
 
 // isPlaceholder says whether a is one of the three site-local addresses that

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -81,14 +80,11 @@ func (o *openresolv) Mode() string { return ModeOpenresolv }
 func (o *openresolv) Set(ctx context.Context, want []Config) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed {
-		return fmt.Errorf("set dns: %w", os.ErrClosed)
+	if err := check(o.closed, want); err != nil {
+		return err
 	}
 	if len(want) == 0 {
 		return o.revertLocked(ctx)
-	}
-	if err := check(want); err != nil {
-		return err
 	}
 	if slices.EqualFunc(want, o.want, Config.Equal) {
 		return nil

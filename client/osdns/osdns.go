@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 )
@@ -119,8 +120,12 @@ func (o Options) withDefaults() Options {
 
 var errNoServers = errors.New("no dns servers in the wish")
 
-// check finds what is wrong with a wish, whoever is to carry it out.
-func check(want []Config) error {
+// check finds what is wrong with a wish, whoever is to carry it out: he may be
+// closed, which callers know by net.ErrClosed.
+func check(closed bool, want []Config) error {
+	if closed {
+		return fmt.Errorf("set dns: %w", net.ErrClosed)
+	}
 	for _, c := range want {
 		if len(c.Servers) == 0 {
 			return fmt.Errorf("set dns: %w", errNoServers)
@@ -136,6 +141,29 @@ func serversOf(want []Config) []netip.Addr {
 		all = append(all, c.Servers...)
 	}
 	return all
+}
+
+// outside are the resolvers at these servers, each once, and none of our own.
+func outside(servers, own []netip.Addr) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, a := range servers {
+		if ap := netip.AddrPortFrom(a, 53); !slices.Contains(own, a) && !slices.Contains(out, ap) {
+			out = append(out, ap)
+		}
+	}
+	return out
+}
+
+// removalsLast compares two changes by whether they remove: at no time is a name
+// without its rule or file that is to have one.
+func removalsLast(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }
 
 // New finds out who resolves names on this host, undoes what an earlier

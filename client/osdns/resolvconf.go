@@ -134,13 +134,8 @@ func recoverResolvConf(ours []byte) []byte {
 // baseServers are the resolvers that content names, without own. A file that
 // names none means the resolver of this machine (resolv.conf(5)).
 func baseServers(content []byte, own []netip.Addr) []netip.AddrPort {
-	var out []netip.AddrPort
 	servers := parseResolvConf(content).servers
-	for _, a := range servers {
-		if ap := netip.AddrPortFrom(a, 53); !slices.Contains(own, a) && !slices.Contains(out, ap) {
-			out = append(out, ap)
-		}
-	}
+	out := outside(servers, own)
 	if len(servers) == 0 {
 		out = append(out, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 53))
 	}

@@ -125,16 +125,13 @@ func (r *resolved) follow() {
 func (r *resolved) Set(ctx context.Context, want []Config) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return fmt.Errorf("set dns: %w", net.ErrClosed)
+	if err := check(r.closed, want); err != nil {
+		return err
 	}
 	return r.setLocked(ctx, want)
 }
 
 func (r *resolved) setLocked(ctx context.Context, want []Config) error {
-	if err := check(want); err != nil {
-		return err
-	}
 	var next []linked
 	for _, c := range want {
 		link, err := net.InterfaceByName(c.Link)

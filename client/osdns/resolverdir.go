@@ -1,6 +1,7 @@
 package osdns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,15 +61,8 @@ func planResolverDir(have map[string]string, want []Config) (ops []resolverFile,
 			ops = append(ops, resolverFile{name: name})
 		}
 	}
-	// Removals last: at no time is a name without its file that is to have one.
 	slices.SortFunc(ops, func(a, b resolverFile) int {
-		if (a.content == nil) != (b.content == nil) {
-			if a.content == nil {
-				return 1
-			}
-			return -1
-		}
-		return strings.Compare(a.name, b.name)
+		return cmp.Or(removalsLast(a.content == nil, b.content == nil), strings.Compare(a.name, b.name))
 	})
 	slices.Sort(taken)
 	return ops, taken
@@ -115,17 +109,14 @@ func (r *resolverDir) Mode() string { return ModeResolverDir }
 func (r *resolverDir) Set(ctx context.Context, want []Config) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return fmt.Errorf("set dns: %w", os.ErrClosed)
+	if err := check(r.closed, want); err != nil {
+		return err
 	}
 	return r.setLocked(ctx, want)
 }
 
 func (r *resolverDir) setLocked(ctx context.Context, want []Config) error {
 	if len(want) > 0 {
-		if err := check(want); err != nil {
-			return err
-		}
 		if err := os.MkdirAll(r.dir, 0o755); err != nil {
 			return fmt.Errorf("set dns: %w", err)
 		}
