@@ -1,3 +1,4 @@
-// Package layout holds no code: its test keeps the imports of the whole
-// repository in the order that docs/architecture.md draws.
+// Package layout holds no code: its tests keep the imports of the whole
+// repository in the order that docs/architecture.md draws, and its folders and
+// decisions known to docs.
 package layout

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -180,6 +181,29 @@ func TestFoldersFormNoCircle(t *testing.T) {
 	}
 	for r := range arrows {
 		visit(r)
+	}
+}
+
+// TestFoldersAreToldOf: docs/architecture.md has a row for each package that a program
+// is made of, fakes apart, and none for one that is gone.
+func TestFoldersAreToldOf(t *testing.T) {
+	root := os.DirFS("../..")
+	text := read(t, root, "docs/architecture.md")
+	_, table, _ := strings.Cut(text, "\n## Folders\n")
+	told := map[string]bool{}
+	for _, name := range regexp.MustCompile("`((?:api|client|cmd|deploy|dnsproxy|e2e|gateway|internal)(?:/[a-z0-9]+)*)`").FindAllStringSubmatch(table, -1) {
+		told[name[1]] = true
+		if _, err := fs.Stat(root, name[1]); err != nil {
+			t.Errorf("docs/architecture.md: %v", err)
+		}
+	}
+	for _, p := range list(t) {
+		here := strings.TrimPrefix(p.ImportPath, module)
+		switch first := room(p.ImportPath); {
+		case first == "cmd", first == "deploy", first == "e2e", strings.HasPrefix(path.Base(here), "fake"):
+		case !told[here]:
+			t.Errorf("docs/architecture.md does not say what %s is for", here)
+		}
 	}
 }
 
