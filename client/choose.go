@@ -64,8 +64,7 @@ func addresses(gw v1alpha1.Gateway, inside []netip.Prefix) (endpoints, candidate
 }
 
 // MTUs of the TUN, in bytes (ADR 0007). WireGuard adds 32 to a packet. A stream
-// has no limit, and large packets spare work at both ends
-// (design/performance.md: three times the throughput).
+// has no limit, and large packets spare work at both ends (ADR 0003).
 const (
 	mtuUDP    = 1420 // a datagram of 1452: Ethernet's 1500 less IPv6 and UDP
 	mtuStream = 16384

@@ -27,7 +27,7 @@ type ProxyOptions struct {
 	Ready  func(proxy string, forwards []proxy.Forward)
 }
 
-// proxyPort is the port that other tools of the kind listen on, too (design/laptop.md).
+// proxyPort is the port that other tools of the kind listen on, too.
 const proxyPort = "127.0.0.1:1055"
 
 func newProxy(env *Env) *cobra.Command {

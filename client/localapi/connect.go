@@ -27,7 +27,7 @@ const (
 const GatewayNamespace = "podnet-system"
 
 // Leases: long enough to ride out an API server's restart, or short enough that a
-// killed job is forgotten soon (design/security.md 2.8).
+// killed job is forgotten soon.
 const (
 	LeaseDefault   = 300 * time.Second
 	LeaseEphemeral = 120 * time.Second

@@ -260,8 +260,7 @@ const (
 	// gsoBytes bounds one segmented send. gso_max_size is 65536 and counts the
 	// headers, the link's too. A byte above and the kernel segments in
 	// software, and a receiver on the same host gets single datagrams:
-	// downloads halve (design/performance.md, trap 1). So: the largest payload
-	// less the headers of Ethernet, IPv6 and UDP.
+	// downloads halve. So: the largest payload less the headers of Ethernet, IPv6 and UDP.
 	gsoBytes = 65535 - 14 - 40 - 8
 	// gsoSegments is the kernel's UDP_MAX_SEGMENTS before Linux 6.9.
 	gsoSegments = 64

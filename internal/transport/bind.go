@@ -43,9 +43,8 @@ type Options struct {
 	Log *slog.Logger
 	// RecvBuffer and SendBuffer are the UDP sockets' buffers in bytes. What
 	// waits in them is latency: the defaults, 512 and 256 KiB, keep the round
-	// trip of a loaded tunnel at a few ms without losing throughput
-	// (design/performance.md, "Queues decide latency under load"). Without
-	// CAP_NET_ADMIN the kernel caps them at net.core.{r,w}mem_max.
+	// trip of a loaded tunnel at a few ms without losing throughput.
+	// Without CAP_NET_ADMIN the kernel caps them at net.core.{r,w}mem_max.
 	RecvBuffer, SendBuffer int
 	// MaxStreams is how many streams ServeStreams carries at once; 0: 1024.
 	MaxStreams int

@@ -124,8 +124,8 @@ func checkFrame(m []byte) error {
 }
 
 // Sizes of a frameReader's buffer. Streams begin small, since a gateway has many
-// that idle, and borrow a large buffer while they carry bulk (1 MiB: the knee in
-// design/performance.md).
+// that idle, and borrow a large buffer while they carry bulk (1 MiB: larger
+// ones were no faster).
 const (
 	smallBuffer = 32 << 10
 	largeBuffer = 1 << 20

@@ -10,8 +10,8 @@ import (
 	"podnet.dev/internal/key"
 )
 
-// The bounds of a session's wishes (design/security.md 2.9). Those of routes are
-// in package router, which everybody's wishes pass.
+// The bounds of a session's wishes. Those of routes are in package router,
+// which everybody's wishes pass.
 const (
 	MaxAddresses = 8 // of the interface: two families, and those of before a change
 	MaxAvoid     = 256

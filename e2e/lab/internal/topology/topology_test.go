@@ -65,7 +65,7 @@ func TestAddressesAreDistinct(t *testing.T) {
 			t.Errorf("interface name %q is longer than Linux has them", RouterWire(m.Name))
 		}
 	}
-	// podnet's own addresses (DESIGN.md section 3) must stay free.
+	// podnet's own addresses must stay free.
 	nets = append(nets, netip.MustParsePrefix("198.18.0.0/16"), netip.MustParsePrefix("fd70:6f64:6e65:7400::/64"))
 	for i, a := range nets {
 		for _, b := range nets[:i] {
