@@ -27,6 +27,7 @@ import (
 	"podnet.dev/client/rootless"
 	"podnet.dev/client/sandbox"
 	"podnet.dev/internal/httpjson"
+	"podnet.dev/internal/nocore"
 )
 
 // rooms are sandboxes.
@@ -75,8 +76,12 @@ func (r *room) Run(ctx context.Context, c cli.Command, signals <-chan os.Signal)
 }
 
 // Connect is a session that notes its objects nowhere: others of this user may run
-// beside it, and when it is killed its lease ends.
+// beside it, and when it is killed its lease ends. Its keys are in this process, which has
+// made the sandbox's user namespace by now: one that may leave no core could not.
 func (r *room) Connect(ctx context.Context, req localapi.ConnectRequest, events func(localapi.Event), ready func()) error {
+	if err := nocore.Forbid(); err != nil {
+		r.log.Warn("a crash may leave a core with keys in it", "err", err)
+	}
 	host := r.Session(osdns.Resolvers(osdns.Options{}))
 	return rootless.On(ctx, host, client.Config{
 		Request: req, Events: events, Log: r.log,

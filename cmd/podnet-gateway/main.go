@@ -17,6 +17,7 @@ import (
 	"podnet.dev/gateway/namespaced"
 	"podnet.dev/gateway/standalone"
 	"podnet.dev/internal/limits"
+	"podnet.dev/internal/nocore"
 	"podnet.dev/internal/version"
 )
 
@@ -89,6 +90,9 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("unknown log format %q: want text or json", *format)
 	}
 	log := slog.New(handler)
+	if err := nocore.Forbid(); err != nil {
+		log.Warn("a crash may leave a core with keys in it", "err", err)
+	}
 	if *config != "" {
 		return standalone.Run(ctx, standalone.Options{ConfigFile: *config, Log: log})
 	}

@@ -22,6 +22,7 @@ import (
 	"podnet.dev/client/helper/serve"
 	"podnet.dev/client/helper/wire"
 	"podnet.dev/client/router"
+	"podnet.dev/internal/nocore"
 	"podnet.dev/internal/version"
 )
 
@@ -81,6 +82,9 @@ func answer(ctx context.Context, socket, operators, state string) error {
 		return errors.New("podnet-helper serves as root: sudo podnet setup installs it")
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := nocore.Forbid(); err != nil {
+		log.Warn("a crash may leave a core with keys in it", "err", err)
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return err

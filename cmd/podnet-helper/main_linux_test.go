@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"podnet.dev/client/helper/remote"
+	"podnet.dev/internal/nocore/coretest"
 )
 
 // TestAnOrdinaryUserConnects: without a capability, and what he sends comes out of
@@ -244,5 +245,17 @@ func TestKilledAtRandom(t *testing.T) {
 			u.kill() // it may be waiting for the word to disconnect
 		}
 		h.Becomes(before, 2*time.Second)
+	}
+}
+
+// TestHelperLeavesNoCore: it has had the key of a kernel's device.
+func TestHelperLeavesNoCore(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("podnet-helper serves as root")
+	}
+	dir := t.TempDir()
+	helper := coretest.Self(t, role+"=helper", "serve", "-socket", filepath.Join(dir, "helper.sock"), "-config", filepath.Join(dir, "helper.yaml"), "-state", dir)
+	if cores := coretest.Of(t, helper, syscall.SIGABRT, "podnet-helper serves"); len(cores) > 0 {
+		t.Errorf("%d cores are left", len(cores))
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"podnet.dev/client/rootless"
 	"podnet.dev/client/ui"
 	"podnet.dev/deploy"
+	"podnet.dev/internal/nocore"
 	"podnet.dev/internal/overview"
 )
 
@@ -96,10 +97,18 @@ func daemonLog(onDemand bool) (io.Writer, func()) {
 	return io.MultiWriter(os.Stderr, file), func() { _ = file.Close() }
 }
 
+// forbidCores is for what holds keys as long as it runs.
+func forbidCores(log *slog.Logger) {
+	if err := nocore.Forbid(); err != nil {
+		log.Warn("a crash may leave a core with keys in it", "err", err)
+	}
+}
+
 // runProxy is a session that notes its objects nowhere: others of this user may run
 // beside it, and when it is killed its lease ends.
 func runProxy(ctx context.Context, o cli.ProxyOptions) error {
 	log := logger(os.Stderr, slog.LevelError)
+	forbidCores(log)
 	return rootless.Run(ctx, rootless.Options{
 		Session: client.Config{
 			Request: o.Request, Events: o.Events, Log: log,
@@ -113,6 +122,7 @@ func runDaemon(ctx context.Context, o cli.DaemonOptions) error {
 	out, closeLog := daemonLog(o.OnDemand)
 	defer closeLog()
 	log := logger(out, slog.LevelInfo)
+	forbidCores(log)
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the podnet program: %w", err)
