@@ -135,6 +135,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.admit = &admitter{
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
 		write: newWriter(o.Log, func() { kick(g.world.peersChanged) }),
+		lacks: newUndeclared(o.Log),
 		book:  enrol.NewBook(o.Enrol),
 		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
 

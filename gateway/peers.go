@@ -51,6 +51,7 @@ type admitter struct {
 	leader *leadership
 	client client.Client
 	write  *writer
+	lacks  *undeclared
 	book   *enrol.Book
 	entry  podnet.Gateway // ours; endpoints are the world's
 	probes *prober
@@ -141,6 +142,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.steer.act(steered, s, plan.Admitted)
 
 	author := author{entry: a.entry, network: s.network, maps: maps, leads: w.Leader, now: now}
+	a.lacks.clear("Peer", ".status.network", &author.network)
 	author.entry.Endpoints, author.entry.Draining = s.endpoints, a.draining.Load()
 	a.mapped.describe(&author.entry)
 	in := make(map[string]bool, len(plan.Admitted))
@@ -155,6 +157,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.show(s, plan, steered.plan, at)
 	for i, p := range s.peers {
 		author.entry.Limits = at[p.peer.User]
+		a.lacks.clear("Peer", ".status.gateways", &author.entry)
 		entry := author.entryPatch(p.object, in[p.peer.UID])
 		shared := author.sharedPatch(p.object, plan.Peers[i])
 		a.apply(ctx, "peer/"+p.peer.UID, entry, shared)
@@ -368,22 +371,38 @@ func (a *admitter) apply(ctx context.Context, key string, entry, shared *unstruc
 
 func (a *admitter) applyAs(ctx context.Context, key string, patches ...patchBy) {
 	var what bytes.Buffer
+	shows := settle
 	for _, p := range patches {
-		text, err := json.Marshal(p.patch)
+		patch, less := a.lacks.trim(p.patch)
+		if less {
+			shows = unsaid
+		}
+		text, err := json.Marshal(patch)
 		if err != nil {
 			a.log.Error("could not encode status", "err", err)
 			return
 		}
 		fmt.Fprintf(&what, "%s %s\n", p.manager, text)
 	}
-	a.write.submit(ctx, key, what.String(), func(ctx context.Context) error {
+	a.write.submitFor(ctx, key, what.String(), shows, func(ctx context.Context) error {
 		for _, p := range patches {
-			if err := a.client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(p.patch), client.FieldOwner(p.manager), client.ForceOwnership); err != nil {
+			if err := a.applyStatus(ctx, p); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// applyStatus applies a patch, without what the object's CRD does not have.
+func (a *admitter) applyStatus(ctx context.Context, p patchBy) error {
+	for {
+		patch, _ := a.lacks.trim(p.patch)
+		err := a.client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(patch), client.FieldOwner(p.manager), client.ForceOwnership)
+		if !a.lacks.learn(patch.GetKind(), err) {
+			return err
+		}
+	}
 }
 
 // remove deletes an object whose lease ended long ago, that very object.

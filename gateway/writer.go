@@ -21,6 +21,9 @@ const (
 	// then the same wish is not written again; it is after that, as somebody else
 	// may have undone it, such as a gateway of the same name that was about to end.
 	settle = time.Second
+	// unsaid is the same of a wish that the watch cannot show whole, as the object's CRD
+	// lacks a field of it.
+	unsaid = time.Minute
 )
 
 // writer makes API writes in the background: one at a time for each object,
@@ -41,8 +44,8 @@ type writer struct {
 
 type written struct {
 	what  string
-	at    time.Time
-	again bool // another look is asked for once it has settled
+	until time.Time // it has settled by then
+	again bool      // another look is asked for then
 }
 
 func newWriter(log *slog.Logger, changed func()) *writer {
@@ -52,13 +55,18 @@ func newWriter(log *slog.Logger, changed func()) *writer {
 // submit writes what to the object named key, by calling do. Whoever wishes
 // must wish again at the next look: a wish that cannot be met now is dropped.
 func (w *writer) submit(ctx context.Context, key, what string, do func(context.Context) error) {
+	w.submitFor(ctx, key, what, settle, do)
+}
+
+// submitFor is submit of what takes that long to settle.
+func (w *writer) submitFor(ctx context.Context, key, what string, settles time.Duration, do func(context.Context) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if d, ok := w.done[key]; ok && d.what == what && time.Since(d.at) < settle {
+	if d, ok := w.done[key]; ok && d.what == what && time.Now().Before(d.until) {
 		if !d.again {
 			d.again = true
 			w.done[key] = d
-			time.AfterFunc(settle-time.Since(d.at), w.changed)
+			time.AfterFunc(time.Until(d.until), w.changed)
 		}
 		return
 	}
@@ -71,7 +79,7 @@ func (w *writer) submit(ctx context.Context, key, what string, do func(context.C
 		case w.places <- struct{}{}:
 			defer func() { <-w.places }()
 		case <-ctx.Done():
-			w.finish(ctx, key, what, ctx.Err())
+			w.finish(ctx, key, what, settles, ctx.Err())
 			return
 		}
 		started, cancel := context.WithTimeout(ctx, writeTimeout)
@@ -81,21 +89,21 @@ func (w *writer) submit(ctx context.Context, key, what string, do func(context.C
 			w.errors.Add(1)
 			w.log.Warn("could not write", "object", key, "err", err)
 		}
-		w.finish(ctx, key, what, err)
+		w.finish(ctx, key, what, settles, err)
 	})
 }
 
-func (w *writer) finish(ctx context.Context, key, what string, err error) {
+func (w *writer) finish(ctx context.Context, key, what string, settles time.Duration, err error) {
 	if err != nil {
 		sleep(ctx, retryWrite)
 	}
 	w.mu.Lock()
 	delete(w.running, key)
 	if err == nil {
-		w.done[key] = written{what: what, at: time.Now()}
+		w.done[key] = written{what: what, until: time.Now().Add(settles)}
 	}
 	for k, d := range w.done {
-		if time.Since(d.at) >= settle {
+		if !time.Now().Before(d.until) {
 			delete(w.done, k)
 		}
 	}
