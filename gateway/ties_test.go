@@ -123,3 +123,37 @@ func BenchmarkClaims(b *testing.B) {
 		table.claims(&p)
 	}
 }
+
+// FuzzClaims gives the gateway whatever a peer might send: between peers only what is
+// between the two of a tie passes, and of what has ports only to or from the tie's.
+func FuzzClaims(f *testing.F) {
+	at := netip.AddrPortFrom
+	for _, b := range [][]byte{
+		segment(at(anAgent, 40000), at(aLaptop, 20000), 2), datagram(at(aLaptop, 20001), at(anAgent, 40000), 10),
+		unreachable(datagram(at(aLaptop, 20001), at(anAgent, 40000), 10)), segment(at(anAgent, 20000), at(aLaptop, 22), 2),
+	} {
+		f.Add(b)
+	}
+	table := newTies(tiedPorts)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, ok := packet.Parse(b)
+		if !ok || !table.claims(&p) {
+			return
+		}
+		there := p.Src == anAgent && p.Dst == aLaptop
+		if !there && (p.Src != aLaptop || p.Dst != anAgent) {
+			t.Fatalf("%s to %s passes", p.Src, p.Dst)
+		}
+		if p.Fragment || p.Proto == packet.ICMP6 {
+			return
+		}
+		h := p.Payload()
+		port := uint16(h[0])<<8 | uint16(h[1])
+		if there {
+			port = uint16(h[2])<<8 | uint16(h[3])
+		}
+		if port != control.LivePort && port != 20000 && port != 20001 {
+			t.Errorf("port %d of the laptop's", port)
+		}
+	})
+}

@@ -332,3 +332,56 @@ func TestExchangerSettlesFirst(t *testing.T) {
 		t.Error("another namespace's name was asked about")
 	}
 }
+
+// FuzzAnswers has the cluster's DNS server say anything: an address belongs to the
+// namespace only if its names do, all of those that are the cluster's.
+func FuzzAnswers(f *testing.F) {
+	a := netip.MustParseAddr("10.96.0.5")
+	say := func(text string) []byte {
+		m := new(dns.Msg)
+		m.SetQuestion("5.0.96.10.in-addr.arpa.", dns.TypePTR)
+		m.Response = true
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		m.Answer = []dns.RR{rr}
+		b, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	f.Add(say("5.0.96.10.in-addr.arpa. 5 IN PTR web.shop.svc.cluster.test."), say("WEB.shop.svc.cluster.test. 5 IN A 10.96.0.5"))
+	f.Add(say("5.0.96.10.in-addr.arpa. 5 IN PTR till.pay.svc.cluster.test."), say("till.pay.svc.cluster.test. 5 IN A 10.96.0.5"))
+	f.Add(say("5.0.96.10.in-addr.arpa. 5 IN PTR shop.svc.cluster.test."), []byte{})
+	f.Fuzz(func(t *testing.T, back, there []byte) {
+		var first, second dns.Msg
+		if first.Unpack(back) != nil || second.Unpack(there) != nil {
+			return
+		}
+		b := New(Config{Domain: "cluster.test", Namespace: "shop", Server: dnsproxy.ExchangerFunc(func(_ context.Context, q *dns.Msg) (*dns.Msg, error) {
+			if q.Question[0].Qtype == dns.TypePTR {
+				return &first, nil
+			}
+			return &second, nil
+		})})
+		belongs, err := b.look(t.Context(), a)
+		if err != nil || !belongs {
+			return
+		}
+		ours := false
+		for _, rr := range first.Answer {
+			if ptr, ok := rr.(*dns.PTR); ok {
+				name := strings.ToLower(ptr.Ptr)
+				in := strings.HasSuffix(name, ".shop.svc.cluster.test.")
+				if ours = ours || in; !in && strings.HasSuffix(name, ".cluster.test.") {
+					t.Errorf("%s is %s", a, name)
+				}
+			}
+		}
+		if !ours || len(second.Answer) == 0 {
+			t.Errorf("%s belongs by %v and %v", a, first.Answer, second.Answer)
+		}
+	})
+}

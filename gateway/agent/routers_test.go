@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -25,4 +26,24 @@ eth1	00000000	00000000	0001	0	0	9	00000000	0	0	0
 	if got := fmt.Sprint(routers6(strings.NewReader(six))); got != "[fd00:10:244:1::1]" {
 		t.Error(got)
 	}
+}
+
+// FuzzRouters reads files of proc(5) that are not as they should be.
+func FuzzRouters(f *testing.F) {
+	f.Add("Iface\tDestination\tGateway\neth0\t00000000\t0101F40A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n")
+	f.Add("00000000000000000000000000000000 00 00000000000000000000000000000000 00 fd000010024400010000000000000001 00000400 00000001 00000000 00000003     eth0\n")
+	f.Add("eth0 00000000 -1 FFFFFFFF 0 0 0 00000000\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		lines := strings.Count(text, "\n") + 1
+		for _, all := range [][]netip.Addr{routers4(strings.NewReader(text)), routers6(strings.NewReader(text))} {
+			if len(all) > lines {
+				t.Errorf("%d routers in %d lines", len(all), lines)
+			}
+			for _, a := range all {
+				if !a.IsValid() {
+					t.Error("no address is a router")
+				}
+			}
+		}
+	})
 }

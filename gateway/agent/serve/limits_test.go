@@ -146,3 +146,16 @@ func TestTooManyConnectionsAreTheApps(t *testing.T) {
 		t.Errorf("there is room again: %q, %v", got, err)
 	}
 }
+
+// FuzzListening reads a file of proc(5) that is not as it should be.
+func FuzzListening(f *testing.F) {
+	f.Add("  sl  local_address rem_address   st\n   0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000\n")
+	f.Add("head\n0: 0100007F:FFFFF 0:0 0A\n")
+	f.Add("head\n0: nothing 0:0 0A\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		ports := portSet{}
+		if err := ports.read(strings.NewReader(text)); err == nil && len(ports) > strings.Count(text, "0A") {
+			t.Errorf("%d ports in %q", len(ports), text)
+		}
+	})
+}

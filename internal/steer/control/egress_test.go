@@ -118,3 +118,62 @@ func TestDatagramsKeepTheirBounds(t *testing.T) {
 		}
 	}
 }
+
+// FuzzReadOpen gives either end of a flow whatever the other might begin with: a line is
+// read, and nothing behind it.
+func FuzzReadOpen(f *testing.F) {
+	f.Add([]byte(`{"protocol":"tcp","to":"10.0.0.1:80","rule":"a"}` + "\nGET / HTTP/1.1\r\n"))
+	f.Add([]byte(`{"error":"no","code":"refused"}` + "\n"))
+	f.Add([]byte("{\"to\":\"[fe80::1%eth0]:1\"}\n\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, v := range []any{new(Open), new(Opened)} {
+			r := bytes.NewReader(b)
+			if err := ReadOpen(r, v); err != nil {
+				continue
+			}
+			if line := bytes.IndexByte(b, '\n') + 1; line == 0 || r.Len() != len(b)-line {
+				t.Fatalf("of %d bytes %d are left behind a line of %d", len(b), r.Len(), line)
+			}
+			if o, ok := v.(*Opened); ok && (*o == Opened{}) != (o.Err() == nil) {
+				t.Errorf("%+v is %v", o, o.Err())
+			}
+		}
+	})
+}
+
+// FuzzDatagrams has one end send whatever the fuzzer makes of a stream, and reads it.
+func FuzzDatagrams(f *testing.F) {
+	f.Add([]byte("\x00\x02hi\x00\x00\x00\x01x"))
+	f.Add([]byte("\xff\xffshort"))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		var again bytes.Buffer
+		in, out := NewDatagrams(pipe{Reader: bytes.NewReader(stream)}), NewDatagrams(pipe{Writer: &again})
+		for {
+			n, err := in.Next()
+			if err != nil {
+				break
+			}
+			b := make([]byte, n)
+			if err := in.Receive(b); err != nil {
+				if !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("a datagram that is cut off: %v", err)
+				}
+				break
+			}
+			if err := out.Send(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.HasPrefix(stream, again.Bytes()) {
+			t.Errorf("%x was sent again as %x", stream, again.Bytes())
+		}
+	})
+}
+
+// pipe is one direction of a connection.
+type pipe struct {
+	io.Reader
+	io.Writer
+}
+
+func (pipe) Close() error { return nil }

@@ -3,6 +3,8 @@
 package object
 
 import (
+	"math"
+
 	"podnet.dev/api/v1alpha1"
 	"podnet.dev/internal/steer"
 )
@@ -13,7 +15,7 @@ func Rule(o *v1alpha1.SteeringRule) (steer.Rule, error) {
 	s := &o.Spec
 	r := steer.Rule{
 		Name: o.Name, Owner: s.User, Since: o.CreationTimestamp.Time,
-		Protocol: steer.Protocol(s.Protocol), Port: uint16(s.Port), Mode: steer.Mode(s.Mode),
+		Protocol: steer.Protocol(s.Protocol), Port: port(s.Port), Mode: steer.Mode(s.Mode),
 		ToApp: s.OnError == "app", ClientAddress: steer.ClientAddress(s.ClientAddress),
 	}
 	for _, m := range s.Matches {
@@ -23,6 +25,14 @@ func Rule(o *v1alpha1.SteeringRule) (steer.Rule, error) {
 		})
 	}
 	return r, r.Validate()
+}
+
+// port is a port, 0 for what is none: the rule is not valid then.
+func port(n int32) uint16 {
+	if n < 0 || n > math.MaxUint16 {
+		return 0
+	}
+	return uint16(n)
 }
 
 // Matches is the reverse, for who writes an object.

@@ -1,6 +1,7 @@
 package object
 
 import (
+	"encoding/json"
 	"reflect"
 	"testing"
 
@@ -32,4 +33,28 @@ func TestRule(t *testing.T) {
 	if _, err := Rule(o); err == nil {
 		t.Error("a mode that does not exist was taken")
 	}
+}
+
+// FuzzRule reads what somebody who may write SteeringRules might: one that is taken says
+// the same again, and decides requests.
+func FuzzRule(f *testing.F) {
+	f.Add(`{"spec":{"user":"alice","port":8080,"protocol":"tcp","mode":"steal","matches":[{"headers":[{"name":"x-user","value":"alice"}],"path":"/api/*"}]}}`)
+	f.Add(`{"spec":{"port":65536,"protocol":"udp","mode":"mirror","matches":[{"grpc":"shop.Cart/*"},{"host":"*","method":"GET","query":[{"name":"q","value":"**"}]}]}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var o v1alpha1.SteeringRule
+		if json.Unmarshal([]byte(text), &o) != nil {
+			return
+		}
+		r, err := Rule(&o)
+		if err != nil {
+			return
+		}
+		if int32(r.Port) != o.Spec.Port {
+			t.Errorf("port %d became %d", o.Spec.Port, r.Port)
+		}
+		o.Spec.Matches = Matches(r.Matches)
+		if again, err := Rule(&o); err != nil || !reflect.DeepEqual(again, r) {
+			t.Errorf("%+v became %+v, %v", r, again, err)
+		}
+	})
 }
