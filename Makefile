@@ -55,6 +55,11 @@ long: images programs ## Tell the lab's stories in full length: ten minutes of m
 	PODNET_E2E_LONG=1 go test -v -tags e2e -count=1 -p 1 -parallel 8 -timeout 3h ./e2e
 	PODNET_E2E_LONG=1 go test -v -run '^TestLargeCluster$$' -count=1 -timeout 1h ./gateway
 
+DURATION ?= 24h
+.PHONY: soak
+soak: images programs ## Use podnet in the lab in every way, for DURATION (24h), and see that nothing grows
+	PODNET_E2E_SOAK=$(DURATION) go test -v -tags e2e -count=1 -timeout 0 -run '^TestSoak$$' ./e2e
+
 PROMISES ?=
 .PHONY: promises
 promises: images programs ## Run the tests of docs/promises.md and write it anew (PROMISES='1-12 44': some; PROMISES=rest: the red ones; all: about two hours)

@@ -123,15 +123,19 @@ func TestTwoUsersSteer(t *testing.T) {
 	r = bob.podnet("steer", "--detach", "-n", "market", "deploy/stall", "8080:3000").mustFail(t)
 	want(t, r.stderr, "alice", "hint:")
 
-	theirs := node1.start(t, "customers", url, "5000", "4", "x-user: alice", "alice")
-	his := node1.start(t, "customers", url, "2500", "4", "x-user: bob", "bob")
+	many := 5000
+	if long {
+		many = 10000
+	}
+	theirs := node1.start(t, "customers", url, fmt.Sprint(many), "4", "x-user: alice", "alice")
+	his := node1.start(t, "customers", url, fmt.Sprint(many/2), "4", "x-user: bob", "bob")
 	mine := his.custom(t, 3*time.Minute)
 	bob.podnet("steer", "stop", "--all").must(t) // in the middle of alice's
 	hers := theirs.custom(t, 3*time.Minute)
 	report(t, "[53] two users on a port, bob's", mine)
 	report(t, "[53] two users on a port, alice's, while bob leaves", hers)
-	mine.exact(t, 2500, 2500)
-	hers.exact(t, 5000, 5000)
+	mine.exact(t, many/2, many/2)
+	hers.exact(t, many, many)
 
 	kubectl("delete", "rolebinding", "-n", "market", "market-podnet-steer").must(t)
 	r = bob.podnet("steer", "--detach", "-n", "market", "deploy/stall", "8080:3000", "--header", "x-user: bob").mustFail(t)
