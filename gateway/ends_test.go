@@ -10,10 +10,13 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -282,4 +285,73 @@ func TestNobodyIsAdmittedWithoutPolicies(t *testing.T) {
 	before.await("stayed", func(p *podnet.Peer) bool {
 		return meta.IsStatusConditionTrue(p.Status.Conditions, podnet.ConditionReady)
 	})
+}
+
+// TestAddressMovesUnderAFlow moves a pod's address to another namespace while a laptop
+// talks to it, and back: the flow ends with the event, and no new one begins.
+func TestAddressMovesUnderAFlow(t *testing.T) {
+	const (
+		trials = 10
+		limit  = time.Second
+	)
+	s := setStage(t)
+	web := s.pod("shop", "web", "10.96.1.1")
+	s.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "pay", Name: "till"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.2.1", Ports: []corev1.ServicePort{{Port: 80}}}})
+	var shops discoveryv1.EndpointSlice
+	if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "web"}, &shops); err != nil {
+		t.Fatal(err)
+	}
+	pays := discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: "pay", Name: "till", Labels: map[string]string{discoveryv1.LabelServiceName: "till", discoveryv1.LabelManagedBy: endpointsByController}},
+		AddressType: shops.AddressType, Ports: shops.Ports,
+	}
+	s.create(&pays)
+	// belong makes the address that of a pod of one of both.
+	pod := shops.Endpoints[0].Addresses
+	belong := func(slice *discoveryv1.EndpointSlice, does bool) {
+		t.Helper()
+		slice.Endpoints = nil
+		if does {
+			slice.Endpoints = []discoveryv1.Endpoint{{Addresses: pod, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: slice.Namespace, Name: slice.Name + "-0"}}}
+		}
+		if err := s.admin.Update(t.Context(), slice); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g, _ := s.start("podnet-gateway-0")
+	l := s.enrol("laptop", 300, "shop")
+	l.connect(g, netip.PrefixFrom(web.Addr(), 32))
+	var slowest time.Duration
+	for range trials {
+		var c net.Conn
+		apiserver.Eventually(t, 10*time.Second, "the pod is shop's", func() (err error) {
+			c, err = l.dial(web, time.Second)
+			return err
+		})
+		if err := echo(c); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		go func() { _, err := c.Read(make([]byte, 1)); ended <- err }()
+		moved := time.Now()
+		belong(&shops, false)
+		belong(&pays, true)
+		if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("the flow ended with %v", err)
+		}
+		took := time.Since(moved)
+		slowest = max(slowest, took)
+		if again, err := l.dial(web, time.Second); err == nil {
+			_ = again.Close()
+			t.Error("a pod of pay is reached at an address that was shop's")
+		}
+		_ = c.Close()
+		belong(&pays, false)
+		belong(&shops, true)
+	}
+	t.Logf("MEASURED [15] address moved to another namespace to its flow's end, the slowest of %d (1 s)  %v", trials, slowest.Round(time.Millisecond))
+	if slowest > limit {
+		t.Errorf("the flow lived on for %v", slowest)
+	}
 }

@@ -60,6 +60,7 @@ var (
 	flowsOverLimit  = counter("podnet_gateway_flows_over_limit_total", "Flows for which there was no room, by the limit.", "limit")
 	flowBytes       = counter("podnet_gateway_flow_bytes_total", "Payload of flows; up is from the peers.", "direction")
 	tunnelBytes     = counter("podnet_gateway_wireguard_bytes_total", "Encrypted bytes, by the path they took; up is from the peers.", "path", "direction")
+	spoofedPackets  = counter("podnet_gateway_spoofed_packets_total", "Packets that were dropped because their inner source was not their peer's.")
 	limitValue      = gauge("podnet_gateway_limit", "What may be had at most; 0 is no limit.", "limit")
 	memoryUsed      = gauge("podnet_gateway_memory_used_bytes", "Memory that cannot be given back.")
 	memoryBudget    = gauge("podnet_gateway_memory_budget_bytes", "What that may come to; 0 is no limit. At 90 % no flow begins, at 95 % some end.")
@@ -80,7 +81,7 @@ var (
 	userOverLimit = counter("podnet_gateway_user_flows_over_limit_total", "Flows of a user for which there was no room, by the limit.", "user", "limit")
 
 	allFamilies = []*family{buildInfo, peersNow, peersActive, peersByPath, accessesNow, renewals, leading, policiesHold, frozenNow, silenceSeconds, lastEvent,
-		rebuildSeconds, writeErrors, flowsNow, flowsOpened, flowsFailed, flowsOverLimit, flowBytes, tunnelBytes, limitValue, memoryUsed, memoryBudget,
+		rebuildSeconds, writeErrors, flowsNow, flowsOpened, flowsFailed, flowsOverLimit, flowBytes, tunnelBytes, spoofedPackets, limitValue, memoryUsed, memoryBudget,
 		dnsServices, dnsQuestions, dnsAnswers, dnsRefused, steeringRules, steeringAgents, steeringDecided, exposuresNow}
 	userFamilies = []*family{userPeers, userFlows, userBytes, userOverLimit}
 )
@@ -223,6 +224,7 @@ func (c *collector) tunnel(w samples, peers []tunnel.PeerStats) {
 			byPath[string(transport.EndpointKind(p.Endpoint))]++
 		}
 	}
+	w.put(spoofedPackets, float64(c.g.tunnel.Spoofed()))
 	w.put(peersActive, float64(active))
 	w.each(peersByPath, byPath)
 	c.g.traffic.add(peers)

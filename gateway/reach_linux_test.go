@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,7 +133,8 @@ func TestNoPacketLeaves(t *testing.T) {
 	t.Logf("MEASURED [13] packets that left the gateway for %d places that the peer may not reach, %d ports each by TCP and UDP  0 of %d heard", len(targets), len(ports), len(tap.Packets()))
 }
 
-// TestSpoofedSource has one laptop send from another's tunnel address.
+// TestSpoofedSource has one laptop send from another's tunnel address: nothing is
+// forwarded, and all is counted.
 func TestSpoofedSource(t *testing.T) {
 	t.Parallel()
 	s := setStage(t)
@@ -181,5 +183,16 @@ func TestSpoofedSource(t *testing.T) {
 	if !e.heard(hers).IsZero() {
 		t.Error("a packet from another peer's address was forwarded")
 	}
-	t.Logf("MEASURED [16] packets with another peer's inner source that were forwarded  0 of %d", tries)
+	text, err := fetch(g, "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := -1
+	for line := range strings.Lines(text) {
+		_, _ = fmt.Sscanf(line, spoofedPackets.name+" %d", &counted)
+	}
+	if counted != tries {
+		t.Errorf("the gateway has counted %d of %d", counted, tries)
+	}
+	t.Logf("MEASURED [16] packets with another peer's inner source that were forwarded  0 of %d; counted %d", tries, counted)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/device"
@@ -16,10 +18,14 @@ const deviceLogsPerSecond = 50
 
 // deviceLogger hands the device's lines to log at debug level, its "errors"
 // too: they are about packets and peers that come and go. wireguard-go
-// abbreviates public keys in them and prints no other.
-func deviceLogger(log *slog.Logger) *device.Logger {
+// abbreviates public keys in them and prints no other. A line is all the device
+// says of a packet whose inner source is not its peer's: spoofed counts those.
+func deviceLogger(log *slog.Logger, spoofed *atomic.Uint64) *device.Logger {
 	l := &limiter{now: time.Now}
 	write := func(format string, args ...any) {
+		if strings.Contains(format, "disallowed source address") {
+			spoofed.Add(1)
+		}
 		if !log.Enabled(context.Background(), slog.LevelDebug) {
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -37,6 +38,8 @@ type Tunnel struct {
 
 	credits *credits // nil: dev is no sorter, and send is for all peers
 
+	spoofed *atomic.Uint64
+
 	closeOnce sync.Once
 
 	mu   sync.Mutex
@@ -57,13 +60,15 @@ func New(dev tun.Device, bind conn.Bind, cfg Config) (*Tunnel, error) {
 		cr = newCredits(send.limit, s.Look)
 		s.Sort(cr.of, cr.credit)
 	}
+	spoofed := new(atomic.Uint64)
 	t := &Tunnel{
 		self: cfg.PrivateKey.Public(),
 		dev: device.NewDevice(&windowTUN{Device: dev, send: send, recv: recv, credits: cr},
-			&windowBind{Bind: bind, send: send, recv: recv, credits: cr}, deviceLogger(cfg.Log)),
+			&windowBind{Bind: bind, send: send, recv: recv, credits: cr}, deviceLogger(cfg.Log, spoofed)),
 		bind:    bind,
 		send:    send,
 		credits: cr,
+		spoofed: spoofed,
 		have:    peerSet{},
 	}
 	t.show = NewShower(t.dev.SendKeepalivesToPeersWithCurrentKeypair)
@@ -185,6 +190,10 @@ func (t *Tunnel) Stats() ([]PeerStats, error) {
 	_, peers, err := t.state()
 	return peers, err
 }
+
+// Spoofed is how many packets were dropped because their inner source was not
+// among their peer's allowed IPs.
+func (t *Tunnel) Spoofed() uint64 { return t.spoofed.Load() }
 
 func (t *Tunnel) state() (uint16, []PeerStats, error) {
 	r, w := io.Pipe()

@@ -288,6 +288,23 @@ func (s *syncBuffer) Write(p []byte) (int, error) {
 	return s.b.Write(p)
 }
 
+// TestSpoofedSourceIsCounted also where nobody reads the device's lines.
+func TestSpoofedSourceIsCounted(t *testing.T) {
+	a, b := pair(t, slog.New(slog.DiscardHandler))
+	ping(t, a, b)
+	const tries = 100 // more than the device may log in a second
+	for range tries {
+		a.tun.Outbound <- tuntest.Ping(b.addr, netip.MustParseAddr("10.0.0.9"))
+	}
+	ping(t, a, b) // comes behind them, and first
+	if n := b.Spoofed(); n != tries {
+		t.Errorf("%d packets from a strange source were counted, want %d", n, tries)
+	}
+	if n := a.Spoofed(); n != 0 {
+		t.Errorf("%d of an honest peer's", n)
+	}
+}
+
 func TestLogsAreDebugAndKeepKeys(t *testing.T) {
 	var all, info syncBuffer
 	log := slog.New(slog.NewJSONHandler(&all, &slog.HandlerOptions{Level: slog.LevelDebug}))
