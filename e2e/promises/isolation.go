@@ -13,16 +13,14 @@ var isolation = section{"Isolation of the data plane", []promise{
 		shown:  short("gateway/policy", "TestHandEditedEndpoints", "TestControllersLabelByHand"),
 	},
 	{
-		number:  15,
-		says:    "When a pod's address moves to another namespace, its open flows end within 1 s and new ones are refused at once.",
-		shown:   both(short("gateway/policy", "TestAddressChangesHands"), short("internal/forward", "TestRecheckEndsWhatIsNoLongerAllowed")),
-		missing: "the time from the cluster's event to the flow's end",
+		number: 15,
+		says:   "When a pod's address moves to another namespace, its open flows end within 1 s and new ones are refused at once.",
+		shown:  both(short("gateway", "TestAddressMovesUnderAFlow"), short("gateway/policy", "TestAddressChangesHands"), short("internal/forward", "TestRecheckEndsWhatIsNoLongerAllowed")),
 	},
 	{
-		number:  16,
-		says:    "A packet with an inner source that is not its peer's is dropped and counted.",
-		shown:   short("gateway", "TestSpoofedSource"),
-		missing: "the count: WireGuard's own check drops them without one",
+		number: 16,
+		says:   "A packet with an inner source that is not its peer's is dropped and counted.",
+		shown:  both(short("gateway", "TestSpoofedSource"), short("internal/tunnel", "TestSpoofedSourceIsCounted")),
 	},
 	{
 		number:  17,
