@@ -43,12 +43,9 @@ func (s *Session) exposed() (*exposing.Manager, error) {
 func (s *Session) Expose(ctx context.Context, req localapi.ExposeRequest, say func(localapi.ExposeEvent)) error {
 	m, err := s.exposed()
 	if err == nil {
-		err = s.ownDevice("nothing can be exposed")
+		err = s.canLead(req.Kube, "nothing can be exposed")
 	}
 	if err != nil {
-		return err
-	}
-	if err := s.sameCluster(req.Kube); err != nil {
 		return err
 	}
 	return m.Expose(ctx, req, say)

@@ -116,6 +116,15 @@ func (s *Session) steered() (*steering.Manager, error) {
 	return s.steering, nil
 }
 
+// canLead says why traffic cannot be led to this machine, for one who has named a
+// cluster.
+func (s *Session) canLead(k localapi.Kube, what string) error {
+	if err := s.ownDevice(what); err != nil {
+		return err
+	}
+	return s.sameCluster(k)
+}
+
 // sameCluster refuses a caller who means another cluster than the session's.
 func (s *Session) sameCluster(k localapi.Kube) error {
 	if k.Flags == nil && k.Env == nil {
@@ -141,12 +150,9 @@ func (s *Session) sameCluster(k localapi.Kube) error {
 func (s *Session) Steer(ctx context.Context, req localapi.SteerRequest, say func(localapi.SteerEvent)) error {
 	m, err := s.steered()
 	if err == nil {
-		err = s.ownDevice("nothing can be steered")
+		err = s.canLead(req.Kube, "nothing can be steered")
 	}
 	if err != nil {
-		return err
-	}
-	if err := s.sameCluster(req.Kube); err != nil {
 		return err
 	}
 	return m.Steer(ctx, req, say)

@@ -100,14 +100,6 @@ func (c *Client) Exposure(ctx context.Context, namespace, name string) (*v1alpha
 // Without podnet's definitions in the cluster there are none.
 func (c *Client) Exposures(ctx context.Context, namespace string) ([]v1alpha1.Exposure, error) {
 	var list v1alpha1.ExposureList
-	err := c.get(ctx, exposurePath(namespace, ""), &list)
-	switch {
-	case err == nil:
-		return list.Items, nil
-	case apierrors.IsNotFound(err):
-		return nil, nil
-	case apierrors.IsForbidden(err):
-		return nil, c.refusedList(namespace, "exposures", err)
-	}
-	return nil, c.explain("list the exposures of", err)
+	err := c.list(ctx, exposurePath(namespace, ""), &list, namespace, "exposures", "the exposures")
+	return list.Items, err
 }

@@ -136,14 +136,19 @@ func (c *Client) SteeringRules(ctx context.Context, namespace, selector string) 
 		path += "?" + url.Values{"labelSelector": {selector}}.Encode()
 	}
 	var list v1alpha1.SteeringRuleList
-	err := c.get(ctx, path, &list)
+	err := c.list(ctx, path, &list, namespace, "steeringrules", "the steering rules")
+	return list.Items, err
+}
+
+// list reads objects of podnet's into a list, which stays empty in a cluster without
+// podnet's definitions. They are a resource, and called what in an error.
+func (c *Client) list(ctx context.Context, path string, into any, namespace, resource, what string) error {
+	err := c.get(ctx, path, into)
 	switch {
-	case err == nil:
-		return list.Items, nil
-	case apierrors.IsNotFound(err):
-		return nil, nil
+	case err == nil, apierrors.IsNotFound(err):
+		return nil
 	case apierrors.IsForbidden(err):
-		return nil, c.refusedList(namespace, "steeringrules", err)
+		return c.refusedList(namespace, resource, err)
 	}
-	return nil, c.explain("list the steering rules of", err)
+	return c.explain("list "+what+" of", err)
 }

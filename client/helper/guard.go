@@ -2,7 +2,6 @@ package helper
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -73,13 +72,5 @@ func Guard(stateDir string, in io.Reader) error {
 	// The kernel may close a dying process' end of the pipe before it gives the
 	// lock back. If it stays taken, a new session has it, and has cleaned up.
 	unlock, err := lockState(ctx, stateDir)
-	var busy *BusyError
-	if errors.As(err, &busy) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return takeBack(ctx, stateDir)
+	return takeBackUnder(ctx, stateDir, unlock, err)
 }

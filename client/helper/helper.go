@@ -257,6 +257,12 @@ func Cleanup(ctx context.Context, stateDir string) error {
 		return nil
 	}
 	unlock, err := tryLockState(stateDir)
+	return takeBackUnder(ctx, stateDir, unlock, err)
+}
+
+// takeBackUnder is takeBack for who has got the lock, or has an error instead. Where
+// a session has it nothing is to be taken back.
+func takeBackUnder(ctx context.Context, stateDir string, unlock func(), err error) error {
 	var busy *BusyError
 	if errors.As(err, &busy) {
 		return nil

@@ -51,7 +51,8 @@ func (w *worker) keepGateway(ctx context.Context, g *gateway) {
 			continue
 		}
 		began := time.Now()
-		err = w.converse(ctx, g, c)
+		log.Info("gateway connected")
+		err = converse(ctx, c, func(ctx context.Context) error { return w.report(ctx, g, c) }, func() error { return w.hear(g, c) })
 		w.mu.Lock()
 		g.beats, g.set, g.inForce = false, nil, 0
 		w.mu.Unlock()
@@ -67,8 +68,9 @@ func (w *worker) keepGateway(ctx context.Context, g *gateway) {
 	}
 }
 
-// converse says and hears until the connection ends, or the gateway is silent.
-func (w *worker) converse(ctx context.Context, g *gateway, c net.Conn) error {
+// converse says and hears on c until one of both ends, as they do where the other
+// side is silent, or ctx does. Then it closes c.
+func converse(ctx context.Context, c net.Conn, say func(context.Context) error, hear func() error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { c.Close() })()
@@ -76,10 +78,9 @@ func (w *worker) converse(ctx context.Context, g *gateway, c net.Conn) error {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
-		cancel(w.report(ctx, g, c))
+		cancel(say(ctx))
 	}()
-	w.log.Info("gateway connected", "gateway", g.key)
-	err := w.hear(g, c)
+	err := hear()
 	cancel(err)
 	c.Close()
 	<-said

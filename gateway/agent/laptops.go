@@ -77,7 +77,7 @@ func (w *worker) keepLaptop(ctx context.Context, l *laptop) {
 		}
 		c, err := w.wire.dial(ctx, netip.AddrPortFrom(l.addr, control.LivePort), limit)
 		if err == nil {
-			err = w.accompany(ctx, l, c)
+			err = converse(ctx, c, func(ctx context.Context) error { return w.tell(ctx, l, c) }, func() error { return w.listen(l, c) })
 		}
 		if ctx.Err() != nil {
 			return
@@ -103,24 +103,6 @@ func (w *worker) keepLaptop(ctx context.Context, l *laptop) {
 		}
 		pause(ctx, wait)
 	}
-}
-
-// accompany says and hears until the connection ends, or the laptop is silent.
-func (w *worker) accompany(ctx context.Context, l *laptop, c net.Conn) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	defer c.Close()
-	said := make(chan struct{})
-	go func() {
-		defer close(said)
-		cancel(w.tell(ctx, l, c))
-	}()
-	err := w.listen(l, c)
-	cancel(err)
-	c.Close()
-	<-said
-	return context.Cause(ctx)
 }
 
 func (w *worker) listen(l *laptop, c net.Conn) error {
