@@ -131,7 +131,7 @@ func page(source string, markdown []byte, sources map[string][]byte) ([]byte, er
 	})
 	type link struct{ To, Name string }
 	nav := []link{{up + "index.html", "podnet"}}
-	for _, name := range []string{"install", "cli", "exec", "config", "dns", "addresses", "ci", "permissions", "architecture"} {
+	for _, name := range []string{"install", "cli", "exec", "steer", "config", "dns", "addresses", "ci", "permissions", "architecture"} {
 		nav = append(nav, link{up + name + ".html", name})
 	}
 	var out bytes.Buffer

@@ -30,7 +30,7 @@ type RefusedError struct{ Why string }
 func (e *RefusedError) Error() string { return "podnet-helper refuses: " + e.Why }
 func (e *RefusedError) Code() string  { return "conflict" }
 func (e *RefusedError) Hint() string {
-	return "it takes what a session needs and nothing that would take the machine's own network or names away; docs/cli.md, podnet-helper, has the limits"
+	return "it takes what a session needs and nothing that would take the machine's own network or names away; docs/programs.md, podnet-helper, has the limits"
 }
 
 func refuse(format string, args ...any) error { return &RefusedError{fmt.Sprintf(format, args...)} }
