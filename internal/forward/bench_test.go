@@ -50,6 +50,35 @@ func BenchmarkDownload(b *testing.B) {
 	c.Reset()
 }
 
+// BenchmarkUpload is a MiB to the target.
+func BenchmarkUpload(b *testing.B) {
+	w := newWorld(b)
+	c := w.dial(b, listen(b, pod4, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }))
+	block := make([]byte, 1<<20)
+	b.SetBytes(1 << 20)
+	for b.Loop() {
+		if _, err := c.Write(block); err != nil {
+			b.Fatal(err)
+		}
+	}
+	c.Reset()
+}
+
+// BenchmarkEcho is a byte there and back on a connection that stays.
+func BenchmarkEcho(b *testing.B) {
+	w := newWorld(b)
+	c := w.dial(b, listen(b, pod4, echo))
+	one := make([]byte, 1)
+	for b.Loop() {
+		if _, err := c.Write(one); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, one); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkDatagram is a datagram there and back.
 func BenchmarkDatagram(b *testing.B) {
 	w := newWorld(b)

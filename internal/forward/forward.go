@@ -99,8 +99,9 @@ type Forwarder struct {
 	dgram    dgramTable
 	counters counters
 	accounts *accounts
-	open     atomic.Int64 // flows that hold a socket
-	full     atomic.Bool  // no memory for more
+	open     atomic.Int64                  // flows that hold a socket
+	full     atomic.Bool                   // no memory for more
+	tick     atomic.Pointer[chan struct{}] // closed at the next sweep
 	exits    atomic.Pointer[map[netip.Addr]Exit]
 	maps     atomic.Pointer[map[netip.Addr]remap.Map]
 
@@ -153,6 +154,8 @@ func New(stack *netstack.Stack, policy Policy, o Options) *Forwarder {
 	}
 	f.tcp.init()
 	f.dgram.init()
+	tick := make(chan struct{})
+	f.tick.Store(&tick)
 	return f
 }
 
@@ -189,6 +192,8 @@ func (f *Forwarder) Run(ctx context.Context) error {
 			f.tcp.sweep(now)
 			f.sweep(now)
 			f.accounts.sweep(now)
+			next := make(chan struct{})
+			close(*f.tick.Swap(&next))
 		case <-ctx.Done():
 		}
 	}

@@ -83,7 +83,7 @@ func (fl *tcpFlow) interrupt() {
 func (fl *tcpFlow) attach(conn *netstack.TCPConn, sock net.Conn) bool {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	fl.conn, fl.sock = conn, sock
+	fl.conn, fl.sock, fl.cancel = conn, sock, nil
 	return !fl.interrupted
 }
 
@@ -349,8 +349,8 @@ func (f *Forwarder) serve(fl *tcpFlow, conn *netstack.TCPConn, sock net.Conn) {
 	var left atomic.Int32
 	var failed atomic.Bool
 	left.Store(2)
-	run := func(move func() error) {
-		if err := move(); err != nil {
+	over := func(err error) { // of one direction
+		if err != nil {
 			if !failed.Swap(true) {
 				f.log.Debug("flow reset", "peer", fl.key.src.Addr(), "addr", fl.to, "err", err)
 			}
@@ -369,12 +369,29 @@ func (f *Forwarder) serve(fl *tcpFlow, conn *netstack.TCPConn, sock net.Conn) {
 		f.done(fl)
 	}
 	if s, ok := sock.(*net.TCPConn); ok {
-		go run(func() error { return f.up(fl, conn, s) })
-		go run(func() error { return f.down(fl, conn, s) })
+		go func() { over(f.down(fl, conn, s)) }()
+		f.upward(fl, conn, s, over)
 		return
 	}
-	go run(func() error { return carry(sock, conn, func(n int) { f.movedUp(fl, n) }) })
-	go run(func() error { return carry(conn, sock, func(n int) { f.movedDown(fl, n) }) })
+	go func() { over(carry(sock, conn, func(n int) { f.movedUp(fl, n) })) }()
+	go func() { over(carry(conn, sock, func(n int) { f.movedDown(fl, n) })) }()
+}
+
+// upward moves what the peer sends, whenever it sends something, until there is an
+// end to it, which over hears of. Most flows are silent most of the time: a
+// goroutine that waits, and its stack, are a quarter of what they cost. So who was
+// silent at a tick has none until something comes; to start one for each message
+// would cost some 3 us.
+func (f *Forwarder) upward(fl *tcpFlow, conn *netstack.TCPConn, sock *net.TCPConn, over func(error)) {
+	var turn func()
+	turn = func() {
+		if err := f.up(fl, conn, sock); err != netstack.ErrEmpty {
+			over(err)
+			return
+		}
+		conn.Await(turn)
+	}
+	conn.Await(turn)
 }
 
 // movedUp and movedDown account for payload that went from and to the peer, and
@@ -395,21 +412,27 @@ func carry(to, from net.Conn, moved func(n int)) error {
 	return err
 }
 
-// up moves what the peer sends: the pieces in which it was received go to the
-// kernel as they are, by one writev.
+// rooms are for the pieces that one turn moves from the stack into a socket.
+var rooms = sync.Pool{New: func() any { return new([maxViews][]byte) }}
+
+// up moves what the peer sends, until there is none for a while: the pieces in which
+// it was received go to the kernel as they are, by one writev.
 func (f *Forwarder) up(fl *tcpFlow, conn *netstack.TCPConn, sock *net.TCPConn) error {
-	var few [4][]byte // idle and interactive flows need no more
-	room := few[:0]
+	room := rooms.Get().(*[maxViews][]byte)
+	defer func() {
+		clear(room[:])
+		rooms.Put(room)
+	}()
 	for {
-		views, err := conn.Peek(room, window)
+		views, err := conn.Peek(room[:0], window)
+		if err == netstack.ErrEmpty && conn.WaitData(*f.tick.Load()) {
+			continue
+		}
 		if err == io.EOF {
 			return sock.CloseWrite()
 		}
 		if err != nil {
 			return err
-		}
-		if len(views) == cap(room) && cap(room) < maxViews {
-			room = make([][]byte, 0, maxViews)
 		}
 		bufs := net.Buffers(views)
 		n, err := bufs.WriteTo(sock)

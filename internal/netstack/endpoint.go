@@ -19,6 +19,7 @@ import (
 type side struct {
 	mu   sync.Mutex // one reader, one writer at a time
 	wake chan struct{}
+	next atomic.Pointer[func()] // who is called by the next event, in place of a waiter
 
 	late  atomic.Bool // the deadline has passed
 	setMu sync.Mutex
@@ -27,6 +28,10 @@ type side struct {
 }
 
 func (s *side) nudge() {
+	if f := s.next.Swap(nil); f != nil {
+		go (*f)()
+		return
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -71,10 +76,13 @@ type endpoint struct {
 	inEntry, outEntry waiter.Entry
 }
 
+// inEvents are what a reader may wait for.
+const inEvents = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
+
 func (e *endpoint) init(ep tcpip.Endpoint, wq *waiter.Queue) {
 	e.ep, e.wq = ep, wq
 	e.in.wake, e.out.wake = make(chan struct{}, 1), make(chan struct{}, 1)
-	e.inEntry.Init(&e.in, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr)
+	e.inEntry.Init(&e.in, inEvents)
 	e.outEntry.Init(&e.out, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr)
 	wq.EventRegister(&e.inEntry)
 	wq.EventRegister(&e.outEntry)

@@ -83,23 +83,47 @@ func (v *views) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Peek waits for data and appends to dst, up to its capacity, the slices in
-// which it was received, about limit bytes. They stay valid until Discard,
-// Close or Reset, and must not be written to. It returns io.EOF after the
-// peer has closed, ECONNRESET after a reset.
+// ErrEmpty is returned by Peek when nothing has been received.
+var ErrEmpty = errors.New("receive queue is empty")
+
+// Peek appends to dst, up to its capacity, the slices in which data was received,
+// about limit bytes. They stay valid until Discard, Close or Reset, and must not
+// be written to. It never waits: it returns ErrEmpty when there is nothing yet,
+// io.EOF after the peer has closed, ECONNRESET after a reset.
 func (c *TCPConn) Peek(dst [][]byte, limit int) ([][]byte, error) {
+	if c.closed.Load() {
+		return dst, net.ErrClosed
+	}
 	v := views{dst, limit}
-	err := c.try(&c.in, func() tcpip.Error {
-		_, terr := c.ep.Read(&v, tcpip.ReadOptions{Peek: true})
-		if len(v.dst) > len(dst) {
-			return nil
-		}
-		if terr == nil {
-			return &tcpip.ErrWouldBlock{}
-		}
-		return terr
-	})
-	return v.dst, c.reset(err)
+	_, terr := c.ep.Read(&v, tcpip.ReadOptions{Peek: true})
+	if len(v.dst) > len(dst) {
+		return v.dst, nil
+	}
+	if _, none := terr.(*tcpip.ErrWouldBlock); none || terr == nil {
+		return dst, ErrEmpty
+	}
+	return dst, c.reset(errno(terr))
+}
+
+// WaitData waits until Peek may have something else to say than ErrEmpty. It reports
+// false when enough was closed before.
+func (c *TCPConn) WaitData(enough <-chan struct{}) bool {
+	select {
+	case <-c.in.wake:
+		return true
+	case <-enough:
+		return false
+	}
+}
+
+// Await calls f, once and in a goroutine of its own, when Peek may have something
+// else to say than ErrEmpty. A connection on which nothing comes so costs no
+// goroutine. Nobody may read meanwhile.
+func (c *TCPConn) Await(f func()) {
+	c.in.next.Store(&f)
+	if c.closed.Load() || c.ep.Readiness(inEvents) != 0 { // no event will tell
+		c.in.nudge()
+	}
 }
 
 // discard swallows n bytes.
@@ -178,7 +202,8 @@ func (c *TCPConn) CloseWrite() error {
 }
 
 // Interrupt makes Peek, WaitRoom, Read and Write return net.ErrClosed, now
-// and from now on, without touching the data that Peek has shown.
+// and from now on, without touching the data that Peek has shown. Who is awaited
+// is called.
 func (c *TCPConn) Interrupt() { c.interrupt() }
 
 // Close ends the connection in good order: what is queued is still sent.
