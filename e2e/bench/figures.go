@@ -46,6 +46,7 @@ var figures = []figure{
 	{name: "UDPUp", title: "UDP 1200 B up, < 1 % lost", unit: "1/s", format: "%.0f", goals: []goal{{"", upstream, 1}}},
 	{name: "UDPDown", title: "UDP 1200 B down, < 1 % lost", unit: "1/s", format: "%.0f", goals: []goal{{"", upstream, 1}}},
 	{name: "MemoryIdle", title: "gateway's memory idle", unit: "MB", format: "%.0f", less: true, goals: []goal{{limit: 16}}},
+	{name: "MemoryOwn", title: "of it not its program's file", unit: "MB", format: "%.0f", less: true},
 	{name: "MemoryAfter", title: "gateway's memory after all this", unit: "MB", format: "%.0f", less: true, goals: []goal{{limit: 80}}},
 	{name: "MemoryPeak", title: "gateway's memory at most", unit: "MB", format: "%.0f", less: true},
 	{name: "MemoryFlow", title: "gateway's memory of an idle flow", unit: "KB", format: "%.1f", less: true, goals: []goal{{limit: 12}}},

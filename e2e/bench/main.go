@@ -19,10 +19,11 @@
 // With -steal it measures requests that podnet-agent steers to a laptop instead:
 // what each costs the agent, the gateway and the laptop. With -pass it measures
 // those that the agent passes on to the pod's own program, beside the same program's
-// without an agent.
+// without an agent. With -scale it measures what a gateway costs with more and more
+// flows and peers.
 //
-// It needs root, iproute2, setpriv and iperf3, for -steal and -pass curl and wrk, and
-// removes what it made.
+// It needs root, iproute2, setpriv and, unless it is for -scale, iperf3, for -steal
+// and -pass curl and wrk, and removes what it made.
 package main
 
 import (
@@ -45,6 +46,7 @@ type options struct {
 	agent   string // the podnet-agent binary, for steal and pass
 	steal   bool
 	pass    bool
+	scale   bool
 	modes   []string      // pass, seg
 	per     time.Duration // of one throughput figure
 	short   time.Duration // of the others
@@ -70,6 +72,7 @@ func main() {
 	flag.StringVar(&o.before, "before", "", "another gateway `BINARY`, measured beside the first")
 	flag.BoolVar(&o.steal, "steal", false, "measure requests that an agent steers to a laptop")
 	flag.BoolVar(&o.pass, "pass", false, "measure requests that an agent passes on, in mode pass")
+	flag.BoolVar(&o.scale, "scale", false, "measure a gateway with more and more flows and peers")
 	flag.StringVar(&o.agent, "agent", filepath.Join(filepath.Dir(self), "podnet-agent"), "the agent `BINARY`")
 	flag.DurationVar(&o.per, "per", o.per, "length of a throughput figure")
 	only := flag.String("only", "", "measure only these `SYSTEMS`, some of: "+strings.Join(all, ","))
@@ -113,15 +116,24 @@ func run(ctx context.Context, o options) error {
 	if o.steal || o.pass {
 		tools, binary = []string{"ip", "setpriv", "curl", "wrk"}, o.agent
 	}
+	if o.scale {
+		tools, binary = []string{"ip", "setpriv"}, "" // this program is its own gateway
+	}
 	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("%w\nhint: apt-get install iproute2 iperf3 util-linux curl wrk", err)
 		}
 	}
-	if _, err := os.Stat(binary); err != nil {
+	if _, err := os.Stat(binary); binary != "" && err != nil {
 		return fmt.Errorf("%w\nhint: make build", err)
 	}
 	start := time.Now()
+	if o.scale {
+		if err := scale(ctx, o, os.Stdout); err != nil {
+			return fmt.Errorf("measure scale: %w", err)
+		}
+		o.modes = nil
+	}
 	if o.pass {
 		if err := pass(ctx, o, os.Stdout); err != nil {
 			return fmt.Errorf("measure pass: %w", err)

@@ -31,7 +31,7 @@ func measure(ctx context.Context, o options, mode, system string) (result, error
 	r := result{}
 	time.Sleep(300 * time.Millisecond)
 	if w.gw != nil {
-		r["MemoryIdle"] = w.memory("VmRSS")
+		r["MemoryIdle"], r["MemoryOwn"] = w.memory("VmRSS"), w.memory("RssAnon")
 	}
 	var rr rrResult
 	if err := w.client(ctx, &rr, "rr", echoAddr, o.short.String()); err != nil {

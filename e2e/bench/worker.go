@@ -32,6 +32,12 @@ func worker(args []string) error {
 		return stealLaptop()
 	case "steal-web":
 		return stealWeb(at(1), args[min(2, len(args)):])
+	case "scale-gateway":
+		return scaleGateway(at(1))
+	case "hold":
+		return holdFlows(at(1))
+	case "crowd":
+		return crowd(at(1))
 	case "serve":
 		return serve(at(1))
 	case "feature":

@@ -151,8 +151,6 @@ func (w *world) startAll(ctx context.Context, o options, system string) error {
 // startGateway starts the system's gateway, which knows one laptop.
 func (w *world) startGateway(ctx context.Context, o options, system string, private key.Private, laptop key.Public) (err error) {
 	conf := fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\nallowed_ip=%s/32\n", private.Hex(), wgPort, laptop.Hex(), laptopTunnel)
-	unprivileged := []string{"netns", "exec", w.gateway, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-		"--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"}
 	switch system {
 	case upstream:
 		if w.gw, err = w.start(w.inside(ctx, w.gateway, "worker", "tun"), conf); err != nil {
@@ -167,7 +165,7 @@ func (w *world) startGateway(ctx context.Context, o options, system string, priv
 		if err != nil {
 			return err
 		}
-		w.gw, err = w.start(exec.CommandContext(ctx, "ip", append(unprivileged, self, "worker", "netstack")...), conf)
+		w.gw, err = w.start(exec.CommandContext(ctx, "ip", append(w.unprivileged(), self, "worker", "netstack")...), conf)
 		return err
 	}
 	file := filepath.Join(w.dir, "gateway.conf")
@@ -180,8 +178,15 @@ func (w *world) startGateway(ctx context.Context, o options, system string, priv
 	if system == before {
 		binary = o.before
 	}
-	w.gw, err = w.start(exec.Command("ip", append(unprivileged, binary, "--wireguard-config", file, "--log-level", "warn")...), "")
+	w.gw, err = w.start(exec.Command("ip", append(w.unprivileged(), binary, "--wireguard-config", file, "--log-level", "warn")...), "")
 	return err
+}
+
+// unprivileged are arguments of ip for a program in the gateway's namespace that may
+// do as little as in a pod.
+func (w *world) unprivileged() []string {
+	return []string{"netns", "exec", w.gateway, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+		"--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"}
 }
 
 // tunUp waits for the worker's TUN and gives it an address and a route.
