@@ -365,22 +365,28 @@ func TestAccessIsDeletedAfterItsPeer(t *testing.T) {
 	}
 }
 
-// BenchmarkPlan is one look at 1,000 peers with three Accesses each.
+// BenchmarkPlan is one look at so many peers with three Accesses each.
 func BenchmarkPlan(b *testing.B) {
-	book := NewBook(DefaultConfig())
-	now := time.Unix(1_700_000_000, 0)
-	w := World{PolicyHolds: true, Connected: true, Leader: true}
-	for i := range 1000 {
-		n := fmt.Sprint(i)
-		w.Peers = append(w.Peers, Peer{UID: n, Name: n, User: n, Created: now, Key: testKey(i), Lease: 300 * time.Second, Renew: 1})
-		for j := range 3 {
-			w.Accesses = append(w.Accesses, Access{UID: fmt.Sprint(n, "/", j), Namespace: fmt.Sprint("ns", j), Name: n, User: n, Peer: n, Renew: 1})
-		}
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if p := book.Plan(now, w); len(p.Admitted) != 1000 {
-			b.Fatal(len(p.Admitted))
-		}
+	for _, peers := range []int{1000, 10000} {
+		b.Run(fmt.Sprint(peers), func(b *testing.B) {
+			c := DefaultConfig()
+			c.MaxPeers = peers
+			book := NewBook(c)
+			now := time.Unix(1_700_000_000, 0)
+			w := World{PolicyHolds: true, Connected: true, Leader: true}
+			for i := range peers {
+				n := fmt.Sprint(i)
+				w.Peers = append(w.Peers, Peer{UID: n, Name: n, User: n, Created: now, Key: testKey(i), Lease: 300 * time.Second, Renew: 1})
+				for j := range 3 {
+					w.Accesses = append(w.Accesses, Access{UID: fmt.Sprint(n, "/", j), Namespace: fmt.Sprint("ns", j), Name: n, User: n, Peer: n, Renew: 1})
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if p := book.Plan(now, w); len(p.Admitted) != peers {
+					b.Fatal(len(p.Admitted))
+				}
+			}
+		})
 	}
 }
