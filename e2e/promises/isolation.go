@@ -23,10 +23,9 @@ var isolation = section{"Isolation of the data plane", []promise{
 		shown:  both(short("gateway", "TestSpoofedSource"), short("internal/tunnel", "TestSpoofedSourceIsCounted")),
 	},
 	{
-		number:  17,
-		says:    "To a pod that scans them, the gateway and the agent answer on their documented ports only, and control ports refuse.",
-		shown:   both(short("e2e", "TestDefaultDeny"), short("gateway/agent/redirect", "TestAgentPortIsNoWayAround")),
-		missing: "a scan of all ports from a foreign pod",
+		number: 17,
+		says:   "To a pod that scans them, the gateway and the agent answer on their documented ports only, and control ports refuse.",
+		shown:  both(short("e2e", "TestScan", "TestDefaultDeny"), short("gateway/agent/redirect", "TestAgentPortIsNoWayAround")),
 	},
 	{
 		number: 18,
