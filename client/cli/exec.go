@@ -69,7 +69,9 @@ way of --mode auto, and says so:
               small letters only and ALL_PROXY in both, Go HTTP_PROXY and HTTPS_PROXY,
               Java and psql none: podnet proxy --forward is for those
   system      never by itself, but where there is no other: a session of the daemon,
-              the one that there is or one for as long as the command runs
+              the one that there is or one for as long as the command runs. With
+              podnet-helper it needs no privilege either, but this machine is
+              in the cluster then, with all its programs
 
 The exit status is the command's, 128 and its number where a signal has ended it,
 127 where there is no such command, 126 where it cannot be run, and 125 where exec

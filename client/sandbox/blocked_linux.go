@@ -22,7 +22,7 @@ func blocked(err error) error {
 	case errors.Is(err, unix.ENOSPC) || setting("user/max_user_namespaces") == "0":
 		b.Advice = "user namespaces are switched off here: sysctl user.max_user_namespaces"
 	case denied && setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
-		b.Advice = "AppArmor keeps capabilities from user namespaces here, unless a profile of the program allows userns"
+		b.Advice = "AppArmor keeps capabilities from user namespaces here, unless a profile of the program allows userns: the package podnet brings one"
 	case denied && setting("kernel/unprivileged_userns_clone") == "0":
 		b.Advice = "user namespaces are for root only here: sysctl kernel.unprivileged_userns_clone"
 	case errors.Is(err, fs.ErrNotExist) && tun:
