@@ -54,7 +54,7 @@ func complete(root *cobra.Command, env *Env) {
 		}
 		if f := c.Flags().Lookup("output"); f != nil {
 			if form, ok := f.Value.(formFlag); ok {
-				words := slices.DeleteFunc(slices.Clone(form.forms), func(f string) bool { return f == formPath }) // which is no word
+				words := slices.DeleteFunc(slices.Clone(form.forms), func(f string) bool { return strings.Contains(f, "=") }) // which is no word
 				_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 			}
 		}

@@ -81,7 +81,7 @@ The exit status is 9 when there is no such record.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&explain, "explain", false, "say what the name was taken for, who was asked, and how long it took")
-	outputFlag(f, &output, []string{formTable, formWide, formJSON, formYAML, formPath}, "; all but table with the explanation")
+	outputFlag(f, &output, []string{formTable, formWide, formJSON, formYAML, formPath, formColumns}, "; all but table with the explanation")
 	return cmd
 }
 

@@ -28,9 +28,10 @@ but its owner.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _ := client(cmd)
 			ctx := cmd.Context()
+			next := printer(env.Out, output)
 			err := c.DNSQueries(ctx, follow, func(q localapi.DNSQuery) error {
 				if forPrograms(output) {
-					return printNext(env.Out, output, q)
+					return next(q)
 				}
 				_, err := fmt.Fprintln(env.Out, describeQuery(q))
 				return err

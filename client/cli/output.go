@@ -24,17 +24,23 @@ const (
 	formName  = "name" // names alone, one a line
 	// formPath stands for every template after pathPrefix: a part of the document.
 	formPath = pathPrefix + "TEMPLATE"
+	// formColumns stands for every choice of columns after columnsPrefix: a table of
+	// parts of the document.
+	formColumns = columnsPrefix + "NAME:PATH"
 )
 
-const pathPrefix = "jsonpath="
+const (
+	pathPrefix    = "jsonpath="
+	columnsPrefix = "custom-columns="
+)
 
 // listForms are those of commands that print things with names, streamForms of those
 // that print such things and then what happens to them, factForms of those that print
 // facts, dataForms of those whose output is for programs alone.
 var (
-	listForms   = []string{formTable, formWide, formJSON, formYAML, formPath, formName}
+	listForms   = []string{formTable, formWide, formJSON, formYAML, formPath, formColumns, formName}
 	streamForms = []string{formTable, formJSON, formYAML, formName}
-	factForms   = []string{formTable, formJSON, formYAML, formPath}
+	factForms   = []string{formTable, formJSON, formYAML, formPath, formColumns}
 	dataForms   = []string{formYAML, formJSON}
 )
 
@@ -58,14 +64,18 @@ func (f formFlag) String() string {
 }
 
 func (f formFlag) Set(value string) error {
-	if template, ok := strings.CutPrefix(value, pathPrefix); ok && slices.Contains(f.forms, formPath) {
+	template, isPath := strings.CutPrefix(value, pathPrefix)
+	columns, isTable := strings.CutPrefix(value, columnsPrefix)
+	switch {
+	case isPath && slices.Contains(f.forms, formPath):
 		if _, err := jsonpath.Parse(template); err != nil {
 			return fmt.Errorf("the template after %s is none: %w, want one as {.state}", pathPrefix, err)
 		}
-		*f.to = value
-		return nil
-	}
-	if !slices.Contains(f.forms, value) {
+	case isTable && slices.Contains(f.forms, formColumns):
+		if _, err := jsonpath.ParseColumns(columns); err != nil {
+			return fmt.Errorf("the columns after %s are none: %w, want them as NAME:.name,PATH:.path.kind", columnsPrefix, err)
+		}
+	case !slices.Contains(f.forms, value):
 		return errors.New("want " + choice(f.forms))
 	}
 	if *f.to = value; value == formTable {
@@ -82,13 +92,16 @@ func choice(words []string) string {
 
 // forPrograms says whether a program reads what is printed.
 func forPrograms(output string) bool {
-	return output == formJSON || output == formYAML || strings.HasPrefix(output, pathPrefix)
+	return output == formJSON || output == formYAML || strings.HasPrefix(output, pathPrefix) || strings.HasPrefix(output, columnsPrefix)
 }
 
 // printAs prints one document for programs.
 func printAs(w io.Writer, output string, v any) error {
 	if template, ok := strings.CutPrefix(output, pathPrefix); ok {
 		return printPart(w, template, v)
+	}
+	if strings.HasPrefix(output, columnsPrefix) {
+		return printer(w, output)(v)
 	}
 	if output != formYAML {
 		return printJSON(w, v)
@@ -107,9 +120,58 @@ func printPart(w io.Writer, template string, v any) error {
 		err = t.Print(w, v)
 	}
 	if err != nil {
-		return &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("the answer has no %s: %v", template, err), Hint: "-o json shows what it has"}
+		return absent(template, err)
 	}
 	return nil
+}
+
+// absent says that a part of an answer is not to be had.
+func absent(part string, err error) error {
+	return &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("the answer has no %s: %v", part, err), Hint: "-o json shows what it has"}
+}
+
+// rowsOf is the name of the list whose things are the rows of a document's table; "": it
+// is a row itself.
+func rowsOf(document any) string {
+	switch document.(type) {
+	case localapi.Status, localapi.Inspections:
+		return "connections"
+	case localapi.SteerList:
+		return "rules"
+	case localapi.ExposeList:
+		return "exposures"
+	case localapi.ExportList:
+		return "exports"
+	case localapi.ProfileList:
+		return "profiles"
+	case localapi.Findings:
+		return "findings"
+	case localapi.DNSAnswer:
+		return "answers"
+	case addressMap:
+		return "map"
+	}
+	return ""
+}
+
+// printer prints things that come one after the other, as printNext does, or as rows of
+// one table.
+func printer(w io.Writer, output string) func(v any) error {
+	text, ok := strings.CutPrefix(output, columnsPrefix)
+	if !ok {
+		return func(v any) error { return printNext(w, output, v) }
+	}
+	columns, bad := jsonpath.ParseColumns(text)
+	return func(v any) error {
+		err := bad
+		if err == nil {
+			err = columns.Print(w, v, rowsOf(v))
+		}
+		if err != nil {
+			return absent(text, err)
+		}
+		return nil
+	}
 }
 
 // printNext prints one of several things that come one after the other: a line of

@@ -31,11 +31,64 @@ func TestPartsOfAnAnswer(t *testing.T) {
 	for line, says := range map[string]string{
 		"status -o jsonpath={.state":      "want one as {.state}",
 		"status -o jsonpath=":             "want one as {.state}",
-		"status -o jsonpath":              "want table, wide, json, yaml, jsonpath=TEMPLATE or name",
+		"status -o jsonpath":              "want table, wide, json, yaml, jsonpath=TEMPLATE, custom-columns=NAME:PATH or name",
 		"steer web 1 -o jsonpath=.rules":  "want table, json, yaml or name",
 		"exec -o jsonpath=.state -- true": "want table or json",
 		"install -o jsonpath=.kind":       "want yaml or json",
 	} {
 		m.podnet(strings.Fields(line)...).want(t, exitUsage, says)
+	}
+}
+
+// TestColumnsOfAnAnswer has scripts choose what a table has, as they do with kubectl.
+func TestColumnsOfAnAnswer(t *testing.T) {
+	m := newMachine(t)
+	m.podnet("status", "-o", "custom-columns=NAME:.name").want(t, exitNotConnected, "NAME\n")
+	m.names.answers = map[string]localapi.DNSAnswer{"web A": {Answers: []localapi.DNSRecord{{Data: "10.96.0.20", TTL: 5}}}}
+	m.findings = []localapi.Finding{{Check: "cluster/name", Result: localapi.ResultOK, Text: "resolves"}, {Check: "path/udp", Result: localapi.ResultWarning, Text: "no answer", Fix: "a firewall"}}
+	for _, c := range []struct{ line, want string }{
+		{"connect -n shop -o custom-columns=NAME:.name,SPACES:.namespaces[*]", "NAME   SPACES\nkind   shop\n"},
+		{"status -o custom-columns=NAME:name,ROUTES:{.routes},WHY:.path.reason", "NAME   ROUTES             WHY\nkind   [\"10.96.0.0/16\"]   <none>\n"},
+		{"wait -o custom-columns=:.name", "\nkind\n"},
+		{"doctor -o custom-columns=CHECK:.check,FIX:.fix", "CHECK          FIX\ncluster/name   <none>\npath/udp       a firewall\n"},
+		{"steer list -o custom-columns=RULE:.name", "RULE\n"},
+		{"expose list -o custom-columns=NAME:.name", "NAME\n"},
+		{"export list -o custom-columns=PEER:.name", "PEER\n"},
+		{"profile list -o custom-columns=PROFILE:.name", "PROFILE\n"},
+		{"dns query web A -o custom-columns=DATA:.data,TTL:.ttl", "DATA         TTL\n10.96.0.20   5\n"},
+		{"version -o custom-columns=KIND:.kind", "KIND\nVersions\n"},
+		{"config view -o custom-columns=KIND:.kind", "KIND\nConfig\n"},
+	} {
+		if r := m.podnet(strings.Fields(c.line)...); r.code != 0 || r.out != c.want {
+			t.Errorf("%s: exit status %d, %q, want %q\n%s", c.line, r.code, r.out, c.want, r.stderr)
+		}
+	}
+	m.podnet("status", "-o", "custom-columns=N:.name,ROUTE:.routes[7]").want(t, exitGeneric, "the answer has no N:.name,ROUTE:.routes[7]: ROUTE: array index out of bounds", "-o json shows")
+	var table strings.Builder
+	networks := addressMap{Map: []localapi.VirtualPrefix{{Real: "10.96.0.0/16", Virtual: "198.19.0.0/16"}}}
+	if err := printAs(&table, "custom-columns=REAL:.real,HERE:.virtual", networks); err != nil || table.String() != "REAL           HERE\n10.96.0.0/16   198.19.0.0/16\n" {
+		t.Errorf("%v, %s", err, table.String())
+	}
+	for line, says := range map[string]string{
+		"status -o custom-columns=":                  "want them as NAME:.name,",
+		"status -o custom-columns=name":              `"name" has no colon`,
+		"status -o custom-columns=NAME:":             "it is empty",
+		"status -o custom-columns=NAME:.name,":       `"" has no colon`,
+		"status -o custom-columns=NAME:{.name":       "want them as NAME:.name,",
+		"status -o custom-columns":                   "want table, wide, json",
+		"steer web 1 -o custom-columns=NAME:.name":   "want table, json, yaml or name",
+		"admin top -o custom-columns=NAME:.gateways": "want table, wide, json or yaml",
+	} {
+		m.podnet(strings.Fields(line)...).want(t, exitUsage, says)
+	}
+}
+
+// TestColumnsOfWhatComes has one line of headers for all questions of a log.
+func TestColumnsOfWhatComes(t *testing.T) {
+	m := newMachine(t)
+	m.podnet("connect", "-n", "shop").want(t, 0)
+	m.names.queries = []localapi.DNSQuery{{Seq: 1, DNSAnswer: localapi.DNSAnswer{Name: "web.", Type: "A"}}, {Seq: 2, DNSAnswer: localapi.DNSAnswer{Name: "nas.", Type: "AAAA"}}}
+	if r := m.podnet("dns", "log", "-o", "custom-columns=NAME:.name,TYPE:.type"); r.code != 0 || r.out != "NAME   TYPE\nweb.   A\nnas.   AAAA\n" {
+		t.Errorf("exit status %d\n%s%s", r.code, r.out, r.stderr)
 	}
 }

@@ -4,7 +4,7 @@ import "testing"
 
 func TestUI(t *testing.T) {
 	m := newMachine(t)
-	m.podnet("ui", "-o", "xml").want(t, exitUsage, "want table, json, yaml or jsonpath=TEMPLATE")
+	m.podnet("ui", "-o", "xml").want(t, exitUsage, "want table, json, yaml, jsonpath=TEMPLATE or custom-columns=NAME:PATH")
 	m.podnet("ui", "now").want(t, exitUsage, "takes no arguments")
 	// The machine's daemon, which is started for it, has none.
 	m.podnet("ui").want(t, exitGeneric, "this daemon has no dashboard")

@@ -83,11 +83,12 @@ func follow(ctx context.Context, c *localapi.Client, since int64, news chan<- lo
 
 // list prints a line for each event until there are no more.
 func list(w io.Writer, output string, news <-chan localapi.Event, ended <-chan error) error {
+	next := printer(w, output)
 	for {
 		select {
 		case e := <-news:
 			if forPrograms(output) {
-				if err := printNext(w, output, e); err != nil {
+				if err := next(e); err != nil {
 					return err
 				}
 			} else if line, ok := describeEvent(e); ok {

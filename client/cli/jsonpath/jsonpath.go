@@ -1,5 +1,5 @@
-// Package jsonpath prints parts of a document, by templates as kubectl's -o jsonpath
-// takes them. It knows no cluster.
+// Package jsonpath prints parts of a document, by templates as kubectl's -o jsonpath and
+// -o custom-columns take them. It knows no cluster.
 package jsonpath
 
 import (
@@ -43,13 +43,19 @@ func (t Template) Print(w io.Writer, document any) error {
 	if err != nil {
 		return err
 	}
-	raw, err := json.Marshal(document)
+	it, err := plain(document)
 	if err != nil {
 		return err
 	}
-	var plain any // as it is told, with whole numbers as such
-	if err := json.Unmarshal(raw, &plain); err != nil {
-		return err
+	return p.Execute(w, it)
+}
+
+// plain is a document as it is told, with whole numbers as such.
+func plain(document any) (any, error) {
+	raw, err := json.Marshal(document)
+	if err != nil {
+		return nil, err
 	}
-	return p.Execute(w, plain)
+	var out any
+	return out, json.Unmarshal(raw, &out)
 }
