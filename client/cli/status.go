@@ -130,6 +130,8 @@ the oldest of the others becomes it.`,
 				return nil
 			case errors.Is(err, context.DeadlineExceeded):
 				return silentDaemon()
+			case errors.Is(err, localapi.ErrDaemonEnded):
+				return env.outlived(ctx, c)
 			case err != nil:
 				return err
 			}
@@ -155,6 +157,31 @@ the oldest of the others becomes it.`,
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "end every session")
 	return cmd
+}
+
+// outlived is the error of a disconnect whose daemon ended in the middle of it. Nobody has
+// said goodbye to the cluster then, but a process that is gone has no interface.
+func (env *Env) outlived(ctx context.Context, c *localapi.Client) error {
+	_, err := c.Version(ctx)
+	for range 100 { // its socket outlives it by a moment
+		if !errors.Is(err, localapi.ErrDaemonEnded) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		_, err = c.Version(ctx)
+	}
+	const ended = "the daemon ended before it had answered, and its sessions with it; "
+	switch {
+	case err == nil:
+		return &localapi.Error{Code: localapi.CodeDaemon, Message: ended + "another one has started", Hint: "podnet status says what is connected, podnet disconnect ends it"}
+	case !errors.Is(err, localapi.ErrNoDaemon):
+		return err
+	}
+	if err := env.Cleanup(ctx); err != nil {
+		return fmt.Errorf("%stake back what it left: %w", ended, err)
+	}
+	return &localapi.Error{Code: localapi.CodeDaemon, Message: ended + "this machine is not connected any more",
+		Hint: "nothing is left to do here, and the cluster lets go when the lease ends, or at the next podnet connect; podnet logs may say why"}
 }
 
 // awaitExit waits until the daemon's process is gone, so that whoever looks

@@ -26,6 +26,10 @@ const Host = "podnet.local-api"
 // ErrNoDaemon is returned when nothing listens on the socket.
 var ErrNoDaemon = errors.New("the podnet daemon is not running")
 
+// ErrDaemonEnded is returned when the daemon was there and ended before it had answered:
+// it was killed, or has failed. Whether it had done what it was asked for nobody knows.
+var ErrDaemonEnded error = &Error{Code: CodeDaemon, Message: "the daemon ended before it had answered", Hint: "podnet logs may say why; podnet status says what is connected"}
+
 // Client speaks to one daemon.
 type Client struct {
 	socket  string
@@ -142,7 +146,7 @@ func (c *Client) lines(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+	case hungUp(err):
 		return &Error{Code: CodeDaemon, Message: "the daemon went away", Hint: "podnet logs may say why"}
 	}
 	return err
@@ -153,7 +157,15 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return err
 	}
-	return httpjson.Response(resp, out)
+	if err := httpjson.Response(resp, out); !hungUp(err) {
+		return err
+	}
+	return ErrDaemonEnded
+}
+
+// hungUp says whether an error is the end of a connection by the other side.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
@@ -185,6 +197,8 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		return nil, ErrNoDaemon
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &Error{Code: CodeDaemon, Message: fmt.Sprintf("the socket %s belongs to somebody else", c.socket)}
+	case hungUp(err):
+		return nil, ErrDaemonEnded
 	}
 	return nil, &Error{Code: CodeDaemon, Message: fmt.Sprintf("talk to the daemon: %v", err)}
 }
