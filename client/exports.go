@@ -223,7 +223,7 @@ func (x *Exports) Export(ctx context.Context, req localapi.ExportRequest) (_ loc
 		if err != nil {
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), exportTime)
 			defer cancel()
-			err = errors.Join(err, objects.leaveAll(undo))
+			err = errors.Join(unlessAlone(undo, c, err, req.GatewayNamespace, req.Namespaces[0], "let in a device without podnet"), objects.leaveAll(undo))
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, admitTime)

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"net/http"
 
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
@@ -68,6 +67,16 @@ func (s *Session) cannot(what string) error {
 	if mode == "" {
 		return nil
 	}
-	return &localapi.Error{Code: localapi.CodeNotInstalled, Message: "the gateway of namespace " + namespace + " cannot " + what,
-		Hint: "that takes podnet for the whole cluster, which an administrator installs: podnet install", Status: http.StatusConflict}
+	return cluster.CannotAlone(namespace, what)
+}
+
+// unlessAlone is err, or what is so where there is but a gateway of one namespace; see
+// cluster.Client.UnlessAlone.
+func unlessAlone(ctx context.Context, c Cluster, err error, namespace, own, what string) error {
+	if c, ok := c.(interface {
+		UnlessAlone(ctx context.Context, err error, namespace, own, what string) error
+	}); ok {
+		return c.UnlessAlone(ctx, err, namespace, own, what)
+	}
+	return err
 }

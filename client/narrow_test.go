@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"podnet.dev/api/v1alpha1"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
+	"podnet.dev/internal/httpjson"
 )
 
 // elsewhere is a cluster that has a gateway of one namespace, or none.
@@ -78,6 +80,44 @@ func TestNamespaceModeSteersNothing(t *testing.T) {
 		var no *localapi.Error
 		if err := do(); !errors.As(err, &no) || no.Code != localapi.CodeNotInstalled || !strings.Contains(no.Message, "namespace shop cannot") || no.Hint == "" {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// alone is a cluster that has a gateway of one namespace and no podnet beside it.
+type alone struct {
+	*exportCluster
+	namespace string
+}
+
+func (a *alone) CreatePeer(_ context.Context, namespace, _ string, _ v1alpha1.PeerSpec) error {
+	return &cluster.NotInstalledError{Server: "https://api", Namespace: namespace}
+}
+
+func (a *alone) UnlessAlone(_ context.Context, err error, namespace, own, what string) error {
+	if a.namespace == namespace || a.namespace == own {
+		return cluster.CannotAlone(a.namespace, what)
+	}
+	return err
+}
+
+func TestNamespaceModeExportsNothing(t *testing.T) {
+	for name, c := range map[string]struct{ has, gateway, opens, says string }{
+		"the namespace to open":      {"shop", "podnet-system", "shop", "the gateway of namespace shop cannot let in a device without podnet"},
+		"the gateway's is named":     {"pay", "pay", "shop", "the gateway of namespace pay cannot let in a device without podnet"},
+		"that of another one":        {"pay", "podnet-system", "shop", "podnet is not installed"},
+		"the kubeconfig's namespace": {"shop", "podnet-system", "", "the gateway of namespace shop cannot let in a device without podnet"},
+	} {
+		f := &alone{newExportCluster(), c.has}
+		x := NewExports(ExportsConfig{OpenCluster: func(localapi.Kube) (Cluster, error) { return f, nil }, Log: slog.New(slog.DiscardHandler)})
+		req := phone()
+		req.GatewayNamespace = c.gateway
+		if c.opens != "" {
+			req.Namespaces = []string{c.opens}
+		}
+		_, err := x.Export(t.Context(), req)
+		if e := httpjson.FromError(err); err == nil || !strings.Contains(e.Message, c.says) || e.Code != localapi.CodeNotInstalled || e.Hint == "" || len(x.Exports()) > 0 {
+			t.Errorf("%s: %+v", name, e)
 		}
 	}
 }

@@ -137,6 +137,11 @@ func TestNamespaceMode(t *testing.T) {
 		t.Errorf("the node's address goes into the tunnel: %s", route)
 	}
 	explained(t, d.podnet("steer", "deploy/web", "8080:3000").mustFail(t), "cannot steer")
+	explained(t, d.podnet("expose", "3000", "--as", "my-api").mustFail(t), "cannot expose anything")
+	for cannot, args := range map[string][]string{"let in a device without podnet": {"export"}, "say who is connected": {"admin", "top"}, "end somebody's sessions": {"admin", "revoke", "alice"}} {
+		explained(t, d.podnet(args...).mustFail(t), "may not", "namespace podnet-system", "ask an administrator for") // the whole cluster's is there
+		explained(t, d.podnet(append(args, "--gateway-namespace", "shop")...).mustFail(t), "the gateway of namespace shop cannot "+cannot)
+	}
 	findings, _ := examined(t, d.podnet("doctor", "-o", "json"))
 	finds(t, findings, "podnet/installed", localapi.ResultOK, "namespace mode (shop)")
 

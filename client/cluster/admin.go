@@ -49,12 +49,12 @@ func (c *Client) Overviews(ctx context.Context, namespace string, every time.Dur
 			break
 		}
 		if err != nil {
-			return c.explainExec(namespace, err)
+			return c.UnlessAlone(ctx, c.explainExec(namespace, err), namespace, c.Namespace, sayWho)
 		}
 		asked = append(asked, a)
 	}
 	if len(asked) == 0 {
-		return &NotInstalledError{Server: c.Server, Namespace: namespace}
+		return c.UnlessAlone(ctx, &NotInstalledError{Server: c.Server, Namespace: namespace}, namespace, c.Namespace, sayWho)
 	}
 	for {
 		var all []overview.Gateway
@@ -79,6 +79,12 @@ func (c *Client) Overviews(ctx context.Context, namespace string, every time.Dur
 		}
 	}
 }
+
+// What the gateway of one namespace cannot do.
+const (
+	sayWho = "say who is connected"
+	endAll = "end somebody's sessions"
+)
 
 // asking is a command in a gateway's pod, which answers each line once.
 type asking struct {
@@ -193,7 +199,10 @@ type Revoked struct {
 func (c *Client) Revoke(ctx context.Context, namespace, who string) ([]Revoked, error) {
 	var list v1alpha1.PeerList
 	if err := c.get(ctx, peerPath(namespace, ""), &list); err != nil {
-		return nil, c.explainAdmin(namespace, "list", err)
+		return nil, c.UnlessAlone(ctx, c.explainAdmin(namespace, "list", err), namespace, c.Namespace, endAll)
+	}
+	if len(list.Items) == 0 && c.Alone(ctx, namespace) { // where the cluster knows Peers as well
+		return nil, CannotAlone(namespace, endAll)
 	}
 	var all []Revoked
 	for _, p := range list.Items {

@@ -60,6 +60,38 @@ func (c *Client) Namespaced(ctx context.Context, namespace string) (*Namespaced,
 	return &Namespaced{c: c, namespace: namespace, peers: map[string]*told{}}, nil
 }
 
+// Alone says whether there is a gateway in a namespace that serves this namespace alone;
+// where that cannot be seen it does not.
+func (c *Client) Alone(ctx context.Context, namespace string) bool {
+	pod, err := c.pod(ctx, namespace, gatewayPod)
+	return err == nil && pod.Labels[deploy.LabelMode] == deploy.ModeNamespace
+}
+
+// CannotAlone refuses what only the whole cluster's gateway does.
+func CannotAlone(namespace, what string) *localapi.Error {
+	return &localapi.Error{Code: localapi.CodeNotInstalled, Message: "the gateway of namespace " + namespace + " cannot " + what,
+		Hint: "that takes podnet for the whole cluster, which an administrator installs: podnet install", Status: http.StatusConflict}
+}
+
+// UnlessAlone is err, with which podnet in a namespace has refused what only the whole
+// cluster's does; or what is so where there is but a gateway of one namespace: in this
+// one, or, where the cluster has no podnet, in our own.
+func (c *Client) UnlessAlone(ctx context.Context, err error, namespace, own, what string) error {
+	if away := (*UnreachableError)(nil); errors.As(err, &away) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if c.Alone(ctx, namespace) {
+		return CannotAlone(namespace, what)
+	}
+	if there, unknown := c.installed(ctx); there || unknown != nil {
+		return err
+	}
+	if c.Alone(ctx, own) {
+		return CannotAlone(own, what)
+	}
+	return &NotInstalledError{Server: c.Server, Namespace: namespace}
+}
+
 // What follows is the Client's own.
 
 // Check finds out who we are, as Client.Check.

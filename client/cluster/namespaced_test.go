@@ -17,6 +17,8 @@ import (
 	"podnet.dev/client/localapi"
 	"podnet.dev/deploy"
 	"podnet.dev/internal/desk"
+	"podnet.dev/internal/httpjson"
+	"podnet.dev/internal/overview"
 )
 
 const (
@@ -239,5 +241,51 @@ func TestWhichGatewaysAreOfOneNamespace(t *testing.T) {
 		if n, err := f.client().Namespaced(t.Context(), "shop"); err != nil || (n != nil) != c.is {
 			t.Errorf("%s: %v, %v", name, n, err)
 		}
+	}
+}
+
+// TestAdministratorsOfNamespaceMode ask the gateway of one namespace for what only the
+// whole cluster's has, and are told so in whichever way they come to it.
+func TestAdministratorsOfNamespaceMode(t *testing.T) {
+	forbid := func(w http.ResponseWriter, _ *http.Request) { refuse(w, 403, metav1.StatusReasonForbidden, "no") }
+	has := func(v any) http.HandlerFunc { return func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, v) } }
+	const cannot = "the gateway of namespace shop cannot "
+	for name, c := range map[string]struct {
+		namespace string
+		change    func(*fakeAPI)
+		top, end  string
+		code      string
+	}{
+		"its namespace is named": {"shop", func(*fakeAPI) {}, cannot + "say who is connected", cannot + "end somebody's sessions", localapi.CodeNotInstalled},
+		"it is the kubeconfig's": {"podnet-system", func(*fakeAPI) {}, cannot + "say who is connected", cannot + "end somebody's sessions", localapi.CodeNotInstalled},
+		"the namespace is closed to us": {"podnet-system", func(f *fakeAPI) {
+			for _, call := range []string{"GET /api/v1/namespaces/podnet-system/pods/podnet-gateway-0/exec", "POST /api/v1/namespaces/podnet-system/pods/podnet-gateway-0/exec", "GET " + peerPath("podnet-system", "")} {
+				f.on[call] = forbid
+			}
+		}, cannot + "say who is connected", cannot + "end somebody's sessions", localapi.CodeNotInstalled},
+		"the cluster knows Peers": {"shop", func(f *fakeAPI) {
+			f.on["GET "+api], f.on["GET "+peerPath("shop", "")] = has(struct{}{}), has(v1alpha1.PeerList{})
+		}, cannot + "say who is connected", cannot + "end somebody's sessions", localapi.CodeNotInstalled},
+		"there is none": {"podnet-system", func(f *fakeAPI) { delete(f.on, "GET "+shopPod) }, "podnet is not installed", "podnet is not installed", localapi.CodeNotInstalled},
+		"the whole cluster's is not ours": {"podnet-system", func(f *fakeAPI) {
+			f.on["GET "+api] = has(struct{}{})
+			for _, call := range []string{"GET /api/v1/namespaces/podnet-system/pods/podnet-gateway-0/exec", "POST /api/v1/namespaces/podnet-system/pods/podnet-gateway-0/exec", "GET " + peerPath("podnet-system", "")} {
+				f.on[call] = forbid
+			}
+		}, "alice may not create pods/exec", "alice may not list peers", localapi.CodeForbidden},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, _ := openCounter(t)
+			c.change(f.fakeAPI)
+			admin := f.client()
+			top := admin.Overviews(t.Context(), c.namespace, 0, func([]overview.Gateway) error { return nil })
+			_, end := admin.Revoke(t.Context(), c.namespace, "bob")
+			for want, err := range map[string]error{"top: " + c.top: top, "end: " + c.end: end} {
+				e := httpjson.FromError(err)
+				if _, text, _ := strings.Cut(want, ": "); err == nil || !strings.Contains(e.Message, text) || e.Code != c.code || e.Hint == "" {
+					t.Errorf("%+v, want %s", e, want)
+				}
+			}
+		})
 	}
 }
