@@ -36,6 +36,14 @@ func openRedirected(id string, gid uint32) (*redirected, error) {
 	return &redirected{id: id, gid: gid, table: t}, nil
 }
 
+// translates says why addresses of TCP are translated, if they are.
+func (in *redirected) translates() error {
+	if in.table == nil {
+		return nil
+	}
+	return in.table.Translates()
+}
+
 func (in *redirected) take(ports []serve.PortKey) ([]serve.PortKey, error) {
 	redirects, trouble := in.serve.Set(ports)
 	if err := in.redirect(redirects); err != nil {

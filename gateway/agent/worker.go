@@ -113,6 +113,9 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 	if err := hello(line); err != nil {
 		return err
 	}
+	if why := in.translates(); why != nil {
+		log.Warn("TCP is redirected by translation of addresses", "err", why)
+	}
 	o.NodeAddrs = append(routers(), o.NodeAddrs...)
 	w, err := newWorker(o, private, serve.Config{}, log)
 	if err != nil {
@@ -125,6 +128,7 @@ func run(ctx context.Context, o Options, private key.Private, hello func(control
 		return err
 	}
 	w.egress = egress.New(log, w.seen.left)
+	w.egress.Control = redirect.ControlDialer
 	leaving, cancel := context.WithCancel(ctx)
 	left := make(chan error, 1)
 	go func() { left <- w.egress.Serve(leaving, out) }()

@@ -35,6 +35,9 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interv
 
 // Server opens flows for gateways.
 type Server struct {
+	// Control, if there is one, is that of a net.Dialer. It is set before Serve.
+	Control func(network, address string, c syscall.RawConn) error
+
 	log  *slog.Logger
 	seen func(rule string, err error)
 
@@ -178,7 +181,7 @@ func (s *Server) open(ctx context.Context, c net.Conn) (out net.Conn, rule strin
 	if err != nil {
 		return nil, want.Rule, err
 	}
-	d := net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive}
+	d := net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive, Control: s.Control}
 	if out, err = d.DialContext(ctx, string(want.Protocol), s.rewrite(to).String()); err != nil {
 		return nil, want.Rule, err
 	}

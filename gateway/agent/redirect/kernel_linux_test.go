@@ -21,12 +21,12 @@ import (
 const lateness = 2 * time.Second
 
 func TestPortLeadsToAgent(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "other", 8081)
 		serve(t, "agent", agentPort)
 		far := host(t, 1)
-		table := open(t)
+		table := openTable(t)
 		here := []string{"127.0.0.1", "[::1]", "10.99.1.1", "[fd99:1::1]"}
 		want := func(name string) {
 			t.Helper()
@@ -62,15 +62,15 @@ func TestPortLeadsToAgent(t *testing.T) {
 }
 
 func TestAgentReachesApp(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
 		ip(t, "addr add 10.99.9.1/32 dev lo")
 		agent := testpod.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: agentGroup}})
-		keep(t, open(t), both)
+		keep(t, openTable(t), both)
 		for _, network := range []string{"tcp", "udp"} {
 			for _, a := range []string{"127.0.0.1:8080", "[::1]:8080", "10.99.9.1:8080"} {
-				if got := agent.Say("who " + network + " " + a); got != "app" {
+				if got := agent.Say("own " + network + " " + a); got != "app" {
 					t.Errorf("the agent at %s %s: %s", network, a, got)
 				}
 				if got := who(network, a); got != "agent" {
@@ -82,10 +82,10 @@ func TestAgentReachesApp(t *testing.T) {
 }
 
 func TestAgentPortIsNoWayAround(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "agent", agentPort)
 		far := host(t, 1)
-		table := open(t)
+		table := openTable(t)
 		stop := keep(t, table, both)
 		for _, network := range []string{"tcp", "udp"} {
 			for _, a := range []string{"127.0.0.1:15001", "[::1]:15001"} {
@@ -110,10 +110,10 @@ func TestAgentPortIsNoWayAround(t *testing.T) {
 // TestSilentAgentLosesPort: no Set, no Close, and yet the app serves again; UDP
 // clients too that never stop sending from one port.
 func TestSilentAgentLosesPort(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
-		table := open(t)
+		table := openTable(t)
 		old := dial(t, "udp", "127.0.0.1:8080")
 		if got := ask(old); got != "app" {
 			t.Fatalf("before: %s", got)
@@ -147,7 +147,7 @@ func TestSilentAgentLosesPort(t *testing.T) {
 // TestOpenConnectionsContinue: where a TCP connection began, it stays. The first
 // one is older than connection tracking in the pod.
 func TestOpenConnectionsContinue(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
 		far := host(t, 1)
@@ -155,7 +155,7 @@ func TestOpenConnectionsContinue(t *testing.T) {
 			t.Fatal(got)
 		}
 		first, first6 := dial(t, "tcp", "127.0.0.1:8080"), dial(t, "tcp", "[::1]:8080")
-		table := open(t)
+		table := openTable(t)
 		second := dial(t, "tcp", "127.0.0.1:8080")
 		stop := keep(t, table, both)
 		redirected := dial(t, "tcp", "127.0.0.1:8080")
@@ -179,8 +179,10 @@ func TestOpenConnectionsContinue(t *testing.T) {
 		if err := table.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(redirected); !strings.Contains(got, "reset") {
+		if got := ask(redirected); way(t) == translated && !strings.Contains(got, "reset") {
 			t.Errorf("redirected, and nobody translates: %s", got)
+		} else if way(t) == handedOver && got != "agent" {
+			t.Errorf("handed over, and the table is gone: %s", got)
 		}
 		for _, c := range []net.Conn{first, first6, second} {
 			if got := ask(c); got != "app" {
@@ -193,10 +195,10 @@ func TestOpenConnectionsContinue(t *testing.T) {
 // TestRefreshIsSeamless: each Set removes what it adds, and no connection sees
 // it.
 func TestRefreshIsSeamless(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
-		table := open(t)
+		table := openTable(t)
 		set(t, table, both)
 		quit, done := make(chan struct{}), make(chan struct{})
 		var sets atomic.Int64
@@ -237,7 +239,7 @@ func TestRefreshIsSeamless(t *testing.T) {
 // TestMeshKeepsItsPlace: a mesh's proxy gets what comes from outside, and what
 // it hands on to the app goes to the agent.
 func TestMeshKeepsItsPlace(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		nft(t, "add table ip mesh; add chain ip mesh pre { type nat hook prerouting priority -100; }; add rule ip mesh pre tcp dport 8080 redirect to :15006")
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
@@ -245,7 +247,7 @@ func TestMeshKeepsItsPlace(t *testing.T) {
 		if got := proxy.Say("serve proxy 15006"); got != "serve <nil>" {
 			t.Fatal(got)
 		}
-		keep(t, open(t), both)
+		keep(t, openTable(t), both)
 		if got := far.Say("who tcp 10.99.1.1:8080"); got != "proxy" {
 			t.Errorf("from outside: %s", got)
 		}
@@ -259,9 +261,9 @@ func TestMeshKeepsItsPlace(t *testing.T) {
 
 // killMe is an agent that works until it is killed.
 func killMe() {
-	table, err := Open("test", agentGroup)
+	table, err := openBy(os.Getenv("PODNET_TEST_WAY"), "test")
 	if err == nil {
-		_, err = net.Listen("tcp", fmt.Sprintf(":%d", agentPort)) // and never accepts
+		_, err = listen(fmt.Sprintf(":%d", agentPort), ControlListener) // and never accepts
 	}
 	for ; err == nil; time.Sleep(RefreshEvery) {
 		if err = table.Set(both); err == nil {
@@ -272,10 +274,10 @@ func killMe() {
 }
 
 func TestKilledAgent(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "app", appPort)
 		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=agent")
+		cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=agent", "PODNET_TEST_WAY="+way(t))
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -305,7 +307,7 @@ func TestKilledAgent(t *testing.T) {
 			}
 		}
 
-		table := open(t)
+		table := openTable(t)
 		set(t, table, both)
 		if got := who("udp", "127.0.0.1:8080"); got == "app" {
 			t.Error("the port is not redirected again")
@@ -332,10 +334,10 @@ func TestKilledAgent(t *testing.T) {
 // TestNobodyElseRemovesTheTable: who flushes the pod's rules, as a restarted mesh
 // may, leaves it.
 func TestNobodyElseRemovesTheTable(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
-		table := open(t)
+		table := openTable(t)
 		set(t, table, both)
 		nft(t, "flush", "ruleset")
 		if err := Remove("test"); err == nil {
@@ -350,17 +352,23 @@ func TestNobodyElseRemovesTheTable(t *testing.T) {
 
 // TestATableWithoutAnOwner is how it is before Linux 5.12.
 func TestATableWithoutAnOwner(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "app", appPort)
 		serve(t, "agent", agentPort)
-		nft(t, "-f", "testdata/ruleset.nft") // left by an agent that died
+		nft(t, "-f", golden(t)) // left by an agent that died
 		old := newRuleset("podnet_golden", agentGroup)
 		s, err := openSocket()
 		if err != nil {
 			t.Fatal(err)
 		}
 		old.replace(s.Conn)
-		if err := errors.Join(old.install(s.Conn), old.fill(s.Conn, both), s.Flush(), s.CloseLasting()); err != nil {
+		err = old.install(s.Conn)
+		if way(t) == handedOver {
+			old.handOver(s.Conn)
+		} else {
+			old.translate(s.Conn, TCP)
+		}
+		if err := errors.Join(err, old.fill(s.Conn, both), s.Flush(), s.CloseLasting()); err != nil {
 			t.Fatal(err)
 		}
 		if got := who("tcp", "127.0.0.1:8080"); got != "agent" {
@@ -377,7 +385,7 @@ func TestATableWithoutAnOwner(t *testing.T) {
 
 // TestRouterKeepsRouting: what passes through the pod is not the pod's.
 func TestRouterKeepsRouting(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		serve(t, "agent", agentPort)
 		one, two := host(t, 1), host(t, 2)
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
@@ -386,7 +394,7 @@ func TestRouterKeepsRouting(t *testing.T) {
 		if got := two.Say("serve two 8080"); got != "serve <nil>" {
 			t.Fatal(got)
 		}
-		keep(t, open(t), both)
+		keep(t, openTable(t), both)
 		if got := one.Say("who tcp 10.99.2.2:8080"); got != "two" {
 			t.Errorf("through the pod: %s", got)
 		}
@@ -409,6 +417,187 @@ func TestWithoutPermission(t *testing.T) {
 		}
 		if !strings.HasPrefix(string(out), "refused: make table podnet_test: nftables: not permitted") {
 			t.Errorf("got %s", out)
+		}
+	})
+}
+
+// TestOnlyDatagramsAreTracked: the kernel has no work with the packets of a pod whose
+// TCP ports alone are steered.
+func TestOnlyDatagramsAreTracked(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		if _, err := os.Stat(tracked); err != nil {
+			t.Skipf("this kernel tracks nothing: %v", err)
+		}
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		far, table := host(t, 1), openTable(t)
+		count := func() string {
+			t.Helper()
+			for _, a := range []string{"10.99.1.1:8080", "[fd99:1::1]:8080"} {
+				if got := far.Say("who tcp " + a); got != "agent" {
+					t.Errorf("%s: %s", a, got)
+				}
+			}
+			b, err := os.ReadFile(tracked)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(string(b))
+		}
+		set(t, table, both[:1])
+		if n := count(); n != "0" {
+			t.Errorf("%s connections are tracked", n)
+		}
+		set(t, table, both)
+		if n := count(); n == "0" {
+			t.Error("nothing is tracked")
+		}
+		if got := far.Say("who udp 10.99.1.1:8080"); got != "agent" {
+			t.Errorf("UDP: %s", got)
+		}
+	})
+}
+
+const tracked = "/proc/sys/net/netfilter/nf_conntrack_count"
+
+// TestMarksAreTakenAway: where the agent's connections could come back to it, TCP is
+// not handed over.
+func TestMarksAreTakenAway(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		nft(t, "add table inet firewall; add chain inet firewall out { type filter hook output priority 0; }; add rule inet firewall out meta mark set 1")
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		agent := testpod.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: agentGroup}})
+		table, err := Open("test", agentGroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer table.Close()
+		if why := table.Translates(); why == nil || !strings.Contains(why.Error(), "leave a marked connection alone") {
+			t.Errorf("translates: %v", why)
+		}
+		keep(t, table, both)
+		if got := who("tcp", "127.0.0.1:8080"); got != "agent" {
+			t.Errorf("somebody: %s", got)
+		}
+		if got := agent.Say("own tcp 127.0.0.1:8080"); got != "app" {
+			t.Errorf("the agent: %s", got)
+		}
+	})
+}
+
+// TestCookiesForEverybody: a handshake that ends in a cookie ends at the app.
+func TestCookiesForEverybody(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0); err != nil {
+			t.Skipf("this kernel has no cookies: %v", err)
+		}
+		serve(t, "agent", agentPort)
+		table, err := Open("test", agentGroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer table.Close()
+		if why := table.Translates(); why == nil || !strings.Contains(why.Error(), "hand a connection over") {
+			t.Errorf("translates: %v", why)
+		}
+		keep(t, table, both)
+		if got := who("tcp", "127.0.0.1:8080"); got != "agent" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestMeshThatHandsOver: what a mesh has given to its own proxy in the same way is the
+// proxy's, and what that hands on to the app goes to the agent.
+func TestMeshThatHandsOver(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		nft(t, "add table inet mesh; add chain inet mesh pre { type filter hook prerouting priority -150; }; "+
+			"add rule inet mesh pre iifname eth1 tcp dport 8080 tproxy to :15006 accept")
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		far, proxy := host(t, 1), testpod.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: 1337}})
+		if got := proxy.Say("take proxy 15006"); got != "take <nil>" {
+			t.Fatal(got)
+		}
+		keep(t, openTable(t), both)
+		for _, a := range []string{"10.99.1.1:8080", "[fd99:1::1]:8080"} {
+			if got := far.Say("who tcp " + a); got != "proxy" {
+				t.Errorf("from outside at %s: %s", a, got)
+			}
+			if got := proxy.Say("who tcp " + a); got != "agent" {
+				t.Errorf("the proxy at %s: %s", a, got)
+			}
+		}
+	})
+}
+
+// TestMeshCallsItsOwnPod: what a mesh's proxy sends to the pod that it is in, and the
+// mesh has come in by the proxy again, is the proxy's.
+func TestMeshCallsItsOwnPod(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		nft(t, "add table ip mesh; add chain ip mesh out { type nat hook output priority -100; }; "+
+			"add rule ip mesh out oif lo ip daddr != 127.0.0.0/8 meta skgid 1337 tcp dport 8080 redirect to :15006")
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		ip(t, "addr add 10.99.9.1/32 dev lo")
+		proxy := testpod.Start(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: 1337}})
+		if got := proxy.Say("serve proxy 15006"); got != "serve <nil>" {
+			t.Fatal(got)
+		}
+		keep(t, openTable(t), both)
+		if got := proxy.Say("who tcp 10.99.9.1:8080"); got != "proxy" {
+			t.Errorf("the proxy at its own pod: %s", got)
+		}
+		if got := proxy.Say("who tcp 127.0.0.1:8080"); got != "agent" {
+			t.Errorf("the proxy at the app: %s", got)
+		}
+	})
+}
+
+// TestPortTakenAgain: a client takes the port again of a connection that the pod has
+// ended, and of which the kernel remembers with whom it was.
+func TestPortTakenAgain(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
+		serve(t, "app", appPort)
+		serve(t, "agent", agentPort)
+		far, table := host(t, 1), openTable(t)
+		for i, steered := range []bool{false, true, true, false, true} {
+			want, ports := "app", []Port(nil)
+			if steered {
+				want, ports = "agent", both
+			}
+			set(t, table, ports)
+			for _, a := range []string{"10.99.1.1:8080", "[fd99:1::1]:8080"} {
+				if got := far.Say("from 5555 " + a); got != want {
+					t.Errorf("connection %d to %s: %s, want %s", i+1, a, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestAppBeginsAgain: connections that the agent holds at the app's port do not keep
+// the app from listening there again.
+func TestAppBeginsAgain(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
+		serve(t, "agent", agentPort)
+		l, err := listen(":8080", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep(t, openTable(t), both)
+		held := dial(t, "tcp", "127.0.0.1:8080")
+		if got := ask(held); got != "agent" {
+			t.Fatal(got)
+		}
+		l.Close()
+		if l, err = listen(":8080", nil); err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if got := ask(held); got != "agent" {
+			t.Error(got)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"podnet.dev/internal/testpod"
 )
@@ -33,13 +35,18 @@ var both = []Port{{TCP, appPort, agentPort}, {UDP, appPort, agentPort}}
 func TestMain(m *testing.M) {
 	if testpod.Obey(map[string]func([]string) string{
 		"who": func(at []string) string { return who(at[0], at[1]) }, // NETWORK ADDRESS
-		"serve": func(at []string) string { // NAME PORT, by TCP
-			l, err := net.Listen("tcp", ":"+at[1])
-			if err == nil {
-				go accept(context.Background(), l, at[0])
-			}
-			return fmt.Sprint("serve ", err)
+		"own": func(at []string) string { // NETWORK ADDRESS, as the agent asks
+			return whoBy(net.Dialer{Timeout: time.Second, Control: ControlDialer}, at[0], at[1])
 		},
+		"from": func(at []string) string { // PORT ADDRESS, by TCP; the other side ends it first
+			local, err := net.ResolveTCPAddr("tcp", ":"+at[0])
+			if err != nil {
+				return err.Error()
+			}
+			return lastOf(net.Dialer{Timeout: time.Second, LocalAddr: local}, at[1])
+		},
+		"serve": func(at []string) string { return "serve " + answerAt(at, nil) },            // NAME PORT, by TCP
+		"take":  func(at []string) string { return "take " + answerAt(at, ControlListener) }, // the same, of what is handed over
 	}) {
 		return
 	}
@@ -57,6 +64,14 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m)
+}
+
+func answerAt(at []string, c control) string {
+	l, err := listen(":"+at[1], c)
+	if err == nil {
+		go accept(context.Background(), l, at[0])
+	}
+	return fmt.Sprint(err)
 }
 
 // inPod runs the story in a network namespace of its own.
@@ -83,9 +98,46 @@ func nft(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-func open(t *testing.T) *Table {
+// The ways by which TCP comes to the agent. way is that of the story.
+const (
+	handedOver = "handed_over"
+	translated = "translated"
+)
+
+func way(t *testing.T) string {
+	if strings.HasSuffix(t.Name(), "/"+translated) {
+		return translated
+	}
+	return handedOver
+}
+
+// bothWays tells a story in a pod whose kernel hands TCP over, and in one where
+// addresses are translated.
+func bothWays(t *testing.T, story func(*testing.T)) {
 	t.Helper()
-	table, err := Open("test", agentGroup)
+	for _, way := range []string{handedOver, translated} {
+		t.Run(way, func(t *testing.T) { inPod(t, story) })
+	}
+}
+
+// openBy makes a table that has TCP redirected in a way.
+func openBy(way, id string) (*Table, error) {
+	if way == translated {
+		return open(id, agentGroup, errors.New("the story wants it"))
+	}
+	table, err := Open(id, agentGroup)
+	if err != nil {
+		return nil, err
+	}
+	return table, table.Translates()
+}
+
+func openTable(t *testing.T) *Table {
+	t.Helper()
+	table, err := openBy(way(t), "test")
+	if errors.Is(err, unix.ENOENT) {
+		t.Skipf("this kernel hands nothing over: %v", err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +192,11 @@ func keep(t *testing.T, table *Table, ports []Port) (stop func()) {
 func serve(t *testing.T, name string, port int) {
 	t.Helper()
 	address := fmt.Sprintf("[::]:%d", port)
-	listener, err := net.Listen("tcp", address)
+	var c control
+	if name == "agent" {
+		c = ControlListener
+	}
+	listener, err := listen(address, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,11 +237,14 @@ func answer(ctx context.Context, c net.Conn, name string) {
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	defer c.Close()
 	for lines := bufio.NewScanner(c); lines.Scan(); {
-		if _, err := fmt.Fprintln(c, name); err != nil {
+		if _, err := fmt.Fprintln(c, name); err != nil || lines.Text() == goodbye {
 			return
 		}
 	}
 }
+
+// goodbye has whoever answers end the connection.
+const goodbye = "goodbye"
 
 // ask says something over c and returns the answer, or why there is none.
 func ask(c net.Conn) string {
@@ -204,12 +263,34 @@ func ask(c net.Conn) string {
 
 // who answers a new connection.
 func who(network, address string) string {
-	c, err := net.DialTimeout(network, address, time.Second)
+	return whoBy(net.Dialer{Timeout: time.Second}, network, address)
+}
+
+func whoBy(d net.Dialer, network, address string) string {
+	c, err := d.Dial(network, address)
 	if err != nil {
 		return err.Error()
 	}
 	defer c.Close()
 	return ask(c)
+}
+
+// lastOf returns all that is said on a new connection until the other side ends it.
+func lastOf(d net.Dialer, address string) string {
+	c, err := d.Dial("tcp", address)
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return err.Error()
+	}
+	fmt.Fprintln(c, goodbye)
+	said, err := io.ReadAll(c)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(said))
 }
 
 // dial opens a connection that stays for the test.

@@ -12,9 +12,12 @@
 // so that a client that never changes its own port is not left with an agent
 // that died.
 //
-// The destination's address is kept, only its port changes. The agent's group is
-// how the kernel tells the agent's own connections from
-// all others. testdata/ruleset.nft is the table as nft would list it.
+// TCP is handed over to the agent's socket as it is (ADR 0023): the agent listens with
+// ControlListener, and what it accepts is at the address and port of the pod. Where the
+// kernel cannot do that, and always for UDP, the destination's port is translated,
+// and its address kept. The kernel tells the agent's own connections from all others
+// by ControlDialer, and its datagrams by the agent's group. In testdata the table is
+// as nft would list it.
 package redirect
 
 import (
@@ -69,7 +72,7 @@ func (e *UnsupportedError) Unwrap() error { return e.Err }
 
 // Hint says what to do about it.
 func (e *UnsupportedError) Hint() string {
-	return "the node needs Linux 5.10 or later with nf_tables, NAT and conntrack zones; sandboxes such as gVisor have none of it"
+	return "the node needs Linux 5.10 or later with nf_tables, and tproxy or NAT, for UDP NAT with conntrack zones; sandboxes such as gVisor have none of it"
 }
 
 var validID = regexp.MustCompile(`^[a-z0-9]{1,16}$`)

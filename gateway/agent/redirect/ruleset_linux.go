@@ -13,6 +13,10 @@ const (
 	// zone is the conntrack zone of redirected datagrams. Any number will do
 	// that nobody else in the pod uses.
 	zone = 0x706e
+	// mark is on what the agent's own TCP sockets send. It has no bit by which
+	// kube-proxy (0xc000), Calico (0xffff0000) or Cilium (0x0f00) know packets: a pod
+	// may live in its node's network.
+	mark = 0x306e
 	// loopback is the index of lo in every network namespace.
 	loopback = 1
 	// ctDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h: the
@@ -20,12 +24,21 @@ const (
 	ctDNAT = 1 << 5
 )
 
-// ruleset is a table as it is to be. Its sets are empty; fill says what they
-// hold.
+// ruleset is a table as it is to be. Its methods queue parts of it: the sets, and
+// chains for TCP of the one kind or the other, and for UDP. The choices behind all
+// of them:
+//
+//   - Nothing here redirects but an element of redir, and elements expire.
+//   - Of TCP only a SYN is redirected. What is open stays where it is.
+//   - Only what is for the pod itself is redirected: a pod may be a router, and
+//     in the node's own namespace all pods' traffic passes.
+//   - What comes from outside is the agent's just after a mesh's own DNAT (-100):
+//     it gets what the mesh leaves.
+//   - The agent's ports are no way around the pod's: what was not redirected to
+//     them is dropped.
 type ruleset struct {
-	table  *nftables.Table
-	chains []*nftables.Chain
-	rules  []*nftables.Rule
+	table *nftables.Table
+	gid   uint32 // the agent's group
 
 	redir   map[uint8]*nftables.Set // by protocol: the pod's port to the agent's
 	agent   map[uint8]*nftables.Set // by protocol: the agent's ports
@@ -36,50 +49,69 @@ func newTable(name string) *nftables.Table {
 	return &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
 }
 
-// newRuleset describes the table. The choices behind it:
-//
-//   - Nothing here redirects but an element of redir, and elements expire.
-//   - pre comes just after a mesh's own DNAT (-100), and gets what the mesh
-//     leaves; out comes before it, and gets what the mesh's proxy sends to the
-//     app, with what others in the pod send to it.
-//   - Only a SYN is redirected. The table starts connection tracking in the
-//     pod, to which every connection then open looks new with its next segment.
-//   - Only what is for the pod itself is redirected: a pod may be a router, and
-//     in the node's own namespace all pods' traffic passes.
-//   - Datagrams that are to be redirected are tracked in a zone of their own.
-//     Their flows, and with them the translation, are known only there: once
-//     the element has expired the next datagram of the same flow is looked up
-//     in the zone of everything else, and goes to the app.
-//   - The agent's ports are no way around the pod's: guard drops what was not
-//     sent there by a redirection.
 func newRuleset(name string, gid uint32) *ruleset {
-	r := &ruleset{table: newTable(name)}
+	r := &ruleset{table: newTable(name), gid: gid}
 	r.redir = map[uint8]*nftables.Set{TCP: r.portMap("tcp_redir"), UDP: r.portMap("udp_redir")}
 	r.agent = map[uint8]*nftables.Set{TCP: r.portSet("tcp_agent"), UDP: r.portSet("udp_agent")}
 	r.steered = r.portSet("udp_steered")
-
-	zonePre := r.chain("zone_pre", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw)
-	r.rule(zonePre, protocol(UDP), to(r.steered), forUs(), setZone())
-
-	zoneOut := r.chain("zone_out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityRaw)
-	r.rule(zoneOut, protocol(UDP), from(r.agent[UDP]), setZone())
-	r.rule(zoneOut, group(gid), verdict(expr.VerdictReturn))
-	r.rule(zoneOut, overLoopback(), protocol(UDP), to(r.steered), setZone())
-
-	pre := r.chain("pre", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest+1)
-	r.rule(pre, protocol(TCP), opens(), forUs(), redirect(r.redir[TCP]))
-	r.rule(pre, protocol(UDP), forUs(), redirect(r.redir[UDP]))
-
-	out := r.chain("out", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest-1)
-	r.rule(out, group(gid), verdict(expr.VerdictReturn))
-	r.rule(out, overLoopback(), protocol(TCP), opens(), redirect(r.redir[TCP]))
-	r.rule(out, overLoopback(), protocol(UDP), redirect(r.redir[UDP]))
-
-	guard := r.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityFilter)
-	for _, p := range []uint8{TCP, UDP} {
-		r.rule(guard, protocol(p), to(r.agent[p]), untranslated(), verdict(expr.VerdictDrop))
-	}
 	return r
+}
+
+// handOver queues how TCP comes to the agent: its socket gets the SYN as it is, and
+// the connection has the pod's own port. So nothing is translated or tracked, and
+// whatever follows finds the connection's socket by itself.
+//
+//   - What begins within the pod passes here too, as it comes in by lo; a mesh's
+//     proxy hands on to the app that way.
+//   - The agent's own connections are known by their mark, as what comes in has no
+//     group yet.
+//   - What has been handed over to somebody else stays there: a mesh may work like
+//     this as well.
+func (r *ruleset) handOver(c *nftables.Conn) {
+	pre := r.chain(c, "tcp_pre", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest+1)
+	begins := c.AddChain(&nftables.Chain{Table: r.table, Name: "tcp_begins"})
+	r.rule(c, pre, protocol(TCP), opens(), forUs(), goTo(begins))
+	r.rule(c, begins, marked(), verdict(expr.VerdictReturn))
+	r.rule(c, begins, otherGroup(r.gid), verdict(expr.VerdictReturn))
+	r.rule(c, begins, protocol(TCP), to(r.agent[TCP]), verdict(expr.VerdictDrop))
+	r.rule(c, begins, protocol(TCP), toAgent(r.redir[TCP]), []expr.Any{&expr.TProxy{Family: unix.NFPROTO_UNSPEC, RegPort: reg}})
+}
+
+// translate queues how UDP comes to the agent, and TCP where it cannot be handed
+// over: the destination's port is translated. That has the kernel track all that
+// the pod sends and gets, and to connection tracking every connection then open
+// looks new with its next segment.
+//
+// out comes before a mesh's DNAT, and gets what the mesh's proxy sends to the app,
+// with what others in the pod send to it.
+func (r *ruleset) translate(c *nftables.Conn, p uint8) {
+	begins := protocol(p)
+	if p == TCP {
+		begins = slices.Concat(begins, opens())
+	}
+	pre := r.chain(c, protocolName(p)+"_pre", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest+1)
+	r.rule(c, pre, begins, forUs(), redirect(r.redir[p]))
+
+	out := r.chain(c, protocolName(p)+"_out", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest-1)
+	r.rule(c, out, group(r.gid), verdict(expr.VerdictReturn))
+	r.rule(c, out, overLoopback(), begins, redirect(r.redir[p]))
+
+	guard := r.chain(c, protocolName(p)+"_guard", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityFilter)
+	r.rule(c, guard, protocol(p), to(r.agent[p]), untranslated(), verdict(expr.VerdictDrop))
+}
+
+// track queues that datagrams which are to be redirected are tracked in a zone of
+// their own. Their flows, and with them the translation, are known only there: once
+// the element has expired the next datagram of the same flow is looked up in the
+// zone of everything else, and goes to the app.
+func (r *ruleset) track(c *nftables.Conn) {
+	pre := r.chain(c, "udp_zone_pre", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw)
+	r.rule(c, pre, protocol(UDP), to(r.steered), forUs(), setZone())
+
+	out := r.chain(c, "udp_zone_out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityRaw)
+	r.rule(c, out, protocol(UDP), from(r.agent[UDP]), setZone())
+	r.rule(c, out, group(r.gid), verdict(expr.VerdictReturn))
+	r.rule(c, out, overLoopback(), protocol(UDP), to(r.steered), setZone())
 }
 
 // replace queues an empty table in the place of one that has its name: made
@@ -90,18 +122,12 @@ func (r *ruleset) replace(c *nftables.Conn) {
 	c.AddTable(r.table)
 }
 
-// install queues what is in the table.
+// install queues the sets.
 func (r *ruleset) install(c *nftables.Conn) error {
 	for _, s := range r.sets() {
 		if err := c.AddSet(s, nil); err != nil {
 			return err
 		}
-	}
-	for _, chain := range r.chains {
-		c.AddChain(chain)
-	}
-	for _, rule := range r.rules {
-		c.AddRule(rule)
 	}
 	return nil
 }
@@ -148,15 +174,13 @@ func (r *ruleset) portMap(name string) *nftables.Set {
 	return s
 }
 
-func (r *ruleset) chain(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
+func (r *ruleset) chain(c *nftables.Conn, name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
 	policy := nftables.ChainPolicyAccept
-	c := &nftables.Chain{Table: r.table, Name: name, Type: kind, Hooknum: hook, Priority: &priority, Policy: &policy}
-	r.chains = append(r.chains, c)
-	return c
+	return c.AddChain(&nftables.Chain{Table: r.table, Name: name, Type: kind, Hooknum: hook, Priority: &priority, Policy: &policy})
 }
 
-func (r *ruleset) rule(c *nftables.Chain, parts ...[]expr.Any) {
-	r.rules = append(r.rules, &nftables.Rule{Table: r.table, Chain: c, Exprs: slices.Concat(parts...)})
+func (r *ruleset) rule(c *nftables.Conn, chain *nftables.Chain, parts ...[]expr.Any) {
+	c.AddRule(&nftables.Rule{Table: r.table, Chain: chain, Exprs: slices.Concat(parts...)})
 }
 
 // What follows are the parts of rules: matches, then what is done. All pass
@@ -210,6 +234,17 @@ func group(gid uint32) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeySKGID, Register: reg}, equals(binaryutil.NativeEndian.PutUint32(gid))}
 }
 
+// otherGroup matches what has a socket already, of a process of another group.
+func otherGroup(gid uint32) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeySKGID, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(gid)}}
+}
+
+// marked matches what the agent's own sockets send.
+func marked() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, equals(binaryutil.NativeEndian.PutUint32(mark))}
+}
+
 // untranslated matches what no redirection brought here.
 func untranslated() []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(binaryutil.NativeEndian.PutUint32(ctDNAT)), equals(make([]byte, 4))}
@@ -220,12 +255,21 @@ func setZone() []expr.Any {
 		&expr.Ct{Key: expr.CtKeyZONE, Register: reg, SourceRegister: true}}
 }
 
+// toAgent loads the port of the agent that m has for the packet's, and matches if
+// there is one.
+func toAgent(m *nftables.Set) []expr.Any {
+	return []expr.Any{transport(2, 2), &expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: m.Name}}
+}
+
 // redirect sends what has a port in m to the port that m says, and lets go on
 // what has none. It translates the port alone: nft's own redirect would change
 // the address as well, to one from which an answer by UDP does not come.
 func redirect(m *nftables.Set) []expr.Any {
-	return []expr.Any{transport(2, 2), &expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: m.Name},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_INET, RegProtoMin: reg, Specified: true}}
+	return append(toAgent(m), &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_INET, RegProtoMin: reg, Specified: true})
 }
 
 func verdict(k expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: k}} }
+
+func goTo(c *nftables.Chain) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: c.Name}}
+}

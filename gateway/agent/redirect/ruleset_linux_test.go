@@ -12,19 +12,31 @@ import (
 // owned is what nft lists of the owner of a table.
 var owned = regexp.MustCompile(` # progname [^\n]*|\n\tflags owner\n`)
 
-// TestGolden: but for its owner, the table is the one that nft makes of
-// testdata/ruleset.nft.
+// golden is the file with the table of the story's way.
+func golden(t *testing.T) string { return "testdata/" + way(t) + ".nft" }
+
+// TestGolden: but for its owner, the table is the one that nft makes of a file in
+// testdata.
 func TestGolden(t *testing.T) {
-	inPod(t, func(t *testing.T) {
-		nft(t, "-f", "testdata/ruleset.nft")
-		want := nft(t, "list", "ruleset")
+	bothWays(t, func(t *testing.T) {
+		nft(t, "-f", golden(t))
+		want, code := nft(t, "list", "ruleset"), bytecode(t)
 		nft(t, "flush", "ruleset")
-		table, err := Open("golden", agentGroup)
+		table, err := openBy(way(t), "golden")
 		if err != nil {
 			t.Fatal(err)
 		}
+		set(t, table, both[:1])
+		if n := strings.Count(nft(t, "list", "ruleset"), "chain udp_"); n != 0 {
+			t.Errorf("%d chains for UDP, of which no port is steered", n)
+		}
+		set(t, table, both)
+		set(t, table, nil)
 		if got := owned.ReplaceAllString(nft(t, "list", "ruleset"), ""); got != want {
 			t.Errorf("the kernel has\n%s\nwant\n%s", got, want)
+		}
+		if got := bytecode(t); got != code {
+			t.Errorf("the kernel runs\n%s\nwant\n%s", got, code)
 		}
 		set(t, table, append(both, Port{TCP, 9000, agentPort}))
 		expires := regexp.MustCompile(` expires [0-9a-z]+`)
@@ -50,6 +62,12 @@ func TestGolden(t *testing.T) {
 	})
 }
 
+// bytecode is what the rules are to the kernel: nft lists not all of each.
+func bytecode(t *testing.T) string {
+	t.Helper()
+	return strings.Join(regexp.MustCompile(`(?m)^  \[.*$`).FindAllString(nft(t, "--debug=netlink", "list", "ruleset"), -1), "\n")
+}
+
 // foreign is what a mesh and a firewall may have in a pod, with a map whose name
 // is ours.
 const foreign = `
@@ -68,7 +86,7 @@ table inet filter {
 `
 
 func TestNothingElseChanges(t *testing.T) {
-	inPod(t, func(t *testing.T) {
+	bothWays(t, func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "foreign.nft")
 		if err := os.WriteFile(file, []byte(foreign), 0o600); err != nil {
 			t.Fatal(err)
@@ -86,7 +104,7 @@ func TestNothingElseChanges(t *testing.T) {
 				t.Errorf("%s: %d tables of ours", when, n)
 			}
 		}
-		table := open(t)
+		table := openTable(t)
 		same("open")
 		for range 3 {
 			set(t, table, both)

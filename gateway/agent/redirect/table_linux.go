@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -13,21 +14,37 @@ import (
 // Table is an agent's table in the kernel. Its methods may be called at the
 // same time.
 type Table struct {
-	ruleset *ruleset
+	ruleset    *ruleset
+	translates error // why TCP is; nil: it is handed over
 
 	mu     sync.Mutex // one transaction at a time, none after the last
 	closed bool
 	socket *socket // that the table was made by; nil: there is no table
+	udp    bool    // it has the chains for that
 }
 
 // Open makes the table of the agent id, 1 to 16 of a-z and 0-9, that as yet
-// redirects nothing. gid is the agent's group: what its processes send is left
-// alone.
+// redirects nothing. gid is the agent's group: what its processes send by UDP is
+// left alone.
+//
+// TCP is handed over if that works here, which is tried before anybody relies on it.
 //
 // The kernel removes the table when the process ends. Before Linux 5.12 it stays,
 // redirects nothing any more after Timeout, and is replaced by the next of that
 // id. Errors are a *PermissionError, an *UnsupportedError, or what netlink said.
 func Open(id string, gid uint32) (*Table, error) {
+	t, err := open(id, gid, nil)
+	if err == nil {
+		if err = t.tryOut(); err == nil {
+			return t, nil
+		}
+		err = errors.Join(err, t.Close())
+	}
+	return open(id, gid, err)
+}
+
+// open makes a table that translates TCP if there is a reason why.
+func open(id string, gid uint32, translates error) (*Table, error) {
 	name, err := tableName(id)
 	if err != nil {
 		return nil, err
@@ -35,12 +52,16 @@ func Open(id string, gid uint32) (*Table, error) {
 	if err := checkGroup(gid); err != nil {
 		return nil, err
 	}
-	t := &Table{ruleset: newRuleset(name, gid)}
+	t := &Table{ruleset: newRuleset(name, gid), translates: translates}
 	if err := t.makeLocked(); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
+
+// Translates says why the destination of TCP connections is translated, which costs
+// every packet of the pod more; nil: they are handed over to the agent as they are.
+func (t *Table) Translates() error { return t.translates }
 
 // makeLocked makes the table.
 func (t *Table) makeLocked() error {
@@ -54,11 +75,16 @@ func (t *Table) makeLocked() error {
 			t.ruleset.replace(s.Conn)
 		}
 		if err = t.ruleset.install(s.Conn); err == nil {
+			if t.translates == nil {
+				t.ruleset.handOver(s.Conn)
+			} else {
+				t.ruleset.translate(s.Conn, TCP)
+			}
 			err = s.Flush()
 		}
 	}
 	if err == nil {
-		t.socket = s
+		t.socket, t.udp = s, false
 		return nil
 	}
 	err = errors.Join(classify(err), s.CloseLasting())
@@ -86,11 +112,17 @@ func (t *Table) Set(ports []Port) error {
 			return err
 		}
 	}
+	udp := t.udp || slices.ContainsFunc(ports, func(p Port) bool { return p.Protocol == UDP })
+	if udp && !t.udp {
+		t.ruleset.track(t.socket.Conn)
+		t.ruleset.translate(t.socket.Conn, UDP)
+	}
 	err := t.ruleset.fill(t.socket.Conn, ports)
 	if err == nil {
 		err = t.socket.Flush()
 	}
 	if err == nil {
+		t.udp = udp
 		return nil
 	}
 	// An answer that was left unread must not be taken for the next one's.
@@ -101,8 +133,8 @@ func (t *Table) Set(ports []Port) error {
 
 // Close removes the table. It is not an error when the table is gone already.
 //
-// The kernel stops to translate addresses when the last NAT rule of the
-// namespace goes, in the middle of redirected connections. Who wants them to
+// Where addresses are translated the kernel stops that when the last NAT rule of
+// the namespace goes, in the middle of redirected connections. Who wants them to
 // end well calls Set with no ports first, waits for them, and then closes.
 func (t *Table) Close() error {
 	t.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -202,46 +203,60 @@ func agent(t *testing.T, steal *atomic.Bool, laptop string) (tick func(ports ...
 var bothPorts = []PortKey{{steer.TCP, appPort}, {steer.UDP, appPort}}
 
 func TestPodIsSteered(t *testing.T) {
+	inPod(t, podIsSteered)
+}
+
+// A pod whose rules take marks away has its connections translated.
+func TestPodIsSteeredByTranslation(t *testing.T) {
 	inPod(t, func(t *testing.T) {
-		far, near := host(t), start(t, 0)
-		closeApp := line(t, "app", appPort)
-		line(t, "laptop", 9000)
-		var steal atomic.Bool
-		tick, _ := agent(t, &steal, "127.0.0.1:9000")
-		want := func(name string) {
-			t.Helper()
-			for _, network := range []string{"tcp", "udp"} {
-				for i, a := range []string{"127.0.0.1", "[::1]", "10.99.1.1", "[fd99:1::1]"} {
-					a = fmt.Sprintf("%s %s:%d", network, a, appPort)
-					if got := near.Say("who " + a); got != name {
-						t.Errorf("%s from the pod: %s, want %s", a, got, name)
-					}
-					if i < 2 {
-						continue // the host has a loopback of its own
-					}
-					if got := far.Say("who " + a); got != name {
-						t.Errorf("%s from the host: %s, want %s", a, got, name)
-					}
+		if _, err := exec.LookPath("nft"); err != nil {
+			t.Skip("needs nft to have other rules in the pod")
+		}
+		testpod.Run(t, "nft add table inet firewall ; add chain inet firewall out { type filter hook output priority 0 ; } ; "+
+			"add rule inet firewall out meta mark set 1")
+		podIsSteered(t)
+	})
+}
+
+func podIsSteered(t *testing.T) {
+	far, near := host(t), start(t, 0)
+	closeApp := line(t, "app", appPort)
+	line(t, "laptop", 9000)
+	var steal atomic.Bool
+	tick, _ := agent(t, &steal, "127.0.0.1:9000")
+	want := func(name string) {
+		t.Helper()
+		for _, network := range []string{"tcp", "udp"} {
+			for i, a := range []string{"127.0.0.1", "[::1]", "10.99.1.1", "[fd99:1::1]"} {
+				a = fmt.Sprintf("%s %s:%d", network, a, appPort)
+				if got := near.Say("who " + a); got != name {
+					t.Errorf("%s from the pod: %s, want %s", a, got, name)
+				}
+				if i < 2 {
+					continue // the host has a loopback of its own
+				}
+				if got := far.Say("who " + a); got != name {
+					t.Errorf("%s from the host: %s, want %s", a, got, name)
 				}
 			}
 		}
-		want("app")
-		steal.Store(true)
-		tick(bothPorts...)
-		want("laptop")
-		steal.Store(false)
-		want("app") // by way of the agent
-		tick()
-		want("app")
+	}
+	want("app")
+	steal.Store(true)
+	tick(bothPorts...)
+	want("laptop")
+	steal.Store(false)
+	want("app") // by way of the agent
+	tick()
+	want("app")
 
-		// What only connects, as a probe does, learns that there is no app.
-		steal.Store(true)
-		closeApp()
-		tick(bothPorts...)
-		if got := far.Say("who tcp 10.99.1.1:8080"); !strings.Contains(got, "refused") {
-			t.Errorf("without an app: %s", got)
-		}
-	})
+	// What only connects, as a probe does, learns that there is no app.
+	steal.Store(true)
+	closeApp()
+	tick(bothPorts...)
+	if got := far.Say("who tcp 10.99.1.1:8080"); !strings.Contains(got, "refused") {
+		t.Errorf("without an app: %s", got)
+	}
 }
 
 // Rules come and go, and no connection fails.

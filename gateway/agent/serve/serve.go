@@ -4,8 +4,8 @@
 //
 // It listens, connects to the pod's own program, and carries bytes. What is
 // decided is steer's matter, how the kernel sends it here redirect's, and how a
-// laptop is reached its caller's. It must run in the agent's own group, or its
-// connections to the pod's program would come back to it.
+// laptop is reached its caller's. It must run in the agent's own group, or what it
+// sends to the pod's program would come back to it.
 //
 // The pod's program sees connections from an address of the pod, as the client's
 // cannot be kept. What it speaks is passed on byte for byte.

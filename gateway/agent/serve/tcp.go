@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"podnet.dev/gateway/agent/redirect"
 	"podnet.dev/internal/rawtcp"
 	"podnet.dev/internal/splice"
 	"podnet.dev/internal/steer"
@@ -38,7 +39,7 @@ func (s *Server) listenTCP(k PortKey, at uint16) (*port, error) {
 }
 
 func listenAt(ctx context.Context, port uint16) (net.Listener, error) {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: redirect.ControlListener}
 	lc.SetMultipathTCP(false) // the pod's own program has not asked for it
 	return lc.Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
 }
@@ -81,7 +82,7 @@ type conn struct {
 }
 
 func (s *Server) newConn(client *rawtcp.Conn, k PortKey) *conn {
-	// The kernel changed the port and kept the address.
+	// The kernel kept the address, and may have changed the port.
 	local := client.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	return &conn{
 		s: s, key: k, client: client, to: netip.AddrPortFrom(local, k.Port),
@@ -195,7 +196,7 @@ func (c *conn) connectApp(ctx context.Context) (*net.TCPConn, error) {
 	if c.s.Config.App != nil {
 		return c.s.Config.App(ctx, c.key)
 	}
-	d := net.Dialer{Timeout: knockTime}
+	d := net.Dialer{Timeout: knockTime, Control: redirect.ControlDialer}
 	conn, err := d.DialContext(ctx, "tcp", c.to.String())
 	if err != nil {
 		return nil, err
