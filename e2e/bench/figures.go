@@ -57,6 +57,13 @@ var (
 	down = []goal{{"pass", upstream, 1.2}, {"seg", upstream, 2.4}, {"", yardNetstack, 6}}
 )
 
+func figureNames() (names []string) {
+	for _, f := range figures {
+		names = append(names, f.name)
+	}
+	return names
+}
+
 // met judges podnet's figure; ok is false where one of the two is missing.
 func (f figure) met(g goal, of map[string]float64) (value float64, met, ok bool) {
 	value, ok = of[podnet]

@@ -53,6 +53,7 @@ type options struct {
 	udp     bool
 	rounds  int
 	systems []string
+	only    []string // figures, by name; none: all
 	json    string
 	quick   bool
 }
@@ -76,6 +77,7 @@ func main() {
 	flag.StringVar(&o.agent, "agent", filepath.Join(filepath.Dir(self), "podnet-agent"), "the agent `BINARY`")
 	flag.DurationVar(&o.per, "per", o.per, "length of a throughput figure")
 	only := flag.String("only", "", "measure only these `SYSTEMS`, some of: "+strings.Join(all, ","))
+	some := flag.String("figures", "", "measure only these `FIGURES`, some of: "+strings.Join(figureNames(), ","))
 	flag.IntVar(&o.rounds, "rounds", 3, "how many rounds; benchstat is confident of differences from about 5 on")
 	flag.StringVar(&o.json, "json", "", "write the figures to this `FILE`, and to one that ends in .txt")
 	flag.Parse()
@@ -86,6 +88,14 @@ func main() {
 	}
 	if *only != "" {
 		o.systems = strings.Split(*only, ",")
+	}
+	if *some != "" {
+		o.only = strings.Split(*some, ",")
+	}
+	for _, f := range o.only {
+		if !slices.Contains(figureNames(), f) {
+			exit(fmt.Errorf("unknown figure %q\nhint: one of %s", f, strings.Join(figureNames(), ", ")))
+		}
 	}
 	for _, s := range o.systems {
 		if !slices.Contains(all, s) {
@@ -99,6 +109,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	exit(run(ctx, o))
+}
+
+// wants reports whether one of these figures is to be measured.
+func (o options) wants(figures ...string) bool {
+	return len(o.only) == 0 || slices.ContainsFunc(figures, func(f string) bool { return slices.Contains(o.only, f) })
 }
 
 func exit(err error) {

@@ -34,19 +34,23 @@ func measure(ctx context.Context, o options, mode, system string) (result, error
 		r["MemoryIdle"], r["MemoryOwn"] = w.memory("VmRSS"), w.memory("RssAnon")
 	}
 	var rr rrResult
-	if err := w.client(ctx, &rr, "rr", echoAddr, o.short.String()); err != nil {
-		return nil, err
+	if o.wants("RTTP50", "RTTP99") {
+		if err := w.client(ctx, &rr, "rr", echoAddr, o.short.String()); err != nil {
+			return nil, err
+		}
+		r["RTTP50"], r["RTTP99"] = rr.P50, rr.P99
 	}
-	r["RTTP50"], r["RTTP99"] = rr.P50, rr.P99
-	var c struct {
-		Rate   float64
-		Failed int
+	if o.wants("Connects", "ConnectsFailed") {
+		var c struct {
+			Rate   float64
+			Failed int
+		}
+		if err := w.client(ctx, &c, "connects", echoAddr, o.short.String()); err != nil {
+			return nil, err
+		}
+		r["Connects"], r["ConnectsFailed"] = c.Rate, float64(c.Failed)
 	}
-	if err := w.client(ctx, &c, "connects", echoAddr, o.short.String()); err != nil {
-		return nil, err
-	}
-	r["Connects"], r["ConnectsFailed"] = c.Rate, float64(c.Failed)
-	if w.gw != nil && system != upstream { // whose gateway knows no flows
+	if w.gw != nil && system != upstream && o.wants("MemoryFlow") { // upstream's gateway knows no flows
 		if r["MemoryFlow"], err = w.idleFlows(ctx); err != nil {
 			return nil, err
 		}
@@ -57,6 +61,9 @@ func measure(ctx context.Context, o options, mode, system string) (result, error
 	}{
 		{"Up1", nil}, {"Down1", []string{"-R"}}, {"Up8", []string{"-P", "8"}}, {"Down8", []string{"-R", "-P", "8"}},
 	} {
+		if !o.wants("TCP"+f.name, "CPU"+f.name) {
+			continue
+		}
 		got, err := w.iperf(ctx, o.per, f.args...)
 		if err != nil {
 			return nil, err
@@ -70,21 +77,23 @@ func measure(ctx context.Context, o options, mode, system string) (result, error
 		name string
 		args []string
 	}{{"Up8", []string{"-P", "8"}}, {"Down8", []string{"-R", "-P", "8"}}} {
+		if !o.wants("RTTP50"+f.name, "RTTP99"+f.name) {
+			continue
+		}
 		if err := w.underLoad(ctx, o, &rr, f.args...); err != nil {
 			return nil, err
 		}
 		r["RTTP50"+f.name], r["RTTP99"+f.name] = rr.P50/1000, rr.P99/1000
 	}
-	if o.udp {
+	for _, way := range []string{"Up", "Down"} {
+		if !o.udp || !o.wants("UDP"+way) {
+			continue
+		}
 		var u struct{ Rate float64 }
-		if err := w.client(ctx, &u, "udp", udpAddr, "up"); err != nil {
+		if err := w.client(ctx, &u, "udp", udpAddr, strings.ToLower(way)); err != nil {
 			return nil, err
 		}
-		r["UDPUp"] = u.Rate
-		if err := w.client(ctx, &u, "udp", udpAddr, "down"); err != nil {
-			return nil, err
-		}
-		r["UDPDown"] = u.Rate
+		r["UDP"+way] = u.Rate
 	}
 	if w.gw != nil {
 		r["MemoryAfter"], r["MemoryPeak"] = w.memory("VmRSS"), w.memory("VmHWM")
