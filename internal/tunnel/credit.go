@@ -205,7 +205,8 @@ func (c *credits) remove(peer uint64, n int) {
 	s.went += n
 	s.moved = now
 	c.changeLocked(s, -gone)
-	look := c.judgeLocked(peer, s, now) || gone > n
+	was := s.apart // who waits because it is slow is to know when that is over
+	look := c.judgeLocked(peer, s, now) || was || gone > n
 	room := c.sum < c.limit
 	c.mu.Unlock()
 	if look {

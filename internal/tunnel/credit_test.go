@@ -62,6 +62,29 @@ func TestSlowPeerHoldsNobodyUp(t *testing.T) {
 	})
 }
 
+// Who waits for a slow peer to have room is told of each step, up to the one with
+// which the peer is not slow any more.
+func TestSlownessEndsWithAWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		c := newTestCredits(func() { looks++ })
+		c.add(1, 2*narrow/unit)
+		c.remove(1, 1)
+		time.Sleep(2 * slowSend)
+		c.wantCredit(t, 1, false, true)
+		for steps := 0; ; {
+			c.remove(1, 1)
+			if steps++; looks != steps {
+				t.Fatalf("told of %d steps, want %d", looks, steps)
+			}
+			if room, slow := c.credit(1); !slow && room {
+				return
+			}
+			time.Sleep(slowSend)
+		}
+	})
+}
+
 // What never arrives, because no session carries it, is forgotten.
 func TestCreditForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
