@@ -258,7 +258,7 @@ func (g *Gateway) openTunnel(ctx context.Context) error {
 			return fmt.Errorf("add tunnel address %s: %w", a, err)
 		}
 	}
-	g.bind = transport.NewBind(transport.Options{Log: g.o.Log, RecvBuffer: transport.GatewayRecvBuffer})
+	g.bind = transport.NewBind(transport.Options{Log: g.o.Log})
 	if g.tunnel, err = tunnel.New(g.stack.Device(), g.bind, tunnel.Config{PrivateKey: g.private, ListenPort: uint16(g.o.WireGuardPort), Log: g.o.Log}); err != nil {
 		return fmt.Errorf("start tunnel on UDP port %d: %w", g.o.WireGuardPort, err)
 	}

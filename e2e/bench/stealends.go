@@ -72,7 +72,7 @@ func stealGateway() error {
 	type pair struct{ from, to netip.Addr }
 	tied := map[pair]bool{{agent.Address6(), relayAddr}: true, {relayAddr, agent.Address6()}: true}
 	stack.Relay(func(p *packet.Packet) bool { return tied[pair{p.Src, p.Dst}] })
-	t, err := tunnel.New(stack.Device(), transport.NewBind(transport.Options{RecvBuffer: transport.GatewayRecvBuffer}),
+	t, err := tunnel.New(stack.Device(), transport.NewBind(transport.Options{}),
 		tunnel.Config{PrivateKey: private, ListenPort: wgPort})
 	if err != nil {
 		return err

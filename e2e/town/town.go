@@ -142,7 +142,7 @@ func (w *Town) Start(pod string) {
 	for _, a := range []netip.Addr{NameServer, self} {
 		w.must(stack.AddAddress(a))
 	}
-	g.bind = transport.NewBind(transport.Options{Log: w.log, RecvBuffer: transport.GatewayRecvBuffer})
+	g.bind = transport.NewBind(transport.Options{Log: w.log})
 	g.tunnel, err = tunnel.New(stack.Device(), g.bind, tunnel.Config{PrivateKey: g.private, Log: w.log})
 	w.must(err)
 	g.streams, err = net.Listen("tcp", "127.0.0.1:0")

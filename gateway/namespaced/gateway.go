@@ -145,7 +145,7 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 			return fmt.Errorf("add tunnel address %s: %w", a, err)
 		}
 	}
-	g.bind = transport.NewBind(transport.Options{Log: g.o.Log, RecvBuffer: transport.GatewayRecvBuffer})
+	g.bind = transport.NewBind(transport.Options{Log: g.o.Log})
 	if g.tunnel, err = tunnel.New(g.stack.Device(), g.bind, tunnel.Config{PrivateKey: g.private, ListenPort: uint16(g.o.WireGuardPort), Log: g.o.Log}); err != nil {
 		return fmt.Errorf("start tunnel on UDP port %d: %w", g.o.WireGuardPort, err)
 	}

@@ -96,7 +96,7 @@ func newGateway(ctx context.Context, cfg wgconf.Config, log *slog.Logger) (*gate
 	}
 	g := &gateway{stack: stack, policy: newPolicy(cfg.Peers)}
 	g.forward = forward.New(stack, g.policy, forward.Options{Log: log})
-	bind := transport.NewBind(transport.Options{Log: log, RecvBuffer: transport.GatewayRecvBuffer})
+	bind := transport.NewBind(transport.Options{Log: log})
 	g.tunnel, err = tunnel.New(stack.Device(), bind, tunnel.Config{
 		PrivateKey: cfg.PrivateKey, ListenPort: cfg.ListenPort, Log: log,
 	})

@@ -78,7 +78,7 @@ func (r *TCPRequest) Accept(ctx context.Context) (*TCPConn, error) {
 		return nil, opError("accept", r.Dst, r.Src, errno(terr))
 	}
 	r.r.Complete(false)
-	c := newTCPConn(ep, &wq, r.Dst, r.Src)
+	c := r.s.newTCPConn(ep, &wq, r.Dst, r.Src)
 	r.s.keepAlive(c)
 	return c, nil
 }

@@ -86,6 +86,8 @@ type Stack struct {
 	device *device
 	tcp    *tcp.Forwarder
 
+	flights flights
+
 	hooks atomic.Pointer[Hooks]
 	relay atomic.Pointer[func(*packet.Packet) bool]
 	local atomic.Pointer[map[netip.Addr]struct{}] // replaced under mu, never changed
@@ -108,6 +110,7 @@ func New(c Config) (*Stack, error) {
 	s := &Stack{log: c.Log, link: newLink(uint32(c.MTU)), keep: net.KeepAliveConfig{
 		Idle: cmp.Or(c.KeepAlive.Idle, keepAlive.Idle), Interval: cmp.Or(c.KeepAlive.Interval, keepAlive.Interval), Count: cmp.Or(c.KeepAlive.Count, keepAlive.Count),
 	}}
+	s.flights.to = map[netip.Addr]*flight{}
 	s.local.Store(&map[netip.Addr]struct{}{})
 	s.device = newDevice(s, c.MTU)
 	s.stack = stack.New(stack.Options{

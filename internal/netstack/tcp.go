@@ -21,13 +21,15 @@ const backlog = 4096
 // to its queues without a buffer in between: Peek and Discard, and Fill.
 type TCPConn struct {
 	endpoint
+	stack         *Stack
 	local, remote netip.AddrPort
+	part          part
 }
 
 var _ net.Conn = (*TCPConn)(nil)
 
-func newTCPConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort) *TCPConn {
-	c := &TCPConn{local: local, remote: remote}
+func (s *Stack) newTCPConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort) *TCPConn {
+	c := &TCPConn{stack: s, local: local, remote: remote}
 	c.init(ep, wq)
 	ep.SocketOptions().SetDelayOption(false) // like every Go connection: no Nagle
 	return c
@@ -58,6 +60,7 @@ func (c *TCPConn) Read(b []byte) (int, error) {
 
 func (c *TCPConn) Write(b []byte) (int, error) {
 	n, err := c.write(b, nil, false)
+	c.sent(n)
 	if err != nil {
 		err = opError("write", c.local, c.remote, c.reset(err))
 	}
@@ -178,6 +181,7 @@ func (c *TCPConn) Fill(n int, read func([]byte) (int, error)) (int, error) {
 	}
 	f := filler{n: n, read: read}
 	k, terr := c.ep.Write(&f, tcpip.WriteOptions{})
+	c.sent(int(k))
 	if f.err != nil {
 		return int(k), f.err
 	}
@@ -209,12 +213,14 @@ func (c *TCPConn) Interrupt() { c.interrupt() }
 // Close ends the connection in good order: what is queued is still sent.
 func (c *TCPConn) Close() error {
 	c.close(c.ep.Close)
+	c.stack.flights.leave(c)
 	return nil
 }
 
 // Reset ends the connection at once; the peer gets a RST.
 func (c *TCPConn) Reset() {
 	c.close(c.ep.Abort)
+	c.stack.flights.leave(c)
 }
 
 func (c *TCPConn) LocalAddr() net.Addr  { return net.TCPAddrFromAddrPort(c.local) }
@@ -240,7 +246,7 @@ func (s *Stack) DialTCPFrom(ctx context.Context, from netip.Addr, a netip.AddrPo
 			return nil, opError("dial", netip.AddrPort{}, a, errno(terr))
 		}
 	}
-	c := newTCPConn(ep, &wq, netip.AddrPort{}, a)
+	c := s.newTCPConn(ep, &wq, netip.AddrPort{}, a)
 	if err := c.connect(ctx); err != nil {
 		c.Close()
 		return nil, opError("dial", netip.AddrPort{}, a, err)
@@ -319,7 +325,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, opError("accept", l.addr, netip.AddrPort{}, err)
 	}
-	c := newTCPConn(ep, wq, l.addr, addrPort(from.Addr, from.Port))
+	c := l.s.newTCPConn(ep, wq, l.addr, addrPort(from.Addr, from.Port))
 	l.s.keepAlive(c)
 	return c, nil
 }

@@ -32,19 +32,16 @@ const (
 	APIServer = paths.APIServer // a stream through the Kubernetes API's port-forward
 )
 
-// GatewayRecvBuffer is the RecvBuffer for the end that serves many peers. Where
-// segments arrive one by one and others compute on the same cores, 512 KiB lost
-// 20 % of an upload's datagrams, 2 MiB 4 %, and 8 flows went from 0.95 to
-// 1.15 Gbit/s (2 CPUs, load 8).
-const GatewayRecvBuffer = 2 << 20
-
 // Options of a Bind. The zero value is good for a laptop.
 type Options struct {
 	Log *slog.Logger
-	// RecvBuffer and SendBuffer are the UDP sockets' buffers in bytes. What
-	// waits in them is latency: the defaults, 512 and 256 KiB, keep the round
-	// trip of a loaded tunnel at a few ms without losing throughput.
-	// Without CAP_NET_ADMIN the kernel caps them at net.core.{r,w}mem_max.
+	// RecvBuffer and SendBuffer are the UDP sockets' buffers in bytes, 0: 2 MiB
+	// and 256 KiB. What waits in them is latency, and what does not fit is lost:
+	// segments that arrive one by one take twice their size, and a reader
+	// without a processor leaves them there for milliseconds. 512 KiB lost 20 % of
+	// an upload's datagrams on a busy computer, 2 MiB 4 %; and 2 MiB hold what a
+	// stack has under way in a download (docs/adr/0025). Without CAP_NET_ADMIN the
+	// kernel caps them at net.core.{r,w}mem_max.
 	RecvBuffer, SendBuffer int
 	// MaxStreams is how many streams ServeStreams carries at once; 0: 1024.
 	MaxStreams int
@@ -55,7 +52,7 @@ func (o Options) withDefaults() Options {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.RecvBuffer == 0 {
-		o.RecvBuffer = 512 << 10
+		o.RecvBuffer = 2 << 20
 	}
 	if o.SendBuffer == 0 {
 		o.SendBuffer = 256 << 10
