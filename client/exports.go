@@ -220,11 +220,16 @@ func (x *Exports) Export(ctx context.Context, req localapi.ExportRequest) (_ loc
 	}
 	objects := e.objects(x.Log)
 	defer func() {
-		if err != nil {
-			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), exportTime)
-			defer cancel()
-			err = errors.Join(unlessAlone(undo, c, err, req.GatewayNamespace, req.Namespaces[0], "let in a device without podnet"), objects.leaveAll(undo))
+		if err == nil {
+			return
 		}
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), exportTime)
+		defer cancel()
+		why := unlessAlone(undo, c, err, req.GatewayNamespace, req.Namespaces[0], "let in a device without podnet")
+		if !turnedAway(err) { // else nothing was made, and who may not make it may not delete it either
+			why = errors.Join(why, objects.leaveAll(undo))
+		}
+		err = why
 	}()
 	ctx, cancel := context.WithTimeout(ctx, admitTime)
 	defer cancel()

@@ -20,9 +20,7 @@ type narrowing struct {
 // away with that error, and reports whether there is one: in the namespace that podnet
 // is said to be installed in, or else in the first that is to be opened.
 func (s *Session) narrow(ctx context.Context, before error) bool {
-	var none *cluster.NotInstalledError
-	var forbidden *cluster.ForbiddenError
-	if !errors.As(before, &none) && !(errors.As(before, &forbidden) && forbidden.Resource == "peers") || s.Request.AllNamespaces {
+	if !turnedAway(before) || s.Request.AllNamespaces {
 		return false
 	}
 	c, ok := s.cluster.(interface {
@@ -47,6 +45,14 @@ func (s *Session) narrow(ctx context.Context, before error) bool {
 	s.Request.GatewayNamespace, s.objects.request.GatewayNamespace = namespace, namespace
 	s.set(func(c *localapi.Connection) { c.Gateway.Namespace, c.Gateway.Mode = namespace, localapi.ModeNamespace })
 	return true
+}
+
+// turnedAway says whether an error is that a cluster has no podnet, or none for us: no Peer
+// was made.
+func turnedAway(err error) bool {
+	var none *cluster.NotInstalledError
+	var forbidden *cluster.ForbiddenError
+	return errors.As(err, &none) || errors.As(err, &forbidden) && forbidden.Resource == "peers"
 }
 
 // wider is the error of enrolling: where the gateway of one namespace turned out not to

@@ -121,3 +121,24 @@ func TestNamespaceModeExportsNothing(t *testing.T) {
 		}
 	}
 }
+
+// closed is a cluster whose podnet is not for us.
+type closed struct{ *exportCluster }
+
+func (closed) CreatePeer(_ context.Context, namespace, _ string, _ v1alpha1.PeerSpec) error {
+	return &cluster.ForbiddenError{User: "alice", Permission: cluster.Permission{Verb: "create", Resource: "peers", Namespace: namespace}, Ask: "kubectl create rolebinding"}
+}
+
+func (closed) DeletePeer(context.Context, string, string) error {
+	return &localapi.Error{Code: localapi.CodeForbidden, Message: "delete our peer: forbidden", Hint: "use credentials that may"}
+}
+
+// TestRefusedExportSaysWhomToAsk and nothing of what it could not take back, as there was
+// nothing.
+func TestRefusedExportSaysWhomToAsk(t *testing.T) {
+	x := NewExports(ExportsConfig{OpenCluster: func(localapi.Kube) (Cluster, error) { return closed{newExportCluster()}, nil }, Log: slog.New(slog.DiscardHandler)})
+	_, err := x.Export(t.Context(), phone("shop"))
+	if e := httpjson.FromError(err); err == nil || e.Message != "alice may not create peers in namespace podnet-system" || e.Hint != "ask an administrator for: kubectl create rolebinding" {
+		t.Errorf("%+v", e)
+	}
+}
