@@ -79,8 +79,8 @@ func (h *aHelper) end(by syscall.Signal) {
 	_ = h.run.Wait()
 }
 
-// TestHelperKilledAtRandom kills podnet-helper, an ordinary user's daemon and his
-// command line with -9, in the middle of whatever they do. The laptop is as before
+// TestHelperKilledAtRandom kills podnet-helper, an ordinary user's daemon, his tray and
+// his command line with -9, in the middle of whatever they do. The laptop is as before
 // with nobody's help.
 func TestHelperKilledAtRandom(t *testing.T) {
 	rounds := 12
@@ -99,7 +99,12 @@ func TestHelperKilledAtRandom(t *testing.T) {
 	var slowest time.Duration
 	for round := range rounds {
 		when, usual := [...]string{"idle", "connecting", "connected", "disconnecting"}[round%4], 300*time.Millisecond
-		whom := [...][]string{{"helper"}, {"daemon"}, {"helper", "daemon"}, {"daemon", "helper"}, {"cli", "helper"}, {"cli", "daemon"}}[random.IntN(6)]
+		whom := [...][]string{{"helper"}, {"daemon"}, {"helper", "daemon"}, {"daemon", "helper"}, {"cli", "helper"}, {"cli", "daemon"},
+			{"tray"}, {"tray", "helper"}, {"daemon", "tray"}}[random.IntN(9)]
+		tray := user.cmd(user.program("podnet-tray")).exec(context.Background()) // which waits for a desktop, and looks at the daemon
+		if err := tray.Start(); err != nil {
+			t.Fatal(err)
+		}
 		var run *exec.Cmd
 		begin := func(c command) {
 			run = c.exec(context.Background())
@@ -109,7 +114,7 @@ func TestHelperKilledAtRandom(t *testing.T) {
 		}
 		switch when {
 		case "idle":
-			whom = []string{"helper"}
+			whom = [...][]string{{"helper"}, {"tray"}, {"tray", "helper"}}[random.IntN(3)]
 		case "connecting":
 			begin(connect)
 			usual = joining
@@ -133,6 +138,8 @@ func TestHelperKilledAtRandom(t *testing.T) {
 						_ = syscall.Kill(pid, syscall.SIGKILL)
 					}
 				}
+			case "tray":
+				_ = tray.Process.Kill()
 			case "cli":
 				if run != nil {
 					_ = run.Process.Kill()
@@ -142,6 +149,8 @@ func TestHelperKilledAtRandom(t *testing.T) {
 		if run != nil {
 			_ = run.Wait() // by itself: whom it waits for is no more
 		}
+		_ = tray.Process.Kill()
+		_ = tray.Wait()
 		if !slices.Contains(whom, "helper") {
 			// A command line that lives may have started another daemon.
 			disconnect.try(t)
