@@ -21,7 +21,7 @@ import (
 // topForms are those of admin top.
 var topForms = []string{formTable, formWide, formJSON, formYAML}
 
-func newAdmin(env *Env) *cobra.Command {
+func newAdmin(env *adminSetting) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "admin",
 		Short: "See who uses podnet in a cluster, and throw people out",
@@ -43,7 +43,7 @@ Who may connect is for kubectl to say, and for podnet install --help.`,
 	return cmd
 }
 
-func newTop(env *Env) *cobra.Command {
+func newTop(env *adminSetting) *cobra.Command {
 	var namespace, output string
 	var follow bool
 	var every time.Duration
@@ -69,13 +69,13 @@ and asks them nothing but this.`,
 			if !follow {
 				pause = 0
 			}
-			t := &topView{env: env, output: output, follow: follow, screen: follow && !forPrograms(output) && interactive(env, env.Out)}
+			t := &topView{env: env, output: output, follow: follow, screen: follow && !forPrograms(output) && env.interactive(env.Out)}
 			if t.screen {
 				fmt.Fprint(env.Out, "\x1b[2J")
 			}
 			err = env.Admin.Top(cmd.Context(), kube, namespace, pause, t.show)
 			if follow {
-				return watched(cmd.Context(), err)
+				return unlessInterrupted(cmd.Context(), err)
 			}
 			return err
 		},
@@ -85,7 +85,7 @@ and asks them nothing but this.`,
 	f.DurationVar(&every, "every", 2*time.Second, "how often with --watch")
 	f.StringVar(&namespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
 	outputFlag(f, &output, topForms, "")
-	addKube(env, f)
+	env.Kube.AddTo(f)
 	return cmd
 }
 
@@ -98,7 +98,7 @@ type topList struct {
 
 // topView prints overviews.
 type topView struct {
-	env            *Env
+	env            *adminSetting
 	output         string
 	follow, screen bool
 	last           map[string]topRow // by pod and peer
@@ -269,7 +269,7 @@ func perSecond(bytes float64) string {
 	return words.Size(int64(bytes))
 }
 
-func newRevoke(env *Env) *cobra.Command {
+func newRevoke(env *adminSetting) *cobra.Command {
 	var namespace, output string
 	cmd := &cobra.Command{
 		Use:   "revoke USER|PEER",
@@ -292,7 +292,7 @@ away (kubectl delete rolebinding), then revoke.`,
 				return usage("%v", err)
 			}
 			ended, err := env.Admin.Revoke(cmd.Context(), kube, namespace, args[0])
-			if perr := env.printRevoked(output, ended); perr != nil {
+			if perr := printRevoked(env, output, ended); perr != nil {
 				return cmp.Or(err, perr)
 			}
 			if err != nil {
@@ -309,7 +309,7 @@ away (kubectl delete rolebinding), then revoke.`,
 	f := cmd.Flags()
 	f.StringVar(&namespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
 	outputFlag(f, &output, []string{formTable, formJSON, formYAML, formName}, "")
-	addKube(env, f)
+	env.Kube.AddTo(f)
 	return cmd
 }
 
@@ -320,7 +320,7 @@ type revokedList struct {
 	Revoked    []Revoked `json:"revoked"`
 }
 
-func (env *Env) printRevoked(output string, ended []Revoked) error {
+func printRevoked(env *adminSetting, output string, ended []Revoked) error {
 	switch {
 	case forPrograms(output):
 		if ended == nil {

@@ -16,9 +16,9 @@ var impersonation = []string{"as", "as-group", "as-uid", "as-user-extra"}
 // addKubeBesideAs adds kubectl's flags to a command that has an --as of its own.
 // all gets those that the command does not have, too; it is to be given to
 // preset.
-func addKubeBesideAs(f, all *pflag.FlagSet, env *Env) {
+func addKubeBesideAs(f, all *pflag.FlagSet, kube interface{ AddTo(*pflag.FlagSet) }) {
 	f.Lookup("as").Annotations = map[string][]string{noVariable: {}}
-	env.Kube.AddTo(all)
+	kube.AddTo(all)
 	all.VisitAll(func(fl *pflag.Flag) {
 		if !slices.Contains(impersonation, fl.Name) {
 			f.AddFlag(fl)

@@ -6,142 +6,38 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
-	"podnet.dev/internal/overview"
 )
 
 // Env is what the commands work with.
 type Env struct {
-	In       io.Reader
-	Out, Err io.Writer
-	// Environ is the caller's environment.
-	Environ []string
+	Base
+	Host
+	Clusters
 	// Name is what podnet was called as: kubectl-podnet makes it a plugin of kubectl.
 	Name string
-	// Kube are kubectl's connection flags.
-	Kube KubeFlags
 	// Cluster finds words that a shell completes; nil: nobody knows any.
 	Cluster Cluster
-	// Ask puts a question to the user that is answered by yes or no; nil: there is
-	// nobody at a terminal.
-	Ask func(ctx context.Context, question string) bool
-	// Installer changes clusters.
-	Installer Installer
-	// Admin is what administrators ask of clusters.
-	Admin Admin
 	// Browse opens a URL in the user's browser.
 	Browse func(url string) error
-	// StartDaemon starts a daemon in the background and returns when it answers.
-	StartDaemon func(ctx context.Context, socket string) error
 	// RunDaemon is the daemon itself.
 	RunDaemon func(ctx context.Context, o DaemonOptions) error
-	// Proxy connects inside this process, and serves its ports until ctx is done.
-	Proxy func(ctx context.Context, o ProxyOptions) error
-	// Spawn runs this program once more, in the background.
-	Spawn func(args []string) (*Spawned, error)
-	// Rooms makes networks for commands; nil: this system has none.
-	Rooms Rooms
-	// Privileged says whether this process may change the machine's network itself.
-	Privileged func() bool
-	// Foreground says whether a terminal's signals go to this process and to what it
-	// starts. nil: they do not.
-	Foreground func() bool
-	// Signals are those that a command is to be told of, until stop; nil: none but the
-	// end of ctx.
-	Signals func() (all <-chan os.Signal, stop func())
-	// ContainerEnvironment reads a container's environment from the cluster.
-	ContainerEnvironment func(ctx context.Context, r ContainerRequest) (ContainerEnvironment, error)
+	// LogFile is the daemon's, should it not run and say so itself.
+	LogFile string
 	// Guard is the process that cleans up after a killed daemon.
 	Guard func(stateDir string, in io.Reader) error
 	// Cleanup takes back what a killed daemon left, if its guard was killed too.
 	Cleanup func(ctx context.Context) error
 	// Setup installs podnet-helper on this machine.
 	Setup Setup
-	// DefaultImage and DefaultAgentImage are the images of this version.
-	DefaultImage, DefaultAgentImage string
-
-	// args is the command line.
-	args []string
-	// LogFile is the daemon's, should it not run and say so itself.
-	LogFile string
 	// Autostart has the daemon start with the user's login.
 	Autostart Autostart
-
-	// layers are what flags are that nobody gave, profile the one that was named.
-	layers  []layer
-	profile *localapi.Profile
-	// told is how much the command line wants to hear.
-	told told
-	// spoken is a text as it is said under the name that podnet was called by.
-	spoken func(string) string
-}
-
-// KubeFlags are kubectl's connection flags.
-type KubeFlags interface {
-	AddTo(*pflag.FlagSet)
-	// Kube is what was set, to travel with the environment env.
-	Kube(env []string) (localapi.Kube, error)
-}
-
-// Installer puts podnet into a cluster and takes it out again.
-type Installer interface {
-	// Render gives the manifests as YAML or JSON.
-	Render(o InstallOptions, format string) ([]byte, error)
-	Install(ctx context.Context, kube localapi.Kube, o InstallOptions, say func(string)) error
-	// Uninstall takes out what is for the whole cluster, or what is for one namespace.
-	Uninstall(ctx context.Context, kube localapi.Kube, namespace string, say func(string)) error
-}
-
-// Admin shows who uses podnet in a cluster, and throws people out.
-type Admin interface {
-	// Top asks all gateways of a namespace who is there: once, or again and again
-	// where every is not 0.
-	Top(ctx context.Context, kube localapi.Kube, namespace string, every time.Duration, each func([]overview.Gateway) error) error
-	// Revoke ends the sessions of a user, or that of a Peer. It returns those that
-	// it ended, also with an error.
-	Revoke(ctx context.Context, kube localapi.Kube, namespace, who string) ([]Revoked, error)
-}
-
-// Revoked is a session that was ended.
-type Revoked struct {
-	Peer   string `json:"peer"`
-	User   string `json:"user"`
-	Device string `json:"device"`
-}
-
-// InstallOptions are the flags of install.
-type InstallOptions struct {
-	Namespace        string
-	Namespaced       bool // the gateway serves Namespace alone
-	Image            string
-	AgentImage       string
-	PullPolicy       string
-	ImagePullSecrets []string
-	Replicas         int32
-	UDPService       string
-	NodePort         int32
-	Advertise        []string
-	PodCIDRs         []string
-	ServiceCIDRs     []string
-	STUN             []string
-	DNSDomain        string
-	Memory           string
-	Limits           []string
-	UserMetrics      bool
-	NoNetworkPolicy  bool
-	MetricsFrom      []string
-	LogLevel         string
-	Users, Groups    []string
 }
 
 // DaemonOptions are the flags of daemon.
@@ -172,66 +68,9 @@ func Run(ctx context.Context, env Env, args []string) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitInterrupted
 	}
-	e := httpjson.FromError(err)
-	status := exitStatus(e)
-	var own *execStatus
-	if errors.As(err, &own) {
-		status = own.status
-	}
-	printFailure(&env, cmd, e, logOf(err), status)
+	status := exitStatus(err)
+	printFailure(&env.Base, cmd, httpjson.FromError(err), logOf(err), status)
 	return status
-}
-
-// Exit statuses; they are documented and stay.
-const (
-	exitOK           = 0
-	exitGeneric      = 1
-	exitUsage        = 2
-	exitNotConnected = 3
-	exitCredentials  = 4
-	exitTimeout      = 5
-	exitUnreachable  = 6
-	exitDaemon       = 7
-	exitConflict     = 8 // also: somebody else's rule is in the way
-	exitDNS          = 9 // also: status --strict, names do not resolve
-	exitDeploy       = 10
-	exitInterrupted  = 130
-)
-
-func exitStatus(e *localapi.Error) int {
-	switch e.Code {
-	case localapi.CodeUsage:
-		return exitUsage
-	case localapi.CodeNotConnected:
-		return exitNotConnected
-	case localapi.CodeCredentials, localapi.CodeForbidden, localapi.CodeEnded:
-		return exitCredentials
-	case localapi.CodeTimeout:
-		return exitTimeout
-	case localapi.CodeUnreachable:
-		return exitUnreachable
-	case localapi.CodeDaemon, localapi.CodePrivilege:
-		return exitDaemon
-	case localapi.CodeConflict:
-		return exitConflict
-	case localapi.CodeDNS:
-		return exitDNS
-	case localapi.CodeDeploy:
-		return exitDeploy
-	case localapi.CodeCanceled:
-		return exitInterrupted
-	}
-	return exitGeneric
-}
-
-// exitError ends a command with a status and no further words.
-type exitError int
-
-func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
-
-// usage makes an error of a wrong command line.
-func usage(format string, args ...any) error {
-	return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf(format, args...), Hint: "podnet --help"}
 }
 
 const long = `podnet puts this machine on the pod network of a Kubernetes cluster.
@@ -270,7 +109,7 @@ func newRoot(env *Env) *cobra.Command {
 			if err := env.preset(cmd.Flags()); err != nil {
 				return err
 			}
-			return env.told.check()
+			return env.check()
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -284,10 +123,15 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	env.told.flags(root.PersistentFlags())
-	root.AddCommand(newInstall(env), newUninstall(env), newAdmin(env), newConnect(env), newExec(env), newProxy(env), newStatus(env), newWait(env), newDisconnect(env), newPrimary(env), newSteer(env), newExpose(env), newExport(env), newNamespace(env), newDNS(env), newMap(env), newUI(env), newDoctor(env), newLogs(env), newConfig(env), newProfile(env), newAutostart(env), newSetup(env), newVersion(env), newCompletion(), newDaemon(env), newGuard(env), newCleanup(env))
-	if env.Rooms != nil {
-		root.AddCommand(newExecAgent(env), newExecKeep(env))
+	env.flags(root.PersistentFlags())
+	all := [][]*cobra.Command{
+		{newConnect(&env.Base), newDisconnect(env), newPrimary(&env.Base), newNamespace(&env.Base), newWait(&env.Base)},
+		{newDaemon(env), newGuard(env), newCleanup(env), newSetup(env), newAutostart(env), newCompletion()},
+		adminCommands(&env.Base, env.Clusters), execCommands(&env.Base, env.Host), inboundCommands(&env.Base), {newExport(&env.Base)},
+		reportCommands(&env.Base, env.LogFile, env.Browse), settingsCommands(&env.Base),
+	}
+	for _, room := range all {
+		root.AddCommand(room...)
 	}
 	for _, c := range root.Commands() {
 		if c.Args == nil {
@@ -298,24 +142,7 @@ func newRoot(env *Env) *cobra.Command {
 			c.Annotations = map[string]string{noConfig: c.Name()}
 		}
 	}
-	complete(root, env)
+	complete(root, &env.Base, env.Cluster)
 	env.spoken = spokenAs(env.Name, root)
 	return root
-}
-
-func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%s takes no arguments, not %q", cmd.CommandPath(), args[0]), Hint: cmd.CommandPath() + " --help"}
-	}
-	return nil
-}
-
-// client is the daemon's client for a command, and for the session that the
-// command names.
-func client(cmd *cobra.Command) (*localapi.Client, string) {
-	socket, _ := cmd.Flags().GetString("socket")
-	if socket == "" {
-		socket = localapi.RuntimeDir() + string(os.PathSeparator) + localapi.SocketName
-	}
-	return localapi.NewClient(socket).For(sessionName(cmd)), socket
 }

@@ -180,11 +180,16 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 	m.t.Helper()
 	out, errs := screenful{when: m.when, then: m.then}, bytes.Buffer{}
 	env := Env{
-		In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
-		Kube: newFakeKube(), Ask: m.ask, Installer: &m.install, Admin: &m.admin, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test",
-		StartDaemon: m.startDaemon, Cleanup: func(context.Context) error { m.cleaned++; return nil },
-		Guard: func(string, io.Reader) error { return nil }, Proxy: m.proxy, LogFile: m.logFile, Autostart: &m.autostart, Spawn: m.spawn,
-		Rooms: m.rooms, Privileged: func() bool { return m.privileged }, Signals: m.signals, ContainerEnvironment: m.environment,
+		Base: Base{
+			In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
+			Kube: newFakeKube(), Ask: m.ask, StartDaemon: m.startDaemon,
+		},
+		Host: Host{
+			Proxy: m.proxy, Spawn: m.spawn, Rooms: m.rooms, Privileged: func() bool { return m.privileged }, Signals: m.signals, ContainerEnvironment: m.environment,
+		},
+		Clusters: Clusters{Installer: &m.install, Admin: &m.admin, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test"},
+		Cleanup:  func(context.Context) error { m.cleaned++; return nil },
+		Guard:    func(string, io.Reader) error { return nil }, LogFile: m.logFile, Autostart: &m.autostart,
 	}
 	if m.cluster != nil {
 		env.Cluster = m.cluster

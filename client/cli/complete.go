@@ -1,3 +1,4 @@
+// Package complete gives shells the words that a user may type next.
 package cli
 
 import (
@@ -12,6 +13,7 @@ import (
 
 	"podnet.dev/client/config"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // completionTime is how long a shell waits for words at most. Somebody has pressed a
@@ -32,29 +34,30 @@ type finder func(q *question) []string
 
 // question is what a shell asks.
 type question struct {
-	ctx   context.Context
-	env   *Env
-	cmd   *cobra.Command
-	args  []string // before the word that is typed
-	typed string
+	ctx     context.Context
+	env     *Base
+	cluster Cluster
+	cmd     *cobra.Command
+	args    []string // before the word that is typed
+	typed   string
 	// open says that more is typed after a word, without a space.
 	open bool
 }
 
 // complete has shells complete every flag and argument whose words can be known.
 // What goes wrong is no word: nobody wants an error in the middle of a command line.
-func complete(root *cobra.Command, env *Env) {
+func complete(root *cobra.Command, env *Base, cluster Cluster) {
 	walk(root, func(c *cobra.Command) {
 		for name, find := range flagWords {
 			if c.Flag(name) != nil {
 				// The error says that it has words already: kubectl's flags are the same
 				// in all commands, and so are their words.
-				_ = c.RegisterFlagCompletionFunc(name, env.completing(find))
+				_ = c.RegisterFlagCompletionFunc(name, completing(env, cluster, find))
 			}
 		}
 		if f := c.Flags().Lookup("output"); f != nil {
-			if form, ok := f.Value.(formFlag); ok {
-				words := slices.DeleteFunc(slices.Clone(form.forms), func(f string) bool { return strings.Contains(f, "=") }) // which is no word
+			if forms := formsOf(f); forms != nil {
+				words := slices.DeleteFunc(slices.Clone(forms), func(f string) bool { return strings.Contains(f, "=") }) // which is no word
 				_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 			}
 		}
@@ -64,7 +67,7 @@ func complete(root *cobra.Command, env *Env) {
 		case find == nil:
 			c.ValidArgsFunction = cobra.NoFileCompletions
 		default:
-			c.ValidArgsFunction = env.completing(find)
+			c.ValidArgsFunction = completing(env, cluster, find)
 		}
 	})
 	_ = root.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions(progressModes, cobra.ShellCompDirectiveNoFileComp))
@@ -110,7 +113,7 @@ var argumentWords = map[string]finder{
 }
 
 // completing is what cobra calls for words.
-func (env *Env) completing(find finder) cobra.CompletionFunc {
+func completing(env *Base, cluster Cluster, find finder) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		_ = env.configure(cmd, nil)
 		_ = env.preset(cmd.Flags())
@@ -120,7 +123,7 @@ func (env *Env) completing(find finder) cobra.CompletionFunc {
 		}
 		ctx, cancel := context.WithTimeout(parent, completionTime)
 		defer cancel()
-		q := &question{ctx: ctx, env: env, cmd: cmd, args: args, typed: typed}
+		q := &question{ctx: ctx, env: env, cluster: cluster, cmd: cmd, args: args, typed: typed}
 		found := make(chan []string, 1)
 		go func() { found <- find(q) }() // what brings credentials heeds no context
 		select {
@@ -182,7 +185,7 @@ func (q *question) daemon() *localapi.Client {
 // kube is the kubeconfig that the command line means.
 func (q *question) kube() (localapi.Kube, bool) {
 	kube, err := q.env.Kube.Kube(q.env.Environ)
-	return kube, err == nil && q.env.Cluster != nil
+	return kube, err == nil && q.cluster != nil
 }
 
 // connected is the session that knows the cluster which the command line means, if
@@ -218,7 +221,7 @@ func (q *question) ofCluster(resource, namespace string) []string {
 	if !ok {
 		return nil
 	}
-	all, err := q.env.Cluster.Names(q.ctx, kube, resource, namespace)
+	all, err := q.cluster.Names(q.ctx, kube, resource, namespace)
 	return names(all, err, func(s string) string { return s })
 }
 
@@ -233,7 +236,7 @@ func contexts(name func(localapi.Context) string) finder {
 		if !ok {
 			return nil
 		}
-		all, err := q.env.Cluster.Contexts(kube)
+		all, err := q.cluster.Contexts(kube)
 		return names(all, err, name)
 	}
 }
@@ -397,7 +400,7 @@ kubectl_complete-podnet beside kubectl-podnet in the PATH.`,
 		ValidArgsFunction: cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || shells[args[0]] == nil {
-				return usage("for which shell? want %s", choice(all))
+				return usage("for which shell? want %s", words.Choice(all))
 			}
 			return nil
 		},

@@ -15,7 +15,7 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-func newConfig(env *Env) *cobra.Command {
+func newConfig(env *Base) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Show and change what podnet does unless told otherwise",
@@ -60,17 +60,7 @@ A project may say what to connect to, and nothing about credentials.
 	return cmd
 }
 
-// atLeast wants that many arguments, and one exactly if it is one.
-func atLeast(n int, example string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) < n || n == 1 && len(args) > 1 {
-			return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("%d arguments are not what it takes", len(args)), Hint: example}
-		}
-		return nil
-	}
-}
-
-func newConfigView(env *Env) *cobra.Command {
+func newConfigView(env *Base) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "view", Short: "Print what all files say together, and where",
@@ -131,7 +121,7 @@ func printConfig(w io.Writer, c config.Config) error {
 	return nil
 }
 
-func newConfigGet(env *Env) *cobra.Command {
+func newConfigGet(env *Base) *cobra.Command {
 	return &cobra.Command{
 		Use: "get KEY", Short: "Print what a key is, each value on a line", Args: atLeast(1, "podnet config get defaults.path"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -156,7 +146,7 @@ func newConfigGet(env *Env) *cobra.Command {
 	}
 }
 
-func newConfigPath(env *Env) *cobra.Command {
+func newConfigPath(env *Base) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use: "path", Short: "Print the name of your own file", Args: noArguments,

@@ -122,7 +122,7 @@ profiles:
 	// Every flag that says what is asked for is known to both.
 	var req localapi.ConnectRequest
 	f := pflag.NewFlagSet("connect", pflag.ContinueOnError)
-	connectFlags(f, &Env{}, &req, new(time.Duration))
+	connectFlags(f, nil, &req, new(time.Duration))
 	f.VisitAll(func(f *pflag.Flag) {
 		if c.Defaults[f.Name].Values == nil && f.Name != "all-namespaces" {
 			t.Errorf("--%s is not tried", f.Name)

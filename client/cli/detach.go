@@ -92,7 +92,7 @@ func (p *proxyRun) leave(ctx context.Context) (err error) {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return &logged{&localapi.Error{Code: localapi.CodeInternal, Message: "the proxy ended before it was ready", Hint: "its log says why"}, child.Log}
+			return withLogFile(&localapi.Error{Code: localapi.CodeInternal, Message: "the proxy ended before it was ready", Hint: "its log says why"}, child.Log)
 		}
 		err := json.Unmarshal(raw, &line)
 		switch {
@@ -106,7 +106,7 @@ func (p *proxyRun) leave(ctx context.Context) (err error) {
 		case line.Kind == "Error":
 			var f failure
 			if err = json.Unmarshal(raw, &f); err == nil {
-				return errors.Join(ctx.Err(), &logged{&f.Error, child.Log})
+				return errors.Join(ctx.Err(), withLogFile(&f.Error, child.Log))
 			}
 		default:
 			var e localapi.Event

@@ -24,7 +24,7 @@ func background(t *testing.T, m *machine) (stop context.CancelFunc, asked *[]str
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			code := Run(ctx, Env{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.environ, Kube: newFakeKube(), Proxy: m.proxy}, args)
+			code := Run(ctx, Env{Base: Base{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.environ, Kube: newFakeKube()}, Host: Host{Proxy: m.proxy}}, args)
 			if code != 0 {
 				_ = in.CloseWithError(io.EOF)
 			}

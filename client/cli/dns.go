@@ -19,7 +19,7 @@ import (
 // resolvers.
 const queryTime = 15 * time.Second
 
-func newDNS(env *Env) *cobra.Command {
+func newDNS(env *Base) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dns", Short: "Ask for names as this machine's programs do, and see what they asked for",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -30,7 +30,7 @@ func newDNS(env *Env) *cobra.Command {
 	return cmd
 }
 
-func newDNSQuery(env *Env) *cobra.Command {
+func newDNSQuery(env *Base) *cobra.Command {
 	var output string
 	var explain bool
 	cmd := &cobra.Command{

@@ -11,7 +11,7 @@ import (
 )
 
 // newDNSLog shows what was asked for.
-func newDNSLog(env *Env) *cobra.Command {
+func newDNSLog(env *Base) *cobra.Command {
 	var output string
 	var follow bool
 	cmd := &cobra.Command{

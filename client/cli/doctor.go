@@ -12,7 +12,7 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-func newDoctor(env *Env) *cobra.Command {
+func newDoctor(env *Base) *cobra.Command {
 	var req localapi.DoctorRequest
 	var output string
 	cmd := &cobra.Command{
@@ -62,7 +62,7 @@ The exit status is 1 when there is a problem.`,
 }
 
 // examine asks the daemon, starting one where there is none.
-func examine(ctx context.Context, env *Env, c *localapi.Client, socket string, req localapi.DoctorRequest, say func(localapi.Finding)) error {
+func examine(ctx context.Context, env *Base, c *localapi.Client, socket string, req localapi.DoctorRequest, say func(localapi.Finding)) error {
 	if _, err := c.Version(ctx); errors.Is(err, localapi.ErrNoDaemon) {
 		if err := env.StartDaemon(ctx, socket); err != nil {
 			return err

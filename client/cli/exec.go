@@ -40,7 +40,7 @@ type execOptions struct {
 	output    string
 }
 
-func newExec(env *Env) *cobra.Command {
+func newExec(env *execSetting) *cobra.Command {
 	var o execOptions
 	var lease time.Duration
 	kube := pflag.NewFlagSet("kubernetes", pflag.ContinueOnError)
@@ -80,11 +80,11 @@ itself has failed.
 ` + asHelp,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			own := *env
+			own := *env.Base
 			if _, file := env.Err.(*os.File); !file {
 				own.Err = &shared{w: env.Err} // the command writes there, too
 			}
-			x := &execution{env: &own, start: time.Now(), execOptions: o}
+			x := &execution{env: &execSetting{&own, env.Host}, start: time.Now(), execOptions: o}
 			if err := x.prepare(cmd, args, lease, kube); err != nil {
 				return err
 			}
@@ -93,10 +93,10 @@ itself has failed.
 		},
 	}
 	f := cmd.Flags()
-	connectFlags(f, env, &o.req, &lease)
+	connectFlags(f, env.Environ, &o.req, &lease)
 	asFlag(f, &o.req)
 	execFlags(f, &o)
-	addKubeBesideAs(f, kube, env)
+	addKubeBesideAs(f, kube, env.Kube)
 	sessionFlag(cmd)
 	return cmd
 }
@@ -119,7 +119,7 @@ func execFlags(f *pflag.FlagSet, o *execOptions) {
 // execution is one run of exec.
 type execution struct {
 	execOptions
-	env     *Env
+	env     *execSetting
 	start   time.Time
 	command Command
 	session string
@@ -164,29 +164,29 @@ func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Durati
 	}
 	x.told = x.env.progress("")
 	if x.output == formJSON {
-		x.told.mode = progressJSON
+		x.told = newProgress(x.env.Err, progressJSON)
 	}
 	if command == nil {
 		return nil
 	}
 	path, err := exec.LookPath(command[0])
 	if err != nil {
-		return &execStatus{notRun(err), &localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}}
+		return withStatus(&localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}, notRun(err))
 	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return &execStatus{exitExec, err}
+		return withStatus(err, exitExec)
 	}
 	x.command = Command{Path: path, Args: command, Env: x.env.Environ, Dir: dir, Foreground: x.env.Foreground != nil && x.env.Foreground()}
 	return nil
 }
 
 // newExecAgent and newExecKeep are processes of package sandbox.
-func newExecAgent(env *Env) *cobra.Command {
+func newExecAgent(env *execSetting) *cobra.Command {
 	return &cobra.Command{Use: "exec-agent", Hidden: true, Short: "Be the process inside a sandbox", RunE: func(*cobra.Command, []string) error { return env.Rooms.Agent() }}
 }
 
-func newExecKeep(env *Env) *cobra.Command {
+func newExecKeep(env *execSetting) *cobra.Command {
 	return &cobra.Command{Use: "exec-keep", Hidden: true, Short: "Keep a sandbox for several commands", RunE: func(cmd *cobra.Command, _ []string) error { return env.Rooms.Keep(cmd.Context()) }}
 }
 
@@ -240,26 +240,16 @@ func parsePublish(text string) (proxy.Forward, error) {
 	return f, nil
 }
 
-// execStatus is an error with the exit status that it has.
-type execStatus struct {
-	status int
-	error
-}
-
-func (e *execStatus) Unwrap() error { return e.error }
-
 // execError gives what ends exec itself a status that no command is likely to have.
 func execError(err error) error {
-	var quiet exitError
-	var known *execStatus
 	var wrong *localapi.Error
 	switch {
-	case err == nil, errors.As(err, &quiet), errors.As(err, &known), errors.Is(err, context.Canceled):
+	case err == nil, hasStatus(err), errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &wrong) && wrong.Code == localapi.CodeUsage:
 		return err
 	}
-	return &execStatus{exitExec, err}
+	return withStatus(err, exitExec)
 }
 
 // notRun is the status of a command that cannot be started.

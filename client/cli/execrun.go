@@ -123,7 +123,7 @@ func (x *execution) carryOut(ctx context.Context, by Runner, command Command, fa
 			var errno syscall.Errno
 			switch {
 			case r.err != nil && errors.As(r.err, &errno):
-				return &execStatus{notRun(errno), &localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + errno.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}}
+				return withStatus(&localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + errno.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}, notRun(errno))
 			case r.err != nil:
 				return r.err
 			case ended:
@@ -205,8 +205,8 @@ func (here) Run(_ context.Context, c Command, signals <-chan os.Signal) (int, er
 		case sig := <-signals:
 			_ = sendSignal(cmd, sig, !c.Foreground)
 		case err := <-done:
-			var exit *exec.ExitError
-			if err != nil && !errors.As(err, &exit) {
+			var failed *exec.ExitError
+			if err != nil && !errors.As(err, &failed) {
 				return 0, err
 			}
 			return statusOf(cmd.ProcessState), nil

@@ -41,7 +41,7 @@ func (x *execution) held(c *localapi.Client, socket string) lasting {
 	name := ""
 	return lasting{
 		begin: func(ctx context.Context, ready func()) error {
-			_, err := connect(ctx, x.env, c, socket, x.req, func(e localapi.Event) {
+			_, err := connect(ctx, x.env.Base, c, socket, x.req, func(e localapi.Event) {
 				if x.told.event(e); e.Type == localapi.EventReady {
 					name = e.Connection
 					ready()
@@ -67,12 +67,11 @@ func (x *execution) sending(c *localapi.Client) lasting {
 	if len(x.req.Namespaces) > 0 {
 		req.Namespace = x.req.Namespaces[0]
 	}
-	steps := &steered{teller: teller{env: x.env}, steps: x.told, start: time.Now()}
-	rule := ""
+	start, rule := time.Now(), ""
 	return lasting{
 		begin: func(ctx context.Context, ready func()) error {
 			return c.As(ctx, req, func(e localapi.SteerEvent) {
-				if steps.event(e); e.Type == localapi.SteerReady {
+				if x.told.steer(e, start); e.Type == localapi.SteerReady {
 					rule = e.Rule.Name
 					ready()
 				}

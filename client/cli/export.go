@@ -18,6 +18,9 @@ import (
 // it, unless asked otherwise: until the same time of the next day.
 const leaseExport = 24 * time.Hour
 
+// undoTime is for a device that got no configuration to be shut out again.
+const undoTime = 10 * time.Second
+
 // maxQR is how many bytes a QR code takes at most: version 40 with the least
 // redundancy (ISO/IEC 18004).
 const maxQR = 2953
@@ -31,7 +34,7 @@ type exportFlags struct {
 	file  string
 }
 
-func newExport(env *Env) *cobra.Command {
+func newExport(env *Base) *cobra.Command {
 	var o exportFlags
 	cmd := &cobra.Command{
 		Use:   "export [--qr] [-n NAMESPACE]...",
@@ -96,7 +99,7 @@ func (o *exportFlags) check() error {
 
 // runExport lets a device in and hands its configuration over. A configuration that
 // nobody got lets nobody in.
-func runExport(cmd *cobra.Command, env *Env, o exportFlags) (err error) {
+func runExport(cmd *cobra.Command, env *Base, o exportFlags) (err error) {
 	ctx := cmd.Context()
 	var file *os.File
 	if o.file != "" {
@@ -118,7 +121,7 @@ func runExport(cmd *cobra.Command, env *Env, o exportFlags) (err error) {
 		return err
 	}
 	if err := hand(env, o, file, made.Config); err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 		defer cancel()
 		if _, failed := c.RevokeExports(undo, localapi.ExportRevokeRequest{Kube: o.req.Kube, Names: []string{made.Export.Name}}); failed != nil {
 			fmt.Fprintf(env.Err, "warning: %s may stay until its lease ends: %v\n", made.Export.Name, failed)
@@ -130,7 +133,7 @@ func runExport(cmd *cobra.Command, env *Env, o exportFlags) (err error) {
 }
 
 // hand puts the configuration where it was asked for, and closes the file.
-func hand(env *Env, o exportFlags, file *os.File, config string) error {
+func hand(env *Base, o exportFlags, file *os.File, config string) error {
 	if file != nil {
 		_, err := file.WriteString(config)
 		if closed := file.Close(); err == nil {
@@ -166,7 +169,7 @@ func withoutComments(config string) string {
 	return b.String()
 }
 
-func newExportList(env *Env) *cobra.Command {
+func newExportList(env *Base) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -200,7 +203,7 @@ cluster of the kubeconfig are looked at, and renewed from now on.`,
 
 // exporting is the daemon, started where there is none, and the cluster that is
 // meant.
-func exporting(cmd *cobra.Command, env *Env) (*localapi.Client, localapi.Kube, error) {
+func exporting(cmd *cobra.Command, env *Base) (*localapi.Client, localapi.Kube, error) {
 	kube, err := env.Kube.Kube(env.Environ)
 	if err != nil {
 		return nil, kube, usage("%v", err)
@@ -209,7 +212,7 @@ func exporting(cmd *cobra.Command, env *Env) (*localapi.Client, localapi.Kube, e
 	return c, kube, summon(cmd.Context(), env, c, socket)
 }
 
-func newExportRevoke(env *Env) *cobra.Command {
+func newExportRevoke(env *Base) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "revoke NAME... | --all",

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -12,18 +11,11 @@ import (
 )
 
 // tellExport says what there is to know of a device that was just let in.
-func tellExport(env *Env, o exportFlags, e localapi.Export) {
+func tellExport(env *Base, o exportFlags, e localapi.Export) {
 	fmt.Fprintf(env.notes(), "%s is let in until %s, and longer while this machine's podnet daemon runs, which renews it\n", e.Name, moment(e.ExpiresAt))
 	fmt.Fprintf(env.notes(), "its private key was handed over and is kept nowhere else; podnet export revoke %s shuts it out\n", e.Device)
 	if len(o.req.Resolvers) == 0 {
 		fmt.Fprintln(env.notes(), "note: the gateway is the device's only resolver, and refuses names that are not the cluster's; --dns ADDRESS adds one for those")
-	}
-}
-
-// tellExports says for what the daemon stays although nothing is connected.
-func tellExports(ctx context.Context, env *Env, c *localapi.Client) {
-	if s, err := c.Status(ctx); err == nil && len(s.Exports) > 0 {
-		fmt.Fprintln(env.notes(), "the daemon stays to renew what was exported: podnet export revoke --all ends that")
 	}
 }
 
@@ -57,13 +49,4 @@ func printExports(w io.Writer, all []localapi.Export, now time.Time) {
 			fmt.Fprintf(w, "  hint: %s\n", e.Hint)
 		}
 	}
-}
-
-// describeExport is an export in one line of a status.
-func describeExport(e localapi.Export) string {
-	text := e.Name + " until " + moment(e.ExpiresAt)
-	if e.Text != "" {
-		text += "; " + e.Text
-	}
-	return text
 }

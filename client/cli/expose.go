@@ -14,7 +14,7 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-func newExpose(env *Env) *cobra.Command {
+func newExpose(env *Base) *cobra.Command {
 	var req localapi.ExposeRequest
 	var ports []uint
 	var detach bool
@@ -78,7 +78,7 @@ that, PODNET_AS and others, count all the same.`,
 	f.UintSliceVar(&ports, "port", nil, "port of the Service, repeatable (default: 80 and LOCAL's; by UDP LOCAL's)")
 	f.BoolVar(&detach, "detach", false, "leave the exposure to the daemon and return once it is ready")
 	outputFlag(f, &output, streamForms, ": how to print the exposure and each connection")
-	addKubeBesideAs(f, kube, env)
+	addKubeBesideAs(f, kube, env.Kube)
 	sessionFlag(cmd)
 	cmd.AddCommand(newExposeList(env), newExposeStop(env))
 	for _, c := range cmd.Commands() {
@@ -101,7 +101,7 @@ func servicePorts(numbers []uint) ([]uint16, error) {
 }
 
 // runExpose makes an exposure and keeps it as long as the command line says.
-func runExpose(cmd *cobra.Command, env *Env, req localapi.ExposeRequest, detach bool, output string, command []string) error {
+func runExpose(cmd *cobra.Command, env *Base, req localapi.ExposeRequest, detach bool, output string, command []string) error {
 	c, kube, err := session(cmd.Context(), cmd, env, req.Namespace, output)
 	if err != nil {
 		return err
@@ -197,7 +197,7 @@ func (x *exposed) show(e localapi.Exposure) {
 	x.tell(e, e.Name, func(w io.Writer) { printExposure(w, e) })
 }
 
-func newExposeList(env *Env) *cobra.Command {
+func newExposeList(env *Base) *cobra.Command {
 	return newList("Say what is exposed", "exposures", func(ctx context.Context, c *localapi.Client, l listing) error {
 		list, err := c.Exposed(ctx, l.owners, l.namespace)
 		if err != nil {
@@ -218,7 +218,7 @@ func newExposeList(env *Env) *cobra.Command {
 	})
 }
 
-func newExposeStop(env *Env) *cobra.Command {
+func newExposeStop(env *Base) *cobra.Command {
 	var namespace string
 	cmd := newStop(env, "Take the Service's name away again", "exposures", "podnet expose list", "nothing is exposed", func(ctx context.Context, c *localapi.Client, name string) ([]string, error) {
 		if name == "" && namespace != "" {

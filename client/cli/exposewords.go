@@ -121,3 +121,16 @@ func describeConnection(c localapi.ExposedConnection) string {
 	}
 	return line
 }
+
+// printWideExposures is what -o wide adds to a list of exposures: how to reach them.
+func printWideExposures(w io.Writer, all []localapi.Exposure) {
+	if len(all) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "\nNAME\tREACH IT AT\n")
+	for _, e := range all {
+		fmt.Fprintf(t, "%s\t%s\n", e.Name, reachLine(e))
+	}
+	_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
+}

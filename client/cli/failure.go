@@ -1,54 +1,13 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"podnet.dev/client/localapi"
 )
-
-// jsonStream is the value of --output that prints a line of JSON for each thing that
-// happens.
-const jsonStream = "json-stream"
-
-// inCI says that a pipeline runs the command: nobody looks, and nobody answers.
-func inCI(environ []string) bool { return slices.Contains(environ, "CI=true") }
-
-// interactive says that somebody looks at w.
-func interactive(env *Env, w io.Writer) bool { return isTerminal(w) && !inCI(env.Environ) }
-
-// logged is an error about which a log file may say more.
-type logged struct {
-	error
-	file string
-}
-
-func (l *logged) Unwrap() error { return l.error }
-
-// logOf is the log file of an error; "": it has none.
-func logOf(err error) string {
-	var l *logged
-	if errors.As(err, &l) {
-		return l.file
-	}
-	return ""
-}
-
-// withLog adds the daemon's log to an error, unless it is of somebody's own making.
-func withLog(ctx context.Context, c *localapi.Client, err error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if v, lost := c.Version(ctx); lost == nil && v.Log != "" {
-		return &logged{err, v.Log}
-	}
-	return err
-}
 
 // failure is how a command fails whose answer is JSON.
 type failure struct {
@@ -60,7 +19,7 @@ type failure struct {
 }
 
 // printError is the one form in which anything fails: what, and what to do.
-func (env *Env) printError(e *localapi.Error) {
+func (env *Base) printError(e *localapi.Error) {
 	if e.Hint == "" {
 		e.Hint = "podnet doctor and podnet logs may say more"
 	}
@@ -76,7 +35,7 @@ func (env *Env) printError(e *localapi.Error) {
 
 // printFailure is how a command ends: with an error and the log that says more, and
 // where the answer is for programs with a document of it on standard output.
-func printFailure(env *Env, cmd *cobra.Command, e *localapi.Error, log string, status int) {
+func printFailure(env *Base, cmd *cobra.Command, e *localapi.Error, log string, status int) {
 	env.printError(e)
 	if log != "" {
 		fmt.Fprintf(env.Err, "log: %s\n", log)

@@ -4,14 +4,18 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"podnet.dev/client/localapi"
 )
 
+// stopTime is for a rule or an exposure to go when its command is over.
+const stopTime = 10 * time.Second
+
 // teller prints what a command says that stays, as the command line wants it, one thing
 // at a time.
 type teller struct {
-	env    *Env
+	env    *Base
 	output string
 	mu     sync.Mutex
 }

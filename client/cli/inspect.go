@@ -14,7 +14,7 @@ import (
 )
 
 // newSteerInspect shows what the daemon keeps of a rule's connections.
-func newSteerInspect(env *Env) *cobra.Command {
+func newSteerInspect(env *Base) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "inspect NAME",

@@ -7,12 +7,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"podnet.dev/client/localapi"
 )
 
-func newInstall(env *Env) *cobra.Command {
+func newInstall(env *adminSetting) *cobra.Command {
 	var o InstallOptions
 	var only string
 	var dryRun bool
@@ -58,7 +57,7 @@ wait until it is ready. A first install that fails is taken back.
 			if err := env.Installer.Install(ctx, kube, o, say(env)); err != nil {
 				return inTime(cmd.Context(), err, timeout)
 			}
-			if env.told.quiet {
+			if env.quiet() {
 				return nil
 			}
 			if o.Namespaced {
@@ -102,11 +101,11 @@ Then they run: podnet connect -n NAMESPACE
 	f.StringSliceVar(&o.Users, "user-allowed", nil, "user who may connect, repeatable")
 	f.StringSliceVar(&o.Groups, "group-allowed", nil, "group that may connect, repeatable")
 	f.DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until the gateway is ready")
-	addKube(env, f)
+	env.Kube.AddTo(f)
 	return cmd
 }
 
-func newUninstall(env *Env) *cobra.Command {
+func newUninstall(env *adminSetting) *cobra.Command {
 	var timeout time.Duration
 	var only string
 	cmd := &cobra.Command{
@@ -125,7 +124,7 @@ namespace. Whoever is connected is cut off. Works on a half install, too. With
 			if err := env.Installer.Uninstall(ctx, kube, only, say(env)); err != nil {
 				return inTime(cmd.Context(), err, timeout)
 			}
-			if !env.told.quiet {
+			if !env.quiet() {
 				fmt.Fprintln(env.Out, "podnet is gone")
 			}
 			return nil
@@ -134,14 +133,12 @@ namespace. Whoever is connected is cut off. Works on a half install, too. With
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until everything is gone")
 	cmd.Flags().StringVarP(&only, "namespace", "n", "", "what was installed for this namespace alone")
 	cmd.Flags().Lookup("namespace").Annotations = map[string][]string{noVariable: {}}
-	addKube(env, cmd.Flags())
+	env.Kube.AddTo(cmd.Flags())
 	return cmd
 }
 
-func addKube(env *Env, f *pflag.FlagSet) { env.Kube.AddTo(f) }
-
 // say prints progress with the time since the start.
-func say(env *Env) func(string) {
+func say(env *adminSetting) func(string) {
 	start, steps := time.Now(), env.progress("")
 	return func(text string) { steps.say(time.Since(start), text) }
 }

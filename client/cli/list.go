@@ -44,7 +44,7 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 // newStop is the command stop of things of this machine, which list shows; none says that
 // there were none. stop ends the one of a name, all with an empty one, and returns their
 // names.
-func newStop(env *Env, short, things, list, none string, stop func(ctx context.Context, c *localapi.Client, name string) ([]string, error)) *cobra.Command {
+func newStop(env *Base, short, things, list, none string, stop func(ctx context.Context, c *localapi.Client, name string) ([]string, error)) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "stop NAME... | --all",
@@ -83,7 +83,7 @@ func newStop(env *Env, short, things, list, none string, stop func(ctx context.C
 
 // check finds what is wrong with the flags. Everybody's is of the session's
 // namespace where none is named.
-func (l *listing) check(ctx context.Context, c *localapi.Client, session string) error {
+func (l *listing) check(ctx context.Context, c *localapi.Client, of string) error {
 	switch {
 	case l.all && l.namespace != "":
 		return usage("--all-namespaces and --namespace do not go together")
@@ -94,7 +94,7 @@ func (l *listing) check(ctx context.Context, c *localapi.Client, session string)
 	if err != nil || len(s.Connections) == 0 {
 		return err
 	}
-	connection, err := connectionOf(s, session)
+	connection, err := connectionOf(s, of)
 	l.namespace = connection.Namespace
 	return err
 }

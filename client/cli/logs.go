@@ -18,7 +18,7 @@ import (
 // lookEvery is how often a log that is followed is looked at.
 const lookEvery = 200 * time.Millisecond
 
-func newLogs(env *Env) *cobra.Command {
+func newLogs(env *Base, file string) *cobra.Command {
 	var o logOptions
 	var since string
 	cmd := &cobra.Command{
@@ -33,7 +33,7 @@ kept, of 4 MiB each at most; podnet version names the newer one.
 			if err := o.setSince(since, time.Now()); err != nil {
 				return err
 			}
-			path := env.LogFile
+			path := file
 			c, _ := client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
 			defer cancel()

@@ -12,7 +12,7 @@ import (
 	"podnet.dev/internal/remap"
 )
 
-func newMap(env *Env) *cobra.Command {
+func newMap(env *Base) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "map [ADDRESS|PREFIX]",
@@ -86,6 +86,9 @@ type addressMap struct {
 	// backwards says that a virtual address was asked for.
 	backwards bool
 }
+
+// Rows makes the networks the rows of a table.
+func (addressMap) Rows() string { return "map" }
 
 // parsePlace reads an address, as the prefix that has it alone, or a prefix.
 func parsePlace(text string) (p netip.Prefix, single, ok bool) {

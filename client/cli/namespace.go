@@ -8,7 +8,7 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-func newNamespace(env *Env) *cobra.Command {
+func newNamespace(env *Base) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "namespace [NAME]",
 		Short: "Say or change the namespace whose names need no suffix",

@@ -1,3 +1,4 @@
+// Package answer prints what a command was asked for, in the form that -o names.
 package cli
 
 import (
@@ -13,6 +14,7 @@ import (
 
 	"podnet.dev/client/cli/jsonpath"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // The forms in which commands print: the values of -o.
@@ -28,6 +30,9 @@ const (
 	// parts of the document.
 	formColumns = columnsPrefix + "NAME:PATH"
 )
+
+// jsonStream is the form of a line of JSON for each thing that happens.
+const jsonStream = "json-stream"
 
 const (
 	pathPrefix    = "jsonpath="
@@ -47,12 +52,18 @@ var (
 // outputFlag is the -o of a command. What was given is one of forms; table is
 // the same as nothing.
 func outputFlag(f *pflag.FlagSet, output *string, forms []string, about string) {
-	f.VarP(formFlag{output, forms}, "output", "o", choice(forms)+about)
+	f.VarP(formFlag{output, forms}, "output", "o", words.Choice(forms)+about)
 }
 
 type formFlag struct {
 	to    *string
 	forms []string
+}
+
+// formsOf are the forms that a flag knows, if it is an outputFlag.
+func formsOf(f *pflag.Flag) []string {
+	form, _ := f.Value.(formFlag)
+	return form.forms
 }
 
 func (f formFlag) Type() string { return "string" }
@@ -76,18 +87,12 @@ func (f formFlag) Set(value string) error {
 			return fmt.Errorf("the columns after %s are none: %w, want them as NAME:.name,PATH:.path.kind", columnsPrefix, err)
 		}
 	case !slices.Contains(f.forms, value):
-		return errors.New("want " + choice(f.forms))
+		return errors.New("want " + words.Choice(f.forms))
 	}
 	if *f.to = value; value == formTable {
 		*f.to = ""
 	}
 	return nil
-}
-
-// choice is a list of words in a sentence.
-func choice(words []string) string {
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // forPrograms says whether a program reads what is printed.
@@ -130,6 +135,9 @@ func absent(part string, err error) error {
 	return &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("the answer has no %s: %v", part, err), Hint: "-o json shows what it has"}
 }
 
+// Document is one that says by itself which list has the rows of its table.
+type Document interface{ Rows() string }
+
 // rowsOf is the name of the list whose things are the rows of a document's table; "": it
 // is a row itself.
 func rowsOf(document any) string {
@@ -148,8 +156,9 @@ func rowsOf(document any) string {
 		return "findings"
 	case localapi.DNSAnswer:
 		return "answers"
-	case addressMap:
-		return "map"
+	}
+	if d, ok := document.(Document); ok {
+		return d.Rows()
 	}
 	return ""
 }
@@ -201,4 +210,18 @@ func printNames[T any](w io.Writer, all []T, name func(T) string) error {
 		}
 	}
 	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// orDash is a cell of a table.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }

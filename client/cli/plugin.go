@@ -26,11 +26,3 @@ func spokenAs(name string, root *cobra.Command) func(string) string {
 	walk(root, func(c *cobra.Command) { c.Long = spoken(c.Long) })
 	return spoken
 }
-
-// walk visits a command and all below it.
-func walk(c *cobra.Command, visit func(*cobra.Command)) {
-	visit(c)
-	for _, sub := range c.Commands() {
-		walk(sub, visit)
-	}
-}

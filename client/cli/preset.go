@@ -24,21 +24,21 @@ var rivals = map[string]string{"namespace": "all-namespaces", "all-namespaces": 
 
 // preset sets every flag that was not given: from its variable, or else from the
 // first of the layers that has it.
-func (env *Env) preset(flags *pflag.FlagSet) error {
-	if err := fromEnvironment(flags, env.Environ); err != nil {
+func (env *Base) preset(set *pflag.FlagSet) error {
+	if err := fromEnvironment(set, env.Environ); err != nil {
 		return err
 	}
 	for _, l := range env.layers {
 		given := map[string]bool{}
-		flags.Visit(func(f *pflag.Flag) { given[f.Name] = true })
+		set.Visit(func(f *pflag.Flag) { given[f.Name] = true })
 		var err error
-		flags.VisitAll(func(f *pflag.Flag) {
+		set.VisitAll(func(f *pflag.Flag) {
 			d, ok := l[f.Name]
 			if !ok || f.Changed || given[rivals[f.Name]] || f.Annotations[noVariable] != nil || err != nil {
 				return
 			}
 			for _, v := range d.Values {
-				if e := flags.Set(f.Name, v); e != nil {
+				if e := set.Set(f.Name, v); e != nil {
 					err = &config.Error{Place: d.From, Text: fmt.Sprintf("--%s: %v", f.Name, e)}
 					return
 				}
@@ -52,7 +52,7 @@ func (env *Env) preset(flags *pflag.FlagSet) error {
 }
 
 // fromEnvironment sets every flag that was not given from its variable.
-func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
+func fromEnvironment(set *pflag.FlagSet, environ []string) error {
 	values := map[string]string{}
 	for _, e := range environ {
 		if name, value, ok := strings.Cut(e, "="); ok && strings.HasPrefix(name, "PODNET_") {
@@ -60,22 +60,18 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 		}
 	}
 	var err error
-	flags.VisitAll(func(f *pflag.Flag) {
+	set.VisitAll(func(f *pflag.Flag) {
 		name := variable(f.Name)
 		value, ok := values[name]
 		if !ok || f.Changed || f.Name == "help" || f.Annotations[noVariable] != nil || err != nil {
 			return
 		}
-		if e := flags.Set(f.Name, value); e != nil {
+		if e := set.Set(f.Name, value); e != nil {
 			err = usage("variable %s: %v", name, e)
 		}
 	})
 	return err
 }
-
-// noVariable annotates the flags that are words of one command line: the --path
-// of steer is not that of connect.
-const noVariable = "podnet/no-variable"
 
 // variable is the environment variable of a flag.
 func variable(flag string) string {
@@ -91,7 +87,7 @@ const (
 )
 
 // configure reads the configuration for a command.
-func (env *Env) configure(cmd *cobra.Command, args []string) error {
+func (env *Base) configure(cmd *cobra.Command, args []string) error {
 	for c := cmd; c != nil; c = c.Parent() {
 		if c.Annotations[noConfig] != "" {
 			return nil
@@ -114,7 +110,7 @@ func (env *Env) configure(cmd *cobra.Command, args []string) error {
 }
 
 // loadConfig reads what there is where the user stands.
-func (env *Env) loadConfig(root *cobra.Command) (config.Config, error) {
+func (env *Base) loadConfig(root *cobra.Command) (config.Config, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "" // it has been deleted; there is no project then
@@ -123,7 +119,7 @@ func (env *Env) loadConfig(root *cobra.Command) (config.Config, error) {
 }
 
 // store is the configuration with what this program knows of flags.
-func (env *Env) store(root *cobra.Command) config.Store {
+func (env *Base) store(root *cobra.Command) config.Store {
 	s := config.StoreOf(env.Environ)
 	s.Check = func(flag string, values []string) error { return env.checkDefault(root, flag, values) }
 	return s
@@ -158,11 +154,11 @@ func wordsLayer(w localapi.Words, environ []string) layer {
 }
 
 // checkDefault finds what is wrong with what a file says of a flag.
-func (env *Env) checkDefault(root *cobra.Command, name string, values []string) error {
+func (env *Base) checkDefault(root *cobra.Command, name string, values []string) error {
 	var req localapi.ConnectRequest
 	var lease time.Duration
 	connecting := pflag.NewFlagSet("connect", pflag.ContinueOnError)
-	connectFlags(connecting, env, &req, &lease)
+	connectFlags(connecting, env.Environ, &req, &lease)
 	f := connecting.Lookup(name)
 	ofConnect := f != nil
 	if !ofConnect {
@@ -214,4 +210,17 @@ func flagOf(cmd *cobra.Command, name string) *pflag.Flag {
 		}
 	}
 	return nil
+}
+
+// noProfile says which there are.
+func noProfile(c config.Config, name string) error {
+	hint := "podnet profile save " + name + " --context CONTEXT makes one; podnet connect -n " + name + " opens a namespace"
+	if len(c.Profiles) > 0 {
+		var names []string
+		for _, p := range c.Profiles {
+			names = append(names, p.Name)
+		}
+		hint = "there are " + strings.Join(names, ", ") + "; podnet connect -n " + name + " opens a namespace"
+	}
+	return &localapi.Error{Code: localapi.CodeUsage, Message: "there is no profile " + name, Hint: hint}
 }

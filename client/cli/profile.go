@@ -10,11 +10,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"podnet.dev/client/config"
 	"podnet.dev/client/localapi"
 )
 
-func newProfile(env *Env) *cobra.Command {
+func newProfile(env *Base) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "profile",
 		Short: "Keep ways to connect under a name",
@@ -37,7 +36,7 @@ func newProfile(env *Env) *cobra.Command {
 	return cmd
 }
 
-func newProfileList(env *Env) *cobra.Command {
+func newProfileList(env *Base) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the profiles", Args: noArguments,
@@ -66,13 +65,6 @@ func newProfileList(env *Env) *cobra.Command {
 	return cmd
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
 func wordsNamespaces(w localapi.Words) string {
 	if w.AllNamespaces {
 		return strings.Join(append(slices.Clone(w.Namespaces), "all"), ", ")
@@ -80,7 +72,7 @@ func wordsNamespaces(w localapi.Words) string {
 	return strings.Join(w.Namespaces, ", ")
 }
 
-func newProfileSave(env *Env) *cobra.Command {
+func newProfileSave(env *Base) *cobra.Command {
 	var p localapi.Profile
 	var req localapi.ConnectRequest
 	var lease time.Duration
@@ -122,7 +114,7 @@ given and nothing of what the configuration has for the others.`,
 		},
 	}
 	f := cmd.Flags()
-	connectFlags(f, env, &req, &lease)
+	connectFlags(f, env.Environ, &req, &lease)
 	asFlag(f, &req)
 	deviceFlag(f, &req)
 	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
@@ -136,17 +128,4 @@ given and nothing of what the configuration has for the others.`,
 		}
 	}
 	return cmd
-}
-
-// noProfile says which there are.
-func noProfile(c config.Config, name string) error {
-	hint := "podnet profile save " + name + " --context CONTEXT makes one; podnet connect -n " + name + " opens a namespace"
-	if len(c.Profiles) > 0 {
-		var names []string
-		for _, p := range c.Profiles {
-			names = append(names, p.Name)
-		}
-		hint = "there are " + strings.Join(names, ", ") + "; podnet connect -n " + name + " opens a namespace"
-	}
-	return &localapi.Error{Code: localapi.CodeUsage, Message: "there is no profile " + name, Hint: hint}
 }

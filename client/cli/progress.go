@@ -1,3 +1,4 @@
+// Package progress tells what is under way: live on a terminal, line by line, or as JSON.
 package cli
 
 import (
@@ -37,24 +38,8 @@ type progress struct {
 	over bool // nothing more is told
 }
 
-// progress makes one for a command whose -o is output.
-func (env *Env) progress(output string) *progress {
-	if output == jsonStream { // they are the answer
-		return &progress{w: env.Out, mode: progressStream}
-	}
-	p := &progress{w: env.Err, mode: env.told.progress}
-	if p.mode == "" || p.mode == progressAuto {
-		switch {
-		case interactive(env, env.Err):
-			p.mode = progressLive
-		case forPrograms(output):
-			p.mode = progressNone
-		default:
-			p.mode = progressPlain
-		}
-	}
-	return p
-}
+// newProgress tells to w, in one of the modes.
+func newProgress(w io.Writer, mode string) *progress { return &progress{w: w, mode: mode} }
 
 // event tells what happens while connecting.
 func (p *progress) event(e localapi.Event) {
@@ -103,6 +88,20 @@ func (p *progress) step(e any, since time.Duration, name, text string) {
 	default:
 		p.endLocked()
 		fmt.Fprintf(p.w, "%s  %-9s  %s\n", clock(since), name, text)
+	}
+}
+
+// steer tells a step on the way to a rule that was asked for at start, and what becomes
+// of the rule.
+func (p *progress) steer(e localapi.SteerEvent, start time.Time) {
+	switch e.Type {
+	case localapi.SteerInstead: // for whoever asked
+	case localapi.SteerFailed, localapi.SteerReady:
+		p.step(e, 0, "", "")
+	case localapi.SteerChanged:
+		p.news(e, e.Rule.Name+": "+e.Text)
+	default:
+		p.step(e, e.Time.Sub(start), string(e.Type), e.Text)
 	}
 }
 

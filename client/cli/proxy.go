@@ -30,7 +30,7 @@ type ProxyOptions struct {
 // proxyPort is the port that other tools of the kind listen on, too.
 const proxyPort = "127.0.0.1:1055"
 
-func newProxy(env *Env) *cobra.Command {
+func newProxy(env *execSetting) *cobra.Command {
 	o := ProxyOptions{}
 	p := proxyRun{env: env}
 	var lease time.Duration
@@ -93,7 +93,7 @@ in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
 		},
 	}
 	f := cmd.Flags()
-	connectFlags(f, env, &o.Request, &lease)
+	connectFlags(f, env.Environ, &o.Request, &lease)
 	f.StringVar(&o.Listen, "listen", proxyPort, "address and port of the proxy; port 0: any, empty: none")
 	f.StringArrayVar(&forwards, "forward", nil, "[ADDRESS:]PORT=HOST:PORT[/udp]: a port of this machine that leads there, repeatable; port 0: any")
 	f.BoolVar(&p.detach, "detach", false, "leave it running in the background, and return once it is ready")
@@ -120,7 +120,7 @@ func checkListen(listen string, forwards int) error {
 
 // proxyRun is one run of podnet proxy.
 type proxyRun struct {
-	env     *Env
+	env     *execSetting
 	command []string
 	detach  bool
 	wait    time.Duration
@@ -160,7 +160,7 @@ func (p *proxyRun) run(ctx context.Context, o ProxyOptions) error {
 		if p.command == nil {
 			return <-over
 		}
-		with := *p.env
+		with := *p.env.Base
 		with.Environ = proxyEnviron(p.env.Environ, at)
 		defer end()
 		return runCommand(ctx, &with, p.command, over, "the cluster is out of reach now")
@@ -188,7 +188,7 @@ func (p *proxyRun) tell(at openPorts) {
 	}
 }
 
-func warnOpen(env *Env, at string) {
+func warnOpen(env *execSetting, at string) {
 	if a, err := netip.ParseAddrPort(at); err == nil && !a.Addr().Unmap().IsLoopback() {
 		fmt.Fprintf(env.Err, "warning: whoever reaches %s reaches the cluster as you\n", at)
 	}

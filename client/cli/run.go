@@ -30,7 +30,7 @@ func cutCommand(cmd *cobra.Command, args []string) (before, command []string, er
 
 // runCommand runs the command that rules or an exposure are for. Its exit status is
 // ours. over gets what ended them before it, and lost says what that means.
-func runCommand(ctx context.Context, env *Env, command []string, over <-chan error, lost string) error {
+func runCommand(ctx context.Context, env *Base, command []string, over <-chan error, lost string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = env.In, env.Out, env.Err, env.Environ
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -48,11 +48,11 @@ func runCommand(ctx context.Context, env *Env, command []string, over <-chan err
 			}
 			over = nil
 		case err := <-done:
-			var exit *exec.ExitError
+			var failed *exec.ExitError
 			switch {
-			case errors.As(err, &exit) && exit.ExitCode() >= 0:
-				return exitError(exit.ExitCode())
-			case errors.As(err, &exit):
+			case errors.As(err, &failed) && failed.ExitCode() >= 0:
+				return exitError(failed.ExitCode())
+			case errors.As(err, &failed):
 				return exitError(exitGeneric)
 			case ctx.Err() != nil:
 				return nil // it ended well when it was told to

@@ -24,7 +24,7 @@ type steerFlags struct {
 	selector string
 }
 
-func newSteer(env *Env) *cobra.Command {
+func newSteer(env *Base) *cobra.Command {
 	var o steerFlags
 	cmd := &cobra.Command{
 		Use:   "steer TARGET PORT[:LOCAL]... [-- COMMAND...]",
@@ -189,35 +189,7 @@ func (o *steerFlags) requests(args []string) ([]localapi.SteerRequest, error) {
 	return out, nil
 }
 
-// session makes sure of one: it connects as connect does, unless something is
-// connected already.
-func session(ctx context.Context, cmd *cobra.Command, env *Env, namespace, output string) (*localapi.Client, localapi.Kube, error) {
-	kube, err := env.Kube.Kube(env.Environ)
-	if err != nil {
-		return nil, kube, usage("%v", err)
-	}
-	c, socket := client(cmd)
-	s, err := ask(ctx, c)
-	if err != nil {
-		return c, kube, err
-	}
-	if used, err := inUse(s, sessionName(cmd)); used || err != nil {
-		return c, kube, err
-	}
-	req, err := connectDefaults(env)
-	if err != nil {
-		return c, kube, err
-	}
-	if req.Kube = kube; namespace != "" && !slices.Contains(req.Namespaces, namespace) {
-		req.Namespaces = append(req.Namespaces, namespace)
-	}
-	steps := env.progress(output)
-	defer steps.end()
-	_, err = connect(ctx, env, c, socket, req, steps.event)
-	return c, kube, err
-}
-
-func newSteerList(env *Env) *cobra.Command {
+func newSteerList(env *Base) *cobra.Command {
 	return newList("Say what is steered", "rules", func(ctx context.Context, c *localapi.Client, l listing) error {
 		list, err := c.Steered(ctx, l.owners, l.namespace)
 		if err != nil {
@@ -238,14 +210,14 @@ func newSteerList(env *Env) *cobra.Command {
 	})
 }
 
-func newSteerStop(env *Env) *cobra.Command {
+func newSteerStop(env *Base) *cobra.Command {
 	return newStop(env, "Give requests back to the pods", "rules", "podnet steer list", "nothing is steered", func(ctx context.Context, c *localapi.Client, name string) ([]string, error) {
 		r, err := c.StopSteering(ctx, name)
 		return r.Rules, err
 	})
 }
 
-func newSteerRevoke(env *Env) *cobra.Command {
+func newSteerRevoke(env *Base) *cobra.Command {
 	var req localapi.RevokeRequest
 	cmd := &cobra.Command{
 		Use:   "revoke NAME -n NAMESPACE",
@@ -277,16 +249,4 @@ func newSteerRevoke(env *Env) *cobra.Command {
 	cmd.Flags().StringVarP(&req.Namespace, "namespace", "n", "", "namespace of the rule")
 	env.Kube.AddTo(cmd.Flags())
 	return cmd
-}
-
-// notConnected is err, where no daemon means that nothing is connected.
-func notConnected(err error) *localapi.Error {
-	var e *localapi.Error
-	switch {
-	case errors.Is(err, localapi.ErrNoDaemon):
-		return &localapi.Error{Code: localapi.CodeNotConnected, Message: "nothing is connected", Hint: "podnet connect"}
-	case errors.As(err, &e):
-		return e
-	}
-	return &localapi.Error{Code: localapi.CodeInternal, Message: err.Error()}
 }

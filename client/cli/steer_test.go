@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -339,25 +338,6 @@ func TestSteerInstead(t *testing.T) {
 			t.Errorf("exit status %d, asked for %+v\n%s", r.code, last, r.stderr)
 		}
 		m.podnet("steer", "list").want(t, 0, map[bool]string{true: "  service  ", false: "nothing is steered"}[mode[0] == "--detach"])
-	}
-}
-
-func TestAnswered(t *testing.T) {
-	for text, want := range map[string]bool{"y\n": true, " YES \n": true, "y": true, "n\n": false, "\n": false, "": false, "yet\n": false} {
-		var out strings.Builder
-		if got := answered(t.Context(), strings.NewReader(text), &out, "really?"); got != want || out.String() != "really? [y/N] " {
-			t.Errorf("%q: %v after %q", text, got, out.String())
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	in, typed := io.Pipe()
-	if answered(ctx, in, io.Discard, "really?") {
-		t.Error("an interrupt is a yes")
-	}
-	typed.Close()
-	if Terminal(os.Stdin, os.NewFile(^uintptr(0), "none")) != nil {
-		t.Error("asks where there is no terminal")
 	}
 }
 

@@ -14,11 +14,8 @@ import (
 	"podnet.dev/internal/httpjson"
 )
 
-// stopTime is for a rule or an exposure to go when its command is over.
-const stopTime = 10 * time.Second
-
 // runSteer makes the rules of a command line and keeps them as long as it says.
-func runSteer(cmd *cobra.Command, env *Env, o steerFlags, reqs []localapi.SteerRequest, command []string) error {
+func runSteer(cmd *cobra.Command, env *Base, o steerFlags, reqs []localapi.SteerRequest, command []string) error {
 	c, kube, err := session(cmd.Context(), cmd, env, o.req.Namespace, o.output)
 	if err != nil {
 		return err
@@ -154,20 +151,12 @@ func (s *steered) stop(rules []localapi.SteerRule) {
 	}
 }
 
-// event tells a step, and what becomes of a rule.
+// event tells a step, and heeds what is offered instead.
 func (s *steered) event(e localapi.SteerEvent) {
 	if e.Type == localapi.SteerInstead {
 		s.instead = e.Service
-		return
 	}
-	switch e.Type {
-	case localapi.SteerFailed, localapi.SteerReady:
-		s.steps.step(e, 0, "", "")
-	case localapi.SteerChanged:
-		s.steps.news(e, e.Rule.Name+": "+e.Text)
-	default:
-		s.steps.step(e, e.Time.Sub(s.start), string(e.Type), e.Text)
-	}
+	s.steps.steer(e, s.start)
 }
 
 func (s *steered) show(r localapi.SteerRule) {
@@ -179,7 +168,7 @@ func (s *steered) request(q localapi.SteeredRequest) {
 }
 
 // newSteerApply makes rules of a file.
-func newSteerApply(env *Env) *cobra.Command {
+func newSteerApply(env *Base) *cobra.Command {
 	var file, output string
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",

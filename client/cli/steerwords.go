@@ -222,3 +222,19 @@ func describeRequest(q localapi.SteeredRequest) string {
 	}
 	return line
 }
+
+// printWideRules is what -o wide adds to a list of rules: each of their pods.
+func printWideRules(w io.Writer, rules []localapi.SteerRule) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "\nRULE\tPOD\tADDRESS\tPORT\tSTATE\n")
+	n := 0
+	for _, r := range rules {
+		for _, p := range r.Pods {
+			n++
+			fmt.Fprintln(t, strings.Join([]string{r.Name, p.Name, orDash(p.Address), strconv.Itoa(int(p.Port)), string(p.State)}, "\t"))
+		}
+	}
+	if n > 0 {
+		_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
+	}
+}

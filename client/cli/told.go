@@ -2,10 +2,13 @@ package cli
 
 import (
 	"io"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"podnet.dev/client/words"
 )
 
 // told is what a command line says of how much it wants to hear, and how it looks.
@@ -16,54 +19,77 @@ type told struct {
 }
 
 // flags are for every command.
-func (t *told) flags(f *pflag.FlagSet) {
-	f.StringVar(&t.progress, "progress", progressAuto, "how to tell on stderr what is under way: "+choice(progressModes))
-	f.BoolVarP(&t.quiet, "quiet", "q", false, "print what was asked for and what goes wrong, and nothing else")
-	f.BoolVar(&t.plain, "no-color", false, "no colours on a terminal; so does the variable NO_COLOR")
+func (env *Base) flags(f *pflag.FlagSet) {
+	f.StringVar(&env.told.progress, "progress", progressAuto, "how to tell on stderr what is under way: "+words.Choice(progressModes))
+	f.BoolVarP(&env.told.quiet, "quiet", "q", false, "print what was asked for and what goes wrong, and nothing else")
+	f.BoolVar(&env.told.plain, "no-color", false, "no colours on a terminal; so does the variable NO_COLOR")
 }
 
 // check finds what is wrong, and settles what follows from what.
-func (t *told) check() error {
-	if !slices.Contains(progressModes, t.progress) {
-		return usage("progress %q: want %s", t.progress, choice(progressModes))
+func (env *Base) check() error {
+	if !slices.Contains(progressModes, env.told.progress) {
+		return usage("progress %q: want %s", env.told.progress, words.Choice(progressModes))
 	}
-	if t.quiet {
-		t.progress = progressNone
+	if env.told.quiet {
+		env.told.progress = progressNone
 	}
 	return nil
 }
 
+// progress makes one for a command whose -o is output.
+func (env *Base) progress(output string) *progress {
+	if output == jsonStream { // they are the answer
+		return newProgress(env.Out, progressStream)
+	}
+	mode := env.told.progress
+	if mode == "" || mode == progressAuto {
+		switch {
+		case env.interactive(env.Err):
+			mode = progressLive
+		case forPrograms(output):
+			mode = progressNone
+		default:
+			mode = progressPlain
+		}
+	}
+	return newProgress(env.Err, mode)
+}
+
+// quiet says that nothing is to be said but what was asked for and what goes wrong.
+func (env *Base) quiet() bool { return env.told.quiet }
+
 // notes is where it is said that something was done as asked.
-func (env *Env) notes() io.Writer {
+func (env *Base) notes() io.Writer {
 	if env.told.quiet {
 		return io.Discard
 	}
 	return env.Err
 }
 
-// coloured says whether what goes to w may have colours: https://no-color.org.
-func (env *Env) coloured(w io.Writer) bool {
-	return !env.told.plain && variableOf(env.Environ, "NO_COLOR") == "" && variableOf(env.Environ, "TERM") != "dumb" && interactive(env, w)
+// interactive says that somebody looks at w.
+func (env *Base) interactive(w io.Writer) bool { return isTerminal(w) && !inCI(env.Environ) }
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// variableOf is the value of a variable, the last of that name.
-func variableOf(environ []string, name string) string {
-	value := ""
-	for _, e := range environ {
-		if v, ok := strings.CutPrefix(e, name+"="); ok {
-			value = v
-		}
-	}
-	return value
+// coloured says whether what goes to w may have colours: https://no-color.org.
+func (env *Base) coloured(w io.Writer) bool {
+	return !env.told.plain && variableOf(env.Environ, "NO_COLOR") == "" && variableOf(env.Environ, "TERM") != "dumb" && env.interactive(w)
 }
 
 // paint is w, where the first word of a line has its colour if it says how something
 // is.
-func (env *Env) paint(w io.Writer) io.Writer {
+func (env *Base) paint(w io.Writer) io.Writer {
 	if !env.coloured(w) {
 		return w
 	}
-	return &painter{w: w}
+	return colour(w)
 }
 
 // The colours of words, as SGR sequences (ECMA-48).
@@ -81,6 +107,9 @@ const (
 	bold   = "\x1b[1m"
 	normal = "\x1b[0m"
 )
+
+// colour is w, where it is known that there are to be colours.
+func colour(w io.Writer) io.Writer { return &painter{w: w} }
 
 // painter paints whole lines.
 type painter struct {

@@ -5,11 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/version"
@@ -84,76 +85,6 @@ func TestProgressForPrograms(t *testing.T) {
 	}
 }
 
-// On a terminal the phase that is under way stands on the last line, until it is over.
-func TestLiveProgress(t *testing.T) {
-	var out bytes.Buffer
-	p := &progress{w: &out, mode: progressLive}
-	p.event(localapi.Event{Type: localapi.EventPhase, Phase: localapi.PhaseAuth})
-	p.event(localapi.Event{Type: localapi.EventDone, Phase: localapi.PhaseAuth, Text: "alice", ElapsedMs: 120})
-	p.event(localapi.Event{Type: localapi.EventPhase, Phase: localapi.PhaseGateway, ElapsedMs: 120})
-	p.event(localapi.Event{Type: localapi.EventError})
-	p.end()
-	want := "\r  0.0s  auth       ...\x1b[K" + "\r\x1b[K  0.1s  auth       alice\n" + "\r  0.1s  gateway    ...\x1b[K" + "\r\x1b[K"
-	if out.String() != want {
-		t.Errorf("got  %q\nwant %q", out.String(), want)
-	}
-}
-
-func TestColours(t *testing.T) {
-	for line, want := range map[string]string{
-		"connected   kind as alice\n":  green + "connected" + normal + "   kind as alice\n",
-		"  problem  routes  no way\n":  "  " + red + "problem" + normal + "  routes  no way\n",
-		"error: no such thing\n":       red + "error:" + normal + " no such thing\n",
-		"routes      10.96.0.0/16\n":   "routes      10.96.0.0/16\n",
-		"connections are many\n":       "connections are many\n",
-		"\n":                           "\n",
-		"10:00:00.000  GET /  200  ok": "10:00:00.000  GET /  200  ok",
-	} {
-		if got := painted(line); got != want {
-			t.Errorf("%q: %q", line, got)
-		}
-	}
-	var out bytes.Buffer
-	p := &painter{w: &out}
-	for _, part := range []string{"conn", "ected  x\nrow", "\n"} {
-		if _, err := p.Write([]byte(part)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out.String() != green+"connected"+normal+"  x\nrow\n" {
-		t.Errorf("%q", out.String())
-	}
-}
-
-// A terminal has colours, unless somebody wants none.
-func TestWhoHasColours(t *testing.T) {
-	terminal, err := os.Open(os.DevNull) // a device, as terminals are
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer terminal.Close()
-	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	for _, c := range []struct {
-		environ string
-		plain   bool
-		want    bool
-	}{
-		{"TERM=xterm", false, true}, {"NO_COLOR=1", false, false}, {"NO_COLOR=", false, true}, {"TERM=dumb", false, false}, {"CI=true", false, false}, {"TERM=xterm", true, false},
-	} {
-		env := &Env{Environ: []string{c.environ}, told: told{plain: c.plain}}
-		if got := env.coloured(terminal); got != c.want {
-			t.Errorf("%+v: %v", c, got)
-		}
-		if env.coloured(file) || env.coloured(&bytes.Buffer{}) {
-			t.Error("colours in a file")
-		}
-	}
-}
-
 func TestVersionsThatDiffer(t *testing.T) {
 	v := versions{Version: "1.4.0", Daemon: &localapi.Version{Version: "1.4.2"}, Gateways: []gatewayVersion{{"kind", "gw-0", "1.4.0"}, {"blue", "gw-0", "1.2.0"}, {"red", "gw-0", ""}}}
 	var codes []string
@@ -181,7 +112,7 @@ func TestVersionsThatDiffer(t *testing.T) {
 func TestPluginOfKubectl(t *testing.T) {
 	run := func(name string, args ...string) string {
 		var out bytes.Buffer
-		Run(t.Context(), Env{In: strings.NewReader(""), Out: &out, Err: &out, Name: name, Kube: newFakeKube(), Environ: []string{"PODNET_SOCKET=" + filepath.Join(t.TempDir(), "none")}}, args)
+		Run(t.Context(), Env{Base: Base{In: strings.NewReader(""), Out: &out, Err: &out, Kube: newFakeKube(), Environ: []string{"PODNET_SOCKET=" + filepath.Join(t.TempDir(), "none")}}, Name: name}, args)
 		return out.String()
 	}
 	for _, args := range []string{"--help", "connect --help", "steer stop", "namespace", "nonsense"} {
@@ -297,16 +228,12 @@ func TestWordsOfASession(t *testing.T) {
 
 func TestNoShellWaitsLong(t *testing.T) {
 	begun := time.Now()
-	env := &Env{Kube: newFakeKube()}
-	root := newRoot(env)
-	connect, _, err := root.Find([]string{"connect"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	env := &Base{Kube: newFakeKube()}
+	connect := &cobra.Command{Use: "connect"}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond) // shorter than a shell's patience
 	defer cancel()
 	connect.SetContext(ctx)
-	if got, _ := env.completing(func(q *question) []string { <-q.ctx.Done(); return []string{"late"} })(connect, nil, ""); len(got) > 0 {
+	if got, _ := completing(env, nil, func(q *question) []string { <-q.ctx.Done(); return []string{"late"} })(connect, nil, ""); len(got) > 0 {
 		t.Errorf("words %q after %v", got, time.Since(begun))
 	}
 }

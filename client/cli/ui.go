@@ -9,7 +9,7 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-func newUI(env *Env) *cobra.Command {
+func newUI(env *Base, browse func(url string) error) *cobra.Command {
 	var output string
 	var stay bool
 	cmd := &cobra.Command{
@@ -40,10 +40,10 @@ kubeconfig that this command has.`,
 				return printAs(env.Out, output, u)
 			}
 			fmt.Fprintln(env.Out, u.URL)
-			if stay || env.Browse == nil || !interactive(env, env.Out) {
+			if stay || browse == nil || !env.interactive(env.Out) {
 				return nil
 			}
-			if err := env.Browse(u.URL); err != nil {
+			if err := browse(u.URL); err != nil {
 				fmt.Fprintf(env.Err, "open it in a browser of this machine within %v, it is good once (%v)\n", time.Until(u.Until).Round(time.Second), err)
 			}
 			return nil

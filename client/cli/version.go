@@ -29,7 +29,7 @@ type gatewayVersion struct {
 	Version string `json:"version,omitempty"`
 }
 
-func newVersion(env *Env) *cobra.Command {
+func newVersion(env *Base) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "version",
@@ -49,7 +49,7 @@ are. It warns of those that differ from this one by more than a patch.`,
 			for _, g := range v.Gateways {
 				fmt.Fprintf(env.Out, "gateway %s, %s of session %s\n", orDash(g.Version), g.Pod, g.Session)
 			}
-			env.warn(v.Warnings)
+			warn(env, v.Warnings)
 			return nil
 		},
 	}
@@ -58,7 +58,7 @@ are. It warns of those that differ from this one by more than a patch.`,
 }
 
 // warn prints warnings.
-func (env *Env) warn(all []localapi.Warning) {
+func warn(env *Base, all []localapi.Warning) {
 	w := env.paint(env.Err)
 	for _, warning := range all {
 		fmt.Fprintf(w, "warning: %s\n", warning.Text)

@@ -22,7 +22,7 @@ const (
 	waitDial = 3 * time.Second
 )
 
-func newWait(env *Env) *cobra.Command {
+func newWait(env *Base) *cobra.Command {
 	var wanted []string
 	var timeout time.Duration
 	var output string

@@ -23,12 +23,12 @@ const (
 // watch shows what is connected and what happens to it until ctx is done. On a
 // terminal it redraws the status; elsewhere it prints a line for each event, as
 // JSON if asked. A daemon that ends or has not started yet is waited for.
-func watch(ctx context.Context, env *Env, c *localapi.Client, output string) error {
+func watch(ctx context.Context, env *Base, c *localapi.Client, output string) error {
 	s, err := ask(ctx, c)
 	if err != nil {
-		return watched(ctx, err)
+		return unlessInterrupted(ctx, err)
 	}
-	terminal := !forPrograms(output) && interactive(env, env.Out)
+	terminal := !forPrograms(output) && env.interactive(env.Out)
 	since := s.Seq
 	if terminal {
 		since = 0 // there is room for what was
@@ -46,15 +46,7 @@ func watch(ctx context.Context, env *Env, c *localapi.Client, output string) err
 	} else {
 		err = list(env.Out, output, news, ended)
 	}
-	return watched(ctx, err)
-}
-
-// watched takes an interrupt for the end that it is.
-func watched(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	return unlessInterrupted(ctx, err)
 }
 
 // follow sends events, of one daemon after the other.
@@ -103,7 +95,7 @@ func list(w io.Writer, output string, news <-chan localapi.Event, ended <-chan e
 }
 
 // draw keeps a terminal up to date.
-func draw(ctx context.Context, env *Env, c *localapi.Client, news <-chan localapi.Event, ended <-chan error) error {
+func draw(ctx context.Context, env *Base, c *localapi.Client, news <-chan localapi.Event, ended <-chan error) error {
 	tick := time.NewTicker(redrawEvery)
 	defer tick.Stop()
 	fmt.Fprint(env.Out, "\x1b[2J")
@@ -134,7 +126,7 @@ func draw(ctx context.Context, env *Env, c *localapi.Client, news <-chan localap
 func screen(s localapi.Status, lines []string, now time.Time, coloured bool) []byte {
 	var b bytes.Buffer
 	if coloured {
-		printStatus(&painter{w: &b}, s, now)
+		printStatus(colour(&b), s, now)
 	} else {
 		printStatus(&b, s, now)
 	}

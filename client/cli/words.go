@@ -247,3 +247,12 @@ func describeEvent(e localapi.Event) (string, bool) {
 	}
 	return fmt.Sprintf("%s  %-12s  %s", e.Time.Local().Format(time.DateTime), word, text), true
 }
+
+// describeExport is an export in one line of a status.
+func describeExport(e localapi.Export) string {
+	text := e.Name + " until " + e.ExpiresAt.Local().Format(time.DateTime)
+	if e.Text != "" {
+		text += "; " + e.Text
+	}
+	return text
+}

@@ -56,3 +56,9 @@ func Matches(all []steer.Match) []string {
 	}
 	return out
 }
+
+// Choice is a list of words in a sentence.
+func Choice(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}

@@ -19,12 +19,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	env := cli.Env{
-		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: cli.Terminal(os.Stdin, os.Stderr),
-		Name: filepath.Base(os.Args[0]), Kube: cluster.NewFlags(), Cluster: clusterWords{}, Installer: installer{}, Admin: admin{}, DefaultImage: "podnet.dev/gateway:" + version.Version,
-		DefaultAgentImage: "podnet.dev/agent:" + version.Version,
-		StartDaemon:       startDaemon, RunDaemon: runDaemon, Proxy: runProxy, Spawn: spawn, Browse: browse.Open, Guard: guard, Cleanup: cleanup, Setup: setUp,
-		LogFile: logFile(), Autostart: autostart.New(),
-		Signals: signals, ContainerEnvironment: containerEnvironment,
+		Base: cli.Base{
+			In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: cli.Terminal(os.Stdin, os.Stderr), Kube: cluster.NewFlags(), StartDaemon: startDaemon,
+		},
+		Host:     cli.Host{Proxy: runProxy, Spawn: spawn, Signals: signals, ContainerEnvironment: containerEnvironment},
+		Clusters: cli.Clusters{Installer: installer{}, Admin: admin{}, DefaultImage: "podnet.dev/gateway:" + version.Version, DefaultAgentImage: "podnet.dev/agent:" + version.Version},
+		Name:     filepath.Base(os.Args[0]), Cluster: clusterWords{}, Browse: browse.Open, Setup: setUp, Autostart: autostart.New(),
+		RunDaemon: runDaemon, LogFile: logFile(), Guard: guard, Cleanup: cleanup,
 	}
 	withRooms(&env)
 	os.Exit(cli.Run(ctx, env, os.Args[1:]))

@@ -1,0 +1,10 @@
+// Package inbound has the commands by which what is sent in a cluster reaches ports of this
+// machine: podnet steer takes requests from pods, podnet expose has a name of its own.
+package cli
+
+import "github.com/spf13/cobra"
+
+// inboundCommands are podnet steer and podnet expose.
+func inboundCommands(env *Base) []*cobra.Command {
+	return []*cobra.Command{newSteer(env), newExpose(env)}
+}
