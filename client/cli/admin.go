@@ -13,13 +13,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/words"
 	"podnet.dev/internal/overview"
 )
 
 // topForms are those of admin top.
-var topForms = []string{formTable, formWide, formJSON, formYAML}
+var topForms = []string{answer.Table, answer.Wide, answer.JSON, answer.YAML}
 
 func newAdmin(env *adminSetting) *cobra.Command {
 	cmd := &cobra.Command{
@@ -33,7 +36,7 @@ func newAdmin(env *adminSetting) *cobra.Command {
 Who may connect is for kubectl to say, and for podnet install --help.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage("unknown command %q of podnet admin", args[0])
+				return exit.Usagef("unknown command %q of podnet admin", args[0])
 			}
 			return cmd.Help()
 		},
@@ -56,26 +59,26 @@ rules. With --watch again and again, those that move most first.
 
 It takes the right to exec into the gateways' pods, as the Role podnet-top has it,
 and asks them nothing but this.`,
-		Args: noArguments,
+		Args: flags.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if every < 100*time.Millisecond {
-				return usage("--every %v: want 100ms at least", every)
+				return exit.Usagef("--every %v: want 100ms at least", every)
 			}
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			pause := every
 			if !follow {
 				pause = 0
 			}
-			t := &topView{env: env, output: output, follow: follow, screen: follow && !forPrograms(output) && env.interactive(env.Out)}
+			t := &topView{env: env, output: output, follow: follow, screen: follow && !answer.ForPrograms(output) && env.Interactive(env.Out)}
 			if t.screen {
 				fmt.Fprint(env.Out, "\x1b[2J")
 			}
 			err = env.Admin.Top(cmd.Context(), kube, namespace, pause, t.show)
 			if follow {
-				return unlessInterrupted(cmd.Context(), err)
+				return exit.UnlessInterrupted(cmd.Context(), err)
 			}
 			return err
 		},
@@ -84,7 +87,7 @@ and asks them nothing but this.`,
 	f.BoolVarP(&follow, "watch", "w", false, "show it again and again")
 	f.DurationVar(&every, "every", 2*time.Second, "how often with --watch")
 	f.StringVar(&namespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
-	outputFlag(f, &output, topForms, "")
+	answer.Flag(f, &output, topForms, "")
 	env.Kube.AddTo(f)
 	return cmd
 }
@@ -114,16 +117,16 @@ type topRow struct {
 }
 
 func (t *topView) show(all []overview.Gateway) error {
-	if forPrograms(t.output) {
+	if answer.ForPrograms(t.output) {
 		l := topList{localapi.APIVersion, "Top", all}
 		if t.follow {
-			return printNext(t.env.Out, t.output, l)
+			return answer.PrintNext(t.env.Out, t.output, l)
 		}
-		return printAs(t.env.Out, t.output, l)
+		return answer.Print(t.env.Out, t.output, l)
 	}
 	var b bytes.Buffer
 	rows := t.rows(all, time.Now())
-	printTop(&b, all, rows, t.output == formWide)
+	printTop(&b, all, rows, t.output == answer.Wide)
 	text := b.String()
 	if t.screen {
 		text = "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
@@ -186,7 +189,7 @@ func printTop(w io.Writer, all []overview.Gateway, rows []topRow, wide bool) {
 	}
 	fmt.Fprintln(t, "GATEWAY\tVERSION\tDEVICES\tAGENTS\tMEMORY\tNOTES")
 	for _, g := range all {
-		fmt.Fprintln(t, strings.Join([]string{g.Pod, orDash(g.Version), strconv.Itoa(here[g.Pod]), strconv.Itoa(g.Agents), memoryText(g), orDash(notesOf(g))}, "\t"))
+		fmt.Fprintln(t, strings.Join([]string{g.Pod, answer.OrDash(g.Version), strconv.Itoa(here[g.Pod]), strconv.Itoa(g.Agents), memoryText(g), answer.OrDash(notesOf(g))}, "\t"))
 	}
 	_ = t.Flush() // to a terminal or a pipe that is gone: nobody to tell
 	fmt.Fprintln(w)
@@ -200,18 +203,18 @@ func printTop(w io.Writer, all []overview.Gateway, rows []topRow, wide bool) {
 	}
 	fmt.Fprintln(t, strings.Join(columns, "\t"))
 	for _, r := range rows {
-		path := orDash(r.Path)
+		path := answer.OrDash(r.Path)
 		if !r.here {
 			path = "away"
 		}
-		cells := []string{r.User, orDash(r.Device), orDash(hostOf(r.From)), path, words.Size(int64(r.BytesUp)), words.Size(int64(r.BytesDown)), perSecond(r.up), perSecond(r.down),
-			strconv.Itoa(r.Connections + r.Datagrams), orDash(strings.Join(r.Rules, ",")), namespacesOf(r.Peer)}
+		cells := []string{r.User, answer.OrDash(r.Device), answer.OrDash(hostOf(r.From)), path, words.Size(int64(r.BytesUp)), words.Size(int64(r.BytesDown)), perSecond(r.up), perSecond(r.down),
+			strconv.Itoa(r.Connections + r.Datagrams), answer.OrDash(strings.Join(r.Rules, ",")), namespacesOf(r.Peer)}
 		if wide {
 			address := ""
 			if len(r.Addresses) > 0 {
 				address = r.Addresses[len(r.Addresses)-1] // the one of IPv4, where there is one
 			}
-			cells = append(cells, r.Name, orDash(address), r.pod, handshakeOf(r, all), orDash(strings.Join(r.Limits, ",")))
+			cells = append(cells, r.Name, answer.OrDash(address), r.pod, handshakeOf(r, all), answer.OrDash(strings.Join(r.Limits, ",")))
 		}
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
@@ -243,7 +246,7 @@ func namespacesOf(p overview.Peer) string {
 	if p.Cluster {
 		return "all"
 	}
-	return orDash(strings.Join(p.Namespaces, ","))
+	return answer.OrDash(strings.Join(p.Namespaces, ","))
 }
 
 // hostOf is an endpoint without its port, which tells nobody anything.
@@ -282,14 +285,14 @@ Who still has permission to connect can do so again. First take the permission
 away (kubectl delete rolebinding), then revoke.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || args[0] == "" {
-				return usage("whose sessions? podnet admin revoke USER or PEER; podnet admin top -o wide lists them")
+				return exit.Usagef("whose sessions? podnet admin revoke USER or PEER; podnet admin top -o wide lists them")
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			ended, err := env.Admin.Revoke(cmd.Context(), kube, namespace, args[0])
 			if perr := printRevoked(env, output, ended); perr != nil {
@@ -302,13 +305,13 @@ away (kubectl delete rolebinding), then revoke.`,
 				return &localapi.Error{Code: localapi.CodeNotFound, Message: fmt.Sprintf("nobody called %q is connected", args[0]),
 					Hint: "kubectl -n " + namespace + " get peers lists users and Peers"}
 			}
-			fmt.Fprintf(env.notes(), "hint: who may still connect can do so again: kubectl -n %s get rolebindings\n", namespace)
+			fmt.Fprintf(env.Notes(), "hint: who may still connect can do so again: kubectl -n %s get rolebindings\n", namespace)
 			return nil
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&namespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
-	outputFlag(f, &output, []string{formTable, formJSON, formYAML, formName}, "")
+	answer.Flag(f, &output, []string{answer.Table, answer.JSON, answer.YAML, answer.Name}, "")
 	env.Kube.AddTo(f)
 	return cmd
 }
@@ -322,16 +325,16 @@ type revokedList struct {
 
 func printRevoked(env *adminSetting, output string, ended []Revoked) error {
 	switch {
-	case forPrograms(output):
+	case answer.ForPrograms(output):
 		if ended == nil {
 			ended = []Revoked{}
 		}
-		return printAs(env.Out, output, revokedList{localapi.APIVersion, "Revoked", ended})
-	case output == formName:
-		return printNames(env.Out, ended, func(r Revoked) string { return r.Peer })
+		return answer.Print(env.Out, output, revokedList{localapi.APIVersion, "Revoked", ended})
+	case output == answer.Name:
+		return answer.Names(env.Out, ended, func(r Revoked) string { return r.Peer })
 	}
 	for _, r := range ended {
-		if _, err := fmt.Fprintf(env.Out, "revoked %s of %s on %s\n", r.Peer, r.User, orDash(r.Device)); err != nil {
+		if _, err := fmt.Fprintf(env.Out, "revoked %s of %s on %s\n", r.Peer, r.User, answer.OrDash(r.Device)); err != nil {
 			return err
 		}
 	}

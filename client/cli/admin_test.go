@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/overview"
 )
@@ -58,7 +59,7 @@ func TestAdminTop(t *testing.T) {
 	m := newMachine(t)
 	m.admin.looks = [][]overview.Gateway{twoGateways(1024)}
 	r := m.podnet("admin", "top", "--gateway-namespace", "net", "-o", "wide")
-	if r.code != exitOK || m.admin.namespace != "net" || m.admin.every != 0 {
+	if r.code != exit.OK || m.admin.namespace != "net" || m.admin.every != 0 {
 		t.Fatalf("%+v of %q every %v", r, m.admin.namespace, m.admin.every)
 	}
 	want := []string{
@@ -86,14 +87,14 @@ func TestAdminTopAgainAndAgain(t *testing.T) {
 	m.admin.looks = [][]overview.Gateway{twoGateways(1024), twoGateways(100 << 20)}
 	r := m.podnet("admin", "top", "-w", "--every", "200ms")
 	second := r.out[strings.LastIndex(r.out, "USER"):]
-	if r.code != exitOK || m.admin.every != 200*time.Millisecond || strings.Index(second, "ada") > strings.Index(second, "bob") {
+	if r.code != exit.OK || m.admin.every != 200*time.Millisecond || strings.Index(second, "ada") > strings.Index(second, "bob") {
 		t.Errorf("%+v every %v", r, m.admin.every)
 	}
 	r = m.podnet("admin", "top", "-w", "-o", "json")
-	if lines := strings.Split(strings.TrimSpace(r.out), "\n"); r.code != exitOK || len(lines) != 2 || !strings.Contains(lines[1], `"kind":"Top"`) || !strings.Contains(lines[1], `"bytesUp":104857600`) {
+	if lines := strings.Split(strings.TrimSpace(r.out), "\n"); r.code != exit.OK || len(lines) != 2 || !strings.Contains(lines[1], `"kind":"Top"`) || !strings.Contains(lines[1], `"bytesUp":104857600`) {
 		t.Errorf("%+v", r)
 	}
-	if r := m.podnet("admin", "top", "--every", "0s"); r.code != exitUsage {
+	if r := m.podnet("admin", "top", "--every", "0s"); r.code != exit.Usage {
 		t.Errorf("%+v", r)
 	}
 }
@@ -102,22 +103,22 @@ func TestAdminRevoke(t *testing.T) {
 	m := newMachine(t)
 	m.admin.ended = []Revoked{{"u1-ada", "ada", "adas-laptop"}, {"u2-ada", "ada", ""}}
 	r := m.podnet("admin", "revoke", "ada")
-	if r.code != exitOK || m.admin.who != "ada" || m.admin.namespace != "podnet-system" || r.out != "revoked u1-ada of ada on adas-laptop\nrevoked u2-ada of ada on -\n" || !strings.Contains(r.stderr, "rolebindings") {
+	if r.code != exit.OK || m.admin.who != "ada" || m.admin.namespace != "podnet-system" || r.out != "revoked u1-ada of ada on adas-laptop\nrevoked u2-ada of ada on -\n" || !strings.Contains(r.stderr, "rolebindings") {
 		t.Errorf("%+v of %q in %q", r, m.admin.who, m.admin.namespace)
 	}
 	if r := m.podnet("admin", "revoke", "ada", "-o", "name"); r.out != "u1-ada\nu2-ada\n" {
 		t.Errorf("%+v", r)
 	}
 	m.admin.ended = nil
-	if r := m.podnet("admin", "revoke", "eve"); r.code != exitGeneric || !strings.Contains(r.stderr, `nobody called "eve" is connected`) {
+	if r := m.podnet("admin", "revoke", "eve"); r.code != exit.Generic || !strings.Contains(r.stderr, `nobody called "eve" is connected`) {
 		t.Errorf("%+v", r)
 	}
 	m.admin.fail = &localapi.Error{Code: localapi.CodeForbidden, Message: "bob may not list peers"}
-	if r := m.podnet("admin", "revoke", "eve"); r.code != exitCredentials {
+	if r := m.podnet("admin", "revoke", "eve"); r.code != exit.Credentials {
 		t.Errorf("%+v", r)
 	}
 	for _, args := range [][]string{{"admin", "revoke"}, {"admin", "revoke", "a", "b"}, {"admin", "nonsense"}, {"admin", "top", "x"}} {
-		if r := m.podnet(args...); r.code != exitUsage {
+		if r := m.podnet(args...); r.code != exit.Usage {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
 )
 
@@ -32,7 +33,7 @@ By systemd it is a unit of your own, podnet.service, and on macOS an agent of
 launchd. It keeps the PATH and the KUBECONFIG of now, for the programs by which
 you log in to clusters; on once more takes those of then.`,
 		ValidArgs: []string{"on", "off"},
-		Args:      oneAtMost("word, on or off"),
+		Args:      flags.OneAtMost("word, on or off"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				on, err := env.Autostart.On()
@@ -46,7 +47,7 @@ you log in to clusters; on once more takes those of then.`,
 			}
 			say, err := env.Autostart.Set(cmd.Context(), args[0] == "on")
 			if err == nil && say != "" {
-				fmt.Fprintln(env.notes(), say)
+				fmt.Fprintln(env.Notes(), say)
 			}
 			return err
 		},

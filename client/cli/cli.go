@@ -11,13 +11,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
 )
 
 // Env is what the commands work with.
 type Env struct {
-	Base
+	caller.Env
 	Host
 	Clusters
 	// Name is what podnet was called as: kubectl-podnet makes it a plugin of kubectl.
@@ -48,28 +51,28 @@ type DaemonOptions struct {
 
 // Run executes one command line and returns its exit status.
 func Run(ctx context.Context, env Env, args []string) int {
-	env.args = args
+	env.Args = args
 	root := newRoot(&env)
 	root.SetArgs(args)
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
-	if inCI(env.Environ) {
+	if flags.InCI(env.Environ) {
 		env.Ask = nil
 	}
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
-		return exitOK
+		return exit.OK
 	}
-	var quiet exitError
+	var quiet exit.Status
 	if errors.As(err, &quiet) {
 		return int(quiet)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return exitInterrupted
+		return exit.Interrupted
 	}
-	status := exitStatus(err)
-	printFailure(&env.Base, cmd, httpjson.FromError(err), logOf(err), status)
+	status := exit.Of(err)
+	caller.PrintFailure(&env.Env, cmd, httpjson.FromError(err), exit.LogOf(err), status)
 	return status
 }
 
@@ -103,17 +106,17 @@ func newRoot(env *Env) *cobra.Command {
 			if strings.HasPrefix(cmd.Name(), cobra.ShellCompRequestCmd) { // which hears of no error
 				return nil
 			}
-			if err := env.configure(cmd, args); err != nil {
+			if err := env.Configure(cmd, args); err != nil {
 				return err
 			}
-			if err := env.preset(cmd.Flags()); err != nil {
+			if err := env.Preset(cmd.Flags()); err != nil {
 				return err
 			}
-			return env.check()
+			return env.Check()
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage("unknown command %q", args[0])
+				return exit.Usagef("unknown command %q", args[0])
 			}
 			return cmd.Help()
 		},
@@ -123,26 +126,26 @@ func newRoot(env *Env) *cobra.Command {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
-	env.flags(root.PersistentFlags())
+	env.Flags(root.PersistentFlags())
 	all := [][]*cobra.Command{
-		{newConnect(&env.Base), newDisconnect(env), newPrimary(&env.Base), newNamespace(&env.Base), newWait(&env.Base)},
+		{newConnect(&env.Env), newDisconnect(env), newPrimary(&env.Env), newNamespace(&env.Env), newWait(&env.Env)},
 		{newDaemon(env), newGuard(env), newCleanup(env), newSetup(env), newAutostart(env), newCompletion()},
-		adminCommands(&env.Base, env.Clusters), execCommands(&env.Base, env.Host), inboundCommands(&env.Base), {newExport(&env.Base)},
-		reportCommands(&env.Base, env.LogFile, env.Browse), settingsCommands(&env.Base),
+		adminCommands(&env.Env, env.Clusters), execCommands(&env.Env, env.Host), inboundCommands(&env.Env), {newExport(&env.Env)},
+		reportCommands(&env.Env, env.LogFile, env.Browse), settingsCommands(&env.Env),
 	}
 	for _, room := range all {
 		root.AddCommand(room...)
 	}
 	for _, c := range root.Commands() {
 		if c.Args == nil {
-			c.Args = noArguments
+			c.Args = flags.NoArguments
 		}
 		switch c.Name() {
 		case "disconnect", "setup", "version", "completion", "logs", "daemon", "autostart", "guard", "cleanup", "exec-agent", "exec-keep": // a broken file is in nobody's way here
-			c.Annotations = map[string]string{noConfig: c.Name()}
+			c.Annotations = map[string]string{caller.NoConfig: c.Name()}
 		}
 	}
-	complete(root, &env.Base, env.Cluster)
-	env.spoken = spokenAs(env.Name, root)
+	complete(root, &env.Env, env.Cluster)
+	env.Spoken = spokenAs(env.Name, root)
 	return root
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/daemon"
 	"podnet.dev/client/localapi"
 )
@@ -180,7 +182,7 @@ func (m *machine) podnetContext(ctx context.Context, args ...string) result {
 	m.t.Helper()
 	out, errs := screenful{when: m.when, then: m.then}, bytes.Buffer{}
 	env := Env{
-		Base: Base{
+		Env: caller.Env{
 			In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.socket}, m.environ...),
 			Kube: newFakeKube(), Ask: m.ask, StartDaemon: m.startDaemon,
 		},
@@ -242,7 +244,7 @@ func (r result) want(t *testing.T, code int, words ...string) {
 			t.Errorf("no %q in\n%s%s", w, r.out, r.stderr)
 		}
 	}
-	if code != 0 && code != exitNotConnected && code != exitInterrupted {
+	if code != 0 && code != exit.NotConnected && code != exit.Interrupted {
 		if strings.Count(r.stderr, "error: ") != 1 || strings.Count(r.stderr, "hint: ") != 1 {
 			t.Errorf("want one error and one hint:\n%s", r.stderr)
 		}
@@ -254,7 +256,7 @@ func (r result) want(t *testing.T, code int, words ...string) {
 
 func TestADay(t *testing.T) {
 	m := newMachine(t)
-	m.podnet("status").want(t, exitNotConnected, "not connected")
+	m.podnet("status").want(t, exit.NotConnected, "not connected")
 	m.podnet("disconnect", "--all").want(t, 0, "not connected")
 	if m.started != 0 || m.cleaned != 1 {
 		t.Errorf("looking started %d daemons, cleaned %d times", m.started, m.cleaned)
@@ -268,11 +270,11 @@ func TestADay(t *testing.T) {
 		t.Errorf("asked for %+v", m.last)
 	}
 	m.podnet("connect", "-n", "shop,pay", "--path=apiserver", "--context=kind").want(t, 0, "connected")
-	m.podnet("connect", "-n", "other").want(t, exitConflict, "podnet disconnect")
+	m.podnet("connect", "-n", "other").want(t, exit.Conflict, "podnet disconnect")
 	m.podnet("status").want(t, 0, "connected")
 	m.podnet("version").want(t, 0, "podnet ", "daemon ")
 	m.podnet("disconnect").want(t, 0, "disconnected")
-	m.podnet("status").want(t, exitNotConnected, "not connected")
+	m.podnet("status").want(t, exit.NotConnected, "not connected")
 	if m.started != 1 {
 		t.Errorf("%d daemons were started", m.started)
 	}
@@ -326,7 +328,7 @@ func TestFailuresHaveTheirStatus(t *testing.T) {
 func TestWaitHasAnEnd(t *testing.T) {
 	m := newMachine(t)
 	m.never = true
-	m.podnet("connect", "--wait=50ms").want(t, exitTimeout, "50ms")
+	m.podnet("connect", "--wait=50ms").want(t, exit.Timeout, "50ms")
 }
 
 func TestInterrupt(t *testing.T) {
@@ -334,7 +336,7 @@ func TestInterrupt(t *testing.T) {
 	m.never = true
 	ctx, interrupt := context.WithCancel(t.Context())
 	time.AfterFunc(30*time.Millisecond, interrupt)
-	if r := m.podnetContext(ctx, "connect"); r.code != exitInterrupted {
+	if r := m.podnetContext(ctx, "connect"); r.code != exit.Interrupted {
 		t.Errorf("exit status %d: %s", r.code, r.stderr)
 	}
 }
@@ -370,7 +372,7 @@ func TestWrongUsage(t *testing.T) {
 		{"install --replicas many", "many"},
 	} {
 		m := newMachine(t)
-		m.podnet(strings.Fields(c.args)...).want(t, exitUsage, c.says)
+		m.podnet(strings.Fields(c.args)...).want(t, exit.Usage, c.says)
 		if m.started != 0 {
 			t.Errorf("%s started a daemon", c.args)
 		}
@@ -386,7 +388,7 @@ func TestEveryFlagHasAVariable(t *testing.T) {
 	}
 	m = newMachine(t)
 	m.environ = []string{"PODNET_LEASE=soon"}
-	m.podnet("connect").want(t, exitUsage, "PODNET_LEASE")
+	m.podnet("connect").want(t, exit.Usage, "PODNET_LEASE")
 	m = newMachine(t)
 	m.environ = []string{"CI=true"}
 	m.podnet("connect").want(t, 0)
@@ -404,9 +406,9 @@ func TestInstall(t *testing.T) {
 		t.Errorf("installed %+v", o)
 	}
 	m.install.fail = &localapi.Error{Code: localapi.CodeDeploy, Message: "image cannot be pulled", Hint: "--image"}
-	m.podnet("install").want(t, exitDeploy, "image cannot be pulled")
+	m.podnet("install").want(t, exit.Deploy, "image cannot be pulled")
 	m.install.fail = context.DeadlineExceeded
-	m.podnet("install", "--timeout", "20ms").want(t, exitTimeout, "20ms")
+	m.podnet("install", "--timeout", "20ms").want(t, exit.Timeout, "20ms")
 	m.install.fail = nil
 	m.podnet("uninstall").want(t, 0, "podnet is gone")
 }
@@ -422,7 +424,7 @@ func TestInstallForOneNamespace(t *testing.T) {
 	if o := m.install.got; !o.Namespaced || o.Namespace != "shop" || len(o.ServiceCIDRs) != 1 {
 		t.Errorf("installed %+v", o)
 	}
-	m.podnet("install", "-n", "shop", "--gateway-namespace", "net").want(t, exitUsage, "do not go together")
+	m.podnet("install", "-n", "shop", "--gateway-namespace", "net").want(t, exit.Usage, "do not go together")
 	m.podnet("uninstall").want(t, 0, "podnet is gone")
 	if m.install.gone != "" {
 		t.Errorf("uninstalled from %q", m.install.gone)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/overview"
 )
@@ -24,12 +25,12 @@ type Clusters struct {
 
 // adminSetting is what these commands work with.
 type adminSetting struct {
-	*Base
+	*caller.Env
 	Clusters
 }
 
 // adminCommands are podnet install, uninstall and admin.
-func adminCommands(env *Base, c Clusters) []*cobra.Command {
+func adminCommands(env *caller.Env, c Clusters) []*cobra.Command {
 	s := &adminSetting{env, c}
 	return []*cobra.Command{newInstall(s), newUninstall(s), newAdmin(s)}
 }

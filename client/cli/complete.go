@@ -11,6 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/progress"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/config"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/words"
@@ -35,7 +41,7 @@ type finder func(q *question) []string
 // question is what a shell asks.
 type question struct {
 	ctx     context.Context
-	env     *Base
+	env     *caller.Env
 	cluster Cluster
 	cmd     *cobra.Command
 	args    []string // before the word that is typed
@@ -46,8 +52,8 @@ type question struct {
 
 // complete has shells complete every flag and argument whose words can be known.
 // What goes wrong is no word: nobody wants an error in the middle of a command line.
-func complete(root *cobra.Command, env *Base, cluster Cluster) {
-	walk(root, func(c *cobra.Command) {
+func complete(root *cobra.Command, env *caller.Env, cluster Cluster) {
+	flags.Walk(root, func(c *cobra.Command) {
 		for name, find := range flagWords {
 			if c.Flag(name) != nil {
 				// The error says that it has words already: kubectl's flags are the same
@@ -56,7 +62,7 @@ func complete(root *cobra.Command, env *Base, cluster Cluster) {
 			}
 		}
 		if f := c.Flags().Lookup("output"); f != nil {
-			if forms := formsOf(f); forms != nil {
+			if forms := answer.FormsOf(f); forms != nil {
 				words := slices.DeleteFunc(slices.Clone(forms), func(f string) bool { return strings.Contains(f, "=") }) // which is no word
 				_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 			}
@@ -70,7 +76,7 @@ func complete(root *cobra.Command, env *Base, cluster Cluster) {
 			c.ValidArgsFunction = completing(env, cluster, find)
 		}
 	})
-	_ = root.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions(progressModes, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions(progress.Modes, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // flagWords are the words of flags, which mean the same wherever they are.
@@ -113,10 +119,10 @@ var argumentWords = map[string]finder{
 }
 
 // completing is what cobra calls for words.
-func completing(env *Base, cluster Cluster, find finder) cobra.CompletionFunc {
+func completing(env *caller.Env, cluster Cluster, find finder) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-		_ = env.configure(cmd, nil)
-		_ = env.preset(cmd.Flags())
+		_ = env.Configure(cmd, nil)
+		_ = env.Preset(cmd.Flags())
 		parent := cmd.Context()
 		if parent == nil {
 			parent = context.Background()
@@ -178,7 +184,7 @@ func names[T any](all []T, err error, name func(T) string) []string {
 
 // daemon is the daemon's client.
 func (q *question) daemon() *localapi.Client {
-	c, _ := client(q.cmd)
+	c, _ := session.Client(q.cmd)
 	return c
 }
 
@@ -201,7 +207,7 @@ func (q *question) connected() bool {
 			return false
 		}
 	}
-	c, err := connectionOf(s, sessionName(q.cmd))
+	c, err := session.Of(s, session.NameOf(q.cmd))
 	return err == nil && c.Since != nil
 }
 
@@ -259,7 +265,7 @@ func (q *question) openNamespaces() []string {
 	if err != nil {
 		return nil
 	}
-	c, err := connectionOf(s, sessionName(q.cmd))
+	c, err := session.Of(s, session.NameOf(q.cmd))
 	if err == nil && c.AllNamespaces {
 		return q.namespaces()
 	}
@@ -272,7 +278,7 @@ func (q *question) sessions() []string {
 }
 
 func (q *question) profiles() []string {
-	c, err := q.env.loadConfig(q.cmd.Root())
+	c, err := q.env.LoadConfig(q.cmd.Root())
 	return names(c.Profiles, err, func(p config.Profile) string { return p.Name })
 }
 
@@ -400,7 +406,7 @@ kubectl_complete-podnet beside kubectl-podnet in the PATH.`,
 		ValidArgsFunction: cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || shells[args[0]] == nil {
-				return usage("for which shell? want %s", words.Choice(all))
+				return exit.Usagef("for which shell? want %s", words.Choice(all))
 			}
 			return nil
 		},

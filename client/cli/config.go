@@ -11,11 +11,15 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/config"
 	"podnet.dev/client/localapi"
 )
 
-func newConfig(env *Base) *cobra.Command {
+func newConfig(env *caller.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Show and change what podnet does unless told otherwise",
@@ -42,41 +46,41 @@ A project may say what to connect to, and nothing about credentials.
 
   podnet config set defaults.namespace shop pay
   podnet config unset defaults.namespace`,
-		Args:        noArguments,
-		Annotations: map[string]string{noConfig: "it is to be repaired"},
+		Args:        flags.NoArguments,
+		Annotations: map[string]string{caller.NoConfig: "it is to be repaired"},
 		RunE:        func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newConfigView(env), newConfigGet(env), newConfigPath(env),
 		&cobra.Command{
-			Use: "set KEY VALUE...", Short: "Write a key of your own file", Args: atLeast(2, "podnet config set defaults.path udp"),
+			Use: "set KEY VALUE...", Short: "Write a key of your own file", Args: flags.AtLeast(2, "podnet config set defaults.path udp"),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return env.store(cmd.Root()).Set(args[0], args[1:]...)
+				return env.Store(cmd.Root()).Set(args[0], args[1:]...)
 			},
 		},
 		&cobra.Command{
-			Use: "unset KEY", Short: "Take a key out of your own file", Args: atLeast(1, "podnet config unset defaults.path"),
-			RunE: func(cmd *cobra.Command, args []string) error { return env.store(cmd.Root()).Unset(args[0]) },
+			Use: "unset KEY", Short: "Take a key out of your own file", Args: flags.AtLeast(1, "podnet config unset defaults.path"),
+			RunE: func(cmd *cobra.Command, args []string) error { return env.Store(cmd.Root()).Unset(args[0]) },
 		})
 	return cmd
 }
 
-func newConfigView(env *Base) *cobra.Command {
+func newConfigView(env *caller.Env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "view", Short: "Print what all files say together, and where",
-		Args: noArguments,
+		Args: flags.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.loadConfig(cmd.Root())
+			c, err := env.LoadConfig(cmd.Root())
 			switch {
 			case err != nil:
 				return err
-			case forPrograms(output):
-				return printAs(env.Out, output, viewOf(c))
+			case answer.ForPrograms(output):
+				return answer.Print(env.Out, output, viewOf(c))
 			}
 			return printConfig(env.Out, c)
 		},
 	}
-	outputFlag(cmd.Flags(), &output, factForms, "")
+	answer.Flag(cmd.Flags(), &output, answer.FactForms, "")
 	return cmd
 }
 
@@ -121,11 +125,11 @@ func printConfig(w io.Writer, c config.Config) error {
 	return nil
 }
 
-func newConfigGet(env *Base) *cobra.Command {
+func newConfigGet(env *caller.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "get KEY", Short: "Print what a key is, each value on a line", Args: atLeast(1, "podnet config get defaults.path"),
+		Use: "get KEY", Short: "Print what a key is, each value on a line", Args: flags.AtLeast(1, "podnet config get defaults.path"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := env.loadConfig(cmd.Root())
+			c, err := env.LoadConfig(cmd.Root())
 			if err != nil {
 				return err
 			}
@@ -134,7 +138,7 @@ func newConfigGet(env *Base) *cobra.Command {
 			case args[0] == "tray.notify":
 				fmt.Fprintln(env.Out, c.Tray.Notify)
 			case !ok:
-				return usage("%q is no key: want defaults.FLAG or tray.notify", args[0])
+				return exit.Usagef("%q is no key: want defaults.FLAG or tray.notify", args[0])
 			case c.Defaults[flag].Values == nil:
 				return &localapi.Error{Code: localapi.CodeNotFound, Message: "no file sets " + args[0], Hint: "podnet config view lists what is set"}
 			}
@@ -146,12 +150,12 @@ func newConfigGet(env *Base) *cobra.Command {
 	}
 }
 
-func newConfigPath(env *Base) *cobra.Command {
+func newConfigPath(env *caller.Env) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "path", Short: "Print the name of your own file", Args: noArguments,
+		Use: "path", Short: "Print the name of your own file", Args: flags.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := env.store(cmd.Root())
+			s := env.Store(cmd.Root())
 			if !all {
 				if s.User == "" {
 					return &localapi.Error{Code: localapi.CodeNotFound, Message: "there is no folder for a user's configuration", Hint: "HOME or XDG_CONFIG_HOME names it"}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/config"
 	"podnet.dev/client/localapi"
 )
@@ -51,9 +53,9 @@ profiles:
 	}
 	got := func(args ...string) localapi.ConnectRequest {
 		t.Helper()
-		m.podnet(append([]string{"connect"}, args...)...).want(t, exitOK)
+		m.podnet(append([]string{"connect"}, args...)...).want(t, exit.OK)
 		req := m.last
-		m.podnet("disconnect").want(t, exitOK)
+		m.podnet("disconnect").want(t, exit.OK)
 		return req
 	}
 	if r := got(); r.Path != "udp" || !reflect.DeepEqual(r.Namespaces, []string{"shop", "pay"}) || r.LeaseSeconds != 120 || r.Addresses != "virtual" {
@@ -84,8 +86,8 @@ profiles:
 	if r := got("-A"); !r.AllNamespaces || len(r.Namespaces) > 0 {
 		t.Errorf("every namespace beside a default of some: %+v", r)
 	}
-	m.podnet("connect", "red").want(t, exitUsage, "there is no profile red", "there are lab, wide; podnet connect -n red opens a namespace")
-	m.podnet("connect", "lab", "wide").want(t, exitUsage, "one profile, not 2")
+	m.podnet("connect", "red").want(t, exit.Usage, "there is no profile red", "there are lab, wide; podnet connect -n red opens a namespace")
+	m.podnet("connect", "lab", "wide").want(t, exit.Usage, "one profile, not 2")
 }
 
 // TestRequestIsThatOfTheCommandLine: who has no command line asks for the same.
@@ -104,8 +106,8 @@ profiles:
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.podnet(append([]string{"connect"}, args...)...).want(t, exitOK)
-		m.podnet("disconnect").want(t, exitOK)
+		m.podnet(append([]string{"connect"}, args...)...).want(t, exit.OK)
+		m.podnet("disconnect").want(t, exit.OK)
 		got := m.last
 		got.Kube.Env, want.Kube.Env = nil, nil
 		if want.Name == "" {
@@ -122,7 +124,7 @@ profiles:
 	// Every flag that says what is asked for is known to both.
 	var req localapi.ConnectRequest
 	f := pflag.NewFlagSet("connect", pflag.ContinueOnError)
-	connectFlags(f, nil, &req, new(time.Duration))
+	flags.Connect(f, nil, &req, new(time.Duration))
 	f.VisitAll(func(f *pflag.Flag) {
 		if c.Defaults[f.Name].Values == nil && f.Name != "all-namespaces" {
 			t.Errorf("--%s is not tried", f.Name)
@@ -133,16 +135,16 @@ profiles:
 func TestBrokenConfiguration(t *testing.T) {
 	m, name := configured(t, "defaults:\n  path: pigeon\n")
 	for _, args := range [][]string{{"connect"}, {"status"}, {"config", "view"}, {"config", "get", "defaults.path"}, {"profile", "list"}} {
-		m.podnet(args...).want(t, exitUsage, name+`:4: defaults.path: path "pigeon": want auto, udp, apiserver`, "hint: ")
+		m.podnet(args...).want(t, exit.Usage, name+`:4: defaults.path: path "pigeon": want auto, udp, apiserver`, "hint: ")
 	}
 	if m.started != 0 {
 		t.Error("a daemon was started")
 	}
-	m.podnet("disconnect").want(t, exitOK) // which it is in nobody's way
-	m.podnet("version").want(t, exitOK)
-	m.podnet("config", "path").want(t, exitOK, name)
-	m.podnet("config", "set", "defaults.path", "udp").want(t, exitOK)
-	m.podnet("config", "get", "defaults.path").want(t, exitOK, "udp")
+	m.podnet("disconnect").want(t, exit.OK) // which it is in nobody's way
+	m.podnet("version").want(t, exit.OK)
+	m.podnet("config", "path").want(t, exit.OK, name)
+	m.podnet("config", "set", "defaults.path", "udp").want(t, exit.OK)
+	m.podnet("config", "get", "defaults.path").want(t, exit.OK, "udp")
 	for text, says := range map[string]string{
 		"{colour: red}": "no flag of podnet's", "{lease: [1m, 2m]}": "want one value, not 2", "{lease: 1h}": "1m0s to 15m0s",
 		"{namespace: [a, B]}": `"B" is no name`, "{also-route: 16.0.0.0/4}": "wider than /8", "{all-namespaces: maybe}": "invalid", "{watch: maybe}": "is no bool",
@@ -150,25 +152,25 @@ func TestBrokenConfiguration(t *testing.T) {
 		if err := os.WriteFile(name, []byte(configHead+"defaults: "+text+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		m.podnet("status").want(t, exitUsage, name+":3: ", says)
+		m.podnet("status").want(t, exit.Usage, name+":3: ", says)
 	}
 }
 
 func TestConfigCommands(t *testing.T) {
 	m, name := configured(t, "")
-	m.podnet("config", "get", "defaults.path").want(t, exitGeneric, "no file sets defaults.path")
-	m.podnet("config", "set", "defaults.namespace", "shop", "pay").want(t, exitOK)
-	m.podnet("config", "set", "tray.notify", "false").want(t, exitOK)
-	m.podnet("config", "set", "defaults.path", "pigeon").want(t, exitUsage, "want auto, udp, apiserver")
-	m.podnet("config", "set", "colour", "red").want(t, exitUsage, "is no key")
-	m.podnet("config", "set", "defaults.path").want(t, exitUsage, "podnet config set defaults.path udp")
+	m.podnet("config", "get", "defaults.path").want(t, exit.Generic, "no file sets defaults.path")
+	m.podnet("config", "set", "defaults.namespace", "shop", "pay").want(t, exit.OK)
+	m.podnet("config", "set", "tray.notify", "false").want(t, exit.OK)
+	m.podnet("config", "set", "defaults.path", "pigeon").want(t, exit.Usage, "want auto, udp, apiserver")
+	m.podnet("config", "set", "colour", "red").want(t, exit.Usage, "is no key")
+	m.podnet("config", "set", "defaults.path").want(t, exit.Usage, "podnet config set defaults.path udp")
 	if r := m.podnet("config", "get", "defaults.namespace"); r.out != "shop\npay\n" {
 		t.Errorf("get: %q", r.out)
 	}
-	m.podnet("profile", "save", "staging", "--context", "blue", "-n", "shop", "--lease", "2m", "--as", "deploy/web", "--auto-connect").want(t, exitOK)
-	m.podnet("profile", "save", "Blue").want(t, exitUsage, "is no name for a profile")
-	m.podnet("profile", "save", "x", "--path", "pigeon").want(t, exitUsage, "want auto")
-	m.podnet("profile", "list").want(t, exitOK, "NAME     CONTEXT  NAMESPACES  AUTO\nstaging  blue     shop        yes\n")
+	m.podnet("profile", "save", "staging", "--context", "blue", "-n", "shop", "--lease", "2m", "--as", "deploy/web", "--auto-connect").want(t, exit.OK)
+	m.podnet("profile", "save", "Blue").want(t, exit.Usage, "is no name for a profile")
+	m.podnet("profile", "save", "x", "--path", "pigeon").want(t, exit.Usage, "want auto")
+	m.podnet("profile", "list").want(t, exit.OK, "NAME     CONTEXT  NAMESPACES  AUTO\nstaging  blue     shop        yes\n")
 	var list localapi.ProfileList
 	want := localapi.Profile{Name: "staging", AutoConnect: true, Connect: localapi.Words{Context: "blue", Namespaces: []string{"shop"}, LeaseSeconds: 120, As: "deploy/web"}}
 	if err := json.Unmarshal([]byte(m.podnet("profile", "list", "-o", "json").out), &list); err != nil || len(list.Profiles) != 1 || !reflect.DeepEqual(list.Profiles[0], want) {
@@ -192,14 +194,14 @@ profiles:
 tray:
   notify: false
 `
-	if r := m.podnet("config", "view"); r.code != exitOK || !strings.HasPrefix(r.out, view+"# defaults.namespace: "+name+":4\n") {
+	if r := m.podnet("config", "view"); r.code != exit.OK || !strings.HasPrefix(r.out, view+"# defaults.namespace: "+name+":4\n") {
 		t.Errorf("view:\n%s", r.out)
 	}
-	m.podnet("config", "unset", "defaults.namespace").want(t, exitOK)
-	m.podnet("config", "unset", "defaults.namespace").want(t, exitGeneric, "does not set")
-	m.podnet("profile", "remove", "staging").want(t, exitOK)
-	m.podnet("profile", "remove", "staging").want(t, exitGeneric, "no profile staging")
-	m.podnet("profile", "list").want(t, exitOK, "there are none")
+	m.podnet("config", "unset", "defaults.namespace").want(t, exit.OK)
+	m.podnet("config", "unset", "defaults.namespace").want(t, exit.Generic, "does not set")
+	m.podnet("profile", "remove", "staging").want(t, exit.OK)
+	m.podnet("profile", "remove", "staging").want(t, exit.Generic, "no profile staging")
+	m.podnet("profile", "list").want(t, exit.OK, "there are none")
 	if r := m.podnet("config", "path", "--all"); r.out != name+"\n" {
 		t.Errorf("path --all: %q", r.out)
 	}
@@ -217,10 +219,10 @@ func (f *fakeAutostart) Set(_ context.Context, on bool) (string, error) {
 func TestAutostart(t *testing.T) {
 	m := newMachine(t)
 	for _, want := range []string{"off", "on", "off"} {
-		m.podnet("autostart", want).want(t, exitOK)
+		m.podnet("autostart", want).want(t, exit.OK)
 		if r := m.podnet("autostart"); r.out != want+"\n" {
 			t.Errorf("autostart says %q, want %s", r.out, want)
 		}
 	}
-	m.podnet("autostart", "perhaps").want(t, exitUsage, "want on or off")
+	m.podnet("autostart", "perhaps").want(t, exit.Usage, "want on or off")
 }

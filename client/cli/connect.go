@@ -12,10 +12,15 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
-func newConnect(env *Base) *cobra.Command {
+func newConnect(env *caller.Env) *cobra.Command {
 	var req localapi.ConnectRequest
 	var wait, lease time.Duration
 	var output string
@@ -41,14 +46,14 @@ those of the primary, the first; each has its own by its alias, which is made of
 its context's name: web.shop.svc.blue.podnet.internal. Asked for the same cluster
 in the same way again, it says that it is connected.
 
-` + asHelp,
-		Args:        oneAtMost("profile"),
-		Annotations: map[string]string{takesProfile: "the argument"},
+` + flags.AsHelp,
+		Args:        flags.OneAtMost("profile"),
+		Annotations: map[string]string{caller.TakesProfile: "the argument"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if p := env.profile; p != nil {
+			if p := env.Profile; p != nil {
 				req.Name, req.As = cmp.Or(req.Name, p.Name), cmp.Or(req.As, p.Connect.As)
 			}
-			if err := checkConnect(&req, lease); err != nil {
+			if err := flags.CheckConnect(&req, lease); err != nil {
 				return err
 			}
 			if req.Name != "" {
@@ -56,12 +61,12 @@ in the same way again, it says that it is connected.
 					return err
 				}
 			}
-			if err := env.preset(allKube); err != nil { // also those that are no flags here
+			if err := env.Preset(allKube); err != nil { // also those that are no flags here
 				return err
 			}
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			req.Kube = kube
 			ctx := cmd.Context()
@@ -70,13 +75,13 @@ in the same way again, it says that it is connected.
 				ctx, cancel = context.WithTimeout(ctx, wait)
 				defer cancel()
 			}
-			c, socket := client(cmd)
+			c, socket := session.Client(cmd)
 			name := ""
-			steps := env.progress(output)
-			defer steps.end()
-			status, err := connect(ctx, env, c, socket, req, func(e localapi.Event) {
+			steps := env.Progress(output)
+			defer steps.End()
+			status, err := session.Connect(ctx, env, c, socket, req, func(e localapi.Event) {
 				name = e.Connection
-				steps.event(e)
+				steps.Event(e)
 			})
 			still := &waiter{client: c.For(name), session: name, say: func(string) {}, conditions: []condition{forConnected}}
 			if err == nil && wait > 0 { // a session that was there already may have lost its way since
@@ -87,26 +92,26 @@ in the same way again, it says that it is connected.
 					Hint: "--wait=5m waits longer; the last line above says where it was"}
 			}
 			if err != nil {
-				steps.end()
-				return withLog(cmd.Context(), c, err)
+				steps.End()
+				return session.WithLog(cmd.Context(), c, err)
 			}
-			if output == jsonStream || output == "" && env.quiet() { // the last event has the status
+			if output == answer.JSONStream || output == "" && env.Quiet() { // the last event has the status
 				return nil
 			}
 			return showStatus(env, output, status)
 		},
 	}
 	f := cmd.Flags()
-	connectFlags(f, env.Environ, &req, &lease)
+	flags.Connect(f, env.Environ, &req, &lease)
 	f.DurationVar(&wait, "wait", 0, "how long to wait at most until connected, and until it works if it is there already (default without a value: 60s)")
 	f.Lookup("wait").NoOptDefVal = "60s"
-	outputFlag(f, &output, append(slices.Clone(listForms), jsonStream), ": how to print the status; json-stream: each step as a line of JSON, the status with the last")
+	answer.Flag(f, &output, append(slices.Clone(answer.ListForms), answer.JSONStream), ": how to print the status; json-stream: each step as a line of JSON, the status with the last")
 	f.StringVar(&req.Name, "name", "", "name of the session, for its alias and for --session (default: the context's)")
-	f.Lookup("name").Annotations = map[string][]string{noVariable: {}} // a rule of steer has one, too
+	f.Lookup("name").Annotations = map[string][]string{flags.NoVariable: {}} // a rule of steer has one, too
 	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
 	f.BoolVar(&req.Reconnect, "reconnect", false, "connect again when the session has ended by itself, until it is disconnected")
-	asFlag(f, &req)
-	deviceFlag(f, &req)
-	addKubeBesideAs(f, allKube, env.Kube)
+	flags.As(f, &req)
+	flags.Device(f, &req)
+	flags.KubeBesideAs(f, allKube, env.Kube)
 	return cmd
 }

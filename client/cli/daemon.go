@@ -1,6 +1,10 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"podnet.dev/client/cli/session"
+)
 
 func newDaemon(env *Env) *cobra.Command {
 	var o DaemonOptions
@@ -8,7 +12,7 @@ func newDaemon(env *Env) *cobra.Command {
 		Use:   "daemon",
 		Short: "Run the daemon in the foreground (connect starts one by itself)",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, o.Socket = client(cmd)
+			_, o.Socket = session.Client(cmd)
 			return env.RunDaemon(cmd.Context(), o)
 		},
 	}

@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 )
@@ -75,15 +78,15 @@ func (p openPorts) shell() string {
 // of it as if it were here.
 func (p *proxyRun) leave(ctx context.Context) (err error) {
 	// The last of a flag counts.
-	child, err := p.env.Spawn(append(slices.Clone(p.env.args), "--detach=false", "--output="+jsonStream))
+	child, err := p.env.Spawn(append(slices.Clone(p.env.Args), "--detach=false", "--output="+answer.JSONStream))
 	if err != nil {
 		return err
 	}
 	defer child.Out.Close()
 	interrupted := context.AfterFunc(ctx, func() { _ = child.Stop() })
 	defer interrupted()
-	steps := p.env.progress(p.output)
-	defer steps.end()
+	steps := p.env.Progress(p.output)
+	defer steps.End()
 	lines := json.NewDecoder(child.Out)
 	for {
 		var line struct{ Kind string }
@@ -92,7 +95,7 @@ func (p *proxyRun) leave(ctx context.Context) (err error) {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return withLogFile(&localapi.Error{Code: localapi.CodeInternal, Message: "the proxy ended before it was ready", Hint: "its log says why"}, child.Log)
+			return exit.WithLog(&localapi.Error{Code: localapi.CodeInternal, Message: "the proxy ended before it was ready", Hint: "its log says why"}, child.Log)
 		}
 		err := json.Unmarshal(raw, &line)
 		switch {
@@ -104,14 +107,14 @@ func (p *proxyRun) leave(ctx context.Context) (err error) {
 				return nil
 			}
 		case line.Kind == "Error":
-			var f failure
+			var f caller.Failure
 			if err = json.Unmarshal(raw, &f); err == nil {
-				return errors.Join(ctx.Err(), withLogFile(&f.Error, child.Log))
+				return errors.Join(ctx.Err(), exit.WithLog(&f.Error, child.Log))
 			}
 		default:
 			var e localapi.Event
 			if err = json.Unmarshal(raw, &e); err == nil {
-				steps.event(e)
+				steps.Event(e)
 			}
 		}
 		if err != nil {

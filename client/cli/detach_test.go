@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 )
@@ -24,7 +26,7 @@ func background(t *testing.T, m *machine) (stop context.CancelFunc, asked *[]str
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			code := Run(ctx, Env{Base: Base{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.environ, Kube: newFakeKube()}, Host: Host{Proxy: m.proxy}}, args)
+			code := Run(ctx, Env{Env: caller.Env{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.environ, Kube: newFakeKube()}, Host: Host{Proxy: m.proxy}}, args)
 			if code != 0 {
 				_ = in.CloseWithError(io.EOF)
 			}
@@ -88,17 +90,17 @@ func TestDetachedProxyFails(t *testing.T) {
 	m.proxy = func(context.Context, ProxyOptions) error {
 		return &localapi.Error{Code: localapi.CodeForbidden, Message: "alice may not", Hint: "ask for it", Phase: "gateway"}
 	}
-	m.podnet("proxy", "--detach").want(t, exitCredentials, "error: alice may not (in phase gateway)\nhint: ask for it\nlog: /state/proxy.log\n")
+	m.podnet("proxy", "--detach").want(t, exit.Credentials, "error: alice may not (in phase gateway)\nhint: ask for it\nlog: /state/proxy.log\n")
 	m = newMachine(t)
 	background(t, m)
 	m.proxy = func(ctx context.Context, _ ProxyOptions) error { <-ctx.Done(); return ctx.Err() }
-	m.podnet("proxy", "--detach", "--wait=50ms").want(t, exitTimeout, "not ready after 50ms", "log: /state/proxy.log")
-	m.podnet("proxy", "--wait=50ms").want(t, exitTimeout, "not ready after 50ms")
+	m.podnet("proxy", "--detach", "--wait=50ms").want(t, exit.Timeout, "not ready after 50ms", "log: /state/proxy.log")
+	m.podnet("proxy", "--wait=50ms").want(t, exit.Timeout, "not ready after 50ms")
 	m.spawn = func([]string) (*Spawned, error) {
 		return &Spawned{Out: io.NopCloser(strings.NewReader("")), Log: "/state/proxy.log"}, nil
 	}
-	m.podnet("proxy", "--detach").want(t, exitGeneric, "ended before it was ready", "log: /state/proxy.log")
+	m.podnet("proxy", "--detach").want(t, exit.Generic, "ended before it was ready", "log: /state/proxy.log")
 	for line, says := range map[string]string{"--detach -- true": "one of the two", "-o json -- true": "one of the two", "-o xml": "want table"} {
-		m.podnet(append([]string{"proxy"}, strings.Fields(line)...)...).want(t, exitUsage, says)
+		m.podnet(append([]string{"proxy"}, strings.Fields(line)...)...).want(t, exit.Usage, says)
 	}
 }

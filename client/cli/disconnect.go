@@ -9,6 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
@@ -23,14 +26,14 @@ the oldest of the others becomes it.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) > 1:
-				return usage("one session, not %d; --all ends every one", len(args))
+				return exit.Usagef("one session, not %d; --all ends every one", len(args))
 			case all && len(args) > 0:
-				return usage("--all and the name of a session do not go together")
+				return exit.Usagef("--all and the name of a session do not go together")
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			end := c.For(strings.Join(args, "")).Disconnect
 			if all {
 				end = c.DisconnectAll
@@ -44,31 +47,31 @@ the oldest of the others becomes it.`,
 				if err := env.Cleanup(ctx); err != nil {
 					return err
 				}
-				fmt.Fprintln(env.notes(), "not connected")
+				fmt.Fprintln(env.Notes(), "not connected")
 				return nil
 			case errors.Is(err, context.DeadlineExceeded):
-				return silentDaemon()
+				return session.SilentDaemon()
 			case errors.Is(err, localapi.ErrDaemonEnded):
 				return env.outlived(ctx, c)
 			case err != nil:
 				return err
 			}
 			if r.Exits {
-				awaitExit(ctx, c, r.PID)
+				session.AwaitExit(ctx, c, r.PID)
 			}
 			switch {
 			case r.Sessions == 0:
-				fmt.Fprintln(env.notes(), "not connected")
+				fmt.Fprintln(env.Notes(), "not connected")
 			case len(args) > 0 || r.Sessions > 1:
-				fmt.Fprintln(env.notes(), "disconnected from "+strings.Join(r.Names, ", "))
+				fmt.Fprintln(env.Notes(), "disconnected from "+strings.Join(r.Names, ", "))
 			default:
-				fmt.Fprintln(env.notes(), "disconnected")
+				fmt.Fprintln(env.Notes(), "disconnected")
 			}
 			if r.Primary != "" {
-				fmt.Fprintf(env.notes(), "short names are those of %s now\n", r.Primary)
+				fmt.Fprintf(env.Notes(), "short names are those of %s now\n", r.Primary)
 			}
 			if !r.Exits {
-				tellExports(ctx, &env.Base, c)
+				tellExports(ctx, &env.Env, c)
 			}
 			return nil
 		},
@@ -78,9 +81,9 @@ the oldest of the others becomes it.`,
 }
 
 // tellExports says for what the daemon stays although nothing is connected.
-func tellExports(ctx context.Context, env *Base, c *localapi.Client) {
+func tellExports(ctx context.Context, env *caller.Env, c *localapi.Client) {
 	if s, err := c.Status(ctx); err == nil && len(s.Exports) > 0 {
-		fmt.Fprintln(env.notes(), "the daemon stays to renew what was exported: podnet export revoke --all ends that")
+		fmt.Fprintln(env.Notes(), "the daemon stays to renew what was exported: podnet export revoke --all ends that")
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"podnet.dev/client/cli/exit"
 )
 
 // TestDaemonKilledWhileDisconnecting says what became of the session, and what there is
@@ -12,12 +14,12 @@ import (
 func TestDaemonKilledWhileDisconnecting(t *testing.T) {
 	m := newMachine(t)
 	m.killed(t, func() {})
-	m.podnet("disconnect").want(t, exitDaemon, "the daemon ended before it had answered, and its sessions with it", "this machine is not connected any more",
+	m.podnet("disconnect").want(t, exit.Daemon, "the daemon ended before it had answered, and its sessions with it", "this machine is not connected any more",
 		"nothing is left to do here", "when the lease ends", "podnet logs")
 	if m.cleaned != 1 {
 		t.Errorf("cleaned %d times", m.cleaned)
 	}
-	m.podnet("status").want(t, exitNotConnected)
+	m.podnet("status").want(t, exit.NotConnected)
 }
 
 // TestDaemonRestartedWhileDisconnecting is where a service manager brings it back.
@@ -28,7 +30,7 @@ func TestDaemonRestartedWhileDisconnecting(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	m.podnet("disconnect").want(t, exitDaemon, "another one has started", "podnet status says what is connected")
+	m.podnet("disconnect").want(t, exit.Daemon, "another one has started", "podnet status says what is connected")
 	if m.cleaned != 0 {
 		t.Error("what is another daemon's was cleaned up")
 	}

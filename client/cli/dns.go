@@ -11,6 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/words"
 )
@@ -19,18 +24,18 @@ import (
 // resolvers.
 const queryTime = 15 * time.Second
 
-func newDNS(env *Base) *cobra.Command {
+func newDNS(env *caller.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dns", Short: "Ask for names as this machine's programs do, and see what they asked for",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		Args: noArguments,
+		Args: flags.NoArguments,
 	}
-	sessionFlag(cmd)
+	session.Flag(cmd)
 	cmd.AddCommand(newDNSQuery(env), newDNSLog(env))
 	return cmd
 }
 
-func newDNSQuery(env *Base) *cobra.Command {
+func newDNSQuery(env *caller.Env) *cobra.Command {
 	var output string
 	var explain bool
 	cmd := &cobra.Command{
@@ -48,25 +53,25 @@ address in place of a name is asked for by its PTR record.
 The exit status is 9 when there is no such record.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return usage("podnet dns query takes a name and perhaps a type, not %d words", len(args))
+				return exit.Usagef("podnet dns query takes a name and perhaps a type, not %d words", len(args))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), queryTime)
 			defer cancel()
 			a, err := c.QueryDNS(ctx, args[0], strings.Join(args[1:], ""))
 			switch {
 			case errors.Is(err, context.DeadlineExceeded):
-				return silentDaemon()
+				return session.SilentDaemon()
 			case err != nil:
-				return notConnected(err)
+				return session.NotConnected(err)
 			}
 			switch {
-			case forPrograms(output):
-				err = printAs(env.Out, output, a)
-			case explain || output == formWide:
+			case answer.ForPrograms(output):
+				err = answer.Print(env.Out, output, a)
+			case explain || output == answer.Wide:
 				explainAnswer(env.Out, a)
 			case len(a.Answers) == 0:
 				return &localapi.Error{Code: localapi.CodeDNS, Message: fmt.Sprintf("%s %s: %s", a.Name, a.Type, outcome(a.Rcode)), Hint: "--explain says who was asked"}
@@ -74,14 +79,14 @@ The exit status is 9 when there is no such record.`,
 				printRecords(env.Out, a.Answers)
 			}
 			if err == nil && len(a.Answers) == 0 {
-				return exitError(exitDNS)
+				return exit.Status(exit.DNS)
 			}
 			return err
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&explain, "explain", false, "say what the name was taken for, who was asked, and how long it took")
-	outputFlag(f, &output, []string{formTable, formWide, formJSON, formYAML, formPath, formColumns}, "; all but table with the explanation")
+	answer.Flag(f, &output, []string{answer.Table, answer.Wide, answer.JSON, answer.YAML, answer.Path, answer.Columns}, "; all but table with the explanation")
 	return cmd
 }
 

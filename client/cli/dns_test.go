@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -72,7 +73,7 @@ func (r result) quiet(t *testing.T, code int, words ...string) {
 
 func TestQueryDNS(t *testing.T) {
 	m := newMachine(t)
-	m.podnet("dns", "query", "web").want(t, exitNotConnected, "error: nothing is connected", "hint: podnet connect")
+	m.podnet("dns", "query", "web").want(t, exit.NotConnected, "error: nothing is connected", "hint: podnet connect")
 	m.podnet("connect", "-n", "shop").want(t, 0)
 	defer m.podnet("disconnect")
 	m.names.answers = map[string]localapi.DNSAnswer{
@@ -93,41 +94,41 @@ answer    web. 5 A 10.96.0.20
 took      3.2 ms
 `
 	m.podnet("dns", "query", "web", "A", "--explain").prints(t, explained)
-	m.podnet("dns", "query", "nas", "A", "--explain").quiet(t, exitDNS,
+	m.podnet("dns", "query", "nas", "A", "--explain").quiet(t, exit.DNS,
 		"the cluster (198.18.0.1:53) for nas.shop.svc.cluster.local.: NXDOMAIN, remembered",
 		"this machine's own resolver for nas.: ask [192.168.1.1:53] for nas.: i/o timeout", "there is no such name (NXDOMAIN)", "2004 ms")
-	m.podnet("dns", "query", "web", "AAAA").want(t, exitDNS, "error: web AAAA: the name exists and has no such record")
-	m.podnet("dns", "query", "ledger.pay.svc", "--explain").quiet(t, exitDNS, "of no namespace of this session: nobody is asked")
+	m.podnet("dns", "query", "web", "AAAA").want(t, exit.DNS, "error: web AAAA: the name exists and has no such record")
+	m.podnet("dns", "query", "ledger.pay.svc", "--explain").quiet(t, exit.DNS, "of no namespace of this session: nobody is asked")
 	var a localapi.DNSAnswer
 	if err := json.Unmarshal([]byte(m.podnet("dns", "query", "web", "A", "-o", "json").out), &a); err != nil || a.Kind != "DNSAnswer" || len(a.Asked) != 1 {
 		t.Errorf("%+v, %v", a, err)
 	}
-	m.podnet("dns", "query").want(t, exitUsage, "takes a name")
-	m.podnet("dns", "query", "a", "b", "c").want(t, exitUsage)
-	m.podnet("dns", "query", "a", "-o", "xml").want(t, exitUsage)
+	m.podnet("dns", "query").want(t, exit.Usage, "takes a name")
+	m.podnet("dns", "query", "a", "b", "c").want(t, exit.Usage)
+	m.podnet("dns", "query", "a", "-o", "xml").want(t, exit.Usage)
 	m.names.fail = &localapi.Error{Code: localapi.CodeUsage, Message: `"ADDRESS" is no type of DNS records`, Hint: "podnet dns query --help"}
-	m.podnet("dns", "query", "a", "address").want(t, exitUsage, "is no type")
+	m.podnet("dns", "query", "a", "address").want(t, exit.Usage, "is no type")
 }
 
 func TestNamespace(t *testing.T) {
 	m := newMachine(t)
-	m.podnet("namespace").want(t, exitNotConnected, "nothing is connected")
-	m.podnet("namespace", "pay").want(t, exitNotConnected, "nothing is connected")
+	m.podnet("namespace").want(t, exit.NotConnected, "nothing is connected")
+	m.podnet("namespace", "pay").want(t, exit.NotConnected, "nothing is connected")
 	m.podnet("connect", "-n", "shop", "-n", "pay").want(t, 0)
 	defer m.podnet("disconnect")
 	m.podnet("namespace").prints(t, "shop\n")
 	if m.podnet("namespace", "pay").want(t, 0, "short names are those of namespace pay"); m.names.namespace != "pay" {
 		t.Errorf("%q", m.names.namespace)
 	}
-	m.podnet("namespace", "Pay/ment").want(t, exitUsage, "is no name for a namespace")
-	m.podnet("namespace", "a", "b").want(t, exitUsage)
+	m.podnet("namespace", "Pay/ment").want(t, exit.Usage, "is no name for a namespace")
+	m.podnet("namespace", "a", "b").want(t, exit.Usage)
 	m.names.fail = &localapi.Error{Code: localapi.CodeNotFound, Message: "namespace ops is not one of the session's: shop, pay", Hint: "podnet disconnect, then podnet connect -n ops"}
-	m.podnet("namespace", "ops").want(t, exitGeneric, "not one of the session's", "hint: podnet disconnect")
+	m.podnet("namespace", "ops").want(t, exit.Generic, "not one of the session's", "hint: podnet disconnect")
 }
 
 func TestDNSLog(t *testing.T) {
 	m := newMachine(t)
-	m.podnet("dns", "log").want(t, exitNotConnected, "error: nothing is connected")
+	m.podnet("dns", "log").want(t, exit.NotConnected, "error: nothing is connected")
 	m.podnet("connect", "-n", "shop").want(t, 0)
 	defer m.podnet("disconnect")
 	at := time.Date(2026, 3, 2, 10, 2, 11, 418e6, time.Local)

@@ -6,12 +6,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/words"
 )
 
 // newDNSLog shows what was asked for.
-func newDNSLog(env *Base) *cobra.Command {
+func newDNSLog(env *caller.Env) *cobra.Command {
 	var output string
 	var follow bool
 	cmd := &cobra.Command{
@@ -24,13 +28,13 @@ but its owner.
 
   podnet dns log             what there was
   podnet dns log -f          and what comes, until it is interrupted`,
-		Args: noArguments,
+		Args: flags.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			ctx := cmd.Context()
-			next := printer(env.Out, output)
+			next := answer.Printer(env.Out, output)
 			err := c.DNSQueries(ctx, follow, func(q localapi.DNSQuery) error {
-				if forPrograms(output) {
+				if answer.ForPrograms(output) {
 					return next(q)
 				}
 				_, err := fmt.Fprintln(env.Out, describeQuery(q))
@@ -40,14 +44,14 @@ but its owner.
 			case follow && ctx.Err() != nil:
 				return nil // that is how it ends
 			case err != nil:
-				return notConnected(err)
+				return session.NotConnected(err)
 			}
 			return nil
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&follow, "follow", "f", false, "go on with what comes")
-	outputFlag(f, &output, factForms, "; json: an object a line")
+	answer.Flag(f, &output, answer.FactForms, "; json: an object a line")
 	return cmd
 }
 

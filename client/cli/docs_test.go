@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"podnet.dev/client/cli/caller"
 )
 
 // kubectls are flags of kubectl's that the documentation shows, and fakeKube has not.
@@ -18,7 +20,7 @@ var kubectls = []string{"kubeconfig", "cluster", "server", "token", "token-file"
 // TestDocsKnowTheFlags: the documentation shows no flag that podnet has not, in its
 // command lines and in the tables below the name of a command, and leaves none out.
 func TestDocsKnowTheFlags(t *testing.T) {
-	root := newRoot(&Env{Base: Base{Kube: newFakeKube()}})
+	root := newRoot(&Env{Env: caller.Env{Kube: newFakeKube()}})
 	files, err := filepath.Glob("../../docs/*.md")
 	if err != nil || len(files) < 10 {
 		t.Fatalf("%d files, %v", len(files), err)

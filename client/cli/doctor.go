@@ -9,10 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
-func newDoctor(env *Base) *cobra.Command {
+func newDoctor(env *caller.Env) *cobra.Command {
 	var req localapi.DoctorRequest
 	var output string
 	cmd := &cobra.Command{
@@ -32,23 +36,23 @@ The exit status is 1 when there is a problem.`,
 			}
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			req.Kube = kube
-			c, socket := client(cmd)
-			r := report{w: env.paint(env.Out), silent: forPrograms(output), findings: []localapi.Finding{}}
+			c, socket := session.Client(cmd)
+			r := report{w: env.Paint(env.Out), silent: answer.ForPrograms(output), findings: []localapi.Finding{}}
 			if err := examine(cmd.Context(), env, c, socket, req, r.add); err != nil {
 				return err
 			}
-			if forPrograms(output) {
+			if answer.ForPrograms(output) {
 				all := localapi.NewFindings()
 				all.Findings = r.findings
-				err = printAs(env.Out, output, all)
+				err = answer.Print(env.Out, output, all)
 			} else {
 				r.end()
 			}
 			if err == nil && r.count(localapi.ResultProblem) > 0 {
-				return exitError(exitGeneric)
+				return exit.Status(exit.Generic)
 			}
 			return err
 		},
@@ -56,13 +60,13 @@ The exit status is 1 when there is a problem.`,
 	f := cmd.Flags()
 	f.StringSliceVarP(&req.Namespaces, "namespace", "n", nil, "namespace that connect would open, repeatable (default: the context's)")
 	f.StringVar(&req.GatewayNamespace, "gateway-namespace", "podnet-system", "namespace that podnet is installed in")
-	outputFlag(f, &output, factForms, "")
+	answer.Flag(f, &output, answer.FactForms, "")
 	env.Kube.AddTo(f)
 	return cmd
 }
 
 // examine asks the daemon, starting one where there is none.
-func examine(ctx context.Context, env *Base, c *localapi.Client, socket string, req localapi.DoctorRequest, say func(localapi.Finding)) error {
+func examine(ctx context.Context, env *caller.Env, c *localapi.Client, socket string, req localapi.DoctorRequest, say func(localapi.Finding)) error {
 	if _, err := c.Version(ctx); errors.Is(err, localapi.ErrNoDaemon) {
 		if err := env.StartDaemon(ctx, socket); err != nil {
 			return err

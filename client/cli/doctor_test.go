@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -33,7 +34,7 @@ no problems, 1 warning
 	}
 
 	m.findings = append(m.findings, localapi.Finding{Check: "host/dns", Result: localapi.ResultProblem, Text: "broken", Fix: "mend it"})
-	if r := m.podnet("doctor"); r.code != exitGeneric || r.stderr != "" {
+	if r := m.podnet("doctor"); r.code != exit.Generic || r.stderr != "" {
 		t.Errorf("a problem ends with %d and says %q", r.code, r.stderr)
 	}
 	r = m.podnet("doctor", "-o", "json")
@@ -41,7 +42,7 @@ no problems, 1 warning
 		APIVersion, Kind string
 		Findings         []localapi.Finding
 	}
-	if err := json.Unmarshal([]byte(r.out), &doc); err != nil || r.code != exitGeneric {
+	if err := json.Unmarshal([]byte(r.out), &doc); err != nil || r.code != exit.Generic {
 		t.Fatalf("exit status %d, %v in %s", r.code, err, r.out)
 	}
 	if doc.APIVersion != "podnet/v1" || doc.Kind != "Findings" || len(doc.Findings) != 4 || doc.Findings[3].Fix != "mend it" {

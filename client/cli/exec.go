@@ -14,6 +14,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/progress"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 )
@@ -77,10 +82,10 @@ The exit status is the command's, 128 and its number where a signal has ended it
 127 where there is no such command, 126 where it cannot be run, and 125 where exec
 itself has failed.
 
-` + asHelp,
+` + flags.AsHelp,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			own := *env.Base
+			own := *env.Env
 			if _, file := env.Err.(*os.File); !file {
 				own.Err = &shared{w: env.Err} // the command writes there, too
 			}
@@ -88,16 +93,16 @@ itself has failed.
 			if err := x.prepare(cmd, args, lease, kube); err != nil {
 				return err
 			}
-			defer x.told.end()
+			defer x.told.End()
 			return execError(x.run(cmd))
 		},
 	}
 	f := cmd.Flags()
-	connectFlags(f, env.Environ, &o.req, &lease)
-	asFlag(f, &o.req)
+	flags.Connect(f, env.Environ, &o.req, &lease)
+	flags.As(f, &o.req)
 	execFlags(f, &o)
-	addKubeBesideAs(f, kube, env.Kube)
-	sessionFlag(cmd)
+	flags.KubeBesideAs(f, kube, env.Kube)
+	session.Flag(cmd)
 	return cmd
 }
 
@@ -109,9 +114,9 @@ func execFlags(f *pflag.FlagSet, o *execOptions) {
 	f.StringVar(&o.leave, "leave", "", "end the sandbox of this name, and what runs in it")
 	f.StringVar(&o.envFrom, "env-from", "", "add the environment of a container, as deploy/web: its variables, ConfigMaps and Secrets, as far as you may read them")
 	f.StringVar(&o.container, "container", "", "which container of --env-from (default: the first)")
-	outputFlag(f, &o.output, []string{formTable, formJSON}, ": how to tell the progress on standard error; json: as --progress json")
+	answer.Flag(f, &o.output, []string{answer.Table, answer.JSON}, ": how to tell the progress on standard error; json: as --progress json")
 	for _, name := range []string{"mode", "join", "leave", "publish", "container", "output", "env-from", "isolate"} {
-		f.Lookup(name).Annotations = map[string][]string{noVariable: {}} // words of one command line
+		f.Lookup(name).Annotations = map[string][]string{flags.NoVariable: {}} // words of one command line
 	}
 	f.Lookup("mode").Annotations = nil
 }
@@ -124,7 +129,7 @@ type execution struct {
 	command Command
 	session string
 	ports   []proxy.Forward
-	told    *progress
+	told    *progress.Progress
 }
 
 // prepare finds what can be known to be wrong without a cluster.
@@ -134,48 +139,48 @@ func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Durati
 	case err != nil:
 		return err
 	case len(args) > 0:
-		return usage("%q is one thing too many: the command stands behind --, as in -- npm test", args[0])
+		return exit.Usagef("%q is one thing too many: the command stands behind --, as in -- npm test", args[0])
 	case command == nil && x.leave == "":
-		return usage("which command? want -- COMMAND..., as in -- npm test")
+		return exit.Usagef("which command? want -- COMMAND..., as in -- npm test")
 	case command != nil && x.leave != "":
-		return usage("--leave takes no command")
+		return exit.Usagef("--leave takes no command")
 	case !slices.Contains(modes, x.mode):
-		return usage("mode %q: want %s", x.mode, strings.Join(modes, ", "))
+		return exit.Usagef("mode %q: want %s", x.mode, strings.Join(modes, ", "))
 	case x.container != "" && x.envFrom == "":
-		return usage("--container says which of --env-from")
+		return exit.Usagef("--container says which of --env-from")
 	}
-	x.session = sessionName(cmd)
+	x.session = session.NameOf(cmd)
 	if err := x.checkRoom(); err != nil {
 		return err
 	}
-	if err := checkConnect(&x.req, lease); err != nil {
+	if err := flags.CheckConnect(&x.req, lease); err != nil {
 		return err
 	}
 	if x.envFrom != "" {
 		if err := (localapi.AsRequest{Target: x.envFrom}).Check(); err != nil {
-			return usage("--env-from %q: want KIND/NAME, as deploy/web", x.envFrom)
+			return exit.Usagef("--env-from %q: want KIND/NAME, as deploy/web", x.envFrom)
 		}
 	}
-	if err := x.env.preset(kube); err != nil { // also those that are no flags here
+	if err := x.env.Preset(kube); err != nil { // also those that are no flags here
 		return err
 	}
 	if x.req.Kube, err = x.env.Kube.Kube(x.env.Environ); err != nil {
-		return usage("%v", err)
+		return exit.Usagef("%v", err)
 	}
-	x.told = x.env.progress("")
-	if x.output == formJSON {
-		x.told = newProgress(x.env.Err, progressJSON)
+	x.told = x.env.Progress("")
+	if x.output == answer.JSON {
+		x.told = progress.New(x.env.Err, progress.JSON)
 	}
 	if command == nil {
 		return nil
 	}
 	path, err := exec.LookPath(command[0])
 	if err != nil {
-		return withStatus(&localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}, notRun(err))
+		return exit.With(&localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}, notRun(err))
 	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return withStatus(err, exitExec)
+		return exit.With(err, exitExec)
 	}
 	x.command = Command{Path: path, Args: command, Env: x.env.Environ, Dir: dir, Foreground: x.env.Foreground != nil && x.env.Foreground()}
 	return nil
@@ -200,20 +205,20 @@ func (x *execution) checkRoom() error {
 	ownRoom := x.mode == modeAuto || x.mode == modeNamespace
 	switch {
 	case x.session != "" && x.mode != modeAuto && x.mode != modeSystem:
-		return usage("--session is one of the daemon's, which --mode %s does not use", x.mode)
+		return exit.Usagef("--session is one of the daemon's, which --mode %s does not use", x.mode)
 	case x.session != "" && (x.isolate || len(x.publish) > 0 || x.join != ""):
-		return usage("--session is one of the daemon's, and of this machine's network: --isolate, --publish and --join are for a network of the command's own")
+		return exit.Usagef("--session is one of the daemon's, and of this machine's network: --isolate, --publish and --join are for a network of the command's own")
 	case x.isolate && !ownRoom:
-		return usage("--isolate needs a network of the command's own: --mode namespace has one, %s has not", x.mode)
+		return exit.Usagef("--isolate needs a network of the command's own: --mode namespace has one, %s has not", x.mode)
 	case len(x.publish) > 0 && !ownRoom:
-		return usage("--publish is for a network of the command's own: with --mode %s its ports are this machine's as they are", x.mode)
+		return exit.Usagef("--publish is for a network of the command's own: with --mode %s its ports are this machine's as they are", x.mode)
 	case x.join != "" && !ownRoom:
-		return usage("--join is for sandboxes, which --mode %s has not", x.mode)
+		return exit.Usagef("--join is for sandboxes, which --mode %s has not", x.mode)
 	}
 	for _, text := range x.publish {
 		p, err := parsePublish(text)
 		if err != nil {
-			return usage("%v", err)
+			return exit.Usagef("%v", err)
 		}
 		x.ports = append(x.ports, p)
 	}
@@ -244,12 +249,12 @@ func parsePublish(text string) (proxy.Forward, error) {
 func execError(err error) error {
 	var wrong *localapi.Error
 	switch {
-	case err == nil, hasStatus(err), errors.Is(err, context.Canceled):
+	case err == nil, exit.Own(err), errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &wrong) && wrong.Code == localapi.CodeUsage:
 		return err
 	}
-	return withStatus(err, exitExec)
+	return exit.With(err, exitExec)
 }
 
 // notRun is the status of a command that cannot be started.

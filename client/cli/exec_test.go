@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -19,7 +20,7 @@ func TestExecConnects(t *testing.T) {
 		if r.code != want || want == 0 && r.out != "from the command\n" || !strings.Contains(r.stderr, "auth") {
 			t.Errorf("%s: exit status %d, want %d\n%s%s", script, r.code, want, r.out, r.stderr)
 		}
-		m.podnet("status").want(t, exitNotConnected, "not connected")
+		m.podnet("status").want(t, exit.NotConnected, "not connected")
 	}
 	if l := m.last; !l.Hold || l.As != "deploy/web" || l.Path != "apiserver" || !slices.Equal(l.Namespaces, []string{"shop"}) || !slices.Equal(l.Kube.Flags["as"], []string{"carol"}) ||
 		!slices.Equal(l.Kube.Flags["as-group"], []string{"devs"}) {
@@ -27,7 +28,7 @@ func TestExecConnects(t *testing.T) {
 	}
 	m.podnet("exec", "--", "/nonexistent").want(t, exitNotFound, "does not start")
 	m.podnet("exec", "--", "/etc/passwd").want(t, exitNotRun, "does not start")
-	m.podnet("status").want(t, exitNotConnected)
+	m.podnet("status").want(t, exit.NotConnected)
 	m.fail = &localapi.Error{Code: localapi.CodeTimeout, Message: "no pod", Hint: "wait", Phase: "identity"}
 	m.podnet("exec", "--as", "deploy/web", "--", "true").want(t, exitExec, "error: no pod (in phase identity)")
 }
@@ -64,11 +65,11 @@ func TestExecIsInterrupted(t *testing.T) {
 	if r.code != 3 || !strings.Contains(r.out, "told") {
 		t.Errorf("exit status %d: %s%s", r.code, r.out, r.stderr)
 	}
-	m.podnet("status").want(t, exitNotConnected)
+	m.podnet("status").want(t, exit.NotConnected)
 	m.never = true
 	ctx, interrupt = context.WithCancel(t.Context())
 	interrupt()
-	if r := m.podnetContext(ctx, "exec", "--", "true"); r.code != exitInterrupted {
+	if r := m.podnetContext(ctx, "exec", "--", "true"); r.code != exit.Interrupted {
 		t.Errorf("exit status %d: %s", r.code, r.stderr)
 	}
 }
@@ -96,13 +97,13 @@ func TestBadExec(t *testing.T) {
 		"--join ci --mode tun -- true":   "--join",
 	} {
 		m := newMachine(t)
-		m.podnet(append([]string{"exec"}, strings.Fields(line)...)...).want(t, exitUsage, says)
+		m.podnet(append([]string{"exec"}, strings.Fields(line)...)...).want(t, exit.Usage, says)
 		if m.started != 0 {
 			t.Errorf("%s started a daemon", line)
 		}
 	}
-	newMachine(t).podnet("connect", "--as", "web").want(t, exitUsage, "KIND/NAME")
-	newMachine(t).podnet("connect", "--as-uid", "7").want(t, exitUsage, "--as-uid")
+	newMachine(t).podnet("connect", "--as", "web").want(t, exit.Usage, "KIND/NAME")
+	newMachine(t).podnet("connect", "--as-uid", "7").want(t, exit.Usage, "--as-uid")
 }
 
 func TestConnectAs(t *testing.T) {
@@ -112,5 +113,5 @@ func TestConnectAs(t *testing.T) {
 	if m.last.As != "deploy/web" || m.last.Hold || !slices.Equal(m.last.Kube.Flags["as"], []string{"carol"}) {
 		t.Errorf("asked for %+v", m.last)
 	}
-	m.podnet("connect").want(t, exitConflict, "in another way")
+	m.podnet("connect").want(t, exit.Conflict, "in another way")
 }

@@ -166,7 +166,7 @@ func (x *execution) steps(err error) bool {
 	if errors.As(err, &advice) && advice.Hint() != "" {
 		text += " (" + advice.Hint() + ")"
 	}
-	x.told.event(localapi.Event{Type: localapi.EventWarning, Time: time.Now(), ElapsedMs: time.Since(x.start).Milliseconds(), Code: "no-namespace", Text: text})
+	x.told.Event(localapi.Event{Type: localapi.EventWarning, Time: time.Now(), ElapsedMs: time.Since(x.start).Milliseconds(), Code: "no-namespace", Text: text})
 	if len(x.ports) > 0 {
 		fmt.Fprintln(x.env.Err, "warning: --publish is for nothing: the command's ports are this machine's as they are")
 	}
@@ -176,18 +176,18 @@ func (x *execution) steps(err error) bool {
 // say tells which way was taken.
 func (x *execution) say(mode, text string) {
 	e := localapi.Event{Type: localapi.EventMode, Time: time.Now(), ElapsedMs: time.Since(x.start).Milliseconds(), Code: mode, Text: text}
-	x.told.event(e)
+	x.told.Event(e)
 }
 
 // inside runs the command in a Room.
 func (x *execution) inside(ctx context.Context, room Room) error {
 	defer room.Close()
 	for _, p := range room.Published() {
-		fmt.Fprintf(x.env.notes(), "%s %s leads to the command's %s\n", p.Network, p.Listen, p.To)
+		fmt.Fprintf(x.env.Notes(), "%s %s leads to the command's %s\n", p.Network, p.Listen, p.To)
 		warnOpen(x.env, p.Listen.String())
 	}
 	return x.during(ctx, lasting{
-		begin: func(ctx context.Context, ready func()) error { return room.Connect(ctx, x.req, x.told.event, ready) },
+		begin: func(ctx context.Context, ready func()) error { return room.Connect(ctx, x.req, x.told.Event, ready) },
 		lost:  "the cluster is out of reach now",
 	}, room, x.command)
 }
@@ -198,7 +198,7 @@ func (x *execution) proxied(ctx context.Context) error {
 	command := x.command
 	return x.during(ctx, lasting{
 		begin: func(ctx context.Context, ready func()) error {
-			return x.env.Proxy(ctx, ProxyOptions{Request: x.req, Listen: "127.0.0.1:0", Events: x.told.event, Ready: func(proxy string, _ []proxy.Forward) {
+			return x.env.Proxy(ctx, ProxyOptions{Request: x.req, Listen: "127.0.0.1:0", Events: x.told.Event, Ready: func(proxy string, _ []proxy.Forward) {
 				at = proxy
 				ready()
 			}})
@@ -217,7 +217,7 @@ func (x *execution) joined(ctx context.Context) (done bool, err error) {
 	}
 	room, err := x.env.Rooms.Join(x.join)
 	if err == nil && room == nil {
-		err = x.env.Rooms.Start(ctx, KeptRoom{x.join, x.roomOptions(), x.req}, x.told.event)
+		err = x.env.Rooms.Start(ctx, KeptRoom{x.join, x.roomOptions(), x.req}, x.told.Event)
 		if x.steps(err) {
 			fmt.Fprintln(x.env.Err, "warning: --join is for nothing: each command has a tunnel of its own then")
 			return false, nil
@@ -252,7 +252,7 @@ func (x *execution) end(ctx context.Context) error {
 	case err != nil:
 		return err
 	case room == nil:
-		fmt.Fprintf(x.env.notes(), "there is no sandbox %s\n", x.leave)
+		fmt.Fprintf(x.env.Notes(), "there is no sandbox %s\n", x.leave)
 		return nil
 	}
 	defer room.Close()

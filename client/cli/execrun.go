@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
@@ -51,7 +53,7 @@ func (x *execution) during(ctx context.Context, l lasting, by Runner, command Co
 		defer func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
-			if err := l.end(ctx); err != nil && notConnected(err).Code != localapi.CodeNotFound && notConnected(err).Code != localapi.CodeNotConnected {
+			if err := l.end(ctx); err != nil && session.NotConnected(err).Code != localapi.CodeNotFound && session.NotConnected(err).Code != localapi.CodeNotConnected {
 				fmt.Fprintf(x.env.Err, "warning: what exec began may go on for a while: %v\n", err)
 			}
 		}()
@@ -123,15 +125,15 @@ func (x *execution) carryOut(ctx context.Context, by Runner, command Command, fa
 			var errno syscall.Errno
 			switch {
 			case r.err != nil && errors.As(r.err, &errno):
-				return withStatus(&localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + errno.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}, notRun(errno))
+				return exit.With(&localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + errno.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}, notRun(errno))
 			case r.err != nil:
 				return r.err
 			case ended:
-				return exitError(exitExec)
+				return exit.Status(exitExec)
 			case r.status == 0:
 				return nil
 			}
-			return exitError(r.status)
+			return exit.Status(r.status)
 		}
 	}
 }

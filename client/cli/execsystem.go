@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
@@ -13,17 +14,17 @@ import (
 // it: the one that there is, or one for as long as the command runs.
 func (x *execution) system(cmd *cobra.Command) error {
 	ctx := cmd.Context()
-	c, socket := client(cmd)
-	s, err := ask(ctx, c)
+	c, socket := session.Client(cmd)
+	s, err := session.Status(ctx, c)
 	if err != nil {
 		return err
 	}
-	name, err := meant(s, sessionName(cmd), x.req.Kube)
+	name, err := session.Meant(s, session.NameOf(cmd), x.req.Kube)
 	if err != nil {
 		return err
 	}
 	c = c.For(name)
-	used, err := inUse(s, name)
+	used, err := session.InUse(s, name)
 	switch {
 	case err != nil:
 		return err
@@ -41,8 +42,8 @@ func (x *execution) held(c *localapi.Client, socket string) lasting {
 	name := ""
 	return lasting{
 		begin: func(ctx context.Context, ready func()) error {
-			_, err := connect(ctx, x.env.Base, c, socket, x.req, func(e localapi.Event) {
-				if x.told.event(e); e.Type == localapi.EventReady {
+			_, err := session.Connect(ctx, x.env.Env, c, socket, x.req, func(e localapi.Event) {
+				if x.told.Event(e); e.Type == localapi.EventReady {
 					name = e.Connection
 					ready()
 				}
@@ -52,7 +53,7 @@ func (x *execution) held(c *localapi.Client, socket string) lasting {
 		end: func(ctx context.Context) error {
 			r, err := c.For(name).LetGo(ctx)
 			if err == nil && r.Exits {
-				awaitExit(ctx, c, r.PID)
+				session.AwaitExit(ctx, c, r.PID)
 			}
 			return err
 		},
@@ -71,7 +72,7 @@ func (x *execution) sending(c *localapi.Client) lasting {
 	return lasting{
 		begin: func(ctx context.Context, ready func()) error {
 			return c.As(ctx, req, func(e localapi.SteerEvent) {
-				if x.told.steer(e, start); e.Type == localapi.SteerReady {
+				if x.told.Steer(e, start); e.Type == localapi.SteerReady {
 					rule = e.Rule.Name
 					ready()
 				}

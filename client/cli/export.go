@@ -11,6 +11,11 @@ import (
 	"github.com/mdp/qrterminal/v3"
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
@@ -34,7 +39,7 @@ type exportFlags struct {
 	file  string
 }
 
-func newExport(env *Base) *cobra.Command {
+func newExport(env *caller.Env) *cobra.Command {
 	var o exportFlags
 	cmd := &cobra.Command{
 		Use:   "export [--qr] [-n NAMESPACE]...",
@@ -58,7 +63,7 @@ long as you may do it.`,
 			}
 			var err error
 			if o.req.Kube, err = env.Kube.Kube(env.Environ); err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			return runExport(cmd, env, o)
 		},
@@ -73,7 +78,7 @@ long as you may do it.`,
 	f.BoolVar(&o.qr, "qr", false, "print a QR code")
 	f.StringVarP(&o.file, "file", "o", "", "write the configuration to a new file that only you can read")
 	for _, name := range []string{"name", "lease", "dns", "qr", "file"} {
-		f.Lookup(name).Annotations = map[string][]string{noVariable: {}}
+		f.Lookup(name).Annotations = map[string][]string{flags.NoVariable: {}}
 	}
 	env.Kube.AddTo(f)
 	cmd.AddCommand(newExportList(env), newExportRevoke(env))
@@ -89,7 +94,7 @@ func (o *exportFlags) check() error {
 	for _, text := range o.dns {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			return usage("resolver %q: want an address, as in --dns 192.168.1.1", text)
+			return exit.Usagef("resolver %q: want an address, as in --dns 192.168.1.1", text)
 		}
 		o.req.Resolvers = append(o.req.Resolvers, a)
 	}
@@ -99,7 +104,7 @@ func (o *exportFlags) check() error {
 
 // runExport lets a device in and hands its configuration over. A configuration that
 // nobody got lets nobody in.
-func runExport(cmd *cobra.Command, env *Base, o exportFlags) (err error) {
+func runExport(cmd *cobra.Command, env *caller.Env, o exportFlags) (err error) {
 	ctx := cmd.Context()
 	var file *os.File
 	if o.file != "" {
@@ -112,8 +117,8 @@ func runExport(cmd *cobra.Command, env *Base, o exportFlags) (err error) {
 			}
 		}()
 	}
-	c, socket := client(cmd)
-	if err := summon(ctx, env, c, socket); err != nil {
+	c, socket := session.Client(cmd)
+	if err := session.Summon(ctx, env, c, socket); err != nil {
 		return err
 	}
 	made, err := c.Export(ctx, o.req)
@@ -133,7 +138,7 @@ func runExport(cmd *cobra.Command, env *Base, o exportFlags) (err error) {
 }
 
 // hand puts the configuration where it was asked for, and closes the file.
-func hand(env *Base, o exportFlags, file *os.File, config string) error {
+func hand(env *caller.Env, o exportFlags, file *os.File, config string) error {
 	if file != nil {
 		_, err := file.WriteString(config)
 		if closed := file.Close(); err == nil {
@@ -169,14 +174,14 @@ func withoutComments(config string) string {
 	return b.String()
 }
 
-func newExportList(env *Base) *cobra.Command {
+func newExportList(env *caller.Env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Say which devices were let in from this machine, and until when",
 		Long: `Say which devices were let in from this machine, and until when. Those in the
 cluster of the kubeconfig are looked at, and renewed from now on.`,
-		Args: noArguments,
+		Args: flags.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, kube, err := exporting(cmd, env)
 			if err != nil {
@@ -187,32 +192,32 @@ cluster of the kubeconfig are looked at, and renewed from now on.`,
 				return err
 			}
 			switch {
-			case forPrograms(output):
-				return printAs(env.Out, output, list)
-			case output == formName:
-				return printNames(env.Out, list.Exports, func(e localapi.Export) string { return e.Name })
+			case answer.ForPrograms(output):
+				return answer.Print(env.Out, output, list)
+			case output == answer.Name:
+				return answer.Names(env.Out, list.Exports, func(e localapi.Export) string { return e.Name })
 			}
 			printExports(env.Out, list.Exports, time.Now())
 			return nil
 		},
 	}
-	outputFlag(cmd.Flags(), &output, listForms, "")
+	answer.Flag(cmd.Flags(), &output, answer.ListForms, "")
 	env.Kube.AddTo(cmd.Flags())
 	return cmd
 }
 
 // exporting is the daemon, started where there is none, and the cluster that is
 // meant.
-func exporting(cmd *cobra.Command, env *Base) (*localapi.Client, localapi.Kube, error) {
+func exporting(cmd *cobra.Command, env *caller.Env) (*localapi.Client, localapi.Kube, error) {
 	kube, err := env.Kube.Kube(env.Environ)
 	if err != nil {
-		return nil, kube, usage("%v", err)
+		return nil, kube, exit.Usagef("%v", err)
 	}
-	c, socket := client(cmd)
-	return c, kube, summon(cmd.Context(), env, c, socket)
+	c, socket := session.Client(cmd)
+	return c, kube, session.Summon(cmd.Context(), env, c, socket)
 }
 
-func newExportRevoke(env *Base) *cobra.Command {
+func newExportRevoke(env *caller.Env) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "revoke NAME... | --all",
@@ -231,10 +236,10 @@ func newExportRevoke(env *Base) *cobra.Command {
 				return err
 			}
 			for _, name := range r.Exports {
-				fmt.Fprintf(env.notes(), "%s revoked\n", name)
+				fmt.Fprintf(env.Notes(), "%s revoked\n", name)
 			}
 			if len(r.Exports) == 0 {
-				fmt.Fprintln(env.notes(), "nothing is exported to this cluster from this machine")
+				fmt.Fprintln(env.Notes(), "nothing is exported to this cluster from this machine")
 			}
 			return nil
 		},

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -78,7 +79,7 @@ func TestExport(t *testing.T) {
 	if r := m.podnet("export", "list", "-o", "json"); json.Unmarshal([]byte(r.out), &list) != nil || len(list.Exports) != 1 || list.Kind != "ExportList" {
 		t.Errorf("as JSON: %s", r.out)
 	}
-	m.podnet("status").want(t, exitNotConnected, "exported: u1-device-ab12 until")
+	m.podnet("status").want(t, exit.NotConnected, "exported: u1-device-ab12 until")
 	m.podnet("disconnect").want(t, 0, "the daemon stays to renew")
 	m.podnet("export", "revoke", "device").want(t, 0, "u1-device-ab12 revoked")
 	m.podnet("export", "revoke", "--all").want(t, 0, "nothing is exported")
@@ -97,7 +98,7 @@ func TestExportToFile(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	m.podnet("export", "-o", file).want(t, exitUsage, "file exists")
+	m.podnet("export", "-o", file).want(t, exit.Usage, "file exists")
 	if len(m.exports.asked) != 1 {
 		t.Errorf("asked %d times", len(m.exports.asked))
 	}
@@ -110,7 +111,7 @@ func TestExportAsQR(t *testing.T) {
 	}
 	m = newMachine(t)
 	m.exports.long = true // what cannot be handed over lets nobody in
-	m.podnet("export", "--qr").want(t, exitUsage, "a QR code takes 2953")
+	m.podnet("export", "--qr").want(t, exit.Usage, "a QR code takes 2953")
 	if len(m.exports.asked) != 1 || len(m.exports.all) != 0 {
 		t.Errorf("let in: %v", m.exports.all)
 	}
@@ -132,7 +133,7 @@ func TestBadExport(t *testing.T) {
 		"export -o /no/such/dir/x.c": "no such file",
 	} {
 		m := newMachine(t)
-		m.podnet(strings.Fields(line)...).want(t, exitUsage, says)
+		m.podnet(strings.Fields(line)...).want(t, exit.Usage, says)
 		if m.started != 0 {
 			t.Errorf("%s started a daemon", line)
 		}

@@ -7,15 +7,16 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/localapi"
 )
 
 // tellExport says what there is to know of a device that was just let in.
-func tellExport(env *Base, o exportFlags, e localapi.Export) {
-	fmt.Fprintf(env.notes(), "%s is let in until %s, and longer while this machine's podnet daemon runs, which renews it\n", e.Name, moment(e.ExpiresAt))
-	fmt.Fprintf(env.notes(), "its private key was handed over and is kept nowhere else; podnet export revoke %s shuts it out\n", e.Device)
+func tellExport(env *caller.Env, o exportFlags, e localapi.Export) {
+	fmt.Fprintf(env.Notes(), "%s is let in until %s, and longer while this machine's podnet daemon runs, which renews it\n", e.Name, moment(e.ExpiresAt))
+	fmt.Fprintf(env.Notes(), "its private key was handed over and is kept nowhere else; podnet export revoke %s shuts it out\n", e.Device)
 	if len(o.req.Resolvers) == 0 {
-		fmt.Fprintln(env.notes(), "note: the gateway is the device's only resolver, and refuses names that are not the cluster's; --dns ADDRESS adds one for those")
+		fmt.Fprintln(env.Notes(), "note: the gateway is the device's only resolver, and refuses names that are not the cluster's; --dns ADDRESS adds one for those")
 	}
 }
 

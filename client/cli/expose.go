@@ -11,10 +11,16 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/progress"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
-func newExpose(env *Base) *cobra.Command {
+func newExpose(env *caller.Env) *cobra.Command {
 	var req localapi.ExposeRequest
 	var ports []uint
 	var detach bool
@@ -45,11 +51,11 @@ that, PODNET_AS and others, count all the same.`,
 			case err != nil:
 				return err
 			case len(args) == 0:
-				return usage("nothing to expose was named: want LOCAL --as NAME, as in 3000 --as my-api")
+				return exit.Usagef("nothing to expose was named: want LOCAL --as NAME, as in 3000 --as my-api")
 			case len(args) > 1:
-				return usage("%q is one thing too many: want LOCAL --as NAME, as in 3000 --as my-api", args[1])
+				return exit.Usagef("%q is one thing too many: want LOCAL --as NAME, as in 3000 --as my-api", args[1])
 			case detach && command != nil:
-				return usage("--detach and a command do not go together: the exposure would live as long as which of them?")
+				return exit.Usagef("--detach and a command do not go together: the exposure would live as long as which of them?")
 			}
 			if req.Namespace != "" {
 				if err := localapi.CheckNamespace(req.Namespace); err != nil {
@@ -60,12 +66,12 @@ that, PODNET_AS and others, count all the same.`,
 				return err
 			}
 			if req.Local, req.Hold = args[0], !detach; req.Name == "" {
-				return usage("by which name? want LOCAL --as NAME, as in 3000 --as my-api")
+				return exit.Usagef("by which name? want LOCAL --as NAME, as in 3000 --as my-api")
 			}
 			if err := req.Check(); err != nil {
 				return err
 			}
-			if err := env.preset(kube); err != nil { // also those that are no flags here
+			if err := env.Preset(kube); err != nil { // also those that are no flags here
 				return err
 			}
 			return runExpose(cmd, env, req, detach, output, command)
@@ -73,17 +79,17 @@ that, PODNET_AS and others, count all the same.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Name, "as", "", "name of the Service")
-	f.Lookup("as").Annotations = map[string][]string{noVariable: {}}
+	f.Lookup("as").Annotations = map[string][]string{flags.NoVariable: {}}
 	f.StringVarP(&req.Namespace, "namespace", "n", "", "namespace of the Service (default: the session's)")
 	f.UintSliceVar(&ports, "port", nil, "port of the Service, repeatable (default: 80 and LOCAL's; by UDP LOCAL's)")
 	f.BoolVar(&detach, "detach", false, "leave the exposure to the daemon and return once it is ready")
-	outputFlag(f, &output, streamForms, ": how to print the exposure and each connection")
-	addKubeBesideAs(f, kube, env.Kube)
-	sessionFlag(cmd)
+	answer.Flag(f, &output, answer.StreamForms, ": how to print the exposure and each connection")
+	flags.KubeBesideAs(f, kube, env.Kube)
+	session.Flag(cmd)
 	cmd.AddCommand(newExposeList(env), newExposeStop(env))
 	for _, c := range cmd.Commands() {
 		if c.Args == nil {
-			c.Args = noArguments
+			c.Args = flags.NoArguments
 		}
 	}
 	return cmd
@@ -93,7 +99,7 @@ func servicePorts(numbers []uint) ([]uint16, error) {
 	var out []uint16
 	for _, n := range numbers {
 		if n == 0 || n > 65535 {
-			return nil, usage("port %d: want a number from 1 to 65535", n)
+			return nil, exit.Usagef("port %d: want a number from 1 to 65535", n)
 		}
 		out = append(out, uint16(n))
 	}
@@ -101,14 +107,14 @@ func servicePorts(numbers []uint) ([]uint16, error) {
 }
 
 // runExpose makes an exposure and keeps it as long as the command line says.
-func runExpose(cmd *cobra.Command, env *Base, req localapi.ExposeRequest, detach bool, output string, command []string) error {
-	c, kube, err := session(cmd.Context(), cmd, env, req.Namespace, output)
+func runExpose(cmd *cobra.Command, env *caller.Env, req localapi.ExposeRequest, detach bool, output string, command []string) error {
+	c, kube, err := session.Ensure(cmd.Context(), cmd, env, req.Namespace, output)
 	if err != nil {
 		return err
 	}
 	req.Kube = kube
-	x := &exposed{teller: teller{env: env, output: output}, client: c, steps: env.progress(output), start: time.Now()}
-	defer x.steps.end()
+	x := &exposed{teller: teller{env: env, output: output}, client: c, steps: env.Progress(output), start: time.Now()}
+	defer x.steps.End()
 	if !detach {
 		return x.hold(cmd.Context(), req, command)
 	}
@@ -116,8 +122,8 @@ func runExpose(cmd *cobra.Command, env *Base, req localapi.ExposeRequest, detach
 	switch {
 	case err != nil:
 		return err
-	case forPrograms(output):
-		return printAs(env.Out, output, localapi.NewExposeList([]localapi.Exposure{e}))
+	case answer.ForPrograms(output):
+		return answer.Print(env.Out, output, localapi.NewExposeList([]localapi.Exposure{e}))
 	}
 	x.show(e)
 	return nil
@@ -127,7 +133,7 @@ func runExpose(cmd *cobra.Command, env *Base, req localapi.ExposeRequest, detach
 type exposed struct {
 	teller
 	client *localapi.Client
-	steps  *progress
+	steps  *progress.Progress
 	start  time.Time
 }
 
@@ -185,11 +191,11 @@ func (x *exposed) event(e localapi.ExposeEvent) {
 	case localapi.ExposeConnection:
 		x.tell(*e.Connection, "", func(w io.Writer) { fmt.Fprintln(w, describeConnection(*e.Connection)) })
 	case localapi.ExposeChanged:
-		x.steps.news(e, e.Exposure.Name+": "+e.Text)
+		x.steps.News(e, e.Exposure.Name+": "+e.Text)
 	case localapi.ExposeAdmitted:
-		x.steps.step(e, e.Time.Sub(x.start), string(e.Type), e.Text)
+		x.steps.Step(e, e.Time.Sub(x.start), string(e.Type), e.Text)
 	default:
-		x.steps.step(e, 0, "", "")
+		x.steps.Step(e, 0, "", "")
 	}
 }
 
@@ -197,32 +203,32 @@ func (x *exposed) show(e localapi.Exposure) {
 	x.tell(e, e.Name, func(w io.Writer) { printExposure(w, e) })
 }
 
-func newExposeList(env *Base) *cobra.Command {
+func newExposeList(env *caller.Env) *cobra.Command {
 	return newList("Say what is exposed", "exposures", func(ctx context.Context, c *localapi.Client, l listing) error {
 		list, err := c.Exposed(ctx, l.owners, l.namespace)
 		if err != nil {
-			return notConnected(err)
+			return session.NotConnected(err)
 		}
 		list.Exposures = slices.DeleteFunc(list.Exposures, func(e localapi.Exposure) bool { return l.hides(e.Namespace) })
 		switch {
-		case forPrograms(l.output):
-			return printAs(env.Out, l.output, list)
-		case l.output == formName:
-			return printNames(env.Out, list.Exposures, func(e localapi.Exposure) string { return e.Name })
+		case answer.ForPrograms(l.output):
+			return answer.Print(env.Out, l.output, list)
+		case l.output == answer.Name:
+			return answer.Names(env.Out, list.Exposures, func(e localapi.Exposure) string { return e.Name })
 		}
 		printExposures(env.Out, list.Exposures, l.owners, time.Now())
-		if l.output == formWide {
+		if l.output == answer.Wide {
 			printWideExposures(env.Out, list.Exposures)
 		}
 		return nil
 	})
 }
 
-func newExposeStop(env *Base) *cobra.Command {
+func newExposeStop(env *caller.Env) *cobra.Command {
 	var namespace string
 	cmd := newStop(env, "Take the Service's name away again", "exposures", "podnet expose list", "nothing is exposed", func(ctx context.Context, c *localapi.Client, name string) ([]string, error) {
 		if name == "" && namespace != "" {
-			return nil, usage("--all and --namespace do not go together")
+			return nil, exit.Usagef("--all and --namespace do not go together")
 		}
 		r, err := c.StopExposing(ctx, namespace, name)
 		return r.Exposures, err

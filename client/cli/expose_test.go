@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -165,7 +166,7 @@ func TestBadExposing(t *testing.T) {
 		"3000 --as " + strings.Repeat("a", 64): "at most 63",
 	} {
 		m := newMachine(t)
-		m.podnet(append([]string{"expose"}, strings.Fields(line)...)...).want(t, exitUsage, says)
+		m.podnet(append([]string{"expose"}, strings.Fields(line)...)...).want(t, exit.Usage, says)
 		if m.started != 0 {
 			t.Errorf("%s started a daemon", line)
 		}
@@ -211,14 +212,14 @@ func TestExposeForACommand(t *testing.T) {
 			t.Errorf("left %v", left)
 		}
 	}
-	m.podnet("expose", "3000", "--as", "my-api", "--", "/nonexistent").want(t, exitUsage, "does not start")
+	m.podnet("expose", "3000", "--as", "my-api", "--", "/nonexistent").want(t, exit.Usage, "does not start")
 }
 
 func TestExposeDay(t *testing.T) {
 	m := newMachine(t)
 	for _, line := range []string{"expose list", "expose stop my-api", "expose stop --all", "expose list --all-owners"} {
 		r := m.podnet(strings.Fields(line)...)
-		if r.code != exitNotConnected || !strings.Contains(r.stderr, "error: nothing is connected\nhint: ") {
+		if r.code != exit.NotConnected || !strings.Contains(r.stderr, "error: nothing is connected\nhint: ") {
 			t.Errorf("%s: %d %s", line, r.code, r.stderr)
 		}
 	}
@@ -237,11 +238,11 @@ func TestExposeDay(t *testing.T) {
 	}
 	m.podnet("expose", "stop", "my-api", "-n", "pay").want(t, 0, "pay/my-api stopped")
 	m.podnet("expose", "stop", "my-api").want(t, 0, "shop/my-api stopped")
-	m.podnet("expose", "stop", "my-api").want(t, exitGeneric, "no exposure my-api")
+	m.podnet("expose", "stop", "my-api").want(t, exit.Generic, "no exposure my-api")
 	m.podnet("expose", "stop", "--all").want(t, 0, "shop/dns stopped")
 	m.podnet("expose", "stop", "--all").want(t, 0, "nothing is exposed")
 	m.podnet("expose", "list").want(t, 0, "nothing is exposed")
 	m.exposing.refuse = &localapi.Error{Code: localapi.CodeConflict, Message: "bob exposes my-api", Hint: "ask bob"}
-	m.podnet("expose", "--detach", "3000", "--as", "my-api").want(t, exitConflict, "bob exposes")
-	m.podnet("expose", "3000", "--as", "my-api").want(t, exitConflict, "bob exposes")
+	m.podnet("expose", "--detach", "3000", "--as", "my-api").want(t, exit.Conflict, "bob exposes")
+	m.podnet("expose", "3000", "--as", "my-api").want(t, exit.Conflict, "bob exposes")
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -18,7 +20,7 @@ func TestFailuresAsJSON(t *testing.T) {
 	m.fail = &localapi.Error{Code: localapi.CodeForbidden, Message: "alice may not", Hint: "ask for it", Phase: "gateway"}
 	for _, output := range []string{"json", "json-stream"} {
 		r := m.podnet("connect", "--wait", "-o", output)
-		if r.code != exitCredentials || r.stderr != "error: alice may not (in phase gateway)\nhint: ask for it\nlog: /state/daemon.log\n" {
+		if r.code != exit.Credentials || r.stderr != "error: alice may not (in phase gateway)\nhint: ask for it\nlog: /state/daemon.log\n" {
 			t.Errorf("%s: exit status %d: %s", output, r.code, r.stderr)
 		}
 		last := lastLine(r.out)
@@ -27,9 +29,9 @@ func TestFailuresAsJSON(t *testing.T) {
 			t.Errorf("%s: printed\n%s", output, r.out)
 		}
 	}
-	m.podnet("connect").want(t, exitCredentials, "log: /state/daemon.log")
-	var f failure
-	if r := newMachine(t).podnet("steer", "list", "-o", "json"); json.Unmarshal([]byte(r.out), &f) != nil || f.Kind != "Error" || f.ExitStatus != exitNotConnected || r.code != exitNotConnected {
+	m.podnet("connect").want(t, exit.Credentials, "log: /state/daemon.log")
+	var f caller.Failure
+	if r := newMachine(t).podnet("steer", "list", "-o", "json"); json.Unmarshal([]byte(r.out), &f) != nil || f.Kind != "Error" || f.ExitStatus != exit.NotConnected || r.code != exit.NotConnected {
 		t.Errorf("exit status %d: %s", r.code, r.out)
 	}
 	// Nobody who asked for text gets JSON, and what has told its own story adds nothing.
@@ -71,7 +73,7 @@ func TestNobodyIsAsked(t *testing.T) {
 	m.environ = []string{"CI=true"}
 	m.steering.refuse = &localapi.Error{Code: localapi.CodeForbidden, Message: "no agent is let in", Hint: "--via service"}
 	m.steering.instead = "web"
-	m.podnet("steer", "--detach", "deploy/web", "8080").want(t, exitCredentials, "hint: --via service")
+	m.podnet("steer", "--detach", "deploy/web", "8080").want(t, exit.Credentials, "hint: --via service")
 }
 
 func TestEphemeral(t *testing.T) {
@@ -98,5 +100,5 @@ func TestEphemeral(t *testing.T) {
 			t.Errorf("%s: a lease of %d s", line, m.last.LeaseSeconds)
 		}
 	}
-	newMachine(t).podnet("connect", "--ephemeral=perhaps").want(t, exitUsage, "perhaps")
+	newMachine(t).podnet("connect", "--ephemeral=perhaps").want(t, exit.Usage, "perhaps")
 }

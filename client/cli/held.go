@@ -6,6 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
@@ -15,7 +18,7 @@ const stopTime = 10 * time.Second
 // teller prints what a command says that stays, as the command line wants it, one thing
 // at a time.
 type teller struct {
-	env    *Base
+	env    *caller.Env
 	output string
 	mu     sync.Mutex
 }
@@ -26,9 +29,9 @@ func (t *teller) tell(v any, name string, text func(io.Writer)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case forPrograms(t.output):
-		_ = printNext(t.env.Out, t.output, v) // who does not read any more needs none
-	case t.output != formName:
+	case answer.ForPrograms(t.output):
+		_ = answer.PrintNext(t.env.Out, t.output, v) // who does not read any more needs none
+	case t.output != answer.Name:
 		text(t.env.Out)
 	case name != "":
 		fmt.Fprintln(t.env.Out, name)
@@ -41,7 +44,7 @@ func (t *teller) stays(name string, err error) {
 	if err == nil {
 		return
 	}
-	switch notConnected(err).Code {
+	switch session.NotConnected(err).Code {
 	case localapi.CodeNotFound, localapi.CodeNotConnected:
 	default:
 		fmt.Fprintf(t.env.Err, "warning: %s may go on until its lease ends: %v\n", name, err)

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"podnet.dev/client/cli/caller"
 )
 
 // Host is what is asked of this machine.
@@ -31,12 +33,12 @@ type Host struct {
 
 // execSetting is what these commands work with.
 type execSetting struct {
-	*Base
+	*caller.Env
 	Host
 }
 
 // execCommands are podnet exec and podnet proxy, and the processes that rooms consist of.
-func execCommands(env *Base, host Host) []*cobra.Command {
+func execCommands(env *caller.Env, host Host) []*cobra.Command {
 	s := &execSetting{env, host}
 	all := []*cobra.Command{newExec(s), newProxy(s)}
 	if host.Rooms != nil {

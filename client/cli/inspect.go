@@ -9,12 +9,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/words"
 )
 
 // newSteerInspect shows what the daemon keeps of a rule's connections.
-func newSteerInspect(env *Base) *cobra.Command {
+func newSteerInspect(env *caller.Env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "inspect NAME",
@@ -29,20 +32,20 @@ its owner.`,
 			if len(args) != 1 {
 				return &localapi.Error{Code: localapi.CodeUsage, Message: "want the name of one rule", Hint: "podnet steer list"}
 			}
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 			defer cancel()
 			all, err := c.Inspect(ctx, args[0])
 			if err != nil {
-				return notConnected(err)
+				return session.NotConnected(err)
 			}
-			if forPrograms(output) {
-				return printAs(env.Out, output, all)
+			if answer.ForPrograms(output) {
+				return answer.Print(env.Out, output, all)
 			}
 			return printInspections(env.Out, all)
 		},
 	}
-	outputFlag(cmd.Flags(), &output, factForms, "; for programs all that is kept, bytes in base64")
+	answer.Flag(cmd.Flags(), &output, answer.FactForms, "; for programs all that is kept, bytes in base64")
 	return cmd
 }
 

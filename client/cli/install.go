@@ -8,6 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
 )
 
@@ -30,13 +33,13 @@ wait until it is ready. A first install that fails is taken back.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if only != "" {
 				if cmd.Flags().Changed("gateway-namespace") {
-					return usage("--namespace and --gateway-namespace do not go together: the one is for one namespace, the other for the whole cluster")
+					return exit.Usagef("--namespace and --gateway-namespace do not go together: the one is for one namespace, the other for the whole cluster")
 				}
 				o.Namespace, o.Namespaced = only, true
 			}
 			if dryRun {
 				if output == "" {
-					output = formYAML
+					output = answer.YAML
 				}
 				text, err := env.Installer.Render(o, output)
 				if err != nil {
@@ -46,18 +49,18 @@ wait until it is ready. A first install that fails is taken back.
 				return err
 			}
 			if output != "" {
-				return usage("--output goes with --dry-run")
+				return exit.Usagef("--output goes with --dry-run")
 			}
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			if err := env.Installer.Install(ctx, kube, o, say(env)); err != nil {
 				return inTime(cmd.Context(), err, timeout)
 			}
-			if env.quiet() {
+			if env.Quiet() {
 				return nil
 			}
 			if o.Namespaced {
@@ -76,9 +79,9 @@ Then they run: podnet connect -n NAMESPACE
 	}
 	f := cmd.Flags()
 	f.BoolVar(&dryRun, "dry-run", false, "print what would be applied, change nothing")
-	outputFlag(f, &output, dataForms, ": how to print with --dry-run")
+	answer.Flag(f, &output, answer.DataForms, ": how to print with --dry-run")
 	f.StringVarP(&only, "namespace", "n", "", "install for this namespace alone, with no more than the role edit there")
-	f.Lookup("namespace").Annotations = map[string][]string{noVariable: {}} // connect's says which to open
+	f.Lookup("namespace").Annotations = map[string][]string{flags.NoVariable: {}} // connect's says which to open
 	f.StringVar(&o.Namespace, "gateway-namespace", "podnet-system", "namespace for the whole cluster's gateway")
 	f.StringVar(&o.Image, "image", env.DefaultImage, "image of the gateway")
 	f.StringVar(&o.AgentImage, "agent-image", env.DefaultAgentImage, "image that users put into the pods they steer")
@@ -117,14 +120,14 @@ namespace. Whoever is connected is cut off. Works on a half install, too. With
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			if err := env.Installer.Uninstall(ctx, kube, only, say(env)); err != nil {
 				return inTime(cmd.Context(), err, timeout)
 			}
-			if !env.quiet() {
+			if !env.Quiet() {
 				fmt.Fprintln(env.Out, "podnet is gone")
 			}
 			return nil
@@ -132,15 +135,15 @@ namespace. Whoever is connected is cut off. Works on a half install, too. With
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until everything is gone")
 	cmd.Flags().StringVarP(&only, "namespace", "n", "", "what was installed for this namespace alone")
-	cmd.Flags().Lookup("namespace").Annotations = map[string][]string{noVariable: {}}
+	cmd.Flags().Lookup("namespace").Annotations = map[string][]string{flags.NoVariable: {}}
 	env.Kube.AddTo(cmd.Flags())
 	return cmd
 }
 
 // say prints progress with the time since the start.
 func say(env *adminSetting) func(string) {
-	start, steps := time.Now(), env.progress("")
-	return func(text string) { steps.say(time.Since(start), text) }
+	start, steps := time.Now(), env.Progress("")
+	return func(text string) { steps.Say(time.Since(start), text) }
 }
 
 // inTime names the time-out when that is what ended the command.

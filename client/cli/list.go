@@ -7,6 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
@@ -24,17 +28,17 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 		Use:   "list",
 		Short: short,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 			defer cancel()
-			if err := l.check(ctx, c, sessionName(cmd)); err != nil {
+			if err := l.check(ctx, c, session.NameOf(cmd)); err != nil {
 				return err
 			}
 			return show(ctx, c, l)
 		},
 	}
 	f := cmd.Flags()
-	outputFlag(f, &l.output, listForms, "")
+	answer.Flag(f, &l.output, answer.ListForms, "")
 	f.BoolVar(&l.owners, "all-owners", false, "everybody's "+things+", as the cluster has them")
 	f.StringVarP(&l.namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
 	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of every namespace")
@@ -44,7 +48,7 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 // newStop is the command stop of things of this machine, which list shows; none says that
 // there were none. stop ends the one of a name, all with an empty one, and returns their
 // names.
-func newStop(env *Base, short, things, list, none string, stop func(ctx context.Context, c *localapi.Client, name string) ([]string, error)) *cobra.Command {
+func newStop(env *caller.Env, short, things, list, none string, stop func(ctx context.Context, c *localapi.Client, name string) ([]string, error)) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "stop NAME... | --all",
@@ -57,22 +61,22 @@ func newStop(env *Base, short, things, list, none string, stop func(ctx context.
 			if all {
 				names = []string{""}
 			}
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 			defer cancel()
 			stopped := 0
 			for _, name := range names {
 				gone, err := stop(ctx, c, name)
 				if err != nil {
-					return notConnected(err)
+					return session.NotConnected(err)
 				}
 				for _, n := range gone {
 					stopped++
-					fmt.Fprintf(env.notes(), "%s stopped\n", n)
+					fmt.Fprintf(env.Notes(), "%s stopped\n", n)
 				}
 			}
 			if stopped == 0 {
-				fmt.Fprintln(env.notes(), none)
+				fmt.Fprintln(env.Notes(), none)
 			}
 			return nil
 		},
@@ -86,15 +90,15 @@ func newStop(env *Base, short, things, list, none string, stop func(ctx context.
 func (l *listing) check(ctx context.Context, c *localapi.Client, of string) error {
 	switch {
 	case l.all && l.namespace != "":
-		return usage("--all-namespaces and --namespace do not go together")
+		return exit.Usagef("--all-namespaces and --namespace do not go together")
 	case !l.owners || l.all || l.namespace != "":
 		return nil
 	}
-	s, err := ask(ctx, c)
+	s, err := session.Status(ctx, c)
 	if err != nil || len(s.Connections) == 0 {
 		return err
 	}
-	connection, err := connectionOf(s, of)
+	connection, err := session.Of(s, of)
 	l.namespace = connection.Namespace
 	return err
 }

@@ -12,13 +12,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
 // lookEvery is how often a log that is followed is looked at.
 const lookEvery = 200 * time.Millisecond
 
-func newLogs(env *Base, file string) *cobra.Command {
+func newLogs(env *caller.Env, file string) *cobra.Command {
 	var o logOptions
 	var since string
 	cmd := &cobra.Command{
@@ -34,8 +37,8 @@ kept, of 4 MiB each at most; podnet version names the newer one.
 				return err
 			}
 			path := file
-			c, _ := client(cmd)
-			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+			c, _ := session.Client(cmd)
+			ctx, cancel := context.WithTimeout(cmd.Context(), session.CallTime)
 			defer cancel()
 			if v, err := c.Version(ctx); err == nil && v.Log != "" {
 				path = v.Log
@@ -48,7 +51,7 @@ kept, of 4 MiB each at most; podnet version names the newer one.
 	f.StringVar(&since, "since", "", "from when on: a duration back, as 10m, or a time, as 2006-01-02T15:04:05Z")
 	f.IntVar(&o.tail, "tail", -1, "how many of the last lines (default: all)")
 	for _, name := range []string{"follow", "since", "tail"} {
-		f.Lookup(name).Annotations = map[string][]string{noVariable: {}}
+		f.Lookup(name).Annotations = map[string][]string{flags.NoVariable: {}}
 	}
 	return cmd
 }

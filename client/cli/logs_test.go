@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"podnet.dev/client/cli/exit"
 )
 
 const oldLog = "time=2026-11-22T10:00:00.000Z level=INFO msg=\"daemon started\"\n"
@@ -18,7 +20,7 @@ func TestLogs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "daemon.log")
 	m := newMachine(t)
 	m.logFile = path
-	m.podnet("logs").want(t, exitGeneric, "there is no log at "+path)
+	m.podnet("logs").want(t, exit.Generic, "there is no log at "+path)
 	for name, text := range map[string]string{path + ".1": oldLog, path: newLog} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -33,11 +35,11 @@ func TestLogs(t *testing.T) {
 		"--since 2026-11-23":           "",
 	} {
 		r := m.podnet(append([]string{"logs"}, strings.Fields(args)...)...)
-		if r.code != exitOK || r.out != want {
+		if r.code != exit.OK || r.out != want {
 			t.Errorf("logs %s: %d\n%s\nwant\n%s%s", args, r.code, r.out, want, r.stderr)
 		}
 	}
-	m.podnet("logs", "--since", "yesterday").want(t, exitUsage, "neither a duration nor a time")
+	m.podnet("logs", "--since", "yesterday").want(t, exit.Usage, "neither a duration nor a time")
 }
 
 // heard is a writer that others read from.

@@ -8,11 +8,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/remap"
 )
 
-func newMap(env *Base) *cobra.Command {
+func newMap(env *caller.Env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "map [ADDRESS|PREFIX]",
@@ -27,36 +31,36 @@ own they stand for themselves.
   podnet map 10.96.0.0/16      100.81.0.0/16`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usage("one address or prefix, not %d", len(args))
+				return exit.Usagef("one address or prefix, not %d", len(args))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			asked := strings.Join(args, "")
 			if _, _, ok := parsePlace(asked); !ok && len(args) > 0 {
-				return usage("%q is no address and no prefix: want 10.244.1.7 or 10.96.0.0/16", asked)
+				return exit.Usagef("%q is no address and no prefix: want 10.244.1.7 or 10.96.0.0/16", asked)
 			}
-			c, _ := client(cmd)
-			s, err := ask(cmd.Context(), c)
+			c, _ := session.Client(cmd)
+			s, err := session.Status(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
-			connection, err := connectionOf(s, sessionName(cmd))
+			connection, err := session.Of(s, session.NameOf(cmd))
 			switch {
 			case err != nil:
 				return err
 			case connection.Addresses.Mode == "":
-				return notConnected(localapi.ErrNoDaemon)
+				return session.NotConnected(localapi.ErrNoDaemon)
 			}
 			m, err := mapped(connection, asked)
 			if err != nil {
 				return err
 			}
-			if forPrograms(output) {
-				return printAs(env.Out, output, m)
+			if answer.ForPrograms(output) {
+				return answer.Print(env.Out, output, m)
 			}
 			if m.Mode == "direct" {
-				fmt.Fprintln(env.notes(), "the cluster's addresses are its own on this machine")
+				fmt.Fprintln(env.Notes(), "the cluster's addresses are its own on this machine")
 			}
 			for _, p := range m.Map {
 				switch {
@@ -71,8 +75,8 @@ own they stand for themselves.
 			return nil
 		},
 	}
-	outputFlag(cmd.Flags(), &output, factForms, "")
-	sessionFlag(cmd)
+	answer.Flag(cmd.Flags(), &output, answer.FactForms, "")
+	session.Flag(cmd)
 	return cmd
 }
 

@@ -5,10 +5,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
-func newNamespace(env *Base) *cobra.Command {
+func newNamespace(env *caller.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "namespace [NAME]",
 		Short: "Say or change the namespace whose names need no suffix",
@@ -18,15 +21,15 @@ namespace of the session stays open, and flows go on.
 
   podnet connect -n shop -n pay      web is web.shop
   podnet namespace pay               and now web.pay`,
-		Args: oneAtMost("namespace"),
+		Args: flags.OneAtMost("namespace"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			if len(args) == 0 {
-				s, err := ask(cmd.Context(), c)
+				s, err := session.Status(cmd.Context(), c)
 				if err != nil {
 					return err
 				}
-				connection, err := connectionOf(s, sessionName(cmd))
+				connection, err := session.Of(s, session.NameOf(cmd))
 				if err != nil {
 					return err
 				}
@@ -36,13 +39,13 @@ namespace of the session stays open, and flows go on.
 			if err := localapi.CheckNamespace(args[0]); err != nil {
 				return err
 			}
-			if err := setOfSession(cmd.Context(), c.SetNamespace, args[0]); err != nil {
+			if err := session.Set(cmd.Context(), c.SetNamespace, args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.notes(), "short names are those of namespace %s\n", args[0])
+			fmt.Fprintf(env.Notes(), "short names are those of namespace %s\n", args[0])
 			return nil
 		},
 	}
-	sessionFlag(cmd)
+	session.Flag(cmd)
 	return cmd
 }

@@ -4,14 +4,16 @@ import (
 	"strings"
 	"testing"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
 // TestPartsOfAnAnswer has scripts take what they need, as they do with kubectl.
 func TestPartsOfAnAnswer(t *testing.T) {
 	m := newMachine(t)
-	m.podnet("status", "-o", "jsonpath={.state}").want(t, exitNotConnected, "Disconnected")
-	if r := m.podnet("status", "-o", "jsonpath={.connections[0].name}"); r.code != exitNotConnected || r.out+r.stderr != "" {
+	m.podnet("status", "-o", "jsonpath={.state}").want(t, exit.NotConnected, "Disconnected")
+	if r := m.podnet("status", "-o", "jsonpath={.connections[0].name}"); r.code != exit.NotConnected || r.out+r.stderr != "" {
 		t.Errorf("of nothing: exit status %d, %q", r.code, r.out+r.stderr)
 	}
 	m.findings = []localapi.Finding{{Check: "cluster/name", Result: localapi.ResultOK, Text: "resolves"}, {Check: "path/udp", Result: localapi.ResultWarning, Text: "no answer", Fix: "a firewall"}}
@@ -27,7 +29,7 @@ func TestPartsOfAnAnswer(t *testing.T) {
 			t.Errorf("%s: exit status %d, %q, want %q\n%s", c.line, r.code, r.out, c.want, r.stderr)
 		}
 	}
-	m.podnet("status", "-o", "jsonpath={.connections[7].name}").want(t, exitGeneric, "the answer has no {.connections[7].name}", "-o json shows")
+	m.podnet("status", "-o", "jsonpath={.connections[7].name}").want(t, exit.Generic, "the answer has no {.connections[7].name}", "-o json shows")
 	for line, says := range map[string]string{
 		"status -o jsonpath={.state":      "want one as {.state}",
 		"status -o jsonpath=":             "want one as {.state}",
@@ -36,14 +38,14 @@ func TestPartsOfAnAnswer(t *testing.T) {
 		"exec -o jsonpath=.state -- true": "want table or json",
 		"install -o jsonpath=.kind":       "want yaml or json",
 	} {
-		m.podnet(strings.Fields(line)...).want(t, exitUsage, says)
+		m.podnet(strings.Fields(line)...).want(t, exit.Usage, says)
 	}
 }
 
 // TestColumnsOfAnAnswer has scripts choose what a table has, as they do with kubectl.
 func TestColumnsOfAnAnswer(t *testing.T) {
 	m := newMachine(t)
-	m.podnet("status", "-o", "custom-columns=NAME:.name").want(t, exitNotConnected, "NAME\n")
+	m.podnet("status", "-o", "custom-columns=NAME:.name").want(t, exit.NotConnected, "NAME\n")
 	m.names.answers = map[string]localapi.DNSAnswer{"web A": {Answers: []localapi.DNSRecord{{Data: "10.96.0.20", TTL: 5}}}}
 	m.findings = []localapi.Finding{{Check: "cluster/name", Result: localapi.ResultOK, Text: "resolves"}, {Check: "path/udp", Result: localapi.ResultWarning, Text: "no answer", Fix: "a firewall"}}
 	for _, c := range []struct{ line, want string }{
@@ -63,10 +65,10 @@ func TestColumnsOfAnAnswer(t *testing.T) {
 			t.Errorf("%s: exit status %d, %q, want %q\n%s", c.line, r.code, r.out, c.want, r.stderr)
 		}
 	}
-	m.podnet("status", "-o", "custom-columns=N:.name,ROUTE:.routes[7]").want(t, exitGeneric, "the answer has no N:.name,ROUTE:.routes[7]: ROUTE: array index out of bounds", "-o json shows")
+	m.podnet("status", "-o", "custom-columns=N:.name,ROUTE:.routes[7]").want(t, exit.Generic, "the answer has no N:.name,ROUTE:.routes[7]: ROUTE: array index out of bounds", "-o json shows")
 	var table strings.Builder
 	networks := addressMap{Map: []localapi.VirtualPrefix{{Real: "10.96.0.0/16", Virtual: "198.19.0.0/16"}}}
-	if err := printAs(&table, "custom-columns=REAL:.real,HERE:.virtual", networks); err != nil || table.String() != "REAL           HERE\n10.96.0.0/16   198.19.0.0/16\n" {
+	if err := answer.Print(&table, "custom-columns=REAL:.real,HERE:.virtual", networks); err != nil || table.String() != "REAL           HERE\n10.96.0.0/16   198.19.0.0/16\n" {
 		t.Errorf("%v, %s", err, table.String())
 	}
 	for line, says := range map[string]string{
@@ -79,7 +81,7 @@ func TestColumnsOfAnAnswer(t *testing.T) {
 		"steer web 1 -o custom-columns=NAME:.name":   "want table, json, yaml or name",
 		"admin top -o custom-columns=NAME:.gateways": "want table, wide, json or yaml",
 	} {
-		m.podnet(strings.Fields(line)...).want(t, exitUsage, says)
+		m.podnet(strings.Fields(line)...).want(t, exit.Usage, says)
 	}
 }
 

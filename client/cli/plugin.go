@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"podnet.dev/client/cli/flags"
 )
 
 // pluginName is what kubectl calls: podnet is its plugin then.
@@ -23,6 +25,6 @@ func spokenAs(name string, root *cobra.Command) func(string) string {
 	named := regexp.MustCompile(`\bpodnet (` + strings.Join(commands, "|") + `)\b`)
 	spoken := func(text string) string { return named.ReplaceAllString(text, "kubectl podnet $1") }
 	root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl podnet"}
-	walk(root, func(c *cobra.Command) { c.Long = spoken(c.Long) })
+	flags.Walk(root, func(c *cobra.Command) { c.Long = spoken(c.Long) })
 	return spoken
 }

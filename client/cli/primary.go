@@ -6,10 +6,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
-func newPrimary(env *Base) *cobra.Command {
+func newPrimary(env *caller.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "primary [NAME]",
 		Short: "Say or change the session whose short names resolve",
@@ -20,17 +23,17 @@ session, the primary too, has its names by its alias, whichever is primary.
   podnet connect --context lab        web.shop is lab's
   podnet connect --context blue       web.shop.svc.blue.podnet.internal is blue's
   podnet primary blue                 and now web.shop is, too`,
-		Args: oneAtMost("session"),
+		Args: flags.OneAtMost("session"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			if len(args) == 0 {
-				s, err := ask(cmd.Context(), c)
+				s, err := session.Status(cmd.Context(), c)
 				if err != nil {
 					return err
 				}
 				i := slices.IndexFunc(s.Connections, func(c localapi.Connection) bool { return c.Primary })
 				if i < 0 {
-					_, err := connectionOf(s, "")
+					_, err := session.Of(s, "")
 					if err == nil {
 						err = &localapi.Error{Code: localapi.CodeNotConnected, Message: "no session is primary", Hint: "podnet primary " + s.Connections[0].Name}
 					}
@@ -39,10 +42,10 @@ session, the primary too, has its names by its alias, whichever is primary.
 				fmt.Fprintln(env.Out, s.Connections[i].Name)
 				return nil
 			}
-			if err := setOfSession(cmd.Context(), c.SetPrimary, args[0]); err != nil {
+			if err := session.Set(cmd.Context(), c.SetPrimary, args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.notes(), "short names are those of %s\n", args[0])
+			fmt.Fprintf(env.Notes(), "short names are those of %s\n", args[0])
 			return nil
 		},
 	}

@@ -10,10 +10,14 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
 )
 
-func newProfile(env *Base) *cobra.Command {
+func newProfile(env *caller.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "profile",
 		Short: "Keep ways to connect under a name",
@@ -24,44 +28,44 @@ func newProfile(env *Base) *cobra.Command {
   podnet connect staging -n ops      and a flag says otherwise
   podnet profile save staging --context blue -n shop --auto-connect
                                      with the login; see podnet autostart`,
-		Args: noArguments,
+		Args: flags.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newProfileList(env), newProfileSave(env), &cobra.Command{
-		Use: "remove NAME", Short: "Forget a profile; sessions stay", Args: atLeast(1, "podnet profile remove staging"),
+		Use: "remove NAME", Short: "Forget a profile; sessions stay", Args: flags.AtLeast(1, "podnet profile remove staging"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return env.store(cmd.Root()).RemoveProfile(args[0])
+			return env.Store(cmd.Root()).RemoveProfile(args[0])
 		},
 	})
 	return cmd
 }
 
-func newProfileList(env *Base) *cobra.Command {
+func newProfileList(env *caller.Env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the profiles", Args: noArguments,
+		Use: "list", Short: "List the profiles", Args: flags.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := env.store(cmd.Root()).Profiles()
+			all, err := env.Store(cmd.Root()).Profiles()
 			switch {
 			case err != nil:
 				return err
-			case forPrograms(output):
-				return printAs(env.Out, output, localapi.NewProfileList(all))
-			case output == formName:
-				return printNames(env.Out, all, func(p localapi.Profile) string { return p.Name })
+			case answer.ForPrograms(output):
+				return answer.Print(env.Out, output, localapi.NewProfileList(all))
+			case output == answer.Name:
+				return answer.Names(env.Out, all, func(p localapi.Profile) string { return p.Name })
 			case len(all) == 0:
-				fmt.Fprintln(env.notes(), "there are none: podnet profile save NAME")
+				fmt.Fprintln(env.Notes(), "there are none: podnet profile save NAME")
 				return nil
 			}
 			t := tabwriter.NewWriter(env.Out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "NAME\tCONTEXT\tNAMESPACES\tAUTO")
 			for _, p := range all {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.Name, orDash(p.Connect.Context), orDash(wordsNamespaces(p.Connect)), map[bool]string{true: "yes", false: "-"}[p.AutoConnect])
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.Name, answer.OrDash(p.Connect.Context), answer.OrDash(wordsNamespaces(p.Connect)), map[bool]string{true: "yes", false: "-"}[p.AutoConnect])
 			}
 			return t.Flush()
 		},
 	}
-	outputFlag(cmd.Flags(), &output, listForms, "")
+	answer.Flag(cmd.Flags(), &output, answer.ListForms, "")
 	return cmd
 }
 
@@ -72,7 +76,7 @@ func wordsNamespaces(w localapi.Words) string {
 	return strings.Join(w.Namespaces, ", ")
 }
 
-func newProfileSave(env *Base) *cobra.Command {
+func newProfileSave(env *caller.Env) *cobra.Command {
 	var p localapi.Profile
 	var req localapi.ConnectRequest
 	var lease time.Duration
@@ -81,11 +85,11 @@ func newProfileSave(env *Base) *cobra.Command {
 		Short: "Write a profile, in place of the one of that name",
 		Long: `Write a profile, in place of the one of that name. It keeps the flags that are
 given and nothing of what the configuration has for the others.`,
-		Args:        atLeast(1, "podnet profile save staging --context blue -n shop"),
-		Annotations: map[string]string{noConfig: "what it has is not kept"},
+		Args:        flags.AtLeast(1, "podnet profile save staging --context blue -n shop"),
+		Annotations: map[string]string{caller.NoConfig: "what it has is not kept"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given := func(flag string) bool { return cmd.Flags().Changed(flag) }
-			if err := checkConnect(&req, lease); err != nil {
+			if err := flags.CheckConnect(&req, lease); err != nil {
 				return err
 			}
 			p.Name = args[0]
@@ -104,19 +108,19 @@ given and nothing of what the configuration has for the others.`,
 			}
 			kube, err := env.Kube.Kube(nil) // makes file names absolute
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			w.Context, w.Kubeconfig = strings.Join(kube.Flags["context"], ""), strings.Join(kube.Flags["kubeconfig"], "")
 			if err := p.Check(); err != nil {
 				return err
 			}
-			return env.store(cmd.Root()).SaveProfile(p)
+			return env.Store(cmd.Root()).SaveProfile(p)
 		},
 	}
 	f := cmd.Flags()
-	connectFlags(f, env.Environ, &req, &lease)
-	asFlag(f, &req)
-	deviceFlag(f, &req)
+	flags.Connect(f, env.Environ, &req, &lease)
+	flags.As(f, &req)
+	flags.Device(f, &req)
 	f.BoolVar(&req.Primary, "primary", false, "make it the primary session, once it is ready")
 	f.BoolVar(&req.Reconnect, "reconnect", false, "connect again when the session has ended by itself, until it is disconnected")
 	f.BoolVar(&p.AutoConnect, "auto-connect", false, "connect by it when the daemon starts with the login")

@@ -13,6 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 )
@@ -62,30 +65,30 @@ in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
 			case err != nil:
 				return err
 			case len(args) > 0:
-				return usage("%q is one thing too many: a command stands behind --, as in -- npm test", args[0])
+				return exit.Usagef("%q is one thing too many: a command stands behind --, as in -- npm test", args[0])
 			}
 			for _, text := range forwards {
 				f, err := proxy.ParseForward(text)
 				if err != nil {
-					return usage("%v", err)
+					return exit.Usagef("%v", err)
 				}
 				o.Forwards = append(o.Forwards, f)
 			}
 			if err := checkListen(o.Listen, len(o.Forwards)); err != nil {
 				return err
 			}
-			if err := checkConnect(&o.Request, lease); err != nil {
+			if err := flags.CheckConnect(&o.Request, lease); err != nil {
 				return err
 			}
 			if o.Request.Kube, err = env.Kube.Kube(env.Environ); err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			p.command = command
 			switch {
 			case p.output != "" && command != nil:
-				return usage("--output is about ports, and standard output the command's: one of the two")
+				return exit.Usagef("--output is about ports, and standard output the command's: one of the two")
 			case p.detach && command != nil:
-				return usage("--detach leaves the proxy running, and a command ends it: one of the two")
+				return exit.Usagef("--detach leaves the proxy running, and a command ends it: one of the two")
 			case p.detach:
 				return p.leave(cmd.Context())
 			}
@@ -93,13 +96,13 @@ in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
 		},
 	}
 	f := cmd.Flags()
-	connectFlags(f, env.Environ, &o.Request, &lease)
+	flags.Connect(f, env.Environ, &o.Request, &lease)
 	f.StringVar(&o.Listen, "listen", proxyPort, "address and port of the proxy; port 0: any, empty: none")
 	f.StringArrayVar(&forwards, "forward", nil, "[ADDRESS:]PORT=HOST:PORT[/udp]: a port of this machine that leads there, repeatable; port 0: any")
 	f.BoolVar(&p.detach, "detach", false, "leave it running in the background, and return once it is ready")
 	f.DurationVar(&p.wait, "wait", 0, "how long to wait at most until it is ready (default without a value: 60s)")
 	f.Lookup("wait").NoOptDefVal = "60s"
-	outputFlag(f, &p.output, append(slices.Clone(factForms), jsonStream), ": how to print where the ports are; json-stream: each step before that, too, as a line of JSON")
+	answer.Flag(f, &p.output, append(slices.Clone(answer.FactForms), answer.JSONStream), ": how to print where the ports are; json-stream: each step before that, too, as a line of JSON")
 	env.Kube.AddTo(f)
 	return cmd
 }
@@ -108,7 +111,7 @@ in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
 func checkListen(listen string, forwards int) error {
 	if listen == "" {
 		if forwards == 0 {
-			return usage("neither a proxy nor a forward: nobody could come in")
+			return exit.Usagef("neither a proxy nor a forward: nobody could come in")
 		}
 		return nil
 	}
@@ -131,9 +134,9 @@ type proxyRun struct {
 func (p *proxyRun) run(ctx context.Context, o ProxyOptions) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	steps := p.env.progress(p.output)
-	defer steps.end()
-	o.Events = steps.event
+	steps := p.env.Progress(p.output)
+	defer steps.End()
+	o.Events = steps.Event
 	ready := make(chan string, 1)
 	o.Ready = func(at string, forwards []proxy.Forward) {
 		p.tell(newOpenPorts(at, forwards))
@@ -160,7 +163,7 @@ func (p *proxyRun) run(ctx context.Context, o ProxyOptions) error {
 		if p.command == nil {
 			return <-over
 		}
-		with := *p.env.Base
+		with := *p.env.Env
 		with.Environ = proxyEnviron(p.env.Environ, at)
 		defer end()
 		return runCommand(ctx, &with, p.command, over, "the cluster is out of reach now")
@@ -171,18 +174,18 @@ func (p *proxyRun) run(ctx context.Context, o ProxyOptions) error {
 // this one has no command.
 func (p *proxyRun) tell(at openPorts) {
 	for _, f := range at.Forwards {
-		fmt.Fprintf(p.env.notes(), "%s %s leads to %s\n", f.Network, f.Listen, f.To)
+		fmt.Fprintf(p.env.Notes(), "%s %s leads to %s\n", f.Network, f.Listen, f.To)
 		warnOpen(p.env, f.Listen)
 	}
 	if at.Address != "" {
-		fmt.Fprintf(p.env.notes(), "SOCKS5 and HTTP proxy at %s\n", at.Address)
+		fmt.Fprintf(p.env.Notes(), "SOCKS5 and HTTP proxy at %s\n", at.Address)
 		warnOpen(p.env, at.Address)
 	}
 	switch {
-	case p.output == jsonStream:
+	case p.output == answer.JSONStream:
 		_ = json.NewEncoder(p.env.Out).Encode(at)
 	case p.output != "":
-		_ = printAs(p.env.Out, p.output, at)
+		_ = answer.Print(p.env.Out, p.output, at)
 	case p.command == nil && (at.Address != "" || at.detached):
 		fmt.Fprintln(p.env.Out, at.shell())
 	}

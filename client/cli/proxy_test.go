@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 )
@@ -47,7 +48,7 @@ func TestProxyWithCommand(t *testing.T) {
 		t.Error("a daemon was started")
 	}
 	m.fail = &localapi.Error{Code: localapi.CodeConflict, Message: "port is taken", Hint: "another"}
-	m.podnet("proxy", "--", "true").want(t, exitConflict, "port is taken")
+	m.podnet("proxy", "--", "true").want(t, exit.Conflict, "port is taken")
 }
 
 func TestProxyUntilInterrupted(t *testing.T) {
@@ -76,7 +77,7 @@ func TestBadProxy(t *testing.T) {
 	} {
 		m := newMachine(t)
 		m.proxy = func(context.Context, ProxyOptions) error { t.Errorf("%s: it began", line); return nil }
-		m.podnet(append([]string{"proxy"}, strings.Fields(line)...)...).want(t, exitUsage, says)
+		m.podnet(append([]string{"proxy"}, strings.Fields(line)...)...).want(t, exit.Usage, says)
 	}
 }
 

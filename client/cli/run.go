@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -23,14 +25,14 @@ func cutCommand(cmd *cobra.Command, args []string) (before, command []string, er
 		return args, nil, nil
 	}
 	if len(args) == at {
-		return nil, nil, usage("no command behind --")
+		return nil, nil, exit.Usagef("no command behind --")
 	}
 	return args[:at], args[at:], nil
 }
 
 // runCommand runs the command that rules or an exposure are for. Its exit status is
 // ours. over gets what ended them before it, and lost says what that means.
-func runCommand(ctx context.Context, env *Base, command []string, over <-chan error, lost string) error {
+func runCommand(ctx context.Context, env *caller.Env, command []string, over <-chan error, lost string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = env.In, env.Out, env.Err, env.Environ
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -51,9 +53,9 @@ func runCommand(ctx context.Context, env *Base, command []string, over <-chan er
 			var failed *exec.ExitError
 			switch {
 			case errors.As(err, &failed) && failed.ExitCode() >= 0:
-				return exitError(failed.ExitCode())
+				return exit.Status(failed.ExitCode())
 			case errors.As(err, &failed):
-				return exitError(exitGeneric)
+				return exit.Status(exit.Generic)
 			case ctx.Err() != nil:
 				return nil // it ended well when it was told to
 			}

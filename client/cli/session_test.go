@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -21,18 +22,18 @@ func clusters(k localapi.Kube) (context, server string, err error) {
 func TestADayWithTwoClusters(t *testing.T) {
 	m := newMachine(t)
 	m.where = clusters
-	m.podnet("primary").want(t, exitNotConnected, "nothing is connected")
+	m.podnet("primary").want(t, exit.NotConnected, "nothing is connected")
 	m.podnet("connect", "-n", "shop").want(t, 0, "kind as alice")
 	m.podnet("connect", "--context", "blue", "-n", "pay").want(t, 0, "connected   kind as alice, primary", "connected   blue as alice\n")
 	if m.last.Name != "blue" || m.last.Primary {
 		t.Errorf("asked for %+v", m.last)
 	}
-	m.podnet("connect", "--context", "red", "--name", "blue").want(t, exitConflict, "the session blue is with another cluster", "--name")
-	m.podnet("connect", "--context", "red", "--name", "Red Team").want(t, exitUsage, "is no name for a session")
+	m.podnet("connect", "--context", "red", "--name", "blue").want(t, exit.Conflict, "the session blue is with another cluster", "--name")
+	m.podnet("connect", "--context", "red", "--name", "Red Team").want(t, exit.Usage, "is no name for a session")
 	m.podnet("primary").want(t, 0, "kind\n")
 	m.podnet("namespace").want(t, 0, "shop\n")
 	m.podnet("namespace", "--session", "blue").want(t, 0, "pay\n")
-	m.podnet("dns", "query", "web", "--session", "red").want(t, exitNotConnected, "no session is called red", "connected are kind, blue")
+	m.podnet("dns", "query", "web", "--session", "red").want(t, exit.NotConnected, "no session is called red", "connected are kind, blue")
 	m.podnet("exec", "--session", "red", "--", "true").want(t, exitExec, "no session is called red")
 	m.podnet("exec", "--session", "blue", "--", "true").want(t, 0)
 	m.podnet("exec", "--context", "kind", "--", "true").want(t, 0)
@@ -43,16 +44,16 @@ func TestADayWithTwoClusters(t *testing.T) {
 	m.podnet("primary", "blue").want(t, 0, "short names are those of blue")
 	m.podnet("primary").want(t, 0, "blue\n")
 	m.podnet("namespace").want(t, 0, "pay\n")
-	m.podnet("primary", "red").want(t, exitNotConnected, "no session is called red")
-	m.podnet("primary", "a", "b").want(t, exitUsage)
+	m.podnet("primary", "red").want(t, exit.NotConnected, "no session is called red")
+	m.podnet("primary", "a", "b").want(t, exit.Usage)
 	m.podnet("connect", "--primary", "-n", "shop").want(t, 0, "connected   kind as alice, primary")
-	m.podnet("disconnect").want(t, exitUsage, "which of the sessions: kind, blue?", "podnet disconnect NAME, or --all")
-	m.podnet("disconnect", "blue", "--all").want(t, exitUsage)
-	m.podnet("disconnect", "red").want(t, exitNotConnected, "no session is called red")
+	m.podnet("disconnect").want(t, exit.Usage, "which of the sessions: kind, blue?", "podnet disconnect NAME, or --all")
+	m.podnet("disconnect", "blue", "--all").want(t, exit.Usage)
+	m.podnet("disconnect", "red").want(t, exit.NotConnected, "no session is called red")
 	m.podnet("disconnect", "kind").want(t, 0, "disconnected from kind", "short names are those of blue now")
 	m.podnet("connect", "-n", "shop").want(t, 0)
 	m.podnet("disconnect", "--all").want(t, 0, "disconnected from blue, kind")
-	m.podnet("status").want(t, exitNotConnected, "not connected")
+	m.podnet("status").want(t, exit.NotConnected, "not connected")
 }
 
 func TestTwoSessionsInWords(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -36,9 +37,9 @@ as a service of systemd, and let users connect by it. Needed once.
 				return &localapi.Error{Code: localapi.CodePrivilege, Message: "setup installs a service of this machine, which takes root", Hint: "sudo podnet setup"}
 			}
 			if o.Remove && len(o.Operators) > 0 {
-				return usage("--remove and --operator do not go together: edit /etc/podnet/helper.yaml")
+				return exit.Usagef("--remove and --operator do not go together: edit /etc/podnet/helper.yaml")
 			}
-			if err := env.Setup(cmd.Context(), o, func(text string) { fmt.Fprintln(env.notes(), text) }); err != nil {
+			if err := env.Setup(cmd.Context(), o, func(text string) { fmt.Fprintln(env.Notes(), text) }); err != nil {
 				return err
 			}
 			if o.Remove {

@@ -6,10 +6,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
-func newStatus(env *Base) *cobra.Command {
+func newStatus(env *caller.Env) *cobra.Command {
 	var output string
 	var watching, strict bool
 	cmd := &cobra.Command{
@@ -22,14 +26,14 @@ func newStatus(env *Base) *cobra.Command {
                                      is redrawn, anything else gets a line an event
   podnet status --watch -o json      each event as a line of JSON`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if watching && output == formName {
-				return usage("-o name and --watch do not go together")
+			if watching && output == answer.Name {
+				return exit.Usagef("-o name and --watch do not go together")
 			}
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			if watching {
 				return watch(cmd.Context(), env, c, output)
 			}
-			s, err := ask(cmd.Context(), c)
+			s, err := session.Status(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
@@ -38,31 +42,31 @@ func newStatus(env *Base) *cobra.Command {
 				return err
 			}
 			if off {
-				return exitError(exitNotConnected)
+				return exit.Status(exit.NotConnected)
 			}
 			if strict && slices.ContainsFunc(s.Connections, func(c localapi.Connection) bool { return c.Since != nil && !c.DNS.Healthy }) {
-				return exitError(exitDNS)
+				return exit.Status(exit.DNS)
 			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&strict, "strict", false, "exit status 9 when names do not resolve")
-	outputFlag(cmd.Flags(), &output, listForms, "; the form for programs stays as it is")
+	answer.Flag(cmd.Flags(), &output, answer.ListForms, "; the form for programs stays as it is")
 	cmd.Flags().BoolVarP(&watching, "watch", "w", false, "go on until interrupted")
 	return cmd
 }
 
 // showStatus prints a status in the form asked for.
-func showStatus(env *Base, output string, s localapi.Status) error {
+func showStatus(env *caller.Env, output string, s localapi.Status) error {
 	switch {
-	case forPrograms(output):
-		return printAs(env.Out, output, s)
-	case output == formName:
-		return printNames(env.Out, s.Connections, func(c localapi.Connection) string { return c.Name })
+	case answer.ForPrograms(output):
+		return answer.Print(env.Out, output, s)
+	case output == answer.Name:
+		return answer.Names(env.Out, s.Connections, func(c localapi.Connection) string { return c.Name })
 	}
-	w := env.paint(env.Out)
+	w := env.Paint(env.Out)
 	printStatus(w, s, time.Now())
-	if output == formWide {
+	if output == answer.Wide {
 		printWideStatus(w, s)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/localapi"
 )
 
@@ -185,7 +186,7 @@ func (m *machine) watching(args ...string) (next func() string, stop func() int)
 	ctx, cancel := context.WithCancel(context.Background())
 	code := make(chan int, 1)
 	go func() {
-		code <- Run(ctx, Env{Base: Base{In: strings.NewReader(""), Out: w, Err: io.Discard, Environ: []string{"PODNET_SOCKET=" + m.socket}, Kube: newFakeKube()}}, append([]string{"status", "--watch"}, args...))
+		code <- Run(ctx, Env{Env: caller.Env{In: strings.NewReader(""), Out: w, Err: io.Discard, Environ: []string{"PODNET_SOCKET=" + m.socket}, Kube: newFakeKube()}}, append([]string{"status", "--watch"}, args...))
 		w.Close()
 	}()
 	lines := json.NewDecoder(r)

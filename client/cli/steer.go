@@ -11,6 +11,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/steer"
 )
@@ -24,7 +29,7 @@ type steerFlags struct {
 	selector string
 }
 
-func newSteer(env *Base) *cobra.Command {
+func newSteer(env *caller.Env) *cobra.Command {
 	var o steerFlags
 	cmd := &cobra.Command{
 		Use:   "steer TARGET PORT[:LOCAL]... [-- COMMAND...]",
@@ -57,7 +62,7 @@ set of conditions.`,
 			}
 			switch {
 			case o.detach && command != nil:
-				return usage("--detach and a command do not go together: the rule would live as long as which of them?")
+				return exit.Usagef("--detach and a command do not go together: the rule would live as long as which of them?")
 			}
 			return runSteer(cmd, env, o, reqs, command)
 		},
@@ -72,14 +77,14 @@ set of conditions.`,
 	f.StringVar(&o.req.ClientAddress, "client-address", "", "how the local program learns a client's address: proxy (PROXY protocol v2) or header (X-Forwarded-For)")
 	f.BoolVar(&o.req.Inspect, "inspect", false, "keep heads and bodies of the last connections in memory, for podnet steer inspect")
 	f.BoolVar(&o.detach, "detach", false, "leave the rule to the daemon and return once it is ready")
-	outputFlag(f, &o.output, streamForms, ": how to print the rules and each request")
+	answer.Flag(f, &o.output, answer.StreamForms, ": how to print the rules and each request")
 	o.matchFlags(f)
 	env.Kube.AddTo(f)
-	sessionFlag(cmd)
+	session.Flag(cmd)
 	cmd.AddCommand(newSteerList(env), newSteerStop(env), newSteerRevoke(env), newSteerInspect(env), newSteerApply(env))
 	for _, c := range cmd.Commands() {
 		if c.Args == nil {
-			c.Args = noArguments
+			c.Args = flags.NoArguments
 		}
 	}
 	return cmd
@@ -90,7 +95,7 @@ func (o *steerFlags) matchFlags(f *pflag.FlagSet) {
 	kind := "pattern"
 	add := func(name, help string, set func(m *steer.Match, value string) error) {
 		f.Var(matchFlag{o, kind, set}, name, help)
-		f.Lookup(name).Annotations = map[string][]string{noVariable: {}}
+		f.Lookup(name).Annotations = map[string][]string{flags.NoVariable: {}}
 	}
 	add("header", "header field, as 'x-user: alice', repeatable", func(m *steer.Match, v string) error {
 		name, value, ok := strings.Cut(v, ":")
@@ -158,12 +163,12 @@ func (o *steerFlags) requests(args []string) ([]localapi.SteerRequest, error) {
 	o.req.Selector = o.selector
 	if o.selector == "" {
 		if len(args) == 0 {
-			return nil, usage("nothing to steer was named: want TARGET PORT[:LOCAL], as in deploy/web 8080:3000")
+			return nil, exit.Usagef("nothing to steer was named: want TARGET PORT[:LOCAL], as in deploy/web 8080:3000")
 		}
 		o.req.Target, ports = args[0], args[1:]
 	}
 	if len(ports) == 0 {
-		return nil, usage("no port was named: want TARGET PORT[:LOCAL], as in deploy/web 8080:3000")
+		return nil, exit.Usagef("no port was named: want TARGET PORT[:LOCAL], as in deploy/web 8080:3000")
 	}
 	if o.req.Namespace != "" {
 		if err := localapi.CheckNamespace(o.req.Namespace); err != nil {
@@ -176,7 +181,7 @@ func (o *steerFlags) requests(args []string) ([]localapi.SteerRequest, error) {
 		r.Hold, r.Matches = !o.detach, o.matches
 		r.Port, r.Local, _ = strings.Cut(p, ":")
 		if strings.HasSuffix(p, ":") {
-			return nil, usage("port %q: nothing behind the colon", p)
+			return nil, exit.Usagef("port %q: nothing behind the colon", p)
 		}
 		if r.Name != "" && len(ports) > 1 {
 			r.Name += "-" + strings.ReplaceAll(r.Port, "/", "-")
@@ -189,35 +194,35 @@ func (o *steerFlags) requests(args []string) ([]localapi.SteerRequest, error) {
 	return out, nil
 }
 
-func newSteerList(env *Base) *cobra.Command {
+func newSteerList(env *caller.Env) *cobra.Command {
 	return newList("Say what is steered", "rules", func(ctx context.Context, c *localapi.Client, l listing) error {
 		list, err := c.Steered(ctx, l.owners, l.namespace)
 		if err != nil {
-			return notConnected(err)
+			return session.NotConnected(err)
 		}
 		list.Rules = slices.DeleteFunc(list.Rules, func(r localapi.SteerRule) bool { return l.hides(r.Namespace) })
 		switch {
-		case forPrograms(l.output):
-			return printAs(env.Out, l.output, list)
-		case l.output == formName:
-			return printNames(env.Out, list.Rules, func(r localapi.SteerRule) string { return r.Name })
+		case answer.ForPrograms(l.output):
+			return answer.Print(env.Out, l.output, list)
+		case l.output == answer.Name:
+			return answer.Names(env.Out, list.Rules, func(r localapi.SteerRule) string { return r.Name })
 		}
 		printRules(env.Out, list.Rules, l.owners, time.Now())
-		if l.output == formWide {
+		if l.output == answer.Wide {
 			printWideRules(env.Out, list.Rules)
 		}
 		return nil
 	})
 }
 
-func newSteerStop(env *Base) *cobra.Command {
+func newSteerStop(env *caller.Env) *cobra.Command {
 	return newStop(env, "Give requests back to the pods", "rules", "podnet steer list", "nothing is steered", func(ctx context.Context, c *localapi.Client, name string) ([]string, error) {
 		r, err := c.StopSteering(ctx, name)
 		return r.Rules, err
 	})
 }
 
-func newSteerRevoke(env *Base) *cobra.Command {
+func newSteerRevoke(env *caller.Env) *cobra.Command {
 	var req localapi.RevokeRequest
 	cmd := &cobra.Command{
 		Use:   "revoke NAME -n NAMESPACE",
@@ -228,20 +233,20 @@ func newSteerRevoke(env *Base) *cobra.Command {
 				return &localapi.Error{Code: localapi.CodeUsage, Message: "want one name of a rule and its namespace", Hint: "podnet steer list --all-owners -A"}
 			}
 			if req.Kube, err = env.Kube.Kube(env.Environ); err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
 			req.Name = args[0]
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			r, err := c.RevokeSteering(cmd.Context(), req)
 			if err != nil {
-				e := notConnected(err)
+				e := session.NotConnected(err)
 				if e.Code == localapi.CodeNotConnected {
 					e.Hint = fmt.Sprintf("podnet connect; or kubectl -n %s delete steeringrules -l podnet.dev/rule=%s", req.Namespace, req.Name)
 				}
 				return e
 			}
 			for _, n := range r.Rules {
-				fmt.Fprintf(env.notes(), "%s revoked\n", n)
+				fmt.Fprintf(env.Notes(), "%s revoked\n", n)
 			}
 			return nil
 		},

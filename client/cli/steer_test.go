@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/steer"
 )
@@ -245,7 +246,7 @@ func TestBadSteering(t *testing.T) {
 	} {
 		m := newMachine(t)
 		r := m.podnet(append([]string{"steer"}, strings.Fields(line)...)...)
-		r.want(t, exitUsage, says)
+		r.want(t, exit.Usage, says)
 		if m.started != 0 {
 			t.Errorf("%s started a daemon", line)
 		}
@@ -282,7 +283,7 @@ func TestSteerForACommand(t *testing.T) {
 			t.Errorf("left %v", left)
 		}
 	}
-	m.podnet("steer", "deploy/web", "8080:3000", "--", "/nonexistent").want(t, exitUsage, "does not start")
+	m.podnet("steer", "deploy/web", "8080:3000", "--", "/nonexistent").want(t, exit.Usage, "does not start")
 	if left := m.steering.names(); len(left) != 0 {
 		t.Errorf("left %v", left)
 	}
@@ -292,7 +293,7 @@ func TestSteerDay(t *testing.T) {
 	m := newMachine(t)
 	for _, line := range []string{"steer list", "steer stop web-8080", "steer stop --all", "steer revoke x -n shop", "steer list --all-owners"} {
 		r := m.podnet(strings.Fields(line)...)
-		if r.code != exitNotConnected || !strings.Contains(r.stderr, "error: nothing is connected\nhint: ") {
+		if r.code != exit.NotConnected || !strings.Contains(r.stderr, "error: nothing is connected\nhint: ") {
 			t.Errorf("%s: %d %s", line, r.code, r.stderr)
 		}
 	}
@@ -305,7 +306,7 @@ func TestSteerDay(t *testing.T) {
 		t.Errorf("%v: %s", err, r.out)
 	}
 	m.podnet("steer", "stop", "web-8080").want(t, 0, "web-8080 stopped")
-	m.podnet("steer", "stop", "web-8080").want(t, exitGeneric, "no rule web-8080")
+	m.podnet("steer", "stop", "web-8080").want(t, exit.Generic, "no rule web-8080")
 	m.podnet("steer", "stop", "--all").want(t, 0, "web-9090 stopped")
 	m.podnet("steer", "stop", "--all").want(t, 0, "nothing is steered")
 	m.podnet("steer", "list").want(t, 0, "nothing is steered")
@@ -314,8 +315,8 @@ func TestSteerDay(t *testing.T) {
 		t.Errorf("revoked %+v", m.steering.revoked)
 	}
 	m.steering.refuse = &localapi.Error{Code: localapi.CodeConflict, Message: "bob steals the same requests", Hint: "ask bob"}
-	m.podnet("steer", "--detach", "deploy/web", "8080:3000").want(t, exitConflict, "bob steals")
-	m.podnet("steer", "deploy/web", "8080:3000").want(t, exitConflict, "bob steals")
+	m.podnet("steer", "--detach", "deploy/web", "8080:3000").want(t, exit.Conflict, "bob steals")
+	m.podnet("steer", "deploy/web", "8080:3000").want(t, exit.Conflict, "bob steals")
 }
 
 // TestSteerInstead: where no agent is let in, whoever sits at a terminal is asked.
@@ -325,10 +326,10 @@ func TestSteerInstead(t *testing.T) {
 		m.steering.refuse = &localapi.Error{Code: localapi.CodeForbidden, Message: "the cluster lets no agent into pod web-1", Hint: "--via service"}
 		m.steering.instead = "shop-front"
 		line := append([]string{"steer", "deploy/web", "8080:3000"}, mode...)
-		m.podnet(line...).want(t, exitCredentials, "lets no agent", "hint: --via service")
+		m.podnet(line...).want(t, exit.Credentials, "lets no agent", "hint: --via service")
 		asked := ""
 		m.ask = func(_ context.Context, question string) bool { asked = question; return false }
-		m.podnet(line...).want(t, exitCredentials, "lets no agent", "hint: --via service")
+		m.podnet(line...).want(t, exit.Credentials, "lets no agent", "hint: --via service")
 		if asked != "steer Service shop-front instead?" || len(m.steering.asked) != 2 {
 			t.Errorf("asked %q, steered %d times", asked, len(m.steering.asked))
 		}
@@ -377,7 +378,7 @@ matches:
 	} {
 		write(text)
 		before := len(m.steering.asked)
-		m.podnet("steer", "apply", "-f", file).want(t, exitUsage, says)
+		m.podnet("steer", "apply", "-f", file).want(t, exit.Usage, says)
 		if len(m.steering.asked) != before {
 			t.Errorf("%q: something was asked for", text)
 		}

@@ -10,18 +10,23 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/progress"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
 )
 
 // runSteer makes the rules of a command line and keeps them as long as it says.
-func runSteer(cmd *cobra.Command, env *Base, o steerFlags, reqs []localapi.SteerRequest, command []string) error {
-	c, kube, err := session(cmd.Context(), cmd, env, o.req.Namespace, o.output)
+func runSteer(cmd *cobra.Command, env *caller.Env, o steerFlags, reqs []localapi.SteerRequest, command []string) error {
+	c, kube, err := session.Ensure(cmd.Context(), cmd, env, o.req.Namespace, o.output)
 	if err != nil {
 		return err
 	}
-	s := &steered{teller: teller{env: env, output: o.output}, client: c, steps: env.progress(o.output), start: time.Now()}
-	defer s.steps.end()
+	s := &steered{teller: teller{env: env, output: o.output}, client: c, steps: env.Progress(o.output), start: time.Now()}
+	defer s.steps.End()
 	for i := range reqs {
 		reqs[i].Kube = kube
 	}
@@ -30,8 +35,8 @@ func runSteer(cmd *cobra.Command, env *Base, o steerFlags, reqs []localapi.Steer
 			return s.hold(cmd.Context(), reqs, command)
 		}
 		rules, err := s.leave(cmd.Context(), reqs)
-		if err == nil && forPrograms(s.output) {
-			return printAs(env.Out, s.output, localapi.NewSteerList(rules))
+		if err == nil && answer.ForPrograms(s.output) {
+			return answer.Print(env.Out, s.output, localapi.NewSteerList(rules))
 		}
 		return err
 	}
@@ -40,9 +45,9 @@ func runSteer(cmd *cobra.Command, env *Base, o steerFlags, reqs []localapi.Steer
 		return err
 	}
 	e := httpjson.FromError(err)
-	env.printError(e)
+	env.PrintError(e)
 	if !env.Ask(cmd.Context(), "steer Service "+s.instead+" instead?") {
-		return exitError(exitStatus(e))
+		return exit.Status(exit.Of(e))
 	}
 	for i := range reqs {
 		reqs[i].Via = localapi.ViaService
@@ -54,7 +59,7 @@ func runSteer(cmd *cobra.Command, env *Base, o steerFlags, reqs []localapi.Steer
 type steered struct {
 	teller
 	client *localapi.Client
-	steps  *progress
+	steps  *progress.Progress
 	start  time.Time
 	// instead is the Service that could be steered where the cluster lets no agent
 	// into pods.
@@ -72,7 +77,7 @@ func (s *steered) leave(ctx context.Context, reqs []localapi.SteerRequest) (rule
 		rules = append(rules, rule)
 	}
 	for _, r := range rules {
-		if !forPrograms(s.output) {
+		if !answer.ForPrograms(s.output) {
 			s.show(r)
 		}
 	}
@@ -156,7 +161,7 @@ func (s *steered) event(e localapi.SteerEvent) {
 	if e.Type == localapi.SteerInstead {
 		s.instead = e.Service
 	}
-	s.steps.steer(e, s.start)
+	s.steps.Steer(e, s.start)
 }
 
 func (s *steered) show(r localapi.SteerRule) {
@@ -168,7 +173,7 @@ func (s *steered) request(q localapi.SteeredRequest) {
 }
 
 // newSteerApply makes rules of a file.
-func newSteerApply(env *Base) *cobra.Command {
+func newSteerApply(env *caller.Env) *cobra.Command {
 	var file, output string
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
@@ -203,7 +208,7 @@ there already stay as they are. The file holds YAML or JSON documents:
 	}
 	f := cmd.Flags()
 	f.StringVarP(&file, "filename", "f", "", "the file; - means standard input")
-	outputFlag(f, &output, streamForms, ": how to print the rules")
+	answer.Flag(f, &output, answer.StreamForms, ": how to print the rules")
 	env.Kube.AddTo(f)
 	return cmd
 }

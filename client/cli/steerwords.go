@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"podnet.dev/client/cli/answer"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/words"
 	"podnet.dev/internal/steer"
@@ -231,7 +232,7 @@ func printWideRules(w io.Writer, rules []localapi.SteerRule) {
 	for _, r := range rules {
 		for _, p := range r.Pods {
 			n++
-			fmt.Fprintln(t, strings.Join([]string{r.Name, p.Name, orDash(p.Address), strconv.Itoa(int(p.Port)), string(p.State)}, "\t"))
+			fmt.Fprintln(t, strings.Join([]string{r.Name, p.Name, answer.OrDash(p.Address), strconv.Itoa(int(p.Port)), string(p.State)}, "\t"))
 		}
 	}
 	if n > 0 {

@@ -12,6 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/version"
 )
@@ -22,8 +25,8 @@ func TestForms(t *testing.T) {
 	m.podnet("connect", "-n", "shop").want(t, 0)
 	m.podnet("status", "-o", "name").want(t, 0)
 	for command, forms := range map[string][]string{
-		"status": listForms, "connect -n shop": listForms, "steer list": listForms, "expose list": listForms, "export list": listForms,
-		"version": factForms, "doctor": factForms, "wait": listForms,
+		"status": answer.ListForms, "connect -n shop": answer.ListForms, "steer list": answer.ListForms, "expose list": answer.ListForms, "export list": answer.ListForms,
+		"version": answer.FactForms, "doctor": answer.FactForms, "wait": answer.ListForms,
 	} {
 		for _, form := range forms {
 			r := m.podnet(append(strings.Fields(command), "-o", form)...)
@@ -31,15 +34,15 @@ func TestForms(t *testing.T) {
 			var v map[string]any
 			err := json.Unmarshal([]byte(r.out), &v)
 			switch {
-			case form == formJSON && (err != nil || v["apiVersion"] != localapi.APIVersion || v["kind"] == ""):
+			case form == answer.JSON && (err != nil || v["apiVersion"] != localapi.APIVersion || v["kind"] == ""):
 				t.Errorf("%s -o json: %v in %s", command, err, r.out)
-			case form == formYAML && !strings.Contains(r.out, "apiVersion: "+localapi.APIVersion+"\n"):
+			case form == answer.YAML && !strings.Contains(r.out, "apiVersion: "+localapi.APIVersion+"\n"):
 				t.Errorf("%s -o yaml:\n%s", command, r.out)
-			case form == formTable && r.out != m.podnet(strings.Fields(command)...).out && command != "status" && command != "connect -n shop" && command != "wait":
+			case form == answer.Table && r.out != m.podnet(strings.Fields(command)...).out && command != "status" && command != "connect -n shop" && command != "wait":
 				t.Errorf("%s -o table is not what %s prints", command, command)
-			case (command == "status" || strings.HasPrefix(command, "connect")) && form == formName && r.out != "kind\n":
+			case (command == "status" || strings.HasPrefix(command, "connect")) && form == answer.Name && r.out != "kind\n":
 				t.Errorf("%s -o name: %q", command, r.out)
-			case command == "status" && form == formWide && !strings.Contains(r.out, "SESSION"):
+			case command == "status" && form == answer.Wide && !strings.Contains(r.out, "SESSION"):
 				t.Errorf("%s -o wide:\n%s", command, r.out)
 			}
 		}
@@ -59,7 +62,7 @@ func TestQuietSaysWhatGoesWrongOnly(t *testing.T) {
 	if r := m.podnet("connect"); r.stderr != "error: no\nhint: ask\n" {
 		t.Errorf("%q", r.stderr)
 	}
-	m.podnet("status", "-q").want(t, exitNotConnected, "not connected") // which was asked for
+	m.podnet("status", "-q").want(t, exit.NotConnected, "not connected") // which was asked for
 }
 
 func TestProgressForPrograms(t *testing.T) {
@@ -112,7 +115,7 @@ func TestVersionsThatDiffer(t *testing.T) {
 func TestPluginOfKubectl(t *testing.T) {
 	run := func(name string, args ...string) string {
 		var out bytes.Buffer
-		Run(t.Context(), Env{Base: Base{In: strings.NewReader(""), Out: &out, Err: &out, Kube: newFakeKube(), Environ: []string{"PODNET_SOCKET=" + filepath.Join(t.TempDir(), "none")}}, Name: name}, args)
+		Run(t.Context(), Env{Env: caller.Env{In: strings.NewReader(""), Out: &out, Err: &out, Kube: newFakeKube(), Environ: []string{"PODNET_SOCKET=" + filepath.Join(t.TempDir(), "none")}}, Name: name}, args)
 		return out.String()
 	}
 	for _, args := range []string{"--help", "connect --help", "steer stop", "namespace", "nonsense"} {
@@ -228,7 +231,7 @@ func TestWordsOfASession(t *testing.T) {
 
 func TestNoShellWaitsLong(t *testing.T) {
 	begun := time.Now()
-	env := &Base{Kube: newFakeKube()}
+	env := &caller.Env{Kube: newFakeKube()}
 	connect := &cobra.Command{Use: "connect"}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond) // shorter than a shell's patience
 	defer cancel()

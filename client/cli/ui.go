@@ -6,10 +6,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
-func newUI(env *Base, browse func(url string) error) *cobra.Command {
+func newUI(env *caller.Env, browse func(url string) error) *cobra.Command {
 	var output string
 	var stay bool
 	cmd := &cobra.Command{
@@ -26,21 +30,21 @@ kubeconfig that this command has.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			kube, err := env.Kube.Kube(env.Environ)
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usagef("%v", err)
 			}
-			c, socket := client(cmd)
-			if err := summon(cmd.Context(), env, c, socket); err != nil {
+			c, socket := session.Client(cmd)
+			if err := session.Summon(cmd.Context(), env, c, socket); err != nil {
 				return err
 			}
 			u, err := c.UI(cmd.Context(), localapi.UIRequest{Kube: kube})
 			if err != nil {
 				return err
 			}
-			if forPrograms(output) {
-				return printAs(env.Out, output, u)
+			if answer.ForPrograms(output) {
+				return answer.Print(env.Out, output, u)
 			}
 			fmt.Fprintln(env.Out, u.URL)
-			if stay || browse == nil || !env.interactive(env.Out) {
+			if stay || browse == nil || !env.Interactive(env.Out) {
 				return nil
 			}
 			if err := browse(u.URL); err != nil {
@@ -51,7 +55,7 @@ kubeconfig that this command has.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&stay, "no-browser", false, "only print the address")
-	outputFlag(f, &output, factForms, ": how to print the address")
+	answer.Flag(f, &output, answer.FactForms, ": how to print the address")
 	env.Kube.AddTo(f)
 	return cmd
 }

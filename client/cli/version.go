@@ -6,6 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/version"
 )
@@ -29,7 +32,7 @@ type gatewayVersion struct {
 	Version string `json:"version,omitempty"`
 }
 
-func newVersion(env *Base) *cobra.Command {
+func newVersion(env *caller.Env) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "version",
@@ -37,33 +40,33 @@ func newVersion(env *Base) *cobra.Command {
 		Long: `Say which version this is, and which the daemon and the gateways of its sessions
 are. It warns of those that differ from this one by more than a patch.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _ := client(cmd)
+			c, _ := session.Client(cmd)
 			v := versionsOf(cmd.Context(), c)
-			if forPrograms(output) {
-				return printAs(env.Out, output, v)
+			if answer.ForPrograms(output) {
+				return answer.Print(env.Out, output, v)
 			}
 			fmt.Fprintf(env.Out, "podnet %s\n", v.Version)
 			if d := v.Daemon; d != nil {
 				fmt.Fprintf(env.Out, "daemon %s, pid %d, log %s\n", d.Version, d.PID, d.Log)
 			}
 			for _, g := range v.Gateways {
-				fmt.Fprintf(env.Out, "gateway %s, %s of session %s\n", orDash(g.Version), g.Pod, g.Session)
+				fmt.Fprintf(env.Out, "gateway %s, %s of session %s\n", answer.OrDash(g.Version), g.Pod, g.Session)
 			}
 			warn(env, v.Warnings)
 			return nil
 		},
 	}
-	outputFlag(cmd.Flags(), &output, factForms, "")
+	answer.Flag(cmd.Flags(), &output, answer.FactForms, "")
 	return cmd
 }
 
 // warn prints warnings.
-func warn(env *Base, all []localapi.Warning) {
-	w := env.paint(env.Err)
+func warn(env *caller.Env, all []localapi.Warning) {
+	w := env.Paint(env.Err)
 	for _, warning := range all {
 		fmt.Fprintf(w, "warning: %s\n", warning.Text)
 		if warning.Hint != "" {
-			fmt.Fprintf(w, "hint: %s\n", env.spoken(warning.Hint))
+			fmt.Fprintf(w, "hint: %s\n", env.Spoken(warning.Hint))
 		}
 	}
 }
@@ -71,7 +74,7 @@ func warn(env *Base, all []localapi.Warning) {
 // versionsOf asks the daemon, if there is one, for its version and the gateways'.
 func versionsOf(ctx context.Context, c *localapi.Client) versions {
 	v := versions{APIVersion: localapi.APIVersion, Kind: "Versions", Version: version.Version, Gateways: []gatewayVersion{}, Warnings: []localapi.Warning{}}
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, session.CallTime)
 	defer cancel()
 	daemon, err := c.Version(ctx)
 	if err != nil {

@@ -12,6 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
@@ -22,7 +26,7 @@ const (
 	waitDial = 3 * time.Second
 )
 
-func newWait(env *Base) *cobra.Command {
+func newWait(env *caller.Env) *cobra.Command {
 	var wanted []string
 	var timeout time.Duration
 	var output string
@@ -44,10 +48,10 @@ not in time, and the error names those that are missing.
 It may begin before connect does.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if timeout <= 0 {
-				return usage("timeout %v: want a time, as 60s", timeout)
+				return exit.Usagef("timeout %v: want a time, as 60s", timeout)
 			}
-			c, _ := client(cmd)
-			w := &waiter{client: c, session: sessionName(cmd), say: func(text string) { fmt.Fprintln(env.notes(), text) }}
+			c, _ := session.Client(cmd)
+			w := &waiter{client: c, session: session.NameOf(cmd), say: func(text string) { fmt.Fprintln(env.Notes(), text) }}
 			for _, text := range wanted {
 				one, err := parseCondition(text)
 				if err != nil {
@@ -62,10 +66,10 @@ It may begin before connect does.`,
 				err = &localapi.Error{Code: localapi.CodeTimeout, Message: fmt.Sprintf("not within %v: %s", timeout, strings.Join(w.missing, "; ")), Hint: "--timeout waits longer; podnet status and podnet doctor say more"}
 			}
 			if err != nil {
-				return withLog(cmd.Context(), c, err)
+				return session.WithLog(cmd.Context(), c, err)
 			}
 			if output != "" {
-				s, err := ask(cmd.Context(), c)
+				s, err := session.Status(cmd.Context(), c)
 				if err != nil {
 					return err
 				}
@@ -77,8 +81,8 @@ It may begin before connect does.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&wanted, "for", []string{"connected"}, "connected, dns or service/NAMESPACE/NAME[:PORT], repeatable")
 	f.DurationVar(&timeout, "timeout", time.Minute, "how long to wait at most")
-	outputFlag(f, &output, listForms, ": print the status at the end")
-	sessionFlag(cmd)
+	answer.Flag(f, &output, answer.ListForms, ": print the status at the end")
+	session.Flag(cmd)
 	return cmd
 }
 
@@ -217,12 +221,12 @@ func (w *waiter) run(ctx context.Context) error {
 
 // look tries every condition once.
 func (w *waiter) look(ctx context.Context) (missing, holds []string, err error) {
-	s, err := ask(ctx, w.client)
+	s, err := session.Status(ctx, w.client)
 	if err != nil {
 		return nil, nil, err
 	}
 	g := glance{client: w.client}
-	g.connection, err = connectionOf(s, w.session)
+	g.connection, err = session.Of(s, w.session)
 	if err == nil && g.connection.Since == nil {
 		err = notYet(fmt.Sprintf("connecting (phase %s)", g.connection.Phase))
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
 
@@ -76,22 +77,22 @@ func TestWaitInVain(t *testing.T) {
 	closed.Close()
 	at := strings.TrimPrefix(closed.Addr().String(), "127.0.0.1:")
 	m := newMachine(t)
-	m.podnet("wait", "--timeout", "50ms").want(t, exitTimeout, "not within 50ms: nothing is connected")
+	m.podnet("wait", "--timeout", "50ms").want(t, exit.Timeout, "not within 50ms: nothing is connected")
 	if m.started != 0 {
 		t.Error("waiting started a daemon")
 	}
 	m.podnet("connect").want(t, 0)
 	m.names.answers = map[string]localapi.DNSAnswer{"web.shop.svc. AAAA": {Rcode: "NOERROR", Answers: []localapi.DNSRecord{{Type: "AAAA", Data: "::ffff:127.0.0.1"}}}}
 	m.ways.probes = []localapi.Probe{mute}
-	m.podnet("wait", "--for", "dns,connected,service/shop/db:5432,service/shop/web:"+at, "--timeout=300ms").want(t, exitTimeout,
+	m.podnet("wait", "--for", "dns,connected,service/shop/db:5432,service/shop/web:"+at, "--timeout=300ms").want(t, exit.Timeout,
 		"dns: programs ask somebody else; service/shop/db:5432: its name has no address; service/shop/web:"+at+": ", "refused")
-	m.podnet("wait", "--session", "blue", "--timeout=300ms").want(t, exitTimeout, "no session is called blue")
+	m.podnet("wait", "--session", "blue", "--timeout=300ms").want(t, exit.Timeout, "no session is called blue")
 	m.ways.probes = []localapi.Probe{cut}
-	m.podnet("connect", "--wait=300ms").want(t, exitTimeout, "not connected after 300ms: connected: the gateway's DNS does not answer")
-	m.podnet("wait", "--for", "dns", "--timeout=300ms").want(t, exitTimeout, "dns: the gateway's DNS does not answer")
+	m.podnet("connect", "--wait=300ms").want(t, exit.Timeout, "not connected after 300ms: connected: the gateway's DNS does not answer")
+	m.podnet("wait", "--for", "dns", "--timeout=300ms").want(t, exit.Timeout, "dns: the gateway's DNS does not answer")
 	ctx, interrupt := context.WithCancel(t.Context())
 	time.AfterFunc(30*time.Millisecond, interrupt)
-	if r := m.podnetContext(ctx, "wait"); r.code != exitInterrupted {
+	if r := m.podnetContext(ctx, "wait"); r.code != exit.Interrupted {
 		t.Errorf("exit status %d: %s", r.code, r.stderr)
 	}
 }
@@ -110,7 +111,7 @@ func TestBadWait(t *testing.T) {
 		"web":                           "takes no arguments",
 	} {
 		m := newMachine(t)
-		m.podnet(append([]string{"wait"}, strings.Fields(line)...)...).want(t, exitUsage, says)
+		m.podnet(append([]string{"wait"}, strings.Fields(line)...)...).want(t, exit.Usage, says)
 	}
 }
 
@@ -118,7 +119,7 @@ func TestStatusStrict(t *testing.T) {
 	m := newMachine(t)
 	m.podnet("connect").want(t, 0) // the fake one never looks whether names resolve
 	m.podnet("status").want(t, 0)
-	if r := m.podnet("status", "--strict"); r.code != exitDNS || !strings.Contains(r.out, "connected") {
+	if r := m.podnet("status", "--strict"); r.code != exit.DNS || !strings.Contains(r.out, "connected") {
 		t.Errorf("exit status %d: %s%s", r.code, r.out, r.stderr)
 	}
 }

@@ -10,6 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
 
@@ -23,16 +27,16 @@ const (
 // watch shows what is connected and what happens to it until ctx is done. On a
 // terminal it redraws the status; elsewhere it prints a line for each event, as
 // JSON if asked. A daemon that ends or has not started yet is waited for.
-func watch(ctx context.Context, env *Base, c *localapi.Client, output string) error {
-	s, err := ask(ctx, c)
+func watch(ctx context.Context, env *caller.Env, c *localapi.Client, output string) error {
+	s, err := session.Status(ctx, c)
 	if err != nil {
-		return unlessInterrupted(ctx, err)
+		return exit.UnlessInterrupted(ctx, err)
 	}
-	terminal := !forPrograms(output) && env.interactive(env.Out)
+	terminal := !answer.ForPrograms(output) && env.Interactive(env.Out)
 	since := s.Seq
 	if terminal {
 		since = 0 // there is room for what was
-	} else if !forPrograms(output) {
+	} else if !answer.ForPrograms(output) {
 		fmt.Fprintln(env.Out, summary(s, time.Now()))
 	}
 	news, ended := make(chan localapi.Event), make(chan error, 1)
@@ -46,7 +50,7 @@ func watch(ctx context.Context, env *Base, c *localapi.Client, output string) er
 	} else {
 		err = list(env.Out, output, news, ended)
 	}
-	return unlessInterrupted(ctx, err)
+	return exit.UnlessInterrupted(ctx, err)
 }
 
 // follow sends events, of one daemon after the other.
@@ -75,11 +79,11 @@ func follow(ctx context.Context, c *localapi.Client, since int64, news chan<- lo
 
 // list prints a line for each event until there are no more.
 func list(w io.Writer, output string, news <-chan localapi.Event, ended <-chan error) error {
-	next := printer(w, output)
+	next := answer.Printer(w, output)
 	for {
 		select {
 		case e := <-news:
-			if forPrograms(output) {
+			if answer.ForPrograms(output) {
 				if err := next(e); err != nil {
 					return err
 				}
@@ -95,17 +99,17 @@ func list(w io.Writer, output string, news <-chan localapi.Event, ended <-chan e
 }
 
 // draw keeps a terminal up to date.
-func draw(ctx context.Context, env *Base, c *localapi.Client, news <-chan localapi.Event, ended <-chan error) error {
+func draw(ctx context.Context, env *caller.Env, c *localapi.Client, news <-chan localapi.Event, ended <-chan error) error {
 	tick := time.NewTicker(redrawEvery)
 	defer tick.Stop()
 	fmt.Fprint(env.Out, "\x1b[2J")
 	var lines []string
 	for {
-		s, err := ask(ctx, c)
+		s, err := session.Status(ctx, c)
 		if err != nil {
 			return err
 		}
-		if _, err := env.Out.Write(screen(s, lines, time.Now(), env.coloured(env.Out))); err != nil {
+		if _, err := env.Out.Write(screen(s, lines, time.Now(), env.Coloured(env.Out))); err != nil {
 			return err
 		}
 		select {
@@ -126,7 +130,7 @@ func draw(ctx context.Context, env *Base, c *localapi.Client, news <-chan locala
 func screen(s localapi.Status, lines []string, now time.Time, coloured bool) []byte {
 	var b bytes.Buffer
 	if coloured {
-		printStatus(colour(&b), s, now)
+		printStatus(caller.Colour(&b), s, now)
 	} else {
 		printStatus(&b, s, now)
 	}

@@ -11,6 +11,7 @@ import (
 	"podnet.dev/client/autostart"
 	"podnet.dev/client/browse"
 	"podnet.dev/client/cli"
+	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cluster"
 	"podnet.dev/internal/version"
 )
@@ -19,8 +20,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	env := cli.Env{
-		Base: cli.Base{
-			In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: cli.Terminal(os.Stdin, os.Stderr), Kube: cluster.NewFlags(), StartDaemon: startDaemon,
+		Env: caller.Env{
+			In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: caller.Terminal(os.Stdin, os.Stderr), Kube: cluster.NewFlags(), StartDaemon: startDaemon,
 		},
 		Host:     cli.Host{Proxy: runProxy, Spawn: spawn, Signals: signals, ContainerEnvironment: containerEnvironment},
 		Clusters: cli.Clusters{Installer: installer{}, Admin: admin{}, DefaultImage: "podnet.dev/gateway:" + version.Version, DefaultAgentImage: "podnet.dev/agent:" + version.Version},

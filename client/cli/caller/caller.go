@@ -1,6 +1,6 @@
 // Package caller is who has called podnet: by which streams and environment, what flags
 // are that they did not give, and how they want to be told what.
-package cli
+package caller
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-// Base is what every command works with.
-type Base struct {
+// Env is what every command works with.
+type Env struct {
 	In       io.Reader
 	Out, Err io.Writer
 	// Environ is the caller's environment.
@@ -25,16 +25,16 @@ type Base struct {
 	// StartDaemon starts a daemon in the background and returns when it answers.
 	StartDaemon func(ctx context.Context, socket string) error
 
-	// args is the command line.
-	args []string
-	// profile is the one that the command line names.
-	profile *localapi.Profile
+	// Args is the command line.
+	Args []string
+	// Profile is the one that the command line names.
+	Profile *localapi.Profile
 	// layers are what flags are that nobody gave.
 	layers []layer
 	// told is how much the command line wants to hear.
 	told told
-	// spoken is a text as it is said under the name that podnet was called by.
-	spoken func(string) string
+	// Spoken is a text as it is said under the name that podnet was called by.
+	Spoken func(string) string
 }
 
 // KubeFlags are kubectl's connection flags.

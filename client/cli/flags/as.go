@@ -1,4 +1,4 @@
-package cli
+package flags
 
 import (
 	"slices"
@@ -13,11 +13,11 @@ import (
 // PODNET_AS and others, count all the same.
 var impersonation = []string{"as", "as-group", "as-uid", "as-user-extra"}
 
-// addKubeBesideAs adds kubectl's flags to a command that has an --as of its own.
+// KubeBesideAs adds kubectl's flags to a command that has an --as of its own.
 // all gets those that the command does not have, too; it is to be given to
-// preset.
-func addKubeBesideAs(f, all *pflag.FlagSet, kube interface{ AddTo(*pflag.FlagSet) }) {
-	f.Lookup("as").Annotations = map[string][]string{noVariable: {}}
+// Preset of package caller.
+func KubeBesideAs(f, all *pflag.FlagSet, kube interface{ AddTo(*pflag.FlagSet) }) {
+	f.Lookup("as").Annotations = map[string][]string{NoVariable: {}}
 	kube.AddTo(all)
 	all.VisitAll(func(fl *pflag.Flag) {
 		if !slices.Contains(impersonation, fl.Name) {
@@ -26,13 +26,13 @@ func addKubeBesideAs(f, all *pflag.FlagSet, kube interface{ AddTo(*pflag.FlagSet
 	})
 }
 
-// asFlag is podnet's own --as.
-func asFlag(f *pflag.FlagSet, req *localapi.ConnectRequest) {
+// As is podnet's own --as.
+func As(f *pflag.FlagSet, req *localapi.ConnectRequest) {
 	f.StringVar(&req.As, "as", "", "whose pod what this machine sends into the cluster leaves from, as deploy/web (default: the gateway)")
 }
 
-// asHelp is what is to be known of asFlag.
-const asHelp = `--as has what this machine sends into the cluster leave from a pod: one of the
+// AsHelp is what is to be known of As.
+const AsHelp = `--as has what this machine sends into the cluster leave from a pod: one of the
 target's that is ready, the oldest, until it goes; then the next. While there is
 none, nothing leaves. It is not kubectl's impersonation, whose variables,
 PODNET_AS and others, count all the same.`

@@ -1,4 +1,4 @@
-package cli
+package session
 
 import (
 	"context"
@@ -9,22 +9,25 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
 )
 
-// session makes sure of one: it connects as connect does, unless something is
+// Ensure makes sure of one: it connects as connect does, unless something is
 // connected already.
-func session(ctx context.Context, cmd *cobra.Command, env *Base, namespace, output string) (*localapi.Client, localapi.Kube, error) {
+func Ensure(ctx context.Context, cmd *cobra.Command, env *caller.Env, namespace, output string) (*localapi.Client, localapi.Kube, error) {
 	kube, err := env.Kube.Kube(env.Environ)
 	if err != nil {
-		return nil, kube, usage("%v", err)
+		return nil, kube, exit.Usagef("%v", err)
 	}
-	c, socket := client(cmd)
-	s, err := ask(ctx, c)
+	c, socket := Client(cmd)
+	s, err := Status(ctx, c)
 	if err != nil {
 		return c, kube, err
 	}
-	if used, err := inUse(s, sessionName(cmd)); used || err != nil {
+	if used, err := InUse(s, NameOf(cmd)); used || err != nil {
 		return c, kube, err
 	}
 	req, err := connectDefaults(env)
@@ -34,27 +37,27 @@ func session(ctx context.Context, cmd *cobra.Command, env *Base, namespace, outp
 	if req.Kube = kube; namespace != "" && !slices.Contains(req.Namespaces, namespace) {
 		req.Namespaces = append(req.Namespaces, namespace)
 	}
-	steps := env.progress(output)
-	defer steps.end()
-	_, err = connect(ctx, env, c, socket, req, steps.event)
+	steps := env.Progress(output)
+	defer steps.End()
+	_, err = Connect(ctx, env, c, socket, req, steps.Event)
 	return c, kube, err
 }
 
 // connectDefaults is what connect asks for when only the environment speaks.
-func connectDefaults(env *Base) (localapi.ConnectRequest, error) {
+func connectDefaults(env *caller.Env) (localapi.ConnectRequest, error) {
 	var req localapi.ConnectRequest
 	var lease time.Duration
 	f := pflag.NewFlagSet("connect", pflag.ContinueOnError)
-	connectFlags(f, env.Environ, &req, &lease)
-	if err := env.preset(f); err != nil {
+	flags.Connect(f, env.Environ, &req, &lease)
+	if err := env.Preset(f); err != nil {
 		return req, err
 	}
-	return req, checkConnect(&req, lease)
+	return req, flags.CheckConnect(&req, lease)
 }
 
-// connect asks the daemon, starting one where there is none.
-func connect(ctx context.Context, env *Base, c *localapi.Client, socket string, req localapi.ConnectRequest, show func(localapi.Event)) (localapi.Status, error) {
-	if err := summon(ctx, env, c, socket); err != nil {
+// Connect asks the daemon, starting one where there is none.
+func Connect(ctx context.Context, env *caller.Env, c *localapi.Client, socket string, req localapi.ConnectRequest, show func(localapi.Event)) (localapi.Status, error) {
+	if err := Summon(ctx, env, c, socket); err != nil {
 		return localapi.Status{}, err
 	}
 	begun := false

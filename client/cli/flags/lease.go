@@ -1,4 +1,4 @@
-package cli
+package flags
 
 import (
 	"strconv"
@@ -46,7 +46,7 @@ func (l *leaseFlag) String() string { return l.given.String() }
 func (l *leaseFlag) Type() string   { return "duration" }
 
 func defaultLease(environ []string) time.Duration {
-	if inCI(environ) {
+	if InCI(environ) {
 		return localapi.LeaseEphemeral
 	}
 	return localapi.LeaseDefault

@@ -1,6 +1,6 @@
 // Package session finds the daemon and the session that a command line means, and starts
 // them where there are none.
-package cli
+package session
 
 import (
 	"context"
@@ -15,20 +15,20 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-// sessionFlag gives a command and those below it --session; client heeds it.
-func sessionFlag(cmd *cobra.Command) {
+// Flag gives a command and those below it --session; Client heeds it.
+func Flag(cmd *cobra.Command) {
 	cmd.PersistentFlags().String("session", "", "name of the session, where several clusters are connected (default: the primary's)")
 }
 
-// sessionName is the --session of a command that has one.
-func sessionName(cmd *cobra.Command) string {
+// NameOf is the --session of a command that has one.
+func NameOf(cmd *cobra.Command) string {
 	name, _ := cmd.Flags().GetString("session")
 	return name
 }
 
-// connectionOf is the session of a name; without one the primary, or the only one
+// Of is the session of a name; without one the primary, or the only one
 // where nobody is primary. It need not be ready.
-func connectionOf(s localapi.Status, name string) (localapi.Connection, error) {
+func Of(s localapi.Status, name string) (localapi.Connection, error) {
 	var names []string
 	for _, c := range s.Connections {
 		if name == "" && c.Primary || name != "" && c.Name == name {
@@ -38,7 +38,7 @@ func connectionOf(s localapi.Status, name string) (localapi.Connection, error) {
 	}
 	switch {
 	case len(names) == 0 && name == "":
-		return localapi.Connection{}, notConnected(localapi.ErrNoDaemon)
+		return localapi.Connection{}, NotConnected(localapi.ErrNoDaemon)
 	case len(names) == 0:
 		return localapi.Connection{}, &localapi.Error{Code: localapi.CodeNotConnected, Message: "no session is called " + name, Hint: "podnet connect"}
 	case name != "":
@@ -50,9 +50,9 @@ func connectionOf(s localapi.Status, name string) (localapi.Connection, error) {
 		Hint: "--session NAME; podnet primary NAME makes one the default"}
 }
 
-// meant is the name of the session that a command line means: that of --session,
+// Meant is the name of the session that a command line means: that of --session,
 // or of the kubeconfig context that it names; "" is whichever is the default.
-func meant(s localapi.Status, name string, kube localapi.Kube) (string, error) {
+func Meant(s localapi.Status, name string, kube localapi.Kube) (string, error) {
 	context := strings.Join(kube.Flags["context"], "")
 	if name != "" || context == "" || len(s.Connections) == 0 {
 		return name, nil
@@ -68,13 +68,13 @@ func meant(s localapi.Status, name string, kube localapi.Kube) (string, error) {
 		Hint: "podnet connect --context " + context + " joins that cluster, too; --session NAME takes a session that is there", Status: http.StatusConflict}
 }
 
-// inUse says whether there is a session for a command to work in. Where there is
+// InUse says whether there is a session for a command to work in. Where there is
 // none, a command that names none may connect.
-func inUse(s localapi.Status, name string) (bool, error) {
+func InUse(s localapi.Status, name string) (bool, error) {
 	if name == "" && s.State != localapi.Connected && s.State != localapi.Degraded {
 		return false, nil
 	}
-	c, err := connectionOf(s, name)
+	c, err := Of(s, name)
 	if err != nil {
 		return false, err
 	}
@@ -84,16 +84,16 @@ func inUse(s localapi.Status, name string) (bool, error) {
 	return true, nil
 }
 
-// setOfSession has the daemon set something of a session, for which it has time enough.
-func setOfSession(ctx context.Context, set func(context.Context, string) error, to string) error {
+// Set has the daemon set something of a session, for which it has time enough.
+func Set(ctx context.Context, set func(context.Context, string) error, to string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	err := set(ctx, to)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return silentDaemon()
+		return SilentDaemon()
 	case err != nil:
-		return notConnected(err)
+		return NotConnected(err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package cli
+package flags
 
 import (
 	"math"
@@ -9,8 +9,9 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-// connectFlags are those that say what is asked for.
-func connectFlags(f *pflag.FlagSet, environ []string, req *localapi.ConnectRequest, lease *time.Duration) {
+// Connect are those that say what is asked for. In a pipeline, as environ tells, the lease
+// is short unless they say otherwise.
+func Connect(f *pflag.FlagSet, environ []string, req *localapi.ConnectRequest, lease *time.Duration) {
 	f.StringSliceVarP(&req.Namespaces, "namespace", "n", nil, "namespace to open, repeatable; the first one's names need no suffix (default: the context's)")
 	f.BoolVarP(&req.AllNamespaces, "all-namespaces", "A", false, "open every namespace")
 	f.StringVar(&req.Path, "path", "auto", "how to reach the gateway: auto, udp or apiserver")
@@ -22,13 +23,13 @@ func connectFlags(f *pflag.FlagSet, environ []string, req *localapi.ConnectReque
 	leaseFlags(f, lease, defaultLease(environ))
 }
 
-// deviceFlag is for sessions that have an interface of the host's.
-func deviceFlag(f *pflag.FlagSet, req *localapi.ConnectRequest) {
+// Device is for sessions that have an interface of the host's.
+func Device(f *pflag.FlagSet, req *localapi.ConnectRequest) {
 	f.StringVar(&req.Device, "device", "auto", "whose WireGuard to use: podnet's own (userspace), the Linux kernel's (kernel), or podnet's own (auto)")
 }
 
-// checkConnect finds what can be known to be wrong without a cluster.
-func checkConnect(req *localapi.ConnectRequest, lease time.Duration) error {
+// CheckConnect finds what can be known to be wrong without a cluster.
+func CheckConnect(req *localapi.ConnectRequest, lease time.Duration) error {
 	req.LeaseSeconds = int32(min(lease/time.Second, math.MaxInt32))
 	return req.Check()
 }

@@ -1,4 +1,4 @@
-package cli
+package session
 
 import (
 	"context"
@@ -9,25 +9,27 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/version"
 )
 
-// callTime is how long the daemon may take to answer a question about itself.
-const callTime = 5 * time.Second
+// CallTime is how long the daemon may take to answer a question about itself.
+const CallTime = 5 * time.Second
 
-// client is the daemon's client for a command, and for the session that the
+// Client is the daemon's client for a command, and for the session that the
 // command names.
-func client(cmd *cobra.Command) (*localapi.Client, string) {
+func Client(cmd *cobra.Command) (*localapi.Client, string) {
 	socket, _ := cmd.Flags().GetString("socket")
 	if socket == "" {
 		socket = localapi.RuntimeDir() + string(os.PathSeparator) + localapi.SocketName
 	}
-	return localapi.NewClient(socket).For(sessionName(cmd)), socket
+	return localapi.NewClient(socket).For(NameOf(cmd)), socket
 }
 
-// summon starts a daemon where there is none.
-func summon(ctx context.Context, env *Base, c *localapi.Client, socket string) error {
+// Summon starts a daemon where there is none.
+func Summon(ctx context.Context, env *caller.Env, c *localapi.Client, socket string) error {
 	v, err := c.Version(ctx)
 	switch {
 	case errors.Is(err, localapi.ErrNoDaemon):
@@ -40,27 +42,27 @@ func summon(ctx context.Context, env *Base, c *localapi.Client, socket string) e
 	return nil
 }
 
-// ask asks for the status; where there is no daemon, nothing is connected.
-func ask(ctx context.Context, c *localapi.Client) (localapi.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+// Status asks for the status; where there is no daemon, nothing is connected.
+func Status(ctx context.Context, c *localapi.Client) (localapi.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, CallTime)
 	defer cancel()
 	s, err := c.Status(ctx)
 	switch {
 	case errors.Is(err, localapi.ErrNoDaemon):
 		return localapi.NewStatus(), nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return s, silentDaemon()
+		return s, SilentDaemon()
 	}
 	return s, err
 }
 
-// silentDaemon is the error of one that takes its time.
-func silentDaemon() error {
-	return &localapi.Error{Code: localapi.CodeDaemon, Message: fmt.Sprintf("the daemon does not answer within %v", callTime), Hint: "podnet logs may say why"}
+// SilentDaemon is the error of one that takes its time.
+func SilentDaemon() error {
+	return &localapi.Error{Code: localapi.CodeDaemon, Message: fmt.Sprintf("the daemon does not answer within %v", CallTime), Hint: "podnet logs may say why"}
 }
 
-// notConnected is err, where no daemon means that nothing is connected.
-func notConnected(err error) *localapi.Error {
+// NotConnected is err, where no daemon means that nothing is connected.
+func NotConnected(err error) *localapi.Error {
 	var e *localapi.Error
 	switch {
 	case errors.Is(err, localapi.ErrNoDaemon):
@@ -71,19 +73,19 @@ func notConnected(err error) *localapi.Error {
 	return &localapi.Error{Code: localapi.CodeInternal, Message: err.Error()}
 }
 
-// withLog adds the daemon's log to an error, unless it is of somebody's own making.
-func withLog(ctx context.Context, c *localapi.Client, err error) error {
+// WithLog adds the daemon's log to an error, unless it is of somebody's own making.
+func WithLog(ctx context.Context, c *localapi.Client, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if v, lost := c.Version(ctx); lost == nil && v.Log != "" {
-		return withLogFile(err, v.Log)
+		return exit.WithLog(err, v.Log)
 	}
 	return err
 }
 
-// awaitExit waits until the daemon's process is gone, so that whoever looks
+// AwaitExit waits until the daemon's process is gone, so that whoever looks
 // after a disconnect finds nothing of it.
-func awaitExit(ctx context.Context, c *localapi.Client, pid int) {
+func AwaitExit(ctx context.Context, c *localapi.Client, pid int) {
 	for range 300 {
 		if !alive(pid) {
 			return

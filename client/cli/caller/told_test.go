@@ -1,4 +1,4 @@
-package cli
+package caller
 
 import (
 	"bytes"
@@ -52,11 +52,11 @@ func TestWhoHasColours(t *testing.T) {
 	}{
 		{"TERM=xterm", false, true}, {"NO_COLOR=1", false, false}, {"NO_COLOR=", false, true}, {"TERM=dumb", false, false}, {"CI=true", false, false}, {"TERM=xterm", true, false},
 	} {
-		env := &Base{Environ: []string{c.environ}, told: told{plain: c.plain}}
-		if got := env.coloured(terminal); got != c.want {
+		env := &Env{Environ: []string{c.environ}, told: told{plain: c.plain}}
+		if got := env.Coloured(terminal); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
-		if env.coloured(file) || env.coloured(&bytes.Buffer{}) {
+		if env.Coloured(file) || env.Coloured(&bytes.Buffer{}) {
 			t.Error("colours in a file")
 		}
 	}

@@ -1,5 +1,5 @@
 // Package answer prints what a command was asked for, in the form that -o names.
-package cli
+package answer
 
 import (
 	"encoding/json"
@@ -19,39 +19,39 @@ import (
 
 // The forms in which commands print: the values of -o.
 const (
-	formTable = "table" // for people, as without -o
-	formWide  = "wide"  // for people who want more of it
-	formJSON  = "json"
-	formYAML  = "yaml"
-	formName  = "name" // names alone, one a line
-	// formPath stands for every template after pathPrefix: a part of the document.
-	formPath = pathPrefix + "TEMPLATE"
-	// formColumns stands for every choice of columns after columnsPrefix: a table of
+	Table = "table" // for people, as without -o
+	Wide  = "wide"  // for people who want more of it
+	JSON  = "json"
+	YAML  = "yaml"
+	Name  = "name" // names alone, one a line
+	// Path stands for every template after pathPrefix: a part of the document.
+	Path = pathPrefix + "TEMPLATE"
+	// Columns stands for every choice of columns after columnsPrefix: a table of
 	// parts of the document.
-	formColumns = columnsPrefix + "NAME:PATH"
+	Columns = columnsPrefix + "NAME:PATH"
 )
 
-// jsonStream is the form of a line of JSON for each thing that happens.
-const jsonStream = "json-stream"
+// JSONStream is the form of a line of JSON for each thing that happens.
+const JSONStream = "json-stream"
 
 const (
 	pathPrefix    = "jsonpath="
 	columnsPrefix = "custom-columns="
 )
 
-// listForms are those of commands that print things with names, streamForms of those
-// that print such things and then what happens to them, factForms of those that print
-// facts, dataForms of those whose output is for programs alone.
+// ListForms are those of commands that print things with names, StreamForms of those
+// that print such things and then what happens to them, FactForms of those that print
+// facts, DataForms of those whose output is for programs alone.
 var (
-	listForms   = []string{formTable, formWide, formJSON, formYAML, formPath, formColumns, formName}
-	streamForms = []string{formTable, formJSON, formYAML, formName}
-	factForms   = []string{formTable, formJSON, formYAML, formPath, formColumns}
-	dataForms   = []string{formYAML, formJSON}
+	ListForms   = []string{Table, Wide, JSON, YAML, Path, Columns, Name}
+	StreamForms = []string{Table, JSON, YAML, Name}
+	FactForms   = []string{Table, JSON, YAML, Path, Columns}
+	DataForms   = []string{YAML, JSON}
 )
 
-// outputFlag is the -o of a command. What was given is one of forms; table is
+// Flag is the -o of a command. What was given is one of forms; table is
 // the same as nothing.
-func outputFlag(f *pflag.FlagSet, output *string, forms []string, about string) {
+func Flag(f *pflag.FlagSet, output *string, forms []string, about string) {
 	f.VarP(formFlag{output, forms}, "output", "o", words.Choice(forms)+about)
 }
 
@@ -60,8 +60,8 @@ type formFlag struct {
 	forms []string
 }
 
-// formsOf are the forms that a flag knows, if it is an outputFlag.
-func formsOf(f *pflag.Flag) []string {
+// FormsOf are the forms that a flag knows, if it is a Flag.
+func FormsOf(f *pflag.Flag) []string {
 	form, _ := f.Value.(formFlag)
 	return form.forms
 }
@@ -78,37 +78,37 @@ func (f formFlag) Set(value string) error {
 	template, isPath := strings.CutPrefix(value, pathPrefix)
 	columns, isTable := strings.CutPrefix(value, columnsPrefix)
 	switch {
-	case isPath && slices.Contains(f.forms, formPath):
+	case isPath && slices.Contains(f.forms, Path):
 		if _, err := jsonpath.Parse(template); err != nil {
 			return fmt.Errorf("the template after %s is none: %w, want one as {.state}", pathPrefix, err)
 		}
-	case isTable && slices.Contains(f.forms, formColumns):
+	case isTable && slices.Contains(f.forms, Columns):
 		if _, err := jsonpath.ParseColumns(columns); err != nil {
 			return fmt.Errorf("the columns after %s are none: %w, want them as NAME:.name,PATH:.path.kind", columnsPrefix, err)
 		}
 	case !slices.Contains(f.forms, value):
 		return errors.New("want " + words.Choice(f.forms))
 	}
-	if *f.to = value; value == formTable {
+	if *f.to = value; value == Table {
 		*f.to = ""
 	}
 	return nil
 }
 
-// forPrograms says whether a program reads what is printed.
-func forPrograms(output string) bool {
-	return output == formJSON || output == formYAML || strings.HasPrefix(output, pathPrefix) || strings.HasPrefix(output, columnsPrefix)
+// ForPrograms says whether a program reads what is printed.
+func ForPrograms(output string) bool {
+	return output == JSON || output == YAML || strings.HasPrefix(output, pathPrefix) || strings.HasPrefix(output, columnsPrefix)
 }
 
-// printAs prints one document for programs.
-func printAs(w io.Writer, output string, v any) error {
+// Print prints one document for programs.
+func Print(w io.Writer, output string, v any) error {
 	if template, ok := strings.CutPrefix(output, pathPrefix); ok {
 		return printPart(w, template, v)
 	}
 	if strings.HasPrefix(output, columnsPrefix) {
-		return printer(w, output)(v)
+		return Printer(w, output)(v)
 	}
-	if output != formYAML {
+	if output != YAML {
 		return printJSON(w, v)
 	}
 	text, err := yaml.Marshal(v)
@@ -163,12 +163,12 @@ func rowsOf(document any) string {
 	return ""
 }
 
-// printer prints things that come one after the other, as printNext does, or as rows of
+// Printer prints things that come one after the other, as PrintNext does, or as rows of
 // one table.
-func printer(w io.Writer, output string) func(v any) error {
+func Printer(w io.Writer, output string) func(v any) error {
 	text, ok := strings.CutPrefix(output, columnsPrefix)
 	if !ok {
-		return func(v any) error { return printNext(w, output, v) }
+		return func(v any) error { return PrintNext(w, output, v) }
 	}
 	columns, bad := jsonpath.ParseColumns(text)
 	return func(v any) error {
@@ -183,27 +183,27 @@ func printer(w io.Writer, output string) func(v any) error {
 	}
 }
 
-// printNext prints one of several things that come one after the other: a line of
+// PrintNext prints one of several things that come one after the other: a line of
 // JSON, a document of YAML, or a part of one and the end of its line.
-func printNext(w io.Writer, output string, v any) error {
+func PrintNext(w io.Writer, output string, v any) error {
 	if strings.HasPrefix(output, pathPrefix) {
-		if err := printAs(w, output, v); err != nil {
+		if err := Print(w, output, v); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(w)
 		return err
 	}
-	if output != formYAML {
+	if output != YAML {
 		return json.NewEncoder(w).Encode(v)
 	}
 	if _, err := io.WriteString(w, "---\n"); err != nil {
 		return err
 	}
-	return printAs(w, output, v)
+	return Print(w, output, v)
 }
 
-// printNames prints what -o name asks for.
-func printNames[T any](w io.Writer, all []T, name func(T) string) error {
+// Names prints what -o name asks for.
+func Names[T any](w io.Writer, all []T, name func(T) string) error {
 	for _, v := range all {
 		if _, err := fmt.Fprintln(w, name(v)); err != nil {
 			return err
@@ -218,8 +218,8 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// orDash is a cell of a table.
-func orDash(s string) string {
+// OrDash is a cell of a table.
+func OrDash(s string) string {
 	if s == "" {
 		return "-"
 	}

@@ -1,4 +1,4 @@
-package cli
+package session
 
 import (
 	"testing"
@@ -9,9 +9,9 @@ import (
 func TestConnectionOf(t *testing.T) {
 	s := localapi.NewStatus()
 	find := func(name string) string {
-		c, err := connectionOf(s, name)
+		c, err := Of(s, name)
 		if err != nil {
-			return notConnected(err).Code
+			return NotConnected(err).Code
 		}
 		return c.Name
 	}

@@ -1,4 +1,4 @@
-package cli
+package exit
 
 import (
 	"os"
@@ -11,7 +11,7 @@ import (
 
 // TestExitStatusesAreDocumented has each status in docs/cli.md, and no other one there.
 func TestExitStatusesAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/cli.md")
+	text, err := os.ReadFile("../../../docs/cli.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +21,7 @@ func TestExitStatusesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	codes := regexp.MustCompile(`\n\texit\w+ += (\d+)`).FindAllSubmatch(source, -1)
+	codes := regexp.MustCompile(`\n\t[A-Z]\w+ += (\d+)`).FindAllSubmatch(source, -1)
 	if len(codes) < 12 {
 		t.Fatalf("found %d statuses", len(codes))
 	}
@@ -47,7 +47,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 		localapi.CodeConflict: 8, localapi.CodeDNS: 9, localapi.CodeDeploy: 10, localapi.CodePrivilege: 7, localapi.CodeEnded: 4,
 		localapi.CodeCanceled: 130, localapi.CodeNotFound: 1,
 	} {
-		if got := exitStatus(&localapi.Error{Code: code}); got != want {
+		if got := Of(&localapi.Error{Code: code}); got != want {
 			t.Errorf("%s: exit status %d, want %d", code, got, want)
 		}
 	}

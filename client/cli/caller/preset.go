@@ -1,4 +1,4 @@
-package cli
+package caller
 
 import (
 	"fmt"
@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/config"
 	"podnet.dev/client/localapi"
 )
@@ -22,9 +24,9 @@ type layer map[string]config.Default
 // layer has for the other.
 var rivals = map[string]string{"namespace": "all-namespaces", "all-namespaces": "namespace"}
 
-// preset sets every flag that was not given: from its variable, or else from the
+// Preset sets every flag that was not given: from its variable, or else from the
 // first of the layers that has it.
-func (env *Base) preset(set *pflag.FlagSet) error {
+func (env *Env) Preset(set *pflag.FlagSet) error {
 	if err := fromEnvironment(set, env.Environ); err != nil {
 		return err
 	}
@@ -34,7 +36,7 @@ func (env *Base) preset(set *pflag.FlagSet) error {
 		var err error
 		set.VisitAll(func(f *pflag.Flag) {
 			d, ok := l[f.Name]
-			if !ok || f.Changed || given[rivals[f.Name]] || f.Annotations[noVariable] != nil || err != nil {
+			if !ok || f.Changed || given[rivals[f.Name]] || f.Annotations[flags.NoVariable] != nil || err != nil {
 				return
 			}
 			for _, v := range d.Values {
@@ -63,11 +65,11 @@ func fromEnvironment(set *pflag.FlagSet, environ []string) error {
 	set.VisitAll(func(f *pflag.Flag) {
 		name := variable(f.Name)
 		value, ok := values[name]
-		if !ok || f.Changed || f.Name == "help" || f.Annotations[noVariable] != nil || err != nil {
+		if !ok || f.Changed || f.Name == "help" || f.Annotations[flags.NoVariable] != nil || err != nil {
 			return
 		}
 		if e := set.Set(f.Name, value); e != nil {
-			err = usage("variable %s: %v", name, e)
+			err = exit.Usagef("variable %s: %v", name, e)
 		}
 	})
 	return err
@@ -79,47 +81,47 @@ func variable(flag string) string {
 }
 
 const (
-	// noConfig annotates commands, and those below them, that work without the
+	// NoConfig annotates commands, and those below them, that work without the
 	// configuration, whatever is wrong with it.
-	noConfig = "podnet/no-config"
-	// takesProfile annotates commands whose one argument is a profile.
-	takesProfile = "podnet/takes-profile"
+	NoConfig = "podnet/no-config"
+	// TakesProfile annotates commands whose one argument is a profile.
+	TakesProfile = "podnet/takes-profile"
 )
 
-// configure reads the configuration for a command.
-func (env *Base) configure(cmd *cobra.Command, args []string) error {
+// Configure reads the configuration for a command.
+func (env *Env) Configure(cmd *cobra.Command, args []string) error {
 	for c := cmd; c != nil; c = c.Parent() {
-		if c.Annotations[noConfig] != "" {
+		if c.Annotations[NoConfig] != "" {
 			return nil
 		}
 	}
-	c, err := env.loadConfig(cmd.Root())
+	c, err := env.LoadConfig(cmd.Root())
 	if err != nil {
 		return err
 	}
 	env.layers = []layer{c.Defaults}
-	if cmd.Annotations[takesProfile] != "" && len(args) == 1 {
+	if cmd.Annotations[TakesProfile] != "" && len(args) == 1 {
 		p, ok := c.Profile(args[0])
 		if !ok {
 			return noProfile(c, args[0])
 		}
-		env.profile = &p
+		env.Profile = &p
 		env.layers = slices.Insert(env.layers, 0, wordsLayer(p.Connect, env.Environ))
 	}
 	return nil
 }
 
-// loadConfig reads what there is where the user stands.
-func (env *Base) loadConfig(root *cobra.Command) (config.Config, error) {
+// LoadConfig reads what there is where the user stands.
+func (env *Env) LoadConfig(root *cobra.Command) (config.Config, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "" // it has been deleted; there is no project then
 	}
-	return env.store(root).LoadAt(dir)
+	return env.Store(root).LoadAt(dir)
 }
 
-// store is the configuration with what this program knows of flags.
-func (env *Base) store(root *cobra.Command) config.Store {
+// Store is the configuration with what this program knows of flags.
+func (env *Env) Store(root *cobra.Command) config.Store {
 	s := config.StoreOf(env.Environ)
 	s.Check = func(flag string, values []string) error { return env.checkDefault(root, flag, values) }
 	return s
@@ -154,11 +156,11 @@ func wordsLayer(w localapi.Words, environ []string) layer {
 }
 
 // checkDefault finds what is wrong with what a file says of a flag.
-func (env *Base) checkDefault(root *cobra.Command, name string, values []string) error {
+func (env *Env) checkDefault(root *cobra.Command, name string, values []string) error {
 	var req localapi.ConnectRequest
 	var lease time.Duration
 	connecting := pflag.NewFlagSet("connect", pflag.ContinueOnError)
-	connectFlags(connecting, env.Environ, &req, &lease)
+	flags.Connect(connecting, env.Environ, &req, &lease)
 	f := connecting.Lookup(name)
 	ofConnect := f != nil
 	if !ofConnect {
@@ -177,7 +179,7 @@ func (env *Base) checkDefault(root *cobra.Command, name string, values []string)
 			return err
 		}
 	}
-	return checkConnect(&req, lease)
+	return flags.CheckConnect(&req, lease)
 }
 
 // checkType is for flags that are a command's own affair.
@@ -200,7 +202,7 @@ func checkType(kind, value string) error {
 // flagOf finds a flag of any command that a default can be for.
 func flagOf(cmd *cobra.Command, name string) *pflag.Flag {
 	for _, set := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
-		if f := set.Lookup(name); f != nil && f.Annotations[noVariable] == nil && name != "help" {
+		if f := set.Lookup(name); f != nil && f.Annotations[flags.NoVariable] == nil && name != "help" {
 			return f
 		}
 	}
