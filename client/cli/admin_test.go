@@ -1,40 +1,16 @@
-package cli
+package cli_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
 
+	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/overview"
 )
-
-// fakeAdmin is a cluster's gateways.
-type fakeAdmin struct {
-	looks     [][]overview.Gateway
-	every     time.Duration
-	namespace string
-	who       string
-	ended     []Revoked
-	fail      error
-}
-
-func (f *fakeAdmin) Top(_ context.Context, _ localapi.Kube, namespace string, every time.Duration, each func([]overview.Gateway) error) error {
-	f.namespace, f.every = namespace, every
-	for _, l := range f.looks {
-		if err := each(l); err != nil || every == 0 {
-			return err
-		}
-	}
-	return f.fail
-}
-
-func (f *fakeAdmin) Revoke(_ context.Context, _ localapi.Kube, namespace, who string) ([]Revoked, error) {
-	f.namespace, f.who = namespace, who
-	return f.ended, f.fail
-}
 
 // twoGateways have ada on udp, who moves, bob through the API server, and carol who
 // is away.
@@ -56,11 +32,11 @@ func twoGateways(up uint64) []overview.Gateway {
 }
 
 func TestAdminTop(t *testing.T) {
-	m := newMachine(t)
-	m.admin.looks = [][]overview.Gateway{twoGateways(1024)}
-	r := m.podnet("admin", "top", "--gateway-namespace", "net", "-o", "wide")
-	if r.code != exit.OK || m.admin.namespace != "net" || m.admin.every != 0 {
-		t.Fatalf("%+v of %q every %v", r, m.admin.namespace, m.admin.every)
+	m := fakemachine.New(t)
+	m.Admin.Looks = [][]overview.Gateway{twoGateways(1024)}
+	r := m.Podnet("admin", "top", "--gateway-namespace", "net", "-o", "wide")
+	if r.Code != exit.OK || m.Admin.Namespace != "net" || m.Admin.Every != 0 {
+		t.Fatalf("%+v of %q every %v", r, m.Admin.Namespace, m.Admin.Every)
 	}
 	want := []string{
 		"GATEWAY VERSION DEVICES AGENTS MEMORY NOTES",
@@ -73,52 +49,52 @@ func TestAdminTop(t *testing.T) {
 		"carol carols-laptop - away 0 B 0 B - - 0 - shop u1-carol 198.18.0.7 podnet-gateway-0 1h0m0s -",
 	}
 	var got []string
-	for line := range strings.SplitSeq(strings.TrimSuffix(r.out, "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSuffix(r.Out, "\n"), "\n") {
 		got = append(got, strings.Join(strings.Fields(line), " "))
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("it prints\n%s", r.out)
+		t.Errorf("it prints\n%s", r.Out)
 	}
 }
 
 // With --watch whoever moves most comes first, and programs get a line for each look.
 func TestAdminTopAgainAndAgain(t *testing.T) {
-	m := newMachine(t)
-	m.admin.looks = [][]overview.Gateway{twoGateways(1024), twoGateways(100 << 20)}
-	r := m.podnet("admin", "top", "-w", "--every", "200ms")
-	second := r.out[strings.LastIndex(r.out, "USER"):]
-	if r.code != exit.OK || m.admin.every != 200*time.Millisecond || strings.Index(second, "ada") > strings.Index(second, "bob") {
-		t.Errorf("%+v every %v", r, m.admin.every)
+	m := fakemachine.New(t)
+	m.Admin.Looks = [][]overview.Gateway{twoGateways(1024), twoGateways(100 << 20)}
+	r := m.Podnet("admin", "top", "-w", "--every", "200ms")
+	second := r.Out[strings.LastIndex(r.Out, "USER"):]
+	if r.Code != exit.OK || m.Admin.Every != 200*time.Millisecond || strings.Index(second, "ada") > strings.Index(second, "bob") {
+		t.Errorf("%+v every %v", r, m.Admin.Every)
 	}
-	r = m.podnet("admin", "top", "-w", "-o", "json")
-	if lines := strings.Split(strings.TrimSpace(r.out), "\n"); r.code != exit.OK || len(lines) != 2 || !strings.Contains(lines[1], `"kind":"Top"`) || !strings.Contains(lines[1], `"bytesUp":104857600`) {
+	r = m.Podnet("admin", "top", "-w", "-o", "json")
+	if lines := strings.Split(strings.TrimSpace(r.Out), "\n"); r.Code != exit.OK || len(lines) != 2 || !strings.Contains(lines[1], `"kind":"Top"`) || !strings.Contains(lines[1], `"bytesUp":104857600`) {
 		t.Errorf("%+v", r)
 	}
-	if r := m.podnet("admin", "top", "--every", "0s"); r.code != exit.Usage {
+	if r := m.Podnet("admin", "top", "--every", "0s"); r.Code != exit.Usage {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestAdminRevoke(t *testing.T) {
-	m := newMachine(t)
-	m.admin.ended = []Revoked{{"u1-ada", "ada", "adas-laptop"}, {"u2-ada", "ada", ""}}
-	r := m.podnet("admin", "revoke", "ada")
-	if r.code != exit.OK || m.admin.who != "ada" || m.admin.namespace != "podnet-system" || r.out != "revoked u1-ada of ada on adas-laptop\nrevoked u2-ada of ada on -\n" || !strings.Contains(r.stderr, "rolebindings") {
-		t.Errorf("%+v of %q in %q", r, m.admin.who, m.admin.namespace)
+	m := fakemachine.New(t)
+	m.Admin.Ended = []cli.Revoked{{"u1-ada", "ada", "adas-laptop"}, {"u2-ada", "ada", ""}}
+	r := m.Podnet("admin", "revoke", "ada")
+	if r.Code != exit.OK || m.Admin.Who != "ada" || m.Admin.Namespace != "podnet-system" || r.Out != "revoked u1-ada of ada on adas-laptop\nrevoked u2-ada of ada on -\n" || !strings.Contains(r.Stderr, "rolebindings") {
+		t.Errorf("%+v of %q in %q", r, m.Admin.Who, m.Admin.Namespace)
 	}
-	if r := m.podnet("admin", "revoke", "ada", "-o", "name"); r.out != "u1-ada\nu2-ada\n" {
+	if r := m.Podnet("admin", "revoke", "ada", "-o", "name"); r.Out != "u1-ada\nu2-ada\n" {
 		t.Errorf("%+v", r)
 	}
-	m.admin.ended = nil
-	if r := m.podnet("admin", "revoke", "eve"); r.code != exit.Generic || !strings.Contains(r.stderr, `nobody called "eve" is connected`) {
+	m.Admin.Ended = nil
+	if r := m.Podnet("admin", "revoke", "eve"); r.Code != exit.Generic || !strings.Contains(r.Stderr, `nobody called "eve" is connected`) {
 		t.Errorf("%+v", r)
 	}
-	m.admin.fail = &localapi.Error{Code: localapi.CodeForbidden, Message: "bob may not list peers"}
-	if r := m.podnet("admin", "revoke", "eve"); r.code != exit.Credentials {
+	m.Admin.Fail = &localapi.Error{Code: localapi.CodeForbidden, Message: "bob may not list peers"}
+	if r := m.Podnet("admin", "revoke", "eve"); r.Code != exit.Credentials {
 		t.Errorf("%+v", r)
 	}
 	for _, args := range [][]string{{"admin", "revoke"}, {"admin", "revoke", "a", "b"}, {"admin", "nonsense"}, {"admin", "top", "x"}} {
-		if r := m.podnet(args...); r.code != exit.Usage {
+		if r := m.Podnet(args...); r.Code != exit.Usage {
 			t.Errorf("%v: %+v", args, r)
 		}
 	}

@@ -1,7 +1,6 @@
-package cli
+package cli_test
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/config"
 	"podnet.dev/client/localapi"
@@ -21,11 +21,11 @@ import (
 const configHead = "apiVersion: podnet/v1\nkind: Config\n"
 
 // configured is a machine whose user has a configuration, and the file's name.
-func configured(t *testing.T, text string) (*machine, string) {
+func configured(t *testing.T, text string) (*fakemachine.Machine, string) {
 	t.Helper()
-	m := newMachine(t)
+	m := fakemachine.New(t)
 	home := t.TempDir()
-	m.environ = append(m.environ, "HOME="+home)
+	m.Environ = append(m.Environ, "HOME="+home)
 	name := filepath.Join(home, ".config", "podnet", "config.yaml")
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		t.Fatal(err)
@@ -47,15 +47,15 @@ profiles:
 - name: wide
   connect: {allNamespaces: true}
 `)
-	m.where = func(k localapi.Kube) (string, string, error) {
+	m.Where = func(k localapi.Kube) (string, string, error) {
 		name := strings.Join(k.Flags["context"], "")
 		return name, "https://" + name, nil
 	}
 	got := func(args ...string) localapi.ConnectRequest {
 		t.Helper()
-		m.podnet(append([]string{"connect"}, args...)...).want(t, exit.OK)
-		req := m.last
-		m.podnet("disconnect").want(t, exit.OK)
+		m.Podnet(append([]string{"connect"}, args...)...).Want(t, exit.OK)
+		req := m.Last
+		m.Podnet("disconnect").Want(t, exit.OK)
 		return req
 	}
 	if r := got(); r.Path != "udp" || !reflect.DeepEqual(r.Namespaces, []string{"shop", "pay"}) || r.LeaseSeconds != 120 || r.Addresses != "virtual" {
@@ -76,7 +76,7 @@ profiles:
 	if r := got("wide"); !r.AllNamespaces || len(r.Namespaces) > 0 {
 		t.Errorf("a profile of every namespace beside a default of some: %+v", r)
 	}
-	m.environ = append(m.environ, "PODNET_PATH=udp")
+	m.Environ = append(m.Environ, "PODNET_PATH=udp")
 	if r := got("lab"); r.Path != "udp" {
 		t.Errorf("with a variable: %+v", r)
 	}
@@ -86,8 +86,8 @@ profiles:
 	if r := got("-A"); !r.AllNamespaces || len(r.Namespaces) > 0 {
 		t.Errorf("every namespace beside a default of some: %+v", r)
 	}
-	m.podnet("connect", "red").want(t, exit.Usage, "there is no profile red", "there are lab, wide; podnet connect -n red opens a namespace")
-	m.podnet("connect", "lab", "wide").want(t, exit.Usage, "one profile, not 2")
+	m.Podnet("connect", "red").Want(t, exit.Usage, "there is no profile red", "there are lab, wide; podnet connect -n red opens a namespace")
+	m.Podnet("connect", "lab", "wide").Want(t, exit.Usage, "one profile, not 2")
 }
 
 // TestRequestIsThatOfTheCommandLine: who has no command line asks for the same.
@@ -106,9 +106,9 @@ profiles:
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.podnet(append([]string{"connect"}, args...)...).want(t, exit.OK)
-		m.podnet("disconnect").want(t, exit.OK)
-		got := m.last
+		m.Podnet(append([]string{"connect"}, args...)...).Want(t, exit.OK)
+		m.Podnet("disconnect").Want(t, exit.OK)
+		got := m.Last
 		got.Kube.Env, want.Kube.Env = nil, nil
 		if want.Name == "" {
 			got.Name = "" // the daemon has made one
@@ -135,16 +135,16 @@ profiles:
 func TestBrokenConfiguration(t *testing.T) {
 	m, name := configured(t, "defaults:\n  path: pigeon\n")
 	for _, args := range [][]string{{"connect"}, {"status"}, {"config", "view"}, {"config", "get", "defaults.path"}, {"profile", "list"}} {
-		m.podnet(args...).want(t, exit.Usage, name+`:4: defaults.path: path "pigeon": want auto, udp, apiserver`, "hint: ")
+		m.Podnet(args...).Want(t, exit.Usage, name+`:4: defaults.path: path "pigeon": want auto, udp, apiserver`, "hint: ")
 	}
-	if m.started != 0 {
+	if m.Started != 0 {
 		t.Error("a daemon was started")
 	}
-	m.podnet("disconnect").want(t, exit.OK) // which it is in nobody's way
-	m.podnet("version").want(t, exit.OK)
-	m.podnet("config", "path").want(t, exit.OK, name)
-	m.podnet("config", "set", "defaults.path", "udp").want(t, exit.OK)
-	m.podnet("config", "get", "defaults.path").want(t, exit.OK, "udp")
+	m.Podnet("disconnect").Want(t, exit.OK) // which it is in nobody's way
+	m.Podnet("version").Want(t, exit.OK)
+	m.Podnet("config", "path").Want(t, exit.OK, name)
+	m.Podnet("config", "set", "defaults.path", "udp").Want(t, exit.OK)
+	m.Podnet("config", "get", "defaults.path").Want(t, exit.OK, "udp")
 	for text, says := range map[string]string{
 		"{colour: red}": "no flag of podnet's", "{lease: [1m, 2m]}": "want one value, not 2", "{lease: 1h}": "1m0s to 15m0s",
 		"{namespace: [a, B]}": `"B" is no name`, "{also-route: 16.0.0.0/4}": "wider than /8", "{all-namespaces: maybe}": "invalid", "{watch: maybe}": "is no bool",
@@ -152,28 +152,28 @@ func TestBrokenConfiguration(t *testing.T) {
 		if err := os.WriteFile(name, []byte(configHead+"defaults: "+text+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		m.podnet("status").want(t, exit.Usage, name+":3: ", says)
+		m.Podnet("status").Want(t, exit.Usage, name+":3: ", says)
 	}
 }
 
 func TestConfigCommands(t *testing.T) {
 	m, name := configured(t, "")
-	m.podnet("config", "get", "defaults.path").want(t, exit.Generic, "no file sets defaults.path")
-	m.podnet("config", "set", "defaults.namespace", "shop", "pay").want(t, exit.OK)
-	m.podnet("config", "set", "tray.notify", "false").want(t, exit.OK)
-	m.podnet("config", "set", "defaults.path", "pigeon").want(t, exit.Usage, "want auto, udp, apiserver")
-	m.podnet("config", "set", "colour", "red").want(t, exit.Usage, "is no key")
-	m.podnet("config", "set", "defaults.path").want(t, exit.Usage, "podnet config set defaults.path udp")
-	if r := m.podnet("config", "get", "defaults.namespace"); r.out != "shop\npay\n" {
-		t.Errorf("get: %q", r.out)
+	m.Podnet("config", "get", "defaults.path").Want(t, exit.Generic, "no file sets defaults.path")
+	m.Podnet("config", "set", "defaults.namespace", "shop", "pay").Want(t, exit.OK)
+	m.Podnet("config", "set", "tray.notify", "false").Want(t, exit.OK)
+	m.Podnet("config", "set", "defaults.path", "pigeon").Want(t, exit.Usage, "want auto, udp, apiserver")
+	m.Podnet("config", "set", "colour", "red").Want(t, exit.Usage, "is no key")
+	m.Podnet("config", "set", "defaults.path").Want(t, exit.Usage, "podnet config set defaults.path udp")
+	if r := m.Podnet("config", "get", "defaults.namespace"); r.Out != "shop\npay\n" {
+		t.Errorf("get: %q", r.Out)
 	}
-	m.podnet("profile", "save", "staging", "--context", "blue", "-n", "shop", "--lease", "2m", "--as", "deploy/web", "--auto-connect").want(t, exit.OK)
-	m.podnet("profile", "save", "Blue").want(t, exit.Usage, "is no name for a profile")
-	m.podnet("profile", "save", "x", "--path", "pigeon").want(t, exit.Usage, "want auto")
-	m.podnet("profile", "list").want(t, exit.OK, "NAME     CONTEXT  NAMESPACES  AUTO\nstaging  blue     shop        yes\n")
+	m.Podnet("profile", "save", "staging", "--context", "blue", "-n", "shop", "--lease", "2m", "--as", "deploy/web", "--auto-connect").Want(t, exit.OK)
+	m.Podnet("profile", "save", "Blue").Want(t, exit.Usage, "is no name for a profile")
+	m.Podnet("profile", "save", "x", "--path", "pigeon").Want(t, exit.Usage, "want auto")
+	m.Podnet("profile", "list").Want(t, exit.OK, "NAME     CONTEXT  NAMESPACES  AUTO\nstaging  blue     shop        yes\n")
 	var list localapi.ProfileList
 	want := localapi.Profile{Name: "staging", AutoConnect: true, Connect: localapi.Words{Context: "blue", Namespaces: []string{"shop"}, LeaseSeconds: 120, As: "deploy/web"}}
-	if err := json.Unmarshal([]byte(m.podnet("profile", "list", "-o", "json").out), &list); err != nil || len(list.Profiles) != 1 || !reflect.DeepEqual(list.Profiles[0], want) {
+	if err := json.Unmarshal([]byte(m.Podnet("profile", "list", "-o", "json").Out), &list); err != nil || len(list.Profiles) != 1 || !reflect.DeepEqual(list.Profiles[0], want) {
 		t.Errorf("%+v, %v, want %+v", list, err, want)
 	}
 	const view = `apiVersion: podnet/v1
@@ -194,35 +194,15 @@ profiles:
 tray:
   notify: false
 `
-	if r := m.podnet("config", "view"); r.code != exit.OK || !strings.HasPrefix(r.out, view+"# defaults.namespace: "+name+":4\n") {
-		t.Errorf("view:\n%s", r.out)
+	if r := m.Podnet("config", "view"); r.Code != exit.OK || !strings.HasPrefix(r.Out, view+"# defaults.namespace: "+name+":4\n") {
+		t.Errorf("view:\n%s", r.Out)
 	}
-	m.podnet("config", "unset", "defaults.namespace").want(t, exit.OK)
-	m.podnet("config", "unset", "defaults.namespace").want(t, exit.Generic, "does not set")
-	m.podnet("profile", "remove", "staging").want(t, exit.OK)
-	m.podnet("profile", "remove", "staging").want(t, exit.Generic, "no profile staging")
-	m.podnet("profile", "list").want(t, exit.OK, "there are none")
-	if r := m.podnet("config", "path", "--all"); r.out != name+"\n" {
-		t.Errorf("path --all: %q", r.out)
+	m.Podnet("config", "unset", "defaults.namespace").Want(t, exit.OK)
+	m.Podnet("config", "unset", "defaults.namespace").Want(t, exit.Generic, "does not set")
+	m.Podnet("profile", "remove", "staging").Want(t, exit.OK)
+	m.Podnet("profile", "remove", "staging").Want(t, exit.Generic, "no profile staging")
+	m.Podnet("profile", "list").Want(t, exit.OK, "there are none")
+	if r := m.Podnet("config", "path", "--all"); r.Out != name+"\n" {
+		t.Errorf("path --all: %q", r.Out)
 	}
-}
-
-// fakeAutostart is on or off.
-type fakeAutostart struct{ on bool }
-
-func (f *fakeAutostart) On() (bool, error) { return f.on, nil }
-func (f *fakeAutostart) Set(_ context.Context, on bool) (string, error) {
-	f.on = on
-	return "", nil
-}
-
-func TestAutostart(t *testing.T) {
-	m := newMachine(t)
-	for _, want := range []string{"off", "on", "off"} {
-		m.podnet("autostart", want).want(t, exit.OK)
-		if r := m.podnet("autostart"); r.out != want+"\n" {
-			t.Errorf("autostart says %q, want %s", r.out, want)
-		}
-	}
-	m.podnet("autostart", "perhaps").want(t, exit.Usage, "want on or off")
 }

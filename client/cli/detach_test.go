@@ -1,4 +1,4 @@
-package cli
+package cli_test
 
 import (
 	"context"
@@ -9,40 +9,42 @@ import (
 	"strings"
 	"testing"
 
+	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 )
 
 // background is a machine whose Spawn runs podnet in this process.
-func background(t *testing.T, m *machine) (stop context.CancelFunc, asked *[]string) {
+func background(t *testing.T, m *fakemachine.Machine) (stop context.CancelFunc, asked *[]string) {
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(stop)
 	asked = new([]string)
-	m.spawn = func(args []string) (*Spawned, error) {
+	m.Spawn = func(args []string) (*cli.Spawned, error) {
 		*asked = args
 		out, in := io.Pipe()
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			code := Run(ctx, Env{Env: caller.Env{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.environ, Kube: newFakeKube()}, Host: Host{Proxy: m.proxy}}, args)
+			code := cli.Run(ctx, cli.Env{Env: caller.Env{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.Environ, Kube: fakemachine.NewKube()}, Host: cli.Host{Proxy: m.Proxy}}, args)
 			if code != 0 {
 				_ = in.CloseWithError(io.EOF)
 			}
 			_ = in.Close()
 		}()
 		t.Cleanup(func() { stop(); out.Close(); <-done })
-		return &Spawned{PID: 4711, Out: out, Log: "/state/proxy.log", Stop: func() error { stop(); return nil }}, nil
+		return &cli.Spawned{PID: 4711, Out: out, Log: "/state/proxy.log", Stop: func() error { stop(); return nil }}, nil
 	}
 	return stop, asked
 }
 
 func TestDetachedProxy(t *testing.T) {
-	m := newMachine(t)
+	m := fakemachine.New(t)
 	stop, asked := background(t, m)
 	ended := make(chan struct{})
-	m.proxy = func(ctx context.Context, o ProxyOptions) error {
+	m.Proxy = func(ctx context.Context, o cli.ProxyOptions) error {
 		defer close(ended)
 		o.Events(localapi.Event{Type: localapi.EventDone, Phase: "auth", Text: "alice"})
 		o.Events(localapi.Event{Type: localapi.EventReady})
@@ -51,10 +53,10 @@ func TestDetachedProxy(t *testing.T) {
 		<-ctx.Done()
 		return nil
 	}
-	r := m.podnet("proxy", "--detach", "-n", "shop", "--wait", "--forward", "5432=db.shop:5432")
-	r.want(t, 0, "auth", "proxy at 127.0.0.1:1055", "tcp 127.0.0.1:5432 leads to db.shop:5432")
-	if !strings.HasPrefix(r.out, "export ALL_PROXY=socks5h://127.0.0.1:1055 ") || !strings.Contains(r.out, " PODNET_PROXY_PID=") || strings.Count(r.out, "\n") != 1 {
-		t.Errorf("printed %s", r.out)
+	r := m.Podnet("proxy", "--detach", "-n", "shop", "--wait", "--forward", "5432=db.shop:5432")
+	r.Want(t, 0, "auth", "proxy at 127.0.0.1:1055", "tcp 127.0.0.1:5432 leads to db.shop:5432")
+	if !strings.HasPrefix(r.Out, "export ALL_PROXY=socks5h://127.0.0.1:1055 ") || !strings.Contains(r.Out, " PODNET_PROXY_PID=") || strings.Count(r.Out, "\n") != 1 {
+		t.Errorf("printed %s", r.Out)
 	}
 	if last := (*asked)[len(*asked)-2:]; !slices.Equal(last, []string{"--detach=false", "--output=json-stream"}) || (*asked)[0] != "proxy" {
 		t.Errorf("ran %q", *asked)
@@ -69,38 +71,43 @@ func TestDetachedProxy(t *testing.T) {
 }
 
 func TestDetachedProxyAsJSON(t *testing.T) {
-	m := newMachine(t)
+	m := fakemachine.New(t)
 	background(t, m)
-	m.proxy = func(ctx context.Context, o ProxyOptions) error {
+	m.Proxy = func(ctx context.Context, o cli.ProxyOptions) error {
 		o.Ready("127.0.0.1:1055", o.Forwards)
 		<-ctx.Done()
 		return nil
 	}
-	r := m.podnet("proxy", "--detach", "-o", "json")
-	var p openPorts
-	if err := json.Unmarshal([]byte(r.out), &p); r.code != 0 || err != nil || p.Kind != "Proxy" || p.Address != "127.0.0.1:1055" || p.Variables["ALL_PROXY"] != "socks5h://127.0.0.1:1055" || p.PID == 0 || p.Log != "/state/proxy.log" || p.Forwards == nil {
-		t.Errorf("exit status %d, %v: %s%s", r.code, err, r.out, r.stderr)
+	r := m.Podnet("proxy", "--detach", "-o", "json")
+	var p struct {
+		Kind, Address, Log string
+		Variables          map[string]string
+		PID                int
+		Forwards           []any
+	}
+	if err := json.Unmarshal([]byte(r.Out), &p); r.Code != 0 || err != nil || p.Kind != "Proxy" || p.Address != "127.0.0.1:1055" || p.Variables["ALL_PROXY"] != "socks5h://127.0.0.1:1055" || p.PID == 0 || p.Log != "/state/proxy.log" || p.Forwards == nil {
+		t.Errorf("exit status %d, %v: %s%s", r.Code, err, r.Out, r.Stderr)
 	}
 }
 
 // TestDetachedProxyFails as one in the foreground does, and names its log.
 func TestDetachedProxyFails(t *testing.T) {
-	m := newMachine(t)
+	m := fakemachine.New(t)
 	background(t, m)
-	m.proxy = func(context.Context, ProxyOptions) error {
+	m.Proxy = func(context.Context, cli.ProxyOptions) error {
 		return &localapi.Error{Code: localapi.CodeForbidden, Message: "alice may not", Hint: "ask for it", Phase: "gateway"}
 	}
-	m.podnet("proxy", "--detach").want(t, exit.Credentials, "error: alice may not (in phase gateway)\nhint: ask for it\nlog: /state/proxy.log\n")
-	m = newMachine(t)
+	m.Podnet("proxy", "--detach").Want(t, exit.Credentials, "error: alice may not (in phase gateway)\nhint: ask for it\nlog: /state/proxy.log\n")
+	m = fakemachine.New(t)
 	background(t, m)
-	m.proxy = func(ctx context.Context, _ ProxyOptions) error { <-ctx.Done(); return ctx.Err() }
-	m.podnet("proxy", "--detach", "--wait=50ms").want(t, exit.Timeout, "not ready after 50ms", "log: /state/proxy.log")
-	m.podnet("proxy", "--wait=50ms").want(t, exit.Timeout, "not ready after 50ms")
-	m.spawn = func([]string) (*Spawned, error) {
-		return &Spawned{Out: io.NopCloser(strings.NewReader("")), Log: "/state/proxy.log"}, nil
+	m.Proxy = func(ctx context.Context, _ cli.ProxyOptions) error { <-ctx.Done(); return ctx.Err() }
+	m.Podnet("proxy", "--detach", "--wait=50ms").Want(t, exit.Timeout, "not ready after 50ms", "log: /state/proxy.log")
+	m.Podnet("proxy", "--wait=50ms").Want(t, exit.Timeout, "not ready after 50ms")
+	m.Spawn = func([]string) (*cli.Spawned, error) {
+		return &cli.Spawned{Out: io.NopCloser(strings.NewReader("")), Log: "/state/proxy.log"}, nil
 	}
-	m.podnet("proxy", "--detach").want(t, exit.Generic, "ended before it was ready", "log: /state/proxy.log")
+	m.Podnet("proxy", "--detach").Want(t, exit.Generic, "ended before it was ready", "log: /state/proxy.log")
 	for line, says := range map[string]string{"--detach -- true": "one of the two", "-o json -- true": "one of the two", "-o xml": "want table"} {
-		m.podnet(append([]string{"proxy"}, strings.Fields(line)...)...).want(t, exit.Usage, says)
+		m.Podnet(append([]string{"proxy"}, strings.Fields(line)...)...).Want(t, exit.Usage, says)
 	}
 }

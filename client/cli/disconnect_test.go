@@ -1,4 +1,4 @@
-package cli
+package cli_test
 
 import (
 	"net"
@@ -7,41 +7,42 @@ import (
 	"testing"
 
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/fakemachine"
 )
 
 // TestDaemonKilledWhileDisconnecting says what became of the session, and what there is
 // to do.
 func TestDaemonKilledWhileDisconnecting(t *testing.T) {
-	m := newMachine(t)
-	m.killed(t, func() {})
-	m.podnet("disconnect").want(t, exit.Daemon, "the daemon ended before it had answered, and its sessions with it", "this machine is not connected any more",
+	m := fakemachine.New(t)
+	killed(t, m, func() {})
+	m.Podnet("disconnect").Want(t, exit.Daemon, "the daemon ended before it had answered, and its sessions with it", "this machine is not connected any more",
 		"nothing is left to do here", "when the lease ends", "podnet logs")
-	if m.cleaned != 1 {
-		t.Errorf("cleaned %d times", m.cleaned)
+	if m.Cleaned != 1 {
+		t.Errorf("cleaned %d times", m.Cleaned)
 	}
-	m.podnet("status").want(t, exit.NotConnected)
+	m.Podnet("status").Want(t, exit.NotConnected)
 }
 
 // TestDaemonRestartedWhileDisconnecting is where a service manager brings it back.
 func TestDaemonRestartedWhileDisconnecting(t *testing.T) {
-	m := newMachine(t)
-	m.killed(t, func() {
-		if err := m.startDaemon(t.Context(), m.socket); err != nil {
+	m := fakemachine.New(t)
+	killed(t, m, func() {
+		if err := m.StartDaemon(t.Context(), m.Socket); err != nil {
 			t.Error(err)
 		}
 	})
-	m.podnet("disconnect").want(t, exit.Daemon, "another one has started", "podnet status says what is connected")
-	if m.cleaned != 0 {
+	m.Podnet("disconnect").Want(t, exit.Daemon, "another one has started", "podnet status says what is connected")
+	if m.Cleaned != 0 {
 		t.Error("what is another daemon's was cleaned up")
 	}
 }
 
 // killed has a daemon hear one call, end without an answer, and then happen.
-func (m *machine) killed(t *testing.T, then func()) {
-	if err := os.MkdirAll(filepath.Dir(m.socket), 0o700); err != nil {
+func killed(t *testing.T, m *fakemachine.Machine, then func()) {
+	if err := os.MkdirAll(filepath.Dir(m.Socket), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("unix", m.socket)
+	ln, err := net.Listen("unix", m.Socket)
 	if err != nil {
 		t.Fatal(err)
 	}

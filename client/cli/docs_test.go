@@ -1,4 +1,4 @@
-package cli
+package cli_test
 
 import (
 	"os"
@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/fakemachine"
 )
 
 // kubectls are flags of kubectl's that the documentation shows, and fakeKube has not.
@@ -20,7 +22,7 @@ var kubectls = []string{"kubeconfig", "cluster", "server", "token", "token-file"
 // TestDocsKnowTheFlags: the documentation shows no flag that podnet has not, in its
 // command lines and in the tables below the name of a command, and leaves none out.
 func TestDocsKnowTheFlags(t *testing.T) {
-	root := newRoot(&Env{Env: caller.Env{Kube: newFakeKube()}})
+	root := cli.Tree(cli.Env{Env: caller.Env{Kube: fakemachine.NewKube()}})
 	files, err := filepath.Glob("../../docs/*.md")
 	if err != nil || len(files) < 10 {
 		t.Fatalf("%d files, %v", len(files), err)

@@ -26,10 +26,10 @@ import (
 // Exit statuses of exec, beside the command's own: those of a shell, and of env(1) and
 // timeout(1) for what went wrong before.
 const (
-	exitExec     = 125 // exec itself failed
-	exitNotRun   = 126 // the command is there and cannot be run
-	exitNotFound = 127
-	exitSignal   = 128 // and the signal that has ended the command
+	Failed   = 125 // exec itself failed
+	NotRun   = 126 // the command is there and cannot be run
+	NotFound = 127
+	bySignal = 128 // and the signal that has ended the command
 )
 
 // execOptions are what podnet exec asks for.
@@ -180,7 +180,7 @@ func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Durati
 	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return exit.With(err, exitExec)
+		return exit.With(err, Failed)
 	}
 	x.command = Command{Path: path, Args: command, Env: x.env.Environ, Dir: dir, Foreground: x.env.Foreground != nil && x.env.Foreground()}
 	return nil
@@ -254,13 +254,13 @@ func execError(err error) error {
 	case errors.As(err, &wrong) && wrong.Code == localapi.CodeUsage:
 		return err
 	}
-	return exit.With(err, exitExec)
+	return exit.With(err, Failed)
 }
 
 // notRun is the status of a command that cannot be started.
 func notRun(err error) int {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
-		return exitNotFound
+		return NotFound
 	}
-	return exitNotRun
+	return NotRun
 }

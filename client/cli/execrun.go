@@ -129,7 +129,7 @@ func (x *execution) carryOut(ctx context.Context, by Runner, command Command, fa
 			case r.err != nil:
 				return r.err
 			case ended:
-				return exit.Status(exitExec)
+				return exit.Status(Failed)
 			case r.status == 0:
 				return nil
 			}

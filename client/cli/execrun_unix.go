@@ -22,7 +22,7 @@ func sendSignal(cmd *exec.Cmd, sig os.Signal, group bool) error {
 // statusOf is the exit status that a shell would give.
 func statusOf(s *os.ProcessState) int {
 	if ws, ok := s.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return exitSignal + int(ws.Signal())
+		return bySignal + int(ws.Signal())
 	}
 	return s.ExitCode()
 }

@@ -1,16 +1,13 @@
-package cli
+package cli_test
 
 import (
-	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/fakemachine"
 )
 
 const oldLog = "time=2026-11-22T10:00:00.000Z level=INFO msg=\"daemon started\"\n"
@@ -18,9 +15,9 @@ const newLog = "time=2026-11-22T11:59:00.000Z level=INFO msg=\"session ready\"\n
 
 func TestLogs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "daemon.log")
-	m := newMachine(t)
-	m.logFile = path
-	m.podnet("logs").want(t, exit.Generic, "there is no log at "+path)
+	m := fakemachine.New(t)
+	m.LogFile = path
+	m.Podnet("logs").Want(t, exit.Generic, "there is no log at "+path)
 	for name, text := range map[string]string{path + ".1": oldLog, path: newLog} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -34,71 +31,10 @@ func TestLogs(t *testing.T) {
 		"--since 2026-11-22T11:59:30Z": newLog[strings.Index(newLog, "time=2026-11-22T12"):],
 		"--since 2026-11-23":           "",
 	} {
-		r := m.podnet(append([]string{"logs"}, strings.Fields(args)...)...)
-		if r.code != exit.OK || r.out != want {
-			t.Errorf("logs %s: %d\n%s\nwant\n%s%s", args, r.code, r.out, want, r.stderr)
+		r := m.Podnet(append([]string{"logs"}, strings.Fields(args)...)...)
+		if r.Code != exit.OK || r.Out != want {
+			t.Errorf("logs %s: %d\n%s\nwant\n%s%s", args, r.Code, r.Out, want, r.Stderr)
 		}
 	}
-	m.podnet("logs", "--since", "yesterday").want(t, exit.Usage, "neither a duration nor a time")
-}
-
-// heard is a writer that others read from.
-type heard struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (h *heard) Write(p []byte) (int, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.text.Write(p)
-}
-
-func (h *heard) String() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.text.String()
-}
-
-// TestLogsFollowTheNextFile: half a line waits for its other half, and a log that is
-// set aside is read to its end.
-func TestLogsFollowTheNextFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "daemon.log")
-	write := func(text string) {
-		t.Helper()
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if _, err := f.WriteString(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var out heard
-	is := func(want string) {
-		t.Helper()
-		for end := time.Now().Add(5 * time.Second); out.String() != want; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("got %q, want %q", out.String(), want)
-			}
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- (&logOptions{follow: true, tail: -1}).print(ctx, &out, path) }()
-	write("one\ntwo")
-	is("one\n")
-	write(" and a half\n")
-	is("one\ntwo and a half\n")
-	write("three\n")
-	if err := os.Rename(path, path+".1"); err != nil {
-		t.Fatal(err)
-	}
-	write("four\n")
-	is("one\ntwo and a half\nthree\nfour\n")
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	m.Podnet("logs", "--since", "yesterday").Want(t, exit.Usage, "neither a duration nor a time")
 }

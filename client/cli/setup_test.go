@@ -1,18 +1,19 @@
-package cli
+package cli_test
 
 import (
 	"os"
 	"testing"
 
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/fakemachine"
 )
 
 func TestSetup(t *testing.T) {
-	m := newMachine(t)
+	m := fakemachine.New(t)
 	if os.Geteuid() != 0 {
-		m.podnet("setup").want(t, exit.Daemon, "takes root", "sudo podnet setup")
+		m.Podnet("setup").Want(t, exit.Daemon, "takes root", "sudo podnet setup")
 		return
 	}
-	m.podnet("setup", "--remove", "--operator", "bob").want(t, exit.Usage, "--remove and --operator")
-	m.podnet("setup", "bob").want(t, exit.Usage, "no arguments")
+	m.Podnet("setup", "--remove", "--operator", "bob").Want(t, exit.Usage, "--remove and --operator")
+	m.Podnet("setup", "bob").Want(t, exit.Usage, "no arguments")
 }

@@ -2,14 +2,10 @@ package cli
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
-	"io"
 	"strings"
 	"testing"
 	"time"
 
-	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/localapi"
 )
 
@@ -179,80 +175,6 @@ func TestScreenIsDrawnOver(t *testing.T) {
 	}
 }
 
-// watching runs status --watch until the test has seen what it waits for.
-func (m *machine) watching(args ...string) (next func() string, stop func() int) {
-	m.t.Helper()
-	r, w := io.Pipe()
-	ctx, cancel := context.WithCancel(context.Background())
-	code := make(chan int, 1)
-	go func() {
-		code <- Run(ctx, Env{Env: caller.Env{In: strings.NewReader(""), Out: w, Err: io.Discard, Environ: []string{"PODNET_SOCKET=" + m.socket}, Kube: newFakeKube()}}, append([]string{"status", "--watch"}, args...))
-		w.Close()
-	}()
-	lines := json.NewDecoder(r)
-	buf := make([]byte, 4096)
-	next = func() string {
-		m.t.Helper()
-		if len(args) > 0 {
-			var e localapi.Event
-			if err := lines.Decode(&e); err != nil {
-				m.t.Fatal(err)
-			}
-			return string(e.Type)
-		}
-		n, err := r.Read(buf)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		return string(buf[:n])
-	}
-	return next, func() int { cancel(); r.Close(); return <-code }
-}
-
-func TestWatchSeesTheDaemonComeAndGo(t *testing.T) {
-	m := newMachine(t)
-	next, stop := m.watching()
-	if got := next(); !strings.Contains(got, "disconnected  nothing is connected") {
-		t.Errorf("at first: %q", got)
-	}
-	m.podnet("connect").want(t, 0)
-	for _, want := range []string{"  auth          kind: alice at https://api\n", "  ready         kind: connected\n"} {
-		if got := next(); !strings.HasSuffix(got, want) {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-	m.podnet("disconnect").want(t, 0)
-	if got := next(); !strings.HasSuffix(got, "  disconnected  kind: disconnected\n") {
-		t.Errorf("at last: %q", got)
-	}
-	if code := stop(); code != 0 {
-		t.Errorf("an interrupted watch ends with %d", code)
-	}
-}
-
-func TestWatchAsJSON(t *testing.T) {
-	m := newMachine(t)
-	m.podnet("connect").want(t, 0)
-	next, stop := m.watching("-o", "json")
-	got := make(chan string, 1)
-	go func() { got <- next() }()
-	for heard := false; !heard; { // the watch takes a moment to begin
-		m.podnet("disconnect").want(t, 0)
-		m.podnet("connect").want(t, 0)
-		select {
-		case e := <-got:
-			heard = true
-			if e == "" {
-				t.Error("an event without a type")
-			}
-		default:
-		}
-	}
-	if code := stop(); code != 0 {
-		t.Errorf("an interrupted watch ends with %d", code)
-	}
-}
-
 func TestStatusOfASessionThatIsToComeBack(t *testing.T) {
 	s := localapi.NewStatus()
 	s.State, s.LastError = localapi.Failed, &localapi.Error{Message: "the network is away"}
@@ -262,5 +184,28 @@ func TestStatusOfASessionThatIsToComeBack(t *testing.T) {
 	want := "not connected\nthe last session ended: the network is away\nwarning: work is not connected: the network is away; tried again at 12:00:05\nhint: podnet disconnect work gives it up\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+}
+
+func TestTwoSessionsInWords(t *testing.T) {
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.Local)
+	s := full(now)
+	s.Connections[0].Primary, s.Connections[0].DNS.Alias, s.Warnings[0].Connection = true, "dev.podnet.internal", "dev"
+	blue := full(now).Connections[0]
+	blue.Name, blue.DNS.Alias = "blue", "blue.podnet.internal"
+	red := localapi.Connection{Name: "red", User: "bob", Phase: localapi.PhaseGateway}
+	s.Connections = append(s.Connections, blue, red)
+	var out bytes.Buffer
+	printStatus(&out, s, now)
+	for _, want := range []string{
+		"degraded    dev as alice, primary\n", "\n\nconnected   blue as alice\n", "\n\nconnecting  red as bob\nphase       gateway\n", "\n\nwarning  dev: the lease could not be renewed\n",
+		"dns         cluster.local, dev.podnet.internal by resolved", "dns         blue.podnet.internal by resolved",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if line := summary(s, now); !strings.Contains(line, "dev: udp") || !strings.Contains(line, "; blue: udp") {
+		t.Errorf("summary %s", line)
 	}
 }

@@ -1,36 +1,17 @@
-package cli
+package cli_test
 
 import (
 	"context"
 	"encoding/json"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/localapi"
 )
-
-// fakeWays gives a probe after the other; the last one stays.
-type fakeWays struct {
-	mu     sync.Mutex
-	probes []localapi.Probe
-}
-
-func (f *fakeWays) Probe(context.Context) (localapi.Probe, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var p localapi.Probe
-	if len(f.probes) > 0 {
-		p = f.probes[0]
-	}
-	if len(f.probes) > 1 {
-		f.probes = f.probes[1:]
-	}
-	return p, nil
-}
 
 var (
 	cut  = localapi.Probe{Tunnel: &localapi.Error{Code: localapi.CodeDNS, Message: "the gateway's DNS does not answer"}}
@@ -44,28 +25,28 @@ func TestWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer port.Close()
-	m := newMachine(t)
-	if err := m.startDaemon(t.Context(), m.socket); err != nil {
+	m := fakemachine.New(t)
+	if err := m.StartDaemon(t.Context(), m.Socket); err != nil {
 		t.Fatal(err)
 	}
-	m.names.answers = map[string]localapi.DNSAnswer{"web.shop.svc. A": {Rcode: "NOERROR", Answers: []localapi.DNSRecord{{Type: "CNAME", Data: "x."}, {Type: "A", Data: "127.0.0.1"}}}}
-	m.ways.probes = []localapi.Probe{cut, mute, {RTTMs: 1}}
+	m.Names.Answers = map[string]localapi.DNSAnswer{"web.shop.svc. A": {Rcode: "NOERROR", Answers: []localapi.DNSRecord{{Type: "CNAME", Data: "x."}, {Type: "A", Data: "127.0.0.1"}}}}
+	m.Ways.Probes = []localapi.Probe{cut, mute, {RTTMs: 1}}
 	later := time.AfterFunc(50*time.Millisecond, func() {
-		if r := m.podnet("connect"); r.code != 0 {
-			t.Error(r.stderr)
+		if r := m.Podnet("connect"); r.Code != 0 {
+			t.Error(r.Stderr)
 		}
 	})
 	defer later.Stop()
-	r := m.podnet("wait", "--for", "dns", "--for=connected", "--for", "service/shop/web,svc/shop/web:"+strings.TrimPrefix(port.Addr().String(), "127.0.0.1:"), "-o", "json")
-	r.want(t, 0, "connected\n", "dns\n", "service/shop/web\n")
-	if at := strings.Index(r.stderr, "connected\n"); at > strings.Index(r.stderr, "dns\n") {
-		t.Errorf("order:\n%s", r.stderr)
+	r := m.Podnet("wait", "--for", "dns", "--for=connected", "--for", "service/shop/web,svc/shop/web:"+strings.TrimPrefix(port.Addr().String(), "127.0.0.1:"), "-o", "json")
+	r.Want(t, 0, "connected\n", "dns\n", "service/shop/web\n")
+	if at := strings.Index(r.Stderr, "connected\n"); at > strings.Index(r.Stderr, "dns\n") {
+		t.Errorf("order:\n%s", r.Stderr)
 	}
 	var s localapi.Status
-	if err := json.Unmarshal([]byte(r.out), &s); err != nil || s.State != localapi.Connected {
-		t.Errorf("%v: %s", err, r.out)
+	if err := json.Unmarshal([]byte(r.Out), &s); err != nil || s.State != localapi.Connected {
+		t.Errorf("%v: %s", err, r.Out)
 	}
-	m.podnet("connect", "--wait").want(t, 0, "connected") // it is there, and works
+	m.Podnet("connect", "--wait").Want(t, 0, "connected") // it is there, and works
 }
 
 // TestWaitInVain names what is missing.
@@ -76,24 +57,24 @@ func TestWaitInVain(t *testing.T) {
 	}
 	closed.Close()
 	at := strings.TrimPrefix(closed.Addr().String(), "127.0.0.1:")
-	m := newMachine(t)
-	m.podnet("wait", "--timeout", "50ms").want(t, exit.Timeout, "not within 50ms: nothing is connected")
-	if m.started != 0 {
+	m := fakemachine.New(t)
+	m.Podnet("wait", "--timeout", "50ms").Want(t, exit.Timeout, "not within 50ms: nothing is connected")
+	if m.Started != 0 {
 		t.Error("waiting started a daemon")
 	}
-	m.podnet("connect").want(t, 0)
-	m.names.answers = map[string]localapi.DNSAnswer{"web.shop.svc. AAAA": {Rcode: "NOERROR", Answers: []localapi.DNSRecord{{Type: "AAAA", Data: "::ffff:127.0.0.1"}}}}
-	m.ways.probes = []localapi.Probe{mute}
-	m.podnet("wait", "--for", "dns,connected,service/shop/db:5432,service/shop/web:"+at, "--timeout=300ms").want(t, exit.Timeout,
+	m.Podnet("connect").Want(t, 0)
+	m.Names.Answers = map[string]localapi.DNSAnswer{"web.shop.svc. AAAA": {Rcode: "NOERROR", Answers: []localapi.DNSRecord{{Type: "AAAA", Data: "::ffff:127.0.0.1"}}}}
+	m.Ways.Probes = []localapi.Probe{mute}
+	m.Podnet("wait", "--for", "dns,connected,service/shop/db:5432,service/shop/web:"+at, "--timeout=300ms").Want(t, exit.Timeout,
 		"dns: programs ask somebody else; service/shop/db:5432: its name has no address; service/shop/web:"+at+": ", "refused")
-	m.podnet("wait", "--session", "blue", "--timeout=300ms").want(t, exit.Timeout, "no session is called blue")
-	m.ways.probes = []localapi.Probe{cut}
-	m.podnet("connect", "--wait=300ms").want(t, exit.Timeout, "not connected after 300ms: connected: the gateway's DNS does not answer")
-	m.podnet("wait", "--for", "dns", "--timeout=300ms").want(t, exit.Timeout, "dns: the gateway's DNS does not answer")
+	m.Podnet("wait", "--session", "blue", "--timeout=300ms").Want(t, exit.Timeout, "no session is called blue")
+	m.Ways.Probes = []localapi.Probe{cut}
+	m.Podnet("connect", "--wait=300ms").Want(t, exit.Timeout, "not connected after 300ms: connected: the gateway's DNS does not answer")
+	m.Podnet("wait", "--for", "dns", "--timeout=300ms").Want(t, exit.Timeout, "dns: the gateway's DNS does not answer")
 	ctx, interrupt := context.WithCancel(t.Context())
 	time.AfterFunc(30*time.Millisecond, interrupt)
-	if r := m.podnetContext(ctx, "wait"); r.code != exit.Interrupted {
-		t.Errorf("exit status %d: %s", r.code, r.stderr)
+	if r := m.PodnetContext(ctx, "wait"); r.Code != exit.Interrupted {
+		t.Errorf("exit status %d: %s", r.Code, r.Stderr)
 	}
 }
 
@@ -110,16 +91,7 @@ func TestBadWait(t *testing.T) {
 		"-o xml":                        "want table",
 		"web":                           "takes no arguments",
 	} {
-		m := newMachine(t)
-		m.podnet(append([]string{"wait"}, strings.Fields(line)...)...).want(t, exit.Usage, says)
-	}
-}
-
-func TestStatusStrict(t *testing.T) {
-	m := newMachine(t)
-	m.podnet("connect").want(t, 0) // the fake one never looks whether names resolve
-	m.podnet("status").want(t, 0)
-	if r := m.podnet("status", "--strict"); r.code != exit.DNS || !strings.Contains(r.out, "connected") {
-		t.Errorf("exit status %d: %s%s", r.code, r.out, r.stderr)
+		m := fakemachine.New(t)
+		m.Podnet(append([]string{"wait"}, strings.Fields(line)...)...).Want(t, exit.Usage, says)
 	}
 }

@@ -1,0 +1,4 @@
+package cli
+
+// Here is for tests from outside.
+type Here = here
