@@ -15,6 +15,7 @@ import (
 
 	"podnet.dev/internal/steer"
 	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/testpod"
 )
 
 // late is how much later than promised something may be on a busy machine.
@@ -102,6 +103,29 @@ func TestDatagrams(t *testing.T) {
 		}
 		laptop.silence(true)
 		until(t, 4*time.Second+late, "the app answers", func() bool { return ask() == "app" })
+	})
+}
+
+// TestTranslatesWhereMarksAreTakenAway: there a connection of the agent's could come back
+// to it if TCP was handed over. It is translated instead, and the log says why.
+func TestTranslatesWhereMarksAreTakenAway(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		testpod.Run(t, "nft add table inet firewall; add chain inet firewall out { type filter hook output priority 0; }; add rule inet firewall out meta mark set 1")
+		var g *fakeGateway
+		g = newGateway(t, func() []control.Gateway { return []control.Gateway{g.entry()} })
+		laptop := newLaptop(t, "laptop", g)
+		newApp(t)
+		agent := start(t, group, g)
+		g.admit(agent.hello.PublicKey, true, laptop.rule("alice-web", header("alice")))
+		until(t, 3*time.Second+late, "the laptop answers", func() bool { return get("alice") == "laptop" })
+		if got := get("bob"); got != "app" {
+			t.Errorf("bob: %s", got)
+		}
+		if rules := ruleset(t); !strings.Contains(rules, "dnat") || strings.Contains(rules, "tproxy") {
+			t.Errorf("TCP is not translated: %s", rules)
+		}
+		const why = `"level":"WARN","msg":"TCP is redirected by translation of addresses","err":"leave a marked connection alone: `
+		until(t, late, "the log says why", func() bool { return strings.Contains(agent.log.String(), why) })
 	})
 }
 

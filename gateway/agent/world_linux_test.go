@@ -361,7 +361,26 @@ type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	hello control.Hello
+	log   logged
 	ended chan struct{}
+}
+
+// logged is what an agent has logged so far.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // start puts an agent into the pod.
@@ -379,7 +398,7 @@ func startWith(t *testing.T, attributes *syscall.SysProcAttr, args []string, gat
 	p := &process{t: t, cmd: exec.Command("/proc/self/exe", args...), ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), "PODNET_TEST_ROLE=agent", "GORACE=atexit_sleep_ms=0")
 	p.cmd.SysProcAttr = attributes
-	p.cmd.Stderr = t.Output()
+	p.cmd.Stderr = io.MultiWriter(t.Output(), &p.log)
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
