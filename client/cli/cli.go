@@ -14,6 +14,7 @@ import (
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
 )
@@ -21,7 +22,7 @@ import (
 // Env is what the commands work with.
 type Env struct {
 	caller.Env
-	Host
+	outbound.Host
 	Clusters
 	// Name is what podnet was called as: kubectl-podnet makes it a plugin of kubectl.
 	Name string
@@ -130,7 +131,7 @@ func newRoot(env *Env) *cobra.Command {
 	all := [][]*cobra.Command{
 		{newConnect(&env.Env), newDisconnect(env), newPrimary(&env.Env), newNamespace(&env.Env), newWait(&env.Env)},
 		{newDaemon(env), newGuard(env), newCleanup(env), newSetup(env), newAutostart(env), newCompletion()},
-		adminCommands(&env.Env, env.Clusters), execCommands(&env.Env, env.Host), inboundCommands(&env.Env), {newExport(&env.Env)},
+		adminCommands(&env.Env, env.Clusters), outbound.Commands(&env.Env, env.Host), inboundCommands(&env.Env), {newExport(&env.Env)},
 		reportCommands(&env.Env, env.LogFile, env.Browse), settingsCommands(&env.Env),
 	}
 	for _, room := range all {

@@ -13,6 +13,7 @@ import (
 
 	"podnet.dev/client/cli/answer"
 	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/child"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/cli/progress"
@@ -46,7 +47,7 @@ unless --port names others; by UDP it has LOCAL's own.
 that, PODNET_AS and others, count all the same.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, command, err := cutCommand(cmd, args)
+			args, command, err := child.Cut(cmd, args)
 			switch {
 			case err != nil:
 				return err
@@ -168,7 +169,7 @@ func (x *exposed) hold(ctx context.Context, req localapi.ExposeRequest, command 
 	}
 	if command != nil {
 		connecting() // the command hears of an interrupt itself, and the exposure outlives it
-		return runCommand(ctx, x.env, command, over, "nothing is exposed any more")
+		return child.Run(ctx, x.env, command, over, "nothing is exposed any more")
 	}
 	err := <-over // hanging up ends it, too
 	if ctx.Err() != nil {

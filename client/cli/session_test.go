@@ -4,9 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/localapi"
 )
 
@@ -34,10 +34,10 @@ func TestADayWithTwoClusters(t *testing.T) {
 	m.Podnet("namespace").Want(t, 0, "shop\n")
 	m.Podnet("namespace", "--session", "blue").Want(t, 0, "pay\n")
 	m.Podnet("dns", "query", "web", "--session", "red").Want(t, exit.NotConnected, "no session is called red", "connected are kind, blue")
-	m.Podnet("exec", "--session", "red", "--", "true").Want(t, cli.Failed, "no session is called red")
+	m.Podnet("exec", "--session", "red", "--", "true").Want(t, outbound.Failed, "no session is called red")
 	m.Podnet("exec", "--session", "blue", "--", "true").Want(t, 0)
 	m.Podnet("exec", "--context", "kind", "--", "true").Want(t, 0)
-	m.Podnet("exec", "--context", "red", "--", "true").Want(t, cli.Failed, "the context red is not connected", "podnet connect --context red")
+	m.Podnet("exec", "--context", "red", "--", "true").Want(t, outbound.Failed, "the context red is not connected", "podnet connect --context red")
 	m.Environ = []string{"PODNET_SESSION=blue"}
 	m.Podnet("namespace").Want(t, 0, "pay\n")
 	m.Environ = nil

@@ -13,6 +13,7 @@ import (
 
 	"podnet.dev/client/cli/answer"
 	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/child"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/cli/session"
@@ -52,7 +53,7 @@ regular expression after a ~. All that is given must hold; --or begins another
 set of conditions.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, command, err := cutCommand(cmd, args)
+			args, command, err := child.Cut(cmd, args)
 			if err != nil {
 				return err
 			}

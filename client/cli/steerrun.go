@@ -12,6 +12,7 @@ import (
 
 	"podnet.dev/client/cli/answer"
 	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/child"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/progress"
 	"podnet.dev/client/cli/session"
@@ -128,7 +129,7 @@ func (s *steered) hold(ctx context.Context, reqs []localapi.SteerRequest, comman
 	}
 	if command != nil {
 		connecting() // the command hears of an interrupt itself, and the rules outlive it
-		return runCommand(ctx, s.env, command, over, "nothing is steered any more")
+		return child.Run(ctx, s.env, command, over, "nothing is steered any more")
 	}
 	for _, r := range rules {
 		wg.Go(func() {

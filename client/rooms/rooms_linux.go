@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"podnet.dev/client"
-	"podnet.dev/client/cli"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/osdns"
@@ -35,11 +35,11 @@ type rooms struct{ log *slog.Logger }
 
 // New are the rooms of this system. What goes wrong in one while commands run is told
 // to log.
-func New(log *slog.Logger) cli.Rooms { return rooms{log} }
+func New(log *slog.Logger) outbound.Rooms { return rooms{log} }
 
 func (rooms) Agent() error { return sandbox.Agent() }
 
-func (r rooms) Open(ctx context.Context, o cli.RoomOptions) (cli.Room, error) {
+func (r rooms) Open(ctx context.Context, o outbound.RoomOptions) (outbound.Room, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find the podnet program: %w", err)
@@ -59,7 +59,7 @@ type runner interface {
 // runs is a runner, in the words of the command line.
 type runs struct{ in runner }
 
-func (r runs) Run(ctx context.Context, c cli.Command, signals <-chan os.Signal) (int, error) {
+func (r runs) Run(ctx context.Context, c outbound.Command, signals <-chan os.Signal) (int, error) {
 	e, err := r.in.Run(ctx, sandbox.Command{Path: c.Path, Args: c.Args, Env: c.Env, Dir: c.Dir, Foreground: c.Foreground, Files: c.Files}, signals)
 	return e.Status(), err
 }
@@ -71,7 +71,7 @@ type room struct {
 }
 
 // Run is that of runs: both have one.
-func (r *room) Run(ctx context.Context, c cli.Command, signals <-chan os.Signal) (int, error) {
+func (r *room) Run(ctx context.Context, c outbound.Command, signals <-chan os.Signal) (int, error) {
 	return r.runs.Run(ctx, c, signals)
 }
 
@@ -97,11 +97,11 @@ type joined struct {
 	runs
 }
 
-func (j joined) Run(ctx context.Context, c cli.Command, signals <-chan os.Signal) (int, error) {
+func (j joined) Run(ctx context.Context, c outbound.Command, signals <-chan os.Signal) (int, error) {
 	return j.runs.Run(ctx, c, signals)
 }
 
-func (rooms) Join(name string) (cli.JoinedRoom, error) {
+func (rooms) Join(name string) (outbound.JoinedRoom, error) {
 	j, err := sandbox.Join(roomPath(name))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
@@ -134,7 +134,7 @@ func (e *blockedRoom) Error() string { return e.Text }
 func (e *blockedRoom) Hint() string  { return e.Advice }
 func (e *blockedRoom) Blocked()      {}
 
-func (rooms) Start(ctx context.Context, k cli.KeptRoom, events func(localapi.Event)) error {
+func (rooms) Start(ctx context.Context, k outbound.KeptRoom, events func(localapi.Event)) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the podnet program: %w", err)
@@ -184,7 +184,7 @@ func (rooms) Start(ctx context.Context, k cli.KeptRoom, events func(localapi.Eve
 // Keep makes a sandbox as standard input says, tells on standard output how far it is,
 // and keeps it. Another keeper of the same name is left alone: it is ready, or will be.
 func (r rooms) Keep(ctx context.Context) error {
-	var k cli.KeptRoom
+	var k outbound.KeptRoom
 	say := func(l kept) { _ = json.NewEncoder(os.Stdout).Encode(l) }
 	if err := json.NewDecoder(os.Stdin).Decode(&k); err != nil {
 		return err
@@ -200,7 +200,7 @@ func (r rooms) Keep(ctx context.Context) error {
 	return nil
 }
 
-func (r rooms) keep(ctx context.Context, k cli.KeptRoom, say func(kept)) error {
+func (r rooms) keep(ctx context.Context, k outbound.KeptRoom, say func(kept)) error {
 	path := roomPath(k.Name)
 	if err := localapi.MakePrivateDir(filepath.Dir(path)); err != nil {
 		return err

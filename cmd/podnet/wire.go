@@ -15,6 +15,7 @@ import (
 
 	"podnet.dev/client"
 	"podnet.dev/client/cli"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/config"
 	"podnet.dev/client/daemon"
@@ -56,7 +57,7 @@ func startDaemon(ctx context.Context, socket string) error {
 }
 
 // spawn runs podnet once more, in the background, with its own log.
-func spawn(args []string) (*cli.Spawned, error) {
+func spawn(args []string) (*outbound.Spawned, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find the podnet program: %w", err)
@@ -66,7 +67,7 @@ func spawn(args []string) (*cli.Spawned, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cli.Spawned{PID: cmd.Process.Pid, Out: out, Log: log, Stop: func() error { return cmd.Process.Signal(syscall.SIGTERM) }}, nil
+	return &outbound.Spawned{PID: cmd.Process.Pid, Out: out, Log: log, Stop: func() error { return cmd.Process.Signal(syscall.SIGTERM) }}, nil
 }
 
 // logger writes from a level on or, with PODNET_DEBUG, everything.
@@ -106,7 +107,7 @@ func forbidCores(log *slog.Logger) {
 
 // runProxy is a session that notes its objects nowhere: others of this user may run
 // beside it, and when it is killed its lease ends.
-func runProxy(ctx context.Context, o cli.ProxyOptions) error {
+func runProxy(ctx context.Context, o outbound.ProxyOptions) error {
 	log := logger(os.Stderr, slog.LevelError)
 	forbidCores(log)
 	return rootless.Run(ctx, rootless.Options{
@@ -235,14 +236,14 @@ func signals() (<-chan os.Signal, func()) {
 
 // containerEnvironment reads with the user's own rights what a container's environment
 // is made of.
-func containerEnvironment(ctx context.Context, r cli.ContainerRequest) (cli.ContainerEnvironment, error) {
+func containerEnvironment(ctx context.Context, r outbound.ContainerRequest) (outbound.ContainerEnvironment, error) {
 	c, err := cluster.Open(r.Kube, logger(os.Stderr, slog.LevelError))
 	if err != nil {
-		return cli.ContainerEnvironment{}, err
+		return outbound.ContainerEnvironment{}, err
 	}
 	e, err := c.Environment(ctx, cmp.Or(r.Namespace, c.Whoami().Namespace), r.Target, r.Container)
 	if err != nil {
-		return cli.ContainerEnvironment{}, err
+		return outbound.ContainerEnvironment{}, err
 	}
-	return cli.ContainerEnvironment{Container: e.Container, Vars: e.Vars, Unknown: e.Unknown}, nil
+	return outbound.ContainerEnvironment{Container: e.Container, Vars: e.Vars, Unknown: e.Unknown}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/daemon"
 	"podnet.dev/client/localapi"
 )
@@ -59,12 +60,12 @@ type Machine struct {
 	Admin   Admin
 	Cluster *Cluster
 	// What the machine does: see the fields of the same names of cli.Env.
-	Proxy       func(context.Context, cli.ProxyOptions) error
-	Spawn       func([]string) (*cli.Spawned, error)
-	Rooms       cli.Rooms
+	Proxy       func(context.Context, outbound.ProxyOptions) error
+	Spawn       func([]string) (*outbound.Spawned, error)
+	Rooms       outbound.Rooms
 	Privileged  bool
 	Signals     func() (<-chan os.Signal, func())
-	Environment func(context.Context, cli.ContainerRequest) (cli.ContainerEnvironment, error)
+	Environment func(context.Context, outbound.ContainerRequest) (outbound.ContainerEnvironment, error)
 	LogFile     string
 	autostart   autostart
 	// Cleaned counts how often what a killed daemon left was taken back.
@@ -113,7 +114,7 @@ func (m *Machine) PodnetContext(ctx context.Context, args ...string) Result {
 			In: strings.NewReader(""), Out: &out, Err: &errs, Environ: append([]string{"PODNET_SOCKET=" + m.Socket}, m.Environ...),
 			Kube: NewKube(), Ask: m.Ask, StartDaemon: m.StartDaemon,
 		},
-		Host: cli.Host{
+		Host: outbound.Host{
 			Proxy: m.Proxy, Spawn: m.Spawn, Rooms: m.Rooms, Privileged: func() bool { return m.Privileged }, Signals: m.Signals, ContainerEnvironment: m.Environment,
 		},
 		Clusters: cli.Clusters{Installer: &m.Install, Admin: &m.Admin, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test"},

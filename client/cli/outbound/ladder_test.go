@@ -1,6 +1,6 @@
 //go:build unix
 
-package cli_test
+package outbound_test
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"testing"
 
-	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/fakemachine"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 )
@@ -22,11 +22,11 @@ import (
 // fakeRooms has Rooms that are this machine, or none.
 type fakeRooms struct {
 	blocked error // why there are none
-	asked   cli.RoomOptions
+	asked   outbound.RoomOptions
 	session localapi.ConnectRequest
 	fail    error // of connecting
 	kept    map[string]bool
-	started []cli.KeptRoom
+	started []outbound.KeptRoom
 	open    int
 }
 
@@ -36,7 +36,7 @@ func (noRoom) Error() string { return "make a user namespace: operation not perm
 func (noRoom) Hint() string  { return "a seccomp filter forbids it" }
 func (noRoom) Blocked()      {}
 
-func (f *fakeRooms) Open(_ context.Context, o cli.RoomOptions) (cli.Room, error) {
+func (f *fakeRooms) Open(_ context.Context, o outbound.RoomOptions) (outbound.Room, error) {
 	if f.asked = o; f.blocked != nil {
 		return nil, f.blocked
 	}
@@ -44,14 +44,14 @@ func (f *fakeRooms) Open(_ context.Context, o cli.RoomOptions) (cli.Room, error)
 	return &fakeRoom{rooms: f}, nil
 }
 
-func (f *fakeRooms) Join(name string) (cli.JoinedRoom, error) {
+func (f *fakeRooms) Join(name string) (outbound.JoinedRoom, error) {
 	if !f.kept[name] {
 		return nil, nil
 	}
 	return &fakeRoom{rooms: f, name: name}, nil
 }
 
-func (f *fakeRooms) Start(_ context.Context, k cli.KeptRoom, events func(localapi.Event)) error {
+func (f *fakeRooms) Start(_ context.Context, k outbound.KeptRoom, events func(localapi.Event)) error {
 	if f.blocked != nil {
 		return f.blocked
 	}
@@ -65,7 +65,7 @@ func (f *fakeRooms) Keep(context.Context) error { return nil }
 func (f *fakeRooms) Agent() error               { return nil }
 
 type fakeRoom struct {
-	cli.Here
+	outbound.Here
 	rooms *fakeRooms
 	name  string
 }
@@ -104,7 +104,7 @@ func TestExecInARoom(t *testing.T) {
 		t.Error("a daemon was started")
 	}
 	rooms.fail = &localapi.Error{Code: localapi.CodeForbidden, Message: "you may not", Hint: "ask"}
-	m.Podnet("exec", "--", "true").Want(t, cli.Failed, "you may not")
+	m.Podnet("exec", "--", "true").Want(t, outbound.Failed, "you may not")
 
 	rooms.fail = nil
 	r = m.Podnet("exec", "-o", "json", "--isolate", "--", "true")
@@ -127,7 +127,7 @@ func TestExecInARoom(t *testing.T) {
 func TestExecLadder(t *testing.T) {
 	m := fakemachine.New(t)
 	m.Rooms = &fakeRooms{blocked: noRoom{}}
-	var asked cli.ProxyOptions
+	var asked outbound.ProxyOptions
 	ended := false
 	m.Proxy = proxied(m, "127.0.0.1:4711", &asked, &ended)
 	r := m.Podnet("exec", "-n", "shop", "--", "sh", "-c", "echo $ALL_PROXY $all_proxy $http_proxy $HTTPS_PROXY $no_proxy; exit 7")
@@ -139,8 +139,8 @@ func TestExecLadder(t *testing.T) {
 			t.Errorf("%q is not in\n%s", say, r.Stderr)
 		}
 	}
-	m.Podnet("exec", "--mode", "namespace", "--", "true").Want(t, cli.Failed, "operation not permitted", "seccomp")
-	m.Podnet("exec", "--isolate", "--", "true").Want(t, cli.Failed, "operation not permitted")
+	m.Podnet("exec", "--mode", "namespace", "--", "true").Want(t, outbound.Failed, "operation not permitted", "seccomp")
+	m.Podnet("exec", "--isolate", "--", "true").Want(t, outbound.Failed, "operation not permitted")
 	m.Podnet("exec", "--join", "ci", "--", "true").Want(t, 0, "--join is for nothing", "proxy: ")
 	m.Podnet("exec", "-p", "1:2", "--", "true").Want(t, 0, "--publish is for nothing", "proxy: ")
 	if m.Started != 0 {
@@ -152,7 +152,7 @@ func TestExecLadder(t *testing.T) {
 		t.Error("it was no session of the daemon's")
 	}
 	m.Rooms = &fakeRooms{blocked: errors.New("port 1 is taken")}
-	m.Podnet("exec", "--", "true").Want(t, cli.Failed, "port 1 is taken")
+	m.Podnet("exec", "--", "true").Want(t, outbound.Failed, "port 1 is taken")
 }
 
 func TestExecJoins(t *testing.T) {
@@ -175,10 +175,10 @@ func TestExecJoins(t *testing.T) {
 func TestExecEnvFrom(t *testing.T) {
 	m := fakemachine.New(t)
 	m.Rooms = &fakeRooms{}
-	var asked cli.ContainerRequest
-	m.Environment = func(_ context.Context, r cli.ContainerRequest) (cli.ContainerEnvironment, error) {
+	var asked outbound.ContainerRequest
+	m.Environment = func(_ context.Context, r outbound.ContainerRequest) (outbound.ContainerEnvironment, error) {
 		asked = r
-		return cli.ContainerEnvironment{Container: "web of pod web-0", Vars: []string{"COLOUR=red", "TOKEN=abc"}, Unknown: []string{"NODE: it is not known"}}, nil
+		return outbound.ContainerEnvironment{Container: "web of pod web-0", Vars: []string{"COLOUR=red", "TOKEN=abc"}, Unknown: []string{"NODE: it is not known"}}, nil
 	}
 	m.Environ = []string{"COLOUR=blue"}
 	r := m.Podnet("exec", "-n", "shop", "--env-from", "deploy/web", "--container", "web", "--", "sh", "-c", "echo $COLOUR $TOKEN")
@@ -211,7 +211,7 @@ func TestExecAsEndsWithItsPod(t *testing.T) {
 	on := filepath.Join(t.TempDir(), "on")
 	m.When, m.Then = "going", m.Steering.EndAll
 	r := m.Podnet("exec", "--mode", "system", "--as", "deploy/web", "--", "sh", "-c", "trap 'exit 0' TERM; echo going; while :; do sleep 0.01; done; touch "+on)
-	if r.Code != cli.Failed || !strings.Contains(r.Stderr, "nothing leaves from deploy/web any more") {
+	if r.Code != outbound.Failed || !strings.Contains(r.Stderr, "nothing leaves from deploy/web any more") {
 		t.Errorf("exit status %d: %s", r.Code, r.Stderr)
 	}
 	if _, err := os.Stat(on); err == nil {

@@ -1,4 +1,4 @@
-package cli
+package outbound
 
 // Here is for tests from outside.
 type Here = here

@@ -1,4 +1,4 @@
-package cli
+package outbound
 
 import (
 	"cmp"
@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"podnet.dev/client/cli/child"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
@@ -91,7 +92,7 @@ func (x *execution) carryOut(ctx context.Context, by Runner, command Command, fa
 	var impatience <-chan time.Time
 	end := func() {
 		signals <- syscall.SIGTERM
-		impatience = time.After(endTime)
+		impatience = time.After(child.EndTime)
 	}
 	ended := false
 	for {

@@ -1,4 +1,4 @@
-package cli_test
+package outbound_test
 
 import (
 	"context"
@@ -7,11 +7,15 @@ import (
 	"strings"
 	"testing"
 
-	"podnet.dev/client/cli"
+	"go.uber.org/goleak"
+
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/localapi"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestExecConnects where nothing is connected, and leaves nothing.
 func TestExecConnects(t *testing.T) {
@@ -28,11 +32,11 @@ func TestExecConnects(t *testing.T) {
 		!slices.Equal(l.Kube.Flags["as-group"], []string{"devs"}) {
 		t.Errorf("connected by %+v", l)
 	}
-	m.Podnet("exec", "--", "/nonexistent").Want(t, cli.NotFound, "does not start")
-	m.Podnet("exec", "--", "/etc/passwd").Want(t, cli.NotRun, "does not start")
+	m.Podnet("exec", "--", "/nonexistent").Want(t, outbound.NotFound, "does not start")
+	m.Podnet("exec", "--", "/etc/passwd").Want(t, outbound.NotRun, "does not start")
 	m.Podnet("status").Want(t, exit.NotConnected)
 	m.Fail = &localapi.Error{Code: localapi.CodeTimeout, Message: "no pod", Hint: "wait", Phase: "identity"}
-	m.Podnet("exec", "--as", "deploy/web", "--", "true").Want(t, cli.Failed, "error: no pod (in phase identity)")
+	m.Podnet("exec", "--as", "deploy/web", "--", "true").Want(t, outbound.Failed, "error: no pod (in phase identity)")
 }
 
 // TestExecInASession uses it, and leaves it as it was.
@@ -52,7 +56,7 @@ func TestExecInASession(t *testing.T) {
 	}
 	m.Steering.Refuse = &localapi.Error{Code: localapi.CodeConflict, Message: "leaves from deploy/db already", Hint: "podnet status"}
 	ran := filepath.Join(t.TempDir(), "ran")
-	m.Podnet("exec", "--as", "deploy/web", "--", "touch", ran).Want(t, cli.Failed, "deploy/db")
+	m.Podnet("exec", "--as", "deploy/web", "--", "touch", ran).Want(t, outbound.Failed, "deploy/db")
 	if all, _ := filepath.Glob(ran); len(all) != 0 {
 		t.Error("the command ran as somebody else")
 	}

@@ -1,4 +1,4 @@
-package cli
+package outbound
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/child"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/cli/progress"
@@ -32,8 +33,8 @@ const (
 	bySignal = 128 // and the signal that has ended the command
 )
 
-// execOptions are what podnet exec asks for.
-type execOptions struct {
+// options are what podnet exec asks for.
+type options struct {
 	req       localapi.ConnectRequest
 	mode      string
 	isolate   bool
@@ -45,8 +46,8 @@ type execOptions struct {
 	output    string
 }
 
-func newExec(env *execSetting) *cobra.Command {
-	var o execOptions
+func newExec(env *setting) *cobra.Command {
+	var o options
 	var lease time.Duration
 	kube := pflag.NewFlagSet("kubernetes", pflag.ContinueOnError)
 	cmd := &cobra.Command{
@@ -89,12 +90,12 @@ itself has failed.
 			if _, file := env.Err.(*os.File); !file {
 				own.Err = &shared{w: env.Err} // the command writes there, too
 			}
-			x := &execution{env: &execSetting{&own, env.Host}, start: time.Now(), execOptions: o}
+			x := &execution{env: &setting{&own, env.Host}, start: time.Now(), options: o}
 			if err := x.prepare(cmd, args, lease, kube); err != nil {
 				return err
 			}
 			defer x.told.End()
-			return execError(x.run(cmd))
+			return withStatus(x.run(cmd))
 		},
 	}
 	f := cmd.Flags()
@@ -106,7 +107,7 @@ itself has failed.
 	return cmd
 }
 
-func execFlags(f *pflag.FlagSet, o *execOptions) {
+func execFlags(f *pflag.FlagSet, o *options) {
 	f.StringVar(&o.mode, "mode", modeAuto, "how the command reaches the cluster: "+strings.Join(modes, ", "))
 	f.BoolVar(&o.isolate, "isolate", false, "neither the internet nor this machine can be reached, only the cluster")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "[ADDRESS:]PORT:PORT[/udp]: a port of this machine that leads to the command's, repeatable; port 0: any")
@@ -123,8 +124,8 @@ func execFlags(f *pflag.FlagSet, o *execOptions) {
 
 // execution is one run of exec.
 type execution struct {
-	execOptions
-	env     *execSetting
+	options
+	env     *setting
 	start   time.Time
 	command Command
 	session string
@@ -134,7 +135,7 @@ type execution struct {
 
 // prepare finds what can be known to be wrong without a cluster.
 func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Duration, kube *pflag.FlagSet) error {
-	args, command, err := cutCommand(cmd, args)
+	args, command, err := child.Cut(cmd, args)
 	switch {
 	case err != nil:
 		return err
@@ -187,11 +188,11 @@ func (x *execution) prepare(cmd *cobra.Command, args []string, lease time.Durati
 }
 
 // newExecAgent and newExecKeep are processes of package sandbox.
-func newExecAgent(env *execSetting) *cobra.Command {
+func newExecAgent(env *setting) *cobra.Command {
 	return &cobra.Command{Use: "exec-agent", Hidden: true, Short: "Be the process inside a sandbox", RunE: func(*cobra.Command, []string) error { return env.Rooms.Agent() }}
 }
 
-func newExecKeep(env *execSetting) *cobra.Command {
+func newExecKeep(env *setting) *cobra.Command {
 	return &cobra.Command{Use: "exec-keep", Hidden: true, Short: "Keep a sandbox for several commands", RunE: func(cmd *cobra.Command, _ []string) error { return env.Rooms.Keep(cmd.Context()) }}
 }
 
@@ -245,8 +246,8 @@ func parsePublish(text string) (proxy.Forward, error) {
 	return f, nil
 }
 
-// execError gives what ends exec itself a status that no command is likely to have.
-func execError(err error) error {
+// withStatus gives what ends exec itself a status that no command is likely to have.
+func withStatus(err error) error {
 	var wrong *localapi.Error
 	switch {
 	case err == nil, exit.Own(err), errors.Is(err, context.Canceled):

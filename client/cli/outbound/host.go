@@ -1,6 +1,6 @@
 // Package outbound lets programs of this machine reach a cluster that the machine itself has
 // not joined: one command by podnet exec, whatever heeds a proxy by podnet proxy.
-package cli
+package outbound
 
 import (
 	"context"
@@ -31,15 +31,15 @@ type Host struct {
 	ContainerEnvironment func(ctx context.Context, r ContainerRequest) (ContainerEnvironment, error)
 }
 
-// execSetting is what these commands work with.
-type execSetting struct {
+// setting is what these commands work with.
+type setting struct {
 	*caller.Env
 	Host
 }
 
-// execCommands are podnet exec and podnet proxy, and the processes that rooms consist of.
-func execCommands(env *caller.Env, host Host) []*cobra.Command {
-	s := &execSetting{env, host}
+// Commands are podnet exec and podnet proxy, and the processes that rooms consist of.
+func Commands(env *caller.Env, host Host) []*cobra.Command {
+	s := &setting{env, host}
 	all := []*cobra.Command{newExec(s), newProxy(s)}
 	if host.Rooms != nil {
 		all = append(all, newExecAgent(s), newExecKeep(s))

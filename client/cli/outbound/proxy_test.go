@@ -1,19 +1,19 @@
-package cli_test
+package outbound_test
 
 import (
 	"context"
 	"strings"
 	"testing"
 
-	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/localapi"
 )
 
 // proxied runs podnet proxy over a Proxy that is ready at once, at a given address.
-func proxied(m *fakemachine.Machine, at string, asked *cli.ProxyOptions, ended *bool) func(context.Context, cli.ProxyOptions) error {
-	return func(ctx context.Context, o cli.ProxyOptions) error {
+func proxied(m *fakemachine.Machine, at string, asked *outbound.ProxyOptions, ended *bool) func(context.Context, outbound.ProxyOptions) error {
+	return func(ctx context.Context, o outbound.ProxyOptions) error {
 		*asked = o
 		if m.Fail != nil {
 			return m.Fail
@@ -29,7 +29,7 @@ func proxied(m *fakemachine.Machine, at string, asked *cli.ProxyOptions, ended *
 func TestProxyWithCommand(t *testing.T) {
 	m := fakemachine.New(t)
 	m.Environ = []string{"HTTP_PROXY=http://office:3128"}
-	var asked cli.ProxyOptions
+	var asked outbound.ProxyOptions
 	ended := false
 	m.Proxy = proxied(m, "127.0.0.1:1055", &asked, &ended)
 	r := m.Podnet("proxy", "-n", "shop", "--forward", "0=db.shop:5432", "--forward", "53=dns.shop:53/udp", "--", "sh", "-c", "echo $all_proxy $HTTP_PROXY; exit 7")
@@ -53,7 +53,7 @@ func TestProxyWithCommand(t *testing.T) {
 
 func TestProxyUntilInterrupted(t *testing.T) {
 	m := fakemachine.New(t)
-	var asked cli.ProxyOptions
+	var asked outbound.ProxyOptions
 	ended := false
 	m.Proxy = proxied(m, "0.0.0.0:1055", &asked, &ended)
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -76,7 +76,7 @@ func TestBadProxy(t *testing.T) {
 		"--path carrier-pigeons": "want auto",
 	} {
 		m := fakemachine.New(t)
-		m.Proxy = func(context.Context, cli.ProxyOptions) error { t.Errorf("%s: it began", line); return nil }
+		m.Proxy = func(context.Context, outbound.ProxyOptions) error { t.Errorf("%s: it began", line); return nil }
 		m.Podnet(append([]string{"proxy"}, strings.Fields(line)...)...).Want(t, exit.Usage, says)
 	}
 }

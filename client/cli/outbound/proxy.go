@@ -1,4 +1,4 @@
-package cli
+package outbound
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"podnet.dev/client/cli/answer"
+	"podnet.dev/client/cli/child"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
@@ -33,7 +34,7 @@ type ProxyOptions struct {
 // proxyPort is the port that other tools of the kind listen on, too.
 const proxyPort = "127.0.0.1:1055"
 
-func newProxy(env *execSetting) *cobra.Command {
+func newProxy(env *setting) *cobra.Command {
 	o := ProxyOptions{}
 	p := proxyRun{env: env}
 	var lease time.Duration
@@ -60,7 +61,7 @@ in both, Go HTTP_PROXY and HTTPS_PROXY, Java and psql none, for which there is
 --forward. Whoever reaches a port may use it: by default that is this machine.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, command, err := cutCommand(cmd, args)
+			args, command, err := child.Cut(cmd, args)
 			switch {
 			case err != nil:
 				return err
@@ -123,7 +124,7 @@ func checkListen(listen string, forwards int) error {
 
 // proxyRun is one run of podnet proxy.
 type proxyRun struct {
-	env     *execSetting
+	env     *setting
 	command []string
 	detach  bool
 	wait    time.Duration
@@ -166,7 +167,7 @@ func (p *proxyRun) run(ctx context.Context, o ProxyOptions) error {
 		with := *p.env.Env
 		with.Environ = proxyEnviron(p.env.Environ, at)
 		defer end()
-		return runCommand(ctx, &with, p.command, over, "the cluster is out of reach now")
+		return child.Run(ctx, &with, p.command, over, "the cluster is out of reach now")
 	}
 }
 
@@ -191,7 +192,7 @@ func (p *proxyRun) tell(at openPorts) {
 	}
 }
 
-func warnOpen(env *execSetting, at string) {
+func warnOpen(env *setting, at string) {
 	if a, err := netip.ParseAddrPort(at); err == nil && !a.Addr().Unmap().IsLoopback() {
 		fmt.Fprintf(env.Err, "warning: whoever reaches %s reaches the cluster as you\n", at)
 	}

@@ -1,4 +1,4 @@
-package cli_test
+package outbound_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
+	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/proxy"
 )
@@ -22,20 +23,20 @@ func background(t *testing.T, m *fakemachine.Machine) (stop context.CancelFunc, 
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(stop)
 	asked = new([]string)
-	m.Spawn = func(args []string) (*cli.Spawned, error) {
+	m.Spawn = func(args []string) (*outbound.Spawned, error) {
 		*asked = args
 		out, in := io.Pipe()
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			code := cli.Run(ctx, cli.Env{Env: caller.Env{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.Environ, Kube: fakemachine.NewKube()}, Host: cli.Host{Proxy: m.Proxy}}, args)
+			code := cli.Run(ctx, cli.Env{Env: caller.Env{In: strings.NewReader(""), Out: in, Err: io.Discard, Environ: m.Environ, Kube: fakemachine.NewKube()}, Host: outbound.Host{Proxy: m.Proxy}}, args)
 			if code != 0 {
 				_ = in.CloseWithError(io.EOF)
 			}
 			_ = in.Close()
 		}()
 		t.Cleanup(func() { stop(); out.Close(); <-done })
-		return &cli.Spawned{PID: 4711, Out: out, Log: "/state/proxy.log", Stop: func() error { stop(); return nil }}, nil
+		return &outbound.Spawned{PID: 4711, Out: out, Log: "/state/proxy.log", Stop: func() error { stop(); return nil }}, nil
 	}
 	return stop, asked
 }
@@ -44,7 +45,7 @@ func TestDetachedProxy(t *testing.T) {
 	m := fakemachine.New(t)
 	stop, asked := background(t, m)
 	ended := make(chan struct{})
-	m.Proxy = func(ctx context.Context, o cli.ProxyOptions) error {
+	m.Proxy = func(ctx context.Context, o outbound.ProxyOptions) error {
 		defer close(ended)
 		o.Events(localapi.Event{Type: localapi.EventDone, Phase: "auth", Text: "alice"})
 		o.Events(localapi.Event{Type: localapi.EventReady})
@@ -73,7 +74,7 @@ func TestDetachedProxy(t *testing.T) {
 func TestDetachedProxyAsJSON(t *testing.T) {
 	m := fakemachine.New(t)
 	background(t, m)
-	m.Proxy = func(ctx context.Context, o cli.ProxyOptions) error {
+	m.Proxy = func(ctx context.Context, o outbound.ProxyOptions) error {
 		o.Ready("127.0.0.1:1055", o.Forwards)
 		<-ctx.Done()
 		return nil
@@ -94,17 +95,17 @@ func TestDetachedProxyAsJSON(t *testing.T) {
 func TestDetachedProxyFails(t *testing.T) {
 	m := fakemachine.New(t)
 	background(t, m)
-	m.Proxy = func(context.Context, cli.ProxyOptions) error {
+	m.Proxy = func(context.Context, outbound.ProxyOptions) error {
 		return &localapi.Error{Code: localapi.CodeForbidden, Message: "alice may not", Hint: "ask for it", Phase: "gateway"}
 	}
 	m.Podnet("proxy", "--detach").Want(t, exit.Credentials, "error: alice may not (in phase gateway)\nhint: ask for it\nlog: /state/proxy.log\n")
 	m = fakemachine.New(t)
 	background(t, m)
-	m.Proxy = func(ctx context.Context, _ cli.ProxyOptions) error { <-ctx.Done(); return ctx.Err() }
+	m.Proxy = func(ctx context.Context, _ outbound.ProxyOptions) error { <-ctx.Done(); return ctx.Err() }
 	m.Podnet("proxy", "--detach", "--wait=50ms").Want(t, exit.Timeout, "not ready after 50ms", "log: /state/proxy.log")
 	m.Podnet("proxy", "--wait=50ms").Want(t, exit.Timeout, "not ready after 50ms")
-	m.Spawn = func([]string) (*cli.Spawned, error) {
-		return &cli.Spawned{Out: io.NopCloser(strings.NewReader("")), Log: "/state/proxy.log"}, nil
+	m.Spawn = func([]string) (*outbound.Spawned, error) {
+		return &outbound.Spawned{Out: io.NopCloser(strings.NewReader("")), Log: "/state/proxy.log"}, nil
 	}
 	m.Podnet("proxy", "--detach").Want(t, exit.Generic, "ended before it was ready", "log: /state/proxy.log")
 	for line, says := range map[string]string{"--detach -- true": "one of the two", "-o json -- true": "one of the two", "-o xml": "want table"} {

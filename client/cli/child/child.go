@@ -1,4 +1,6 @@
-package cli
+// Package child runs the command behind --, for which something else was made before and
+// is taken back after it.
+package child
 
 import (
 	"context"
@@ -15,11 +17,11 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-// endTime is how long a command may take to end once it was told to.
-const endTime = 10 * time.Second
+// EndTime is how long a command may take to end once it was told to.
+const EndTime = 10 * time.Second
 
-// cutCommand takes the command behind -- off the arguments; nil: there is none.
-func cutCommand(cmd *cobra.Command, args []string) (before, command []string, err error) {
+// Cut takes the command behind -- off the arguments; nil: there is none.
+func Cut(cmd *cobra.Command, args []string) (before, command []string, err error) {
 	at := cmd.ArgsLenAtDash()
 	if at < 0 {
 		return args, nil, nil
@@ -30,13 +32,13 @@ func cutCommand(cmd *cobra.Command, args []string) (before, command []string, er
 	return args[:at], args[at:], nil
 }
 
-// runCommand runs the command that rules or an exposure are for. Its exit status is
-// ours. over gets what ended them before it, and lost says what that means.
-func runCommand(ctx context.Context, env *caller.Env, command []string, over <-chan error, lost string) error {
+// Run runs the command that something was made for. Its exit status is ours. over gets
+// what ended that before the command, and lost says what it means.
+func Run(ctx context.Context, env *caller.Env, command []string, over <-chan error, lost string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = env.In, env.Out, env.Err, env.Environ
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = endTime
+	cmd.WaitDelay = EndTime
 	if err := cmd.Start(); err != nil {
 		return &localapi.Error{Code: localapi.CodeUsage, Message: "the command does not start: " + err.Error(), Hint: "-- COMMAND...; a line of shell is -- sh -c '...'"}
 	}
