@@ -14,6 +14,7 @@ import (
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/inbound"
 	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
@@ -131,7 +132,7 @@ func newRoot(env *Env) *cobra.Command {
 	all := [][]*cobra.Command{
 		{newConnect(&env.Env), newDisconnect(env), newPrimary(&env.Env), newNamespace(&env.Env), newWait(&env.Env)},
 		{newDaemon(env), newGuard(env), newCleanup(env), newSetup(env), newAutostart(env), newCompletion()},
-		adminCommands(&env.Env, env.Clusters), outbound.Commands(&env.Env, env.Host), inboundCommands(&env.Env), {newExport(&env.Env)},
+		adminCommands(&env.Env, env.Clusters), outbound.Commands(&env.Env, env.Host), inbound.Commands(&env.Env), {newExport(&env.Env)},
 		reportCommands(&env.Env, env.LogFile, env.Browse), settingsCommands(&env.Env),
 	}
 	for _, room := range all {

@@ -1,6 +1,7 @@
 // Package inbound has the commands by which what is sent in a cluster reaches ports of this
-// machine: podnet steer takes requests from pods, podnet expose has a name of its own.
-package cli
+// machine: podnet steer takes requests from pods, podnet expose gives a port the name of a
+// Service.
+package inbound
 
 import (
 	"github.com/spf13/cobra"
@@ -8,7 +9,7 @@ import (
 	"podnet.dev/client/cli/caller"
 )
 
-// inboundCommands are podnet steer and podnet expose.
-func inboundCommands(env *caller.Env) []*cobra.Command {
+// Commands are podnet steer and podnet expose.
+func Commands(env *caller.Env) []*cobra.Command {
 	return []*cobra.Command{newSteer(env), newExpose(env)}
 }

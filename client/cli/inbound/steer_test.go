@@ -1,4 +1,4 @@
-package cli_test
+package inbound_test
 
 import (
 	"context"
@@ -10,11 +10,15 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/steer"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestSteerFlags(t *testing.T) {
 	header := func(name, value string) []steer.Condition { return []steer.Condition{{Name: name, Value: value}} }

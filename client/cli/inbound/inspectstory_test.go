@@ -1,4 +1,4 @@
-package cli_test
+package inbound_test
 
 import (
 	"encoding/json"
