@@ -115,6 +115,21 @@ cross: ## Build every program for the systems that it runs on, into bin/cross
 packages: cross ## Make .deb, .rpm, archives, Helm chart, krew manifest, SBOMs and checksums of VERSION, into bin/packages
 	go run ./cmd/packages -version '$(VERSION)' -date $(DATE)
 
+# Where known weaknesses of Go's modules are told; file:///DIR is a copy of it. In one that
+# is not there govulncheck finds nothing, and says that there is nothing.
+VULNDB ?= https://vuln.go.dev
+RELEASED         := ./cmd/podnet ./cmd/podnet-helper
+RELEASED-linux   := ./cmd/podnet-tray ./cmd/podnet-gateway ./cmd/podnet-agent
+RELEASED-windows := ./cmd/podnet-tray
+.PHONY: vuln
+vuln: ## Look for known weaknesses that podnet's programs can reach; asks VULNDB (https://vuln.go.dev)
+	@case '$(VULNDB)' in file://*) \
+	  test -s '$(VULNDB:file://%=%)/index/modules.json' || { echo 'vuln: NOT LOOKED AT: $(VULNDB) is no copy of the database' >&2; exit 1; };; esac
+	@go build -o bin/ golang.org/x/vuln/cmd/govulncheck
+	@$(foreach system,linux darwin windows,echo "== $(system)"; \
+	  GOOS=$(system) bin/govulncheck -db '$(VULNDB)' $(RELEASED) $(RELEASED-$(system)) || { \
+	    test $$? = 3 && echo 'vuln: a known weakness can be reached' >&2 || echo 'vuln: NOT LOOKED AT: govulncheck did not come to its end. It asks $(VULNDB); VULNDB=URL names a copy' >&2; exit 1; };)
+
 .PHONY: man
 man: ## Write the man pages and the shells' completion into bin/man
 	@rm -rf bin/man; mkdir -p bin
