@@ -112,8 +112,15 @@ cross: ## Build every program for the systems that it runs on, into bin/cross
 	  $(GOBUILD) -o $$to $$mains; done
 
 .PHONY: packages
-packages: cross ## Make .deb, .rpm, archives, Helm chart, krew manifest, SBOMs and checksums of VERSION, into bin/packages
-	go run ./cmd/packages -version '$(VERSION)' -date $(DATE)
+packages: cross ## Make .deb, .rpm, archives, images, Helm chart, krew manifest, SBOMs and checksums of VERSION, into bin/packages
+	go run ./cmd/packages -version '$(VERSION)' -date $(DATE) -targets '$(CROSS)'
+
+.PHONY: release
+release: ## Make the packages of VERSION from what is committed, if it has no known weakness; the SSH key of the file PODNET_RELEASE_KEY signs
+	@test '$(VERSION)' != dev || { echo 'say which: make release VERSION=1.2.3'; exit 1; }
+	@test -z "$$(git status --porcelain)" || { echo 'commit first: a release is made of what is committed'; git status --short; exit 1; }
+	@$(MAKE) --no-print-directory vuln
+	@$(MAKE) --no-print-directory packages
 
 # Where known weaknesses of Go's modules are told; file:///DIR is a copy of it. In one that
 # is not there govulncheck finds nothing, and says that there is nothing.

@@ -15,14 +15,20 @@ import (
 // bill writes which modules are linked into the programs of a system, in which
 // versions, as the programs themselves say it (CycloneDX).
 func (o options) bill(t target, name string) error {
-	modules := map[string]cdx.Component{}
+	var names []string
 	for _, p := range programs {
-		if p.missing[t.system] != "" {
-			continue
+		if p.missing[t.system] == "" {
+			names = append(names, p.name)
 		}
-		info, err := buildinfo.ReadFile(o.program(t, p.name))
+	}
+	if t.system == "linux" {
+		names = append(names, inCluster...)
+	}
+	modules := map[string]cdx.Component{}
+	for _, name := range names {
+		info, err := buildinfo.ReadFile(o.program(t, name))
 		if err != nil {
-			return fmt.Errorf("what is in %s: %w", p.name, err)
+			return fmt.Errorf("what is in %s: %w", name, err)
 		}
 		modules["stdlib"] = module("stdlib", strings.TrimPrefix(info.GoVersion, "go"))
 		for _, d := range info.Deps {

@@ -29,7 +29,7 @@ type file struct {
 	only                 string // deb or rpm; empty: both
 }
 
-// program is one of a system's; the manifests know of the others.
+// program is one that a laptop has.
 type program struct {
 	name, inPackage string
 	missing         map[string]string // systems that have none, and why
@@ -40,6 +40,9 @@ var programs = []program{
 	{"podnet-helper", "/usr/libexec/podnet-helper", nil},
 	{"podnet-tray", "/usr/bin/podnet-tray", map[string]string{"darwin": "an icon in its menu bar needs cgo"}},
 }
+
+// inCluster are the programs that run in a cluster, on Linux. Images have them.
+var inCluster = []string{"podnet-agent", "podnet-gateway"}
 
 // contents are the files of one system, sorted by name.
 func (o options) contents(t target, made written) ([]file, error) {

@@ -1,7 +1,7 @@
 // Packages makes what podnet is released as from the programs that make cross has
 // built: a .deb and an .rpm for Linux, an archive for each system, the Helm chart,
-// the manifest for krew, lists of what is inside (SBOM) and checksums. The same
-// programs give the same bytes.
+// the images of gateway and agent, the manifest for krew, lists of what is inside (SBOM)
+// and checksums, which the releaser's key signs. The same programs give the same bytes.
 package main
 
 import (
@@ -35,6 +35,7 @@ func main() {
 	flag.Int64Var(&date, "date", 0, "when it was made, in seconds since 1970: that of its commit")
 	flag.StringVar(&o.url, "url", "https://podnet.dev/releases", "where krew will find the archives, below the version")
 	flag.StringVar(&targets, "targets", strings.Join(systems, " "), "systems to make packages for")
+	flag.StringVar(&o.key, "key", os.Getenv(keyVariable), "file with the SSH key to sign with, or with its public half if an agent has it")
 	flag.StringVar(&o.only, "only", "", "make nothing but this kind of package: deb or rpm")
 	written := flag.String("written", "", "write man pages and completion into this new folder, and do nothing else")
 	flag.Parse()
@@ -58,6 +59,7 @@ type options struct {
 	version, url   string
 	date           time.Time
 	targets        []string
+	key            string // file of the SSH key that signs; empty: nobody does
 	only           string // the one kind of package to make; empty: everything
 }
 
@@ -131,7 +133,10 @@ func makeAll(ctx context.Context, o options) (err error) {
 	if err := o.krew(); err != nil {
 		return fmt.Errorf("krew: %w", err)
 	}
-	return checksums(o.out)
+	if err := checksums(o.out); err != nil {
+		return err
+	}
+	return o.sign(ctx)
 }
 
 // makeFor makes what there is for one system.
@@ -152,6 +157,9 @@ func (o options) makeFor(ctx context.Context, t target, made written, work strin
 	}
 	if t.system != "linux" {
 		return nil
+	}
+	if err := o.images(t); err != nil {
+		return err
 	}
 	for _, kind := range []string{"deb", "rpm"} {
 		if err := o.pack(ctx, kind, t, forPackage(kind, all), work); err != nil {

@@ -64,7 +64,7 @@ var packaged = sync.OnceValues(func() (string, error) {
 		return dir, err
 	}
 	for _, name := range []string{"linux-" + runtime.GOARCH + "/podnet", "darwin-arm64/podnet", "windows-amd64/podnet"} {
-		for _, suffix := range []string{"", "-helper", "-tray"} {
+		for _, suffix := range []string{"", "-helper", "-tray", "-gateway", "-agent"} {
 			name := filepath.Join(dir, "bin", name+suffix)
 			if strings.HasPrefix(filepath.Base(filepath.Dir(name)), "windows") {
 				name += ".exe"
@@ -116,7 +116,7 @@ func TestReleaseIsWhole(t *testing.T) {
 	for _, e := range entries {
 		got = append(got, strings.Replace(e.Name(), runtime.GOARCH+".", "ARCH.", 1))
 	}
-	want := "SHA256SUMS podnet-chart-1.2.3.tgz podnet-krew.yaml podnet_1.2.3_darwin_arm64.cdx.json podnet_1.2.3_darwin_arm64.tar.gz podnet_1.2.3_linux_ARCH.cdx.json " +
+	want := "SHA256SUMS podnet-agent-image_1.2.3_linux_ARCH.tar podnet-chart-1.2.3.tgz podnet-gateway-image_1.2.3_linux_ARCH.tar podnet-krew.yaml podnet_1.2.3_darwin_arm64.cdx.json podnet_1.2.3_darwin_arm64.tar.gz podnet_1.2.3_linux_ARCH.cdx.json " +
 		"podnet_1.2.3_linux_ARCH.deb podnet_1.2.3_linux_ARCH.rpm podnet_1.2.3_linux_ARCH.tar.gz podnet_1.2.3_windows_amd64.cdx.json podnet_1.2.3_windows_amd64.zip"
 	if runtime.GOARCH == "amd64" {
 		want = strings.ReplaceAll(want, "windows_amd64", "windows_ARCH")
@@ -131,7 +131,7 @@ func TestReleaseIsWhole(t *testing.T) {
 	}
 }
 
-// The same programs give the same bytes, at another time and in another place.
+// The same programs give the same bytes, at another time.
 func TestReleaseIsReproducible(t *testing.T) {
 	one := release1(t)
 	o := optionsIn(filepath.Dir(one), "two")
@@ -297,8 +297,8 @@ func TestBill(t *testing.T) {
 	}
 	dir := t.TempDir()
 	o := options{bin: dir, version: "1.2.3"}
-	for _, p := range programs {
-		at := o.program(target{"linux", "amd64"}, p.name)
+	for _, name := range []string{"podnet", "podnet-helper", "podnet-tray", "podnet-gateway", "podnet-agent"} {
+		at := o.program(target{"linux", "amd64"}, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.Symlink(self, at)); err != nil {
 			t.Fatal(err)
 		}
