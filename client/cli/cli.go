@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/admin"
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/flags"
@@ -24,7 +25,7 @@ import (
 type Env struct {
 	caller.Env
 	outbound.Host
-	Clusters
+	admin.Clusters
 	// Name is what podnet was called as: kubectl-podnet makes it a plugin of kubectl.
 	Name string
 	// Cluster finds words that a shell completes; nil: nobody knows any.
@@ -132,7 +133,7 @@ func newRoot(env *Env) *cobra.Command {
 	all := [][]*cobra.Command{
 		{newConnect(&env.Env), newDisconnect(env), newPrimary(&env.Env), newNamespace(&env.Env), newWait(&env.Env)},
 		{newDaemon(env), newGuard(env), newCleanup(env), newSetup(env), newAutostart(env), newCompletion()},
-		adminCommands(&env.Env, env.Clusters), outbound.Commands(&env.Env, env.Host), inbound.Commands(&env.Env), {newExport(&env.Env)},
+		admin.Commands(&env.Env, env.Clusters), outbound.Commands(&env.Env, env.Host), inbound.Commands(&env.Env), {newExport(&env.Env)},
 		reportCommands(&env.Env, env.LogFile, env.Browse), settingsCommands(&env.Env),
 	}
 	for _, room := range all {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra/doc"
 
 	"podnet.dev/client/cli"
+	"podnet.dev/client/cli/admin"
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cluster"
 )
@@ -141,7 +142,7 @@ type written struct {
 
 // write has the commands written about in dir.
 func write(o options, dir string) (written, error) {
-	root := cli.Tree(cli.Env{Env: caller.Env{Kube: cluster.NewFlags()}, Clusters: cli.Clusters{DefaultImage: "podnet.dev/gateway:" + o.version, DefaultAgentImage: "podnet.dev/agent:" + o.version}})
+	root := cli.Tree(cli.Env{Env: caller.Env{Kube: cluster.NewFlags()}, Clusters: admin.Clusters{DefaultImage: "podnet.dev/gateway:" + o.version, DefaultAgentImage: "podnet.dev/agent:" + o.version}})
 	root.DisableAutoGenTag = true
 	w := written{completion: map[string]string{}}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {

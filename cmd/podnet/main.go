@@ -11,6 +11,7 @@ import (
 	"podnet.dev/client/autostart"
 	"podnet.dev/client/browse"
 	"podnet.dev/client/cli"
+	"podnet.dev/client/cli/admin"
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/cluster"
@@ -25,7 +26,7 @@ func main() {
 			In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Environ: os.Environ(), Ask: caller.Terminal(os.Stdin, os.Stderr), Kube: cluster.NewFlags(), StartDaemon: startDaemon,
 		},
 		Host:     outbound.Host{Proxy: runProxy, Spawn: spawn, Signals: signals, ContainerEnvironment: containerEnvironment},
-		Clusters: cli.Clusters{Installer: installer{}, Admin: admin{}, DefaultImage: "podnet.dev/gateway:" + version.Version, DefaultAgentImage: "podnet.dev/agent:" + version.Version},
+		Clusters: admin.Clusters{Installer: installer{}, Admin: admins{}, DefaultImage: "podnet.dev/gateway:" + version.Version, DefaultAgentImage: "podnet.dev/agent:" + version.Version},
 		Name:     filepath.Base(os.Args[0]), Cluster: clusterWords{}, Browse: browse.Open, Setup: setUp, Autostart: autostart.New(),
 		RunDaemon: runDaemon, LogFile: logFile(), Guard: guard, Cleanup: cleanup,
 	}

@@ -15,6 +15,7 @@ import (
 
 	"podnet.dev/client"
 	"podnet.dev/client/cli"
+	"podnet.dev/client/cli/admin"
 	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/config"
@@ -190,11 +191,11 @@ func (clusterWords) Names(ctx context.Context, kube localapi.Kube, resource, nam
 // installer adapts the command line's flags to the cluster's.
 type installer struct{}
 
-func (installer) Render(o cli.InstallOptions, format string) ([]byte, error) {
+func (installer) Render(o admin.InstallOptions, format string) ([]byte, error) {
 	return cluster.Manifests(deployOptions(o), format)
 }
 
-func (installer) Install(ctx context.Context, kube localapi.Kube, o cli.InstallOptions, say func(string)) error {
+func (installer) Install(ctx context.Context, kube localapi.Kube, o admin.InstallOptions, say func(string)) error {
 	return cluster.InstallTo(ctx, kube, deployOptions(o), say, slog.New(slog.DiscardHandler))
 }
 
@@ -202,23 +203,23 @@ func (installer) Uninstall(ctx context.Context, kube localapi.Kube, namespace st
 	return cluster.UninstallFrom(ctx, kube, namespace, say, slog.New(slog.DiscardHandler))
 }
 
-// admin adapts what administrators ask.
-type admin struct{}
+// admins adapts what administrators ask.
+type admins struct{}
 
-func (admin) Top(ctx context.Context, kube localapi.Kube, namespace string, every time.Duration, each func([]overview.Gateway) error) error {
+func (admins) Top(ctx context.Context, kube localapi.Kube, namespace string, every time.Duration, each func([]overview.Gateway) error) error {
 	return cluster.OverviewsOf(ctx, kube, namespace, every, each)
 }
 
-func (admin) Revoke(ctx context.Context, kube localapi.Kube, namespace, who string) ([]cli.Revoked, error) {
+func (admins) Revoke(ctx context.Context, kube localapi.Kube, namespace, who string) ([]admin.Revoked, error) {
 	ended, err := cluster.RevokeAt(ctx, kube, namespace, who)
-	all := make([]cli.Revoked, len(ended))
+	all := make([]admin.Revoked, len(ended))
 	for i, r := range ended {
-		all[i] = cli.Revoked(r)
+		all[i] = admin.Revoked(r)
 	}
 	return all, err
 }
 
-func deployOptions(o cli.InstallOptions) deploy.Options {
+func deployOptions(o admin.InstallOptions) deploy.Options {
 	return deploy.Options{
 		Namespace: o.Namespace, Namespaced: o.Namespaced, ServiceCIDRs: o.ServiceCIDRs, Image: o.Image, AgentImage: o.AgentImage, PullPolicy: o.PullPolicy, ImagePullSecrets: o.ImagePullSecrets, Replicas: o.Replicas,
 		UDPService: o.UDPService, NodePort: o.NodePort, Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, DNSDomain: o.DNSDomain, Memory: o.Memory, Limits: o.Limits, UserMetrics: o.UserMetrics,

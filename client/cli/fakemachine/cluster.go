@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"podnet.dev/client/cli"
+	"podnet.dev/client/cli/admin"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/overview"
 )
@@ -41,16 +41,16 @@ func (f Kube) Kube([]string) (localapi.Kube, error) {
 
 // Installer remembers what it was asked for.
 type Installer struct {
-	Got  cli.InstallOptions
+	Got  admin.InstallOptions
 	Gone string // the namespace of an uninstall
 	Fail error
 }
 
-func (f *Installer) Render(o cli.InstallOptions, format string) ([]byte, error) {
+func (f *Installer) Render(o admin.InstallOptions, format string) ([]byte, error) {
 	return []byte(format + " of " + o.Image + "\n"), nil
 }
 
-func (f *Installer) Install(ctx context.Context, _ localapi.Kube, o cli.InstallOptions, say func(string)) error {
+func (f *Installer) Install(ctx context.Context, _ localapi.Kube, o admin.InstallOptions, say func(string)) error {
 	f.Got = o
 	say("applied everything")
 	if f.Fail == nil {
@@ -73,7 +73,7 @@ type Admin struct {
 	Every     time.Duration
 	Namespace string
 	Who       string
-	Ended     []cli.Revoked
+	Ended     []admin.Revoked
 	Fail      error
 }
 
@@ -87,7 +87,7 @@ func (f *Admin) Top(_ context.Context, _ localapi.Kube, namespace string, every 
 	return f.Fail
 }
 
-func (f *Admin) Revoke(_ context.Context, _ localapi.Kube, namespace, who string) ([]cli.Revoked, error) {
+func (f *Admin) Revoke(_ context.Context, _ localapi.Kube, namespace, who string) ([]admin.Revoked, error) {
 	f.Namespace, f.Who = namespace, who
 	return f.Ended, f.Fail
 }

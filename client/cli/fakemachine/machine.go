@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"podnet.dev/client/cli"
+	"podnet.dev/client/cli/admin"
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/outbound"
@@ -117,7 +118,7 @@ func (m *Machine) PodnetContext(ctx context.Context, args ...string) Result {
 		Host: outbound.Host{
 			Proxy: m.Proxy, Spawn: m.Spawn, Rooms: m.Rooms, Privileged: func() bool { return m.Privileged }, Signals: m.Signals, ContainerEnvironment: m.Environment,
 		},
-		Clusters: cli.Clusters{Installer: &m.Install, Admin: &m.Admin, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test"},
+		Clusters: admin.Clusters{Installer: &m.Install, Admin: &m.Admin, DefaultImage: "podnet.dev/gateway:test", DefaultAgentImage: "podnet.dev/agent:test"},
 		Cleanup:  func(context.Context) error { m.Cleaned++; return nil },
 		Guard:    func(string, io.Reader) error { return nil }, LogFile: m.LogFile, Autostart: &m.autostart,
 	}

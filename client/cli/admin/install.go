@@ -1,4 +1,4 @@
-package cli
+package admin
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-func newInstall(env *adminSetting) *cobra.Command {
+func newInstall(env *setting) *cobra.Command {
 	var o InstallOptions
 	var only string
 	var dryRun bool
@@ -108,7 +108,7 @@ Then they run: podnet connect -n NAMESPACE
 	return cmd
 }
 
-func newUninstall(env *adminSetting) *cobra.Command {
+func newUninstall(env *setting) *cobra.Command {
 	var timeout time.Duration
 	var only string
 	cmd := &cobra.Command{
@@ -141,7 +141,7 @@ namespace. Whoever is connected is cut off. Works on a half install, too. With
 }
 
 // say prints progress with the time since the start.
-func say(env *adminSetting) func(string) {
+func say(env *setting) func(string) {
 	start, steps := time.Now(), env.Progress("")
 	return func(text string) { steps.Say(time.Since(start), text) }
 }

@@ -1,6 +1,6 @@
 // Package admin has the commands of a cluster's administrators: they put podnet into
 // clusters and take it out, show who uses it, and throw people out.
-package cli
+package admin
 
 import (
 	"context"
@@ -23,15 +23,15 @@ type Clusters struct {
 	DefaultImage, DefaultAgentImage string
 }
 
-// adminSetting is what these commands work with.
-type adminSetting struct {
+// setting is what these commands work with.
+type setting struct {
 	*caller.Env
 	Clusters
 }
 
-// adminCommands are podnet install, uninstall and admin.
-func adminCommands(env *caller.Env, c Clusters) []*cobra.Command {
-	s := &adminSetting{env, c}
+// Commands are podnet install, uninstall and admin.
+func Commands(env *caller.Env, c Clusters) []*cobra.Command {
+	s := &setting{env, c}
 	return []*cobra.Command{newInstall(s), newUninstall(s), newAdmin(s)}
 }
 

@@ -1,4 +1,4 @@
-package cli
+package admin
 
 import (
 	"bytes"
@@ -24,7 +24,7 @@ import (
 // topForms are those of admin top.
 var topForms = []string{answer.Table, answer.Wide, answer.JSON, answer.YAML}
 
-func newAdmin(env *adminSetting) *cobra.Command {
+func newAdmin(env *setting) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "admin",
 		Short: "See who uses podnet in a cluster, and throw people out",
@@ -46,7 +46,7 @@ Who may connect is for kubectl to say, and for podnet install --help.`,
 	return cmd
 }
 
-func newTop(env *adminSetting) *cobra.Command {
+func newTop(env *setting) *cobra.Command {
 	var namespace, output string
 	var follow bool
 	var every time.Duration
@@ -101,7 +101,7 @@ type topList struct {
 
 // topView prints overviews.
 type topView struct {
-	env            *adminSetting
+	env            *setting
 	output         string
 	follow, screen bool
 	last           map[string]topRow // by pod and peer
@@ -272,7 +272,7 @@ func perSecond(bytes float64) string {
 	return words.Size(int64(bytes))
 }
 
-func newRevoke(env *adminSetting) *cobra.Command {
+func newRevoke(env *setting) *cobra.Command {
 	var namespace, output string
 	cmd := &cobra.Command{
 		Use:   "revoke USER|PEER",
@@ -323,7 +323,7 @@ type revokedList struct {
 	Revoked    []Revoked `json:"revoked"`
 }
 
-func printRevoked(env *adminSetting, output string, ended []Revoked) error {
+func printRevoked(env *setting, output string, ended []Revoked) error {
 	switch {
 	case answer.ForPrograms(output):
 		if ended == nil {

@@ -1,16 +1,20 @@
-package cli_test
+package admin_test
 
 import (
 	"strings"
 	"testing"
 	"time"
 
-	"podnet.dev/client/cli"
+	"go.uber.org/goleak"
+
+	"podnet.dev/client/cli/admin"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/overview"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // twoGateways have ada on udp, who moves, bob through the API server, and carol who
 // is away.
@@ -77,7 +81,7 @@ func TestAdminTopAgainAndAgain(t *testing.T) {
 
 func TestAdminRevoke(t *testing.T) {
 	m := fakemachine.New(t)
-	m.Admin.Ended = []cli.Revoked{{"u1-ada", "ada", "adas-laptop"}, {"u2-ada", "ada", ""}}
+	m.Admin.Ended = []admin.Revoked{{"u1-ada", "ada", "adas-laptop"}, {"u2-ada", "ada", ""}}
 	r := m.Podnet("admin", "revoke", "ada")
 	if r.Code != exit.OK || m.Admin.Who != "ada" || m.Admin.Namespace != "podnet-system" || r.Out != "revoked u1-ada of ada on adas-laptop\nrevoked u2-ada of ada on -\n" || !strings.Contains(r.Stderr, "rolebindings") {
 		t.Errorf("%+v of %q in %q", r, m.Admin.Who, m.Admin.Namespace)
