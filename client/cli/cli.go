@@ -17,6 +17,7 @@ import (
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/cli/inbound"
 	"podnet.dev/client/cli/outbound"
+	"podnet.dev/client/cli/report"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
 )
@@ -134,7 +135,7 @@ func newRoot(env *Env) *cobra.Command {
 		{newConnect(&env.Env), newDisconnect(env), newPrimary(&env.Env), newNamespace(&env.Env), newWait(&env.Env)},
 		{newDaemon(env), newGuard(env), newCleanup(env), newSetup(env), newAutostart(env), newCompletion()},
 		admin.Commands(&env.Env, env.Clusters), outbound.Commands(&env.Env, env.Host), inbound.Commands(&env.Env), {newExport(&env.Env)},
-		reportCommands(&env.Env, env.LogFile, env.Browse), settingsCommands(&env.Env),
+		report.Commands(&env.Env, env.LogFile, env.Browse), settingsCommands(&env.Env),
 	}
 	for _, room := range all {
 		root.AddCommand(room...)

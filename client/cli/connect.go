@@ -16,6 +16,7 @@ import (
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/flags"
+	"podnet.dev/client/cli/report"
 	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
@@ -98,7 +99,7 @@ in the same way again, it says that it is connected.
 			if output == answer.JSONStream || output == "" && env.Quiet() { // the last event has the status
 				return nil
 			}
-			return showStatus(env, output, status)
+			return report.Status(env, output, status)
 		},
 	}
 	f := cmd.Flags()

@@ -15,6 +15,7 @@ import (
 	"podnet.dev/client/cli/answer"
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/report"
 	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
 )
@@ -73,7 +74,7 @@ It may begin before connect does.`,
 				if err != nil {
 					return err
 				}
-				return showStatus(env, output, s)
+				return report.Status(env, output, s)
 			}
 			return nil
 		},

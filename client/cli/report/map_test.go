@@ -1,4 +1,4 @@
-package cli
+package report
 
 import (
 	"strings"
@@ -8,6 +8,7 @@ import (
 	"podnet.dev/client/localapi"
 )
 
+// TestColumnsOfAMap has a row for each of its networks.
 func TestColumnsOfAMap(t *testing.T) {
 	var table strings.Builder
 	networks := addressMap{Map: []localapi.VirtualPrefix{{Real: "10.96.0.0/16", Virtual: "198.19.0.0/16"}}}

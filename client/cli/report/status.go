@@ -1,4 +1,4 @@
-package cli
+package report
 
 import (
 	"slices"
@@ -38,7 +38,7 @@ func newStatus(env *caller.Env) *cobra.Command {
 				return err
 			}
 			off := s.State != localapi.Connected && s.State != localapi.Degraded
-			if err := showStatus(env, output, s); err != nil && !off { // of what is not connected a template may find nothing
+			if err := Status(env, output, s); err != nil && !off { // of what is not connected a template may find nothing
 				return err
 			}
 			if off {
@@ -56,8 +56,8 @@ func newStatus(env *caller.Env) *cobra.Command {
 	return cmd
 }
 
-// showStatus prints a status in the form asked for.
-func showStatus(env *caller.Env, output string, s localapi.Status) error {
+// Status prints a status in the form asked for.
+func Status(env *caller.Env, output string, s localapi.Status) error {
 	switch {
 	case answer.ForPrograms(output):
 		return answer.Print(env.Out, output, s)

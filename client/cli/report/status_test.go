@@ -1,4 +1,4 @@
-package cli_test
+package report_test
 
 import (
 	"context"
@@ -7,12 +7,16 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/localapi"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestStatusJSON(t *testing.T) {
 	m := fakemachine.New(t)
