@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/localapi"
 )
@@ -17,7 +18,7 @@ type Autostart interface {
 	On() (bool, error)
 }
 
-func newAutostart(env *Env) *cobra.Command {
+func newAutostart(env *caller.Env, autostart Autostart) *cobra.Command {
 	return &cobra.Command{
 		Use:   "autostart [on|off]",
 		Short: "Have the daemon start with your login",
@@ -36,7 +37,7 @@ you log in to clusters; on once more takes those of then.`,
 		Args:      flags.OneAtMost("word, on or off"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				on, err := env.Autostart.On()
+				on, err := autostart.On()
 				if err == nil {
 					fmt.Fprintln(env.Out, map[bool]string{true: "on", false: "off"}[on])
 				}
@@ -45,7 +46,7 @@ you log in to clusters; on once more takes those of then.`,
 			if args[0] != "on" && args[0] != "off" {
 				return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf("autostart %q: want on or off", args[0]), Hint: "podnet autostart on"}
 			}
-			say, err := env.Autostart.Set(cmd.Context(), args[0] == "on")
+			say, err := autostart.Set(cmd.Context(), args[0] == "on")
 			if err == nil && say != "" {
 				fmt.Fprintln(env.Notes(), say)
 			}

@@ -1,6 +1,6 @@
-// Package cli is the command line of podnet. It speaks to the daemon by its
-// local API, and to clusters by an Installer that main gives it; it knows
-// neither Kubernetes nor the host's network.
+// Package cli is the command line of podnet: it puts the rooms of commands together, and has
+// those that begin and end sessions. It speaks to the daemon by its local API, and to
+// clusters by what main gives it; it knows neither Kubernetes nor the host's network.
 package cli
 
 import (
@@ -13,11 +13,14 @@ import (
 
 	"podnet.dev/client/cli/admin"
 	"podnet.dev/client/cli/caller"
+	"podnet.dev/client/cli/complete"
 	"podnet.dev/client/cli/exit"
+	"podnet.dev/client/cli/export"
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/cli/inbound"
 	"podnet.dev/client/cli/outbound"
 	"podnet.dev/client/cli/report"
+	"podnet.dev/client/cli/settings"
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
 )
@@ -30,7 +33,7 @@ type Env struct {
 	// Name is what podnet was called as: kubectl-podnet makes it a plugin of kubectl.
 	Name string
 	// Cluster finds words that a shell completes; nil: nobody knows any.
-	Cluster Cluster
+	Cluster complete.Cluster
 	// Browse opens a URL in the user's browser.
 	Browse func(url string) error
 	// RunDaemon is the daemon itself.
@@ -45,12 +48,6 @@ type Env struct {
 	Setup Setup
 	// Autostart has the daemon start with the user's login.
 	Autostart Autostart
-}
-
-// DaemonOptions are the flags of daemon.
-type DaemonOptions struct {
-	Socket   string
-	OnDemand bool
 }
 
 // Run executes one command line and returns its exit status.
@@ -132,10 +129,10 @@ func newRoot(env *Env) *cobra.Command {
 	root.PersistentFlags().String("socket", "", "unix socket of the daemon (default: in the runtime folder of the user)")
 	env.Flags(root.PersistentFlags())
 	all := [][]*cobra.Command{
-		{newConnect(&env.Env), newDisconnect(env), newPrimary(&env.Env), newNamespace(&env.Env), newWait(&env.Env)},
-		{newDaemon(env), newGuard(env), newCleanup(env), newSetup(env), newAutostart(env), newCompletion()},
-		admin.Commands(&env.Env, env.Clusters), outbound.Commands(&env.Env, env.Host), inbound.Commands(&env.Env), {newExport(&env.Env)},
-		report.Commands(&env.Env, env.LogFile, env.Browse), settingsCommands(&env.Env),
+		{newConnect(&env.Env), newDisconnect(&env.Env, env.Cleanup), newPrimary(&env.Env), newNamespace(&env.Env), newWait(&env.Env)},
+		{newDaemon(env.RunDaemon), newGuard(&env.Env, env.Guard), newCleanup(env.Cleanup), newSetup(&env.Env, env.Setup), newAutostart(&env.Env, env.Autostart), complete.Command()},
+		admin.Commands(&env.Env, env.Clusters), outbound.Commands(&env.Env, env.Host), inbound.Commands(&env.Env), {export.Command(&env.Env)},
+		report.Commands(&env.Env, env.LogFile, env.Browse), settings.Commands(&env.Env),
 	}
 	for _, room := range all {
 		root.AddCommand(room...)
@@ -149,7 +146,7 @@ func newRoot(env *Env) *cobra.Command {
 			c.Annotations = map[string]string{caller.NoConfig: c.Name()}
 		}
 	}
-	complete(root, &env.Env, env.Cluster)
+	complete.Register(root, &env.Env, env.Cluster)
 	env.Spoken = spokenAs(env.Name, root)
 	return root
 }

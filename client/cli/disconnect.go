@@ -15,7 +15,7 @@ import (
 	"podnet.dev/client/localapi"
 )
 
-func newDisconnect(env *Env) *cobra.Command {
+func newDisconnect(env *caller.Env, cleanup func(context.Context) error) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "disconnect [NAME | --all]",
@@ -44,7 +44,7 @@ the oldest of the others becomes it.`,
 			switch {
 			case errors.Is(err, localapi.ErrNoDaemon):
 				// What a killed daemon and its killed guard have left goes, too.
-				if err := env.Cleanup(ctx); err != nil {
+				if err := cleanup(ctx); err != nil {
 					return err
 				}
 				fmt.Fprintln(env.Notes(), "not connected")
@@ -52,7 +52,7 @@ the oldest of the others becomes it.`,
 			case errors.Is(err, context.DeadlineExceeded):
 				return session.SilentDaemon()
 			case errors.Is(err, localapi.ErrDaemonEnded):
-				return env.outlived(ctx, c)
+				return outlived(ctx, c, cleanup)
 			case err != nil:
 				return err
 			}
@@ -71,7 +71,7 @@ the oldest of the others becomes it.`,
 				fmt.Fprintf(env.Notes(), "short names are those of %s now\n", r.Primary)
 			}
 			if !r.Exits {
-				tellExports(ctx, &env.Env, c)
+				tellExports(ctx, env, c)
 			}
 			return nil
 		},
@@ -89,7 +89,7 @@ func tellExports(ctx context.Context, env *caller.Env, c *localapi.Client) {
 
 // outlived is the error of a disconnect whose daemon ended in the middle of it. Nobody has
 // said goodbye to the cluster then, but a process that is gone has no interface.
-func (env *Env) outlived(ctx context.Context, c *localapi.Client) error {
+func outlived(ctx context.Context, c *localapi.Client, cleanup func(context.Context) error) error {
 	_, err := c.Version(ctx)
 	for range 100 { // its socket outlives it by a moment
 		if !errors.Is(err, localapi.ErrDaemonEnded) {
@@ -105,7 +105,7 @@ func (env *Env) outlived(ctx context.Context, c *localapi.Client) error {
 	case !errors.Is(err, localapi.ErrNoDaemon):
 		return err
 	}
-	if err := env.Cleanup(ctx); err != nil {
+	if err := cleanup(ctx); err != nil {
 		return fmt.Errorf("%stake back what it left: %w", ended, err)
 	}
 	return &localapi.Error{Code: localapi.CodeDaemon, Message: ended + "this machine is not connected any more",

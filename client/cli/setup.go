@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/localapi"
 )
@@ -21,7 +22,7 @@ type SetupOptions struct {
 	Remove  bool
 }
 
-func newSetup(env *Env) *cobra.Command {
+func newSetup(env *caller.Env, setup Setup) *cobra.Command {
 	var o SetupOptions
 	cmd := &cobra.Command{
 		Use:   "setup",
@@ -39,7 +40,7 @@ as a service of systemd, and let users connect by it. Needed once.
 			if o.Remove && len(o.Operators) > 0 {
 				return exit.Usagef("--remove and --operator do not go together: edit /etc/podnet/helper.yaml")
 			}
-			if err := env.Setup(cmd.Context(), o, func(text string) { fmt.Fprintln(env.Notes(), text) }); err != nil {
+			if err := setup(cmd.Context(), o, func(text string) { fmt.Fprintln(env.Notes(), text) }); err != nil {
 				return err
 			}
 			if o.Remove {

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -82,6 +83,10 @@ var apart = []struct{ from, to, why string }{
 	{"internal/nat", module + "internal/transport", "what servers said is judged apart from asking them"},
 }
 
+// commands are the rooms of the command line that have commands in them. client/cli puts
+// them together; they know nothing of each other, and what they share knows none of them.
+var commands = []string{"client/cli/admin", "client/cli/complete", "client/cli/export", "client/cli/inbound", "client/cli/outbound", "client/cli/report", "client/cli/settings"}
+
 // maxHelper is how many lines podnet-helper may have of its own, comments and all:
 // what stands between its socket and the host. What it drives, client/helper with
 // client/router and client/osdns, it shares with podnet run by root.
@@ -123,6 +128,9 @@ func TestImports(t *testing.T) {
 		for _, imp := range p.Imports {
 			if under(imp, module+"cmd") {
 				t.Errorf("%s imports %s: programs are on top", here, imp)
+			}
+			if strings.HasPrefix(here, "client/cli/") && !fake(here) && slices.Contains(commands, strings.TrimPrefix(imp, module)) {
+				t.Errorf("%s imports %s: only client/cli puts rooms of commands together", here, imp)
 			}
 			for _, d := range doors {
 				if under(imp, d.library) && !keeper(here, d.keepers) {
@@ -200,7 +208,7 @@ func TestFoldersAreToldOf(t *testing.T) {
 	for _, p := range list(t) {
 		here := strings.TrimPrefix(p.ImportPath, module)
 		switch first := room(p.ImportPath); {
-		case first == "cmd", first == "deploy", first == "e2e", strings.HasPrefix(path.Base(here), "fake"):
+		case first == "cmd", first == "deploy", first == "e2e", fake(here):
 		case !told[here]:
 			t.Errorf("docs/architecture.md does not say what %s is for", here)
 		}
@@ -211,6 +219,9 @@ func room(importPath string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(importPath, module), "/")
 	return first
 }
+
+// fake says that a package pretends to be another, for tests.
+func fake(here string) bool { return strings.HasPrefix(path.Base(here), "fake") }
 
 func under(p, prefix string) bool { return p == prefix || strings.HasPrefix(p, prefix+"/") }
 

@@ -1,5 +1,5 @@
 // Package settings has the commands that change what podnet does unless told otherwise.
-package cli
+package settings
 
 import (
 	"github.com/spf13/cobra"
@@ -7,7 +7,7 @@ import (
 	"podnet.dev/client/cli/caller"
 )
 
-// settingsCommands are podnet config and podnet profile.
-func settingsCommands(env *caller.Env) []*cobra.Command {
+// Commands are podnet config and podnet profile.
+func Commands(env *caller.Env) []*cobra.Command {
 	return []*cobra.Command{newConfig(env), newProfile(env)}
 }

@@ -1,4 +1,4 @@
-package cli_test
+package settings_test
 
 import (
 	"encoding/json"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"go.uber.org/goleak"
 
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
@@ -17,6 +18,8 @@ import (
 	"podnet.dev/client/config"
 	"podnet.dev/client/localapi"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const configHead = "apiVersion: podnet/v1\nkind: Config\n"
 

@@ -1,4 +1,4 @@
-package cli_test
+package export_test
 
 import (
 	"encoding/json"
@@ -7,10 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/localapi"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestExport(t *testing.T) {
 	m := fakemachine.New(t)

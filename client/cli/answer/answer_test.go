@@ -1,13 +1,19 @@
-package cli_test
+package answer_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
+	"podnet.dev/client/cli/answer"
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/fakemachine"
 	"podnet.dev/client/localapi"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestPartsOfAnAnswer has scripts take what they need, as they do with kubectl.
 func TestPartsOfAnAnswer(t *testing.T) {
@@ -87,5 +93,35 @@ func TestColumnsOfWhatComes(t *testing.T) {
 	m.Names.Queries = []localapi.DNSQuery{{Seq: 1, DNSAnswer: localapi.DNSAnswer{Name: "web.", Type: "A"}}, {Seq: 2, DNSAnswer: localapi.DNSAnswer{Name: "nas.", Type: "AAAA"}}}
 	if r := m.Podnet("dns", "log", "-o", "custom-columns=NAME:.name,TYPE:.type"); r.Code != 0 || r.Out != "NAME   TYPE\nweb.   A\nnas.   AAAA\n" {
 		t.Errorf("exit status %d\n%s%s", r.Code, r.Out, r.Stderr)
+	}
+}
+
+// Every command that prints things prints them in every form it says it knows.
+func TestForms(t *testing.T) {
+	m := fakemachine.New(t)
+	m.Podnet("connect", "-n", "shop").Want(t, 0)
+	m.Podnet("status", "-o", "name").Want(t, 0)
+	for command, forms := range map[string][]string{
+		"status": answer.ListForms, "connect -n shop": answer.ListForms, "steer list": answer.ListForms, "expose list": answer.ListForms, "export list": answer.ListForms,
+		"version": answer.FactForms, "doctor": answer.FactForms, "wait": answer.ListForms,
+	} {
+		for _, form := range forms {
+			r := m.Podnet(append(strings.Fields(command), "-o", form)...)
+			r.Want(t, 0)
+			var v map[string]any
+			err := json.Unmarshal([]byte(r.Out), &v)
+			switch {
+			case form == answer.JSON && (err != nil || v["apiVersion"] != localapi.APIVersion || v["kind"] == ""):
+				t.Errorf("%s -o json: %v in %s", command, err, r.Out)
+			case form == answer.YAML && !strings.Contains(r.Out, "apiVersion: "+localapi.APIVersion+"\n"):
+				t.Errorf("%s -o yaml:\n%s", command, r.Out)
+			case form == answer.Table && r.Out != m.Podnet(strings.Fields(command)...).Out && command != "status" && command != "connect -n shop" && command != "wait":
+				t.Errorf("%s -o table is not what %s prints", command, command)
+			case (command == "status" || strings.HasPrefix(command, "connect")) && form == answer.Name && r.Out != "kind\n":
+				t.Errorf("%s -o name: %q", command, r.Out)
+			case command == "status" && form == answer.Wide && !strings.Contains(r.Out, "SESSION"):
+				t.Errorf("%s -o wide:\n%s", command, r.Out)
+			}
+		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package complete gives shells the words that a user may type next.
-package cli
+package complete
 
 import (
 	"context"
@@ -50,9 +50,9 @@ type question struct {
 	open bool
 }
 
-// complete has shells complete every flag and argument whose words can be known.
+// Register has shells complete every flag and argument whose words can be known.
 // What goes wrong is no word: nobody wants an error in the middle of a command line.
-func complete(root *cobra.Command, env *caller.Env, cluster Cluster) {
+func Register(root *cobra.Command, env *caller.Env, cluster Cluster) {
 	flags.Walk(root, func(c *cobra.Command) {
 		for name, find := range flagWords {
 			if c.Flag(name) != nil {
@@ -380,8 +380,8 @@ func (q *question) query() []string {
 	return nil
 }
 
-// newCompletion prints what has a shell complete podnet's words.
-func newCompletion() *cobra.Command {
+// Command prints what has a shell complete podnet's words.
+func Command() *cobra.Command {
 	shells := map[string]func(*cobra.Command, io.Writer) error{
 		"bash":       func(root *cobra.Command, w io.Writer) error { return root.GenBashCompletionV2(w, true) },
 		"zsh":        (*cobra.Command).GenZshCompletion,

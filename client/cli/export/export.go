@@ -1,4 +1,6 @@
-package cli
+// Package export has podnet export, which lets devices without podnet in by WireGuard's own
+// configuration, and shuts them out again.
+package export
 
 import (
 	"context"
@@ -39,7 +41,7 @@ type exportFlags struct {
 	file  string
 }
 
-func newExport(env *caller.Env) *cobra.Command {
+func Command(env *caller.Env) *cobra.Command {
 	var o exportFlags
 	cmd := &cobra.Command{
 		Use:   "export [--qr] [-n NAMESPACE]...",

@@ -1,12 +1,16 @@
-package cli_test
+package complete_test
 
 import (
 	"errors"
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"podnet.dev/client/cli/fakemachine"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // shellWords are what a shell is told, without the descriptions.
 func shellWords(t *testing.T, m *fakemachine.Machine, args ...string) string {
