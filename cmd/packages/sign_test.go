@@ -29,7 +29,9 @@ func TestSignature(t *testing.T) {
 	newKey := func(name string) (file, public string) {
 		t.Helper()
 		file = filepath.Join(keys, name)
-		run(t, exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file))
+		if said, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v\n%s", err, said)
+		}
 		raw, err := os.ReadFile(file + ".pub")
 		if err != nil {
 			t.Fatal(err)
