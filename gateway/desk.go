@@ -101,8 +101,8 @@ func (g *Gateway) answerAtDesk(ctx context.Context, c net.Conn) {
 func (g *Gateway) overview() overview.Gateway {
 	r := g.memory.Read()
 	o := overview.Gateway{
-		Pod: g.o.Pod, Version: version.Version, Time: time.Now(), Leader: g.leader.leads.Load(), Frozen: g.guard.away.Load(),
-		PoliciesHold: g.guard.holds.Load(), MemoryUsed: r.Used, MemoryBudget: r.Budget, Agents: g.admit.steer.connected(), Peers: []overview.Peer{},
+		Pod: g.o.Pod, Version: version.Version, Time: time.Now(), Leader: g.leader.leads.Load(), Frozen: g.guard.Away(),
+		PoliciesHold: g.guard.Holds(), MemoryUsed: r.Used, MemoryBudget: r.Budget, Agents: g.admit.steer.connected(), Peers: []overview.Peer{},
 	}
 	if shown := g.admit.shown.Load(); shown != nil {
 		o.Peers = slices.Clone(*shown)

@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"time"
+
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -31,8 +33,8 @@ func (a *admitter) leave(ctx context.Context) {
 	}
 	began := time.Now()
 	a.fronts.leaving.Store(true)
-	kick(a.world.peersChanged)
-	for a.fronts.busy.Load() && time.Since(began) < leaveLimit && sleep(ctx, drainPoll) {
+	wake.Up(a.world.peersChanged)
+	for a.fronts.busy.Load() && time.Since(began) < leaveLimit && wake.After(ctx, drainPoll) {
 	}
 }
 
@@ -42,9 +44,9 @@ func (a *admitter) drain(ctx context.Context) {
 	began := time.Now()
 	a.draining.Store(true)
 	a.probes.paths.Drain()
-	kick(a.world.peersChanged)
+	wake.Up(a.world.peersChanged)
 	quiet := a.quiet(began)
-	for !quiet && time.Since(began) < a.patience() && sleep(ctx, drainPoll) {
+	for !quiet && time.Since(began) < a.patience() && wake.After(ctx, drainPoll) {
 		quiet = a.quiet(time.Now())
 	}
 	a.log.Info("drained", "elapsed", time.Since(began).Round(time.Millisecond), "quiet", quiet)

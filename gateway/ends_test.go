@@ -27,6 +27,7 @@ import (
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/wake"
 )
 
 // ear is a pod that notes when a numbered visitor's last datagram came, and echoes it.
@@ -83,7 +84,7 @@ func (l *laptop) babble(e *ear, visitor uint32, every time.Duration) (stop func(
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		for sleep(ctx, every) {
+		for wake.After(ctx, every) {
 			_, _ = c.Write(binary.BigEndian.AppendUint32(nil, visitor)) // refused once it is over
 		}
 	}()

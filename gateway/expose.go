@@ -23,6 +23,7 @@ import (
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
+	"podnet.dev/internal/wake"
 )
 
 // probeSilence is how long a laptop that probes may be silent before it is taken
@@ -214,12 +215,12 @@ func (w *world) setExposure(o client.Object) {
 		return
 	}
 	w.exposures[e.UID] = exposureObject{e, exposureOf(e)}
-	kick(w.peersChanged)
+	wake.Up(w.peersChanged)
 }
 
 func (w *world) removeExposure(o client.Object) {
 	delete(w.exposures, o.GetUID())
-	kick(w.peersChanged)
+	wake.Up(w.peersChanged)
 }
 
 // ours reports whether an object is one that the gateways keep for an exposure.
@@ -230,7 +231,7 @@ func (w *world) ours(o client.Object) bool {
 // kept has the admitter look at what became of what the gateways keep.
 func (w *world) kept(o client.Object) {
 	if w.ours(o) {
-		kick(w.peersChanged)
+		wake.Up(w.peersChanged)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/wake"
 )
 
 // live has the laptop beat to whoever steers for it.
@@ -61,7 +62,7 @@ func (s *stage) endpoints(pod netip.AddrPort) {
 	s.Cleanup(func() { cancel(); <-done })
 	go func() {
 		defer close(done)
-		for sleep(ctx, 50*time.Millisecond) {
+		for wake.After(ctx, 50*time.Millisecond) {
 			var list corev1.ServiceList
 			if err := s.admin.List(ctx, &list, client.InNamespace("shop")); err != nil {
 				continue

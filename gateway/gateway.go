@@ -37,6 +37,7 @@ import (
 	"podnet.dev/dnsproxy/kube"
 	"podnet.dev/gateway/egress"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/pressure"
 	"podnet.dev/gateway/steering"
@@ -47,6 +48,7 @@ import (
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 	"podnet.dev/internal/version"
+	"podnet.dev/internal/wake"
 )
 
 // retireLimit is how long a stopping gateway spends on taking itself off Peers.
@@ -79,7 +81,7 @@ type Gateway struct {
 	desk    net.Listener // for administrators
 
 	world  *world
-	guard  *guard
+	guard  *guard.Guard
 	leader *leadership
 	admit  *admitter
 	zone   *kube.Zone
@@ -127,14 +129,13 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.world = newWorld(g.o)
-	g.guard = newGuard(g.client, g.o.Namespace, o.Log, func() { kick(g.world.peersChanged) })
-	g.guard.event = g.event
-	g.leader = &leadership{o: g.o, log: o.Log, changed: func() { kick(g.world.peersChanged) }}
+	g.guard = guard.New(g.client, g.o.Namespace, o.Log, func() { wake.Up(g.world.peersChanged) }, g.event)
+	g.leader = &leadership{o: g.o, log: o.Log, changed: func() { wake.Up(g.world.peersChanged) }}
 	g.events = newEvents(o.Log, g.leader.leads.Load, g.writeEvent)
 	g.forward = forward.New(g.stack, flowPolicy{g.world.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: FlowLimits(o.Limits)})
 	g.admit = &admitter{
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
-		write: newWriter(o.Log, func() { kick(g.world.peersChanged) }),
+		write: newWriter(o.Log, func() { wake.Up(g.world.peersChanged) }),
 		lacks: newUndeclared(o.Log),
 		book:  enrol.NewBook(o.Enrol),
 		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
@@ -142,19 +143,19 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		setPeers: g.tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
 		audit:     newAudit(o.Log, g.events.tell),
 		setOwners: g.forward.SetOwners, traffic: g.traffic, stats: g.tunnel.Stats, limited: newLimited(g.forward.Usage),
-		mayBegin: func() bool { return g.published.Load() && g.guard.tried.Load() },
+		mayBegin: func() bool { return g.published.Load() && g.guard.Tried() },
 
 		probes: &prober{private: g.private, paths: g.bind, log: o.Log},
 		mapped: &reflector{
 			servers: o.STUN, log: o.Log, lookup: lookupHost, ask: g.bind.STUN, port: g.tunnel.ListenPort(),
-			changed: func() { kick(g.world.peersChanged) },
+			changed: func() { wake.Up(g.world.peersChanged) },
 		},
 		absent: absences{},
 		steer:  newSteerer(o.Log, g.key, g.clusterEndpoints(), o.Enrol.Keep),
 	}
 	g.admit.entry.ClusterEndpoints = addrPortTexts(g.clusterEndpoints())
 	s := g.admit.steer
-	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, func() { kick(g.world.peersChanged) }
+	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, func() { wake.Up(g.world.peersChanged) }
 	s.exits = g.forward.SetExits
 	s.exit = func(e steering.Egress) forward.Exit {
 		return egress.Exit{Agent: e.Agent, Self: g.key.Address6(), Rule: e.Rule, Stack: g.stack}
@@ -171,7 +172,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Map: g.forward.Map, Upstream: cluster,
 		Quota:  kube.Quota{AtOnce: askAtOnce, PerSecond: o.Limits.PeerQuestions},
-		MayAsk: g.world.policy.MayAsk, Beside: g.world.policy.Beside, Behind: g.guard.behind,
+		MayAsk: g.world.policy.MayAsk, Beside: g.world.policy.Beside, Behind: g.guard.Behind,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
 	})
 	g.dns = dnsproxy.NewServer(dnsproxy.Observed(g.zone, g.meters.answered), dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})
@@ -309,14 +310,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer resign()
 
 	for _, run := range []func(context.Context) error{
-		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.runPolicies, g.admit.mapped.run,
+		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.run,
 		g.serveAgents, g.admit.steer.run, g.admit.expose.run, g.admit.fronts.run,
-		func(ctx context.Context) error { return g.guard.runContact(ctx, g.alive) },
+		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
 		g.keepWithinMemory, g.serveDesk, g.events.run,
 		func(ctx context.Context) error { return g.traffic.run(ctx, g.tunnel.Stats) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {
-			return g.world.watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); kick(g.world.netChanged) })
+			return g.world.watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); wake.Up(g.world.netChanged) })
 		},
 	} {
 		group.Go(func() error { return run(life) })
@@ -397,9 +398,9 @@ func (g *Gateway) publishChanges(ctx context.Context) error {
 		g.rebuild.Store(int64(took))
 		first := !g.published.Swap(true)
 		if told || first {
-			kick(g.world.peersChanged)
+			wake.Up(g.world.peersChanged)
 		}
-		if !sleep(ctx, max(gather, min(9*took, mostGather))) {
+		if !wake.After(ctx, max(gather, min(9*took, mostGather))) {
 			return nil
 		}
 	}

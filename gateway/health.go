@@ -58,7 +58,7 @@ func (g *Gateway) unready() []string {
 		{!g.stopping.Load(), "the gateway is stopping"},
 		{g.synced.Load() && g.published.Load(), "the cluster is not known yet: waiting for the API server"},
 		{g.zone.Synced(), "DNS is not filled yet"},
-		{g.guard.everHeld.Load(), "the admission policies have not been seen to hold: see the log"},
+		{g.guard.EverHeld(), "the admission policies have not been seen to hold: see the log"},
 	} {
 		if !c.ok {
 			all = append(all, c.what)
@@ -70,11 +70,11 @@ func (g *Gateway) unready() []string {
 // notes lists what a reader of /readyz should know though the gateway is ready.
 func (g *Gateway) notes() []string {
 	var all []string
-	if g.guard.away.Load() {
+	if g.guard.Away() {
 		all = append(all, fmt.Sprintf("the API server has been silent for %v: leases are frozen, each for at most %v after its last renewal",
-			g.guard.silence().Round(time.Second), enrol.FrozenLimit))
+			g.guard.Silence().Round(time.Second), enrol.FrozenLimit))
 	}
-	if g.guard.everHeld.Load() && !g.guard.holds.Load() {
+	if g.guard.EverHeld() && !g.guard.Holds() {
 		all = append(all, "the admission policies do not hold: nobody new is admitted, no lease is renewed")
 	}
 	return all

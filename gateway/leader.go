@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"podnet.dev/deploy"
+	"podnet.dev/internal/wake"
 )
 
 // leadership says which gateway allocates addresses and writes what all share.
@@ -51,7 +52,7 @@ func (l *leadership) run(ctx context.Context) error {
 			return err
 		}
 		e.Run(ctx) // returns when the lease is lost
-		if !sleep(ctx, time.Second) {
+		if !wake.After(ctx, time.Second) {
 			break
 		}
 	}

@@ -159,9 +159,9 @@ func (c *collector) control(w samples) {
 	g := c.g
 	w.put(buildInfo, 1, version.Version)
 	w.put(leading, one(g.leader.leads.Load()))
-	w.put(policiesHold, one(g.guard.holds.Load()))
-	w.put(frozenNow, one(g.guard.away.Load()))
-	w.put(silenceSeconds, g.guard.silence().Seconds())
+	w.put(policiesHold, one(g.guard.Holds()))
+	w.put(frozenNow, one(g.guard.Away()))
+	w.put(silenceSeconds, g.guard.Silence().Seconds())
 	if at := g.world.heard.Load(); at != 0 {
 		w.put(lastEvent, float64(at))
 	}

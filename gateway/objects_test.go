@@ -23,7 +23,7 @@ func decoded[T any](text string) (o T, ok bool) {
 // FuzzPeer reads what a user may write into a Peer: what he asks for beside the cluster is
 // spelt in one way, and not too wide to be meant.
 func FuzzPeer(f *testing.F) {
-	f.Add(`{"spec":{"user":"alice","publicKey":"` + selfTestKey + `","leaseSeconds":300,"alsoRoutes":["192.0.2.0/24"],"alsoDomains":["corp.example"]},"status":{"address4":"198.18.0.2"}}`)
+	f.Add(`{"spec":{"user":"alice","publicKey":"` + someKey + `","leaseSeconds":300,"alsoRoutes":["192.0.2.0/24"],"alsoDomains":["corp.example"]},"status":{"address4":"198.18.0.2"}}`)
 	f.Add(`{"spec":{"alsoRoutes":["10.0.0.1/8","::/0","::ffff:10.0.0.0/104"],"alsoDomains":["com",".a.b","A.b","a..b"],"virtual":[{"real":"10.244.0.0/16","virtual":"240.0.0.0/16"}]}}`)
 	published := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/56")}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -61,8 +61,8 @@ func FuzzPeer(f *testing.F) {
 // has a port, and is a pod's by name and UID.
 func FuzzSteeringRule(f *testing.F) {
 	f.Add(`{"spec":{"user":"alice","peer":"a","pod":"web-1","podUID":"u","port":8080,"protocol":"tcp","mode":"steal","relayPort":20000,"matches":[{"headers":[{"name":"x-user","value":"alice"}]}]}}`)
-	f.Add(`{"spec":{"mode":"egress","agentKey":"` + selfTestKey + `"}}`)
-	f.Add(`{"spec":{"via":"gateway","service":"web","serviceUID":"u","port":80,"protocol":"tcp","mode":"mirror"},"status":{"agent":{"publicKey":"` + selfTestKey + `"}}}`)
+	f.Add(`{"spec":{"mode":"egress","agentKey":"` + someKey + `"}}`)
+	f.Add(`{"spec":{"via":"gateway","service":"web","serviceUID":"u","port":80,"protocol":"tcp","mode":"mirror"},"status":{"agent":{"publicKey":"` + someKey + `"}}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		o, ok := decoded[podnet.SteeringRule](text)
 		if !ok {

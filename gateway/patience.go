@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -41,7 +43,7 @@ type patient struct {
 func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 	for {
 		answer, err := p.next.RoundTrip(r)
-		if err == nil || r.Method != http.MethodGet || !sleep(r.Context(), p.pause) {
+		if err == nil || r.Method != http.MethodGet || !wake.After(r.Context(), p.pause) {
 			return answer, err
 		}
 	}

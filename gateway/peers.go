@@ -19,6 +19,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
+	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
@@ -28,6 +29,7 @@ import (
 	"podnet.dev/internal/remap"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
+	"podnet.dev/internal/wake"
 )
 
 // gather is how long events are gathered at least before they are acted on: a
@@ -47,7 +49,7 @@ const lookAgain = 10 * time.Second
 type admitter struct {
 	log    *slog.Logger
 	world  *world
-	guard  *guard
+	guard  *guard.Guard
 	leader *leadership
 	client client.Client
 	write  *writer
@@ -107,7 +109,7 @@ func (a *admitter) run(ctx context.Context) error {
 		case <-a.world.peersChanged:
 			// With a thousand peers somebody renews all the time; leave nine
 			// tenths of the time to others.
-			if !sleep(ctx, max(gather, min(9*took, mostGather))) {
+			if !wake.After(ctx, max(gather, min(9*took, mostGather))) {
 				return nil
 			}
 		}
@@ -129,7 +131,7 @@ func (a *admitter) run(ctx context.Context) error {
 func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	s := a.world.snapshot()
 	w := s.enrolment()
-	w.PolicyHolds, w.Connected, w.Leader = a.guard.holds.Load(), !a.guard.away.Load(), a.leader.leads.Load()
+	w.PolicyHolds, w.Connected, w.Leader = a.guard.Holds(), !a.guard.Away(), a.leader.leads.Load()
 	plan := a.book.Plan(now, w)
 	// Nobody has our key but us: who says so would spoil the tunnel for all.
 	plan.Admitted = slices.DeleteFunc(plan.Admitted, func(p enrol.Admitted) bool { return p.Key == a.steer.self })

@@ -12,6 +12,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/internal/nat"
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -82,7 +83,7 @@ func (r *reflector) run(ctx context.Context) error {
 			}
 			wait = min(reflectRetry*time.Duration(misses), reflectEvery)
 		}
-		if !sleep(ctx, wait) {
+		if !wake.After(ctx, wait) {
 			return nil
 		}
 	}

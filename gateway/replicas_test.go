@@ -88,7 +88,7 @@ func TestDeadGatewayIsSwept(t *testing.T) {
 	s.create(slice)
 	g, _ := s.start("podnet-gateway-0")
 	l := s.enrol("laptop", 300, "shop")
-	dead := author{entry: podnet.Gateway{Pod: "podnet-gateway-1", PodUID: "uid-dead", PublicKey: selfTestKey, StreamPort: StreamPort, Endpoints: []string{"192.0.2.1:31821"}}}
+	dead := author{entry: podnet.Gateway{Pod: "podnet-gateway-1", PodUID: "uid-dead", PublicKey: someKey, StreamPort: StreamPort, Endpoints: []string{"192.0.2.1:31821"}}}
 	if err := g.client.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(dead.entryPatch(&l.peer, true)), client.FieldOwner("podnet-gateway-1"), client.ForceOwnership); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"podnet.dev/deploy"
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -60,7 +61,7 @@ func (r *rights) want(namespaces map[string]bool) {
 	for ns := range namespaces {
 		if _, known := r.namespaces[ns]; !known {
 			r.namespaces[ns] = right{}
-			kick(r.asked)
+			wake.Up(r.asked)
 		}
 	}
 }

@@ -34,6 +34,7 @@ import (
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/internal/limits"
+	"podnet.dev/internal/wake"
 )
 
 // The large cluster: 10,000 Services with 50,000 endpoints in all.
@@ -323,7 +324,7 @@ func TestLargeCluster(t *testing.T) {
 
 // churn has pods of other Services come and go, twenty a second, until ctx ends.
 func (s *stage) churn(ctx context.Context) error {
-	for i := 0; sleep(ctx, 50*time.Millisecond); i++ {
+	for i := 0; wake.After(ctx, 50*time.Millisecond); i++ {
 		_, slice := largeService(i % manyServices)
 		ready := i/manyServices%2 == 1
 		slice.Endpoints[0].Conditions.Ready = &ready

@@ -23,8 +23,11 @@ var (
 	admission = enrol.Verdict{Ready: true, Reason: podnet.ReasonAdmitted, Message: "The peer may connect.", Address4: netip.MustParseAddr("198.18.0.2"), Renew: 1, Expires: then.Add(300 * time.Second)}
 )
 
+// someKey is RFC 7748 section 6.1's: a valid key that is nobody's.
+const someKey = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+
 func newPeer() *podnet.Peer {
-	return &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "podnet-system", UID: "1"}, Spec: podnet.PeerSpec{User: "alice", PublicKey: selfTestKey, LeaseSeconds: 300, Renew: 1}}
+	return &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "podnet-system", UID: "1"}, Spec: podnet.PeerSpec{User: "alice", PublicKey: someKey, LeaseSeconds: 300, Renew: 1}}
 }
 
 // settled is a peer whose status says what the patches say.

@@ -12,6 +12,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/reroute"
+	"podnet.dev/internal/wake"
 )
 
 // This file is what the world knows of pods and Services that are steered, or were.
@@ -64,7 +65,7 @@ func (w *world) concern(o client.Object) {
 		}
 	}
 	if w.steered[name] {
-		kick(w.peersChanged)
+		wake.Up(w.peersChanged)
 	}
 }
 

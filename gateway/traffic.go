@@ -11,6 +11,7 @@ import (
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
+	"podnet.dev/internal/wake"
 )
 
 // trafficEvery is how often the tunnel's counters are read: what a peer moves
@@ -59,7 +60,7 @@ func newTraffic(log *slog.Logger) *traffic {
 
 // run reads the counters until ctx ends.
 func (t *traffic) run(ctx context.Context, stats func() ([]tunnel.PeerStats, error)) error {
-	for sleep(ctx, trafficEvery) {
+	for wake.After(ctx, trafficEvery) {
 		if peers, err := stats(); err == nil { // or the tunnel is closing
 			t.add(peers)
 		}

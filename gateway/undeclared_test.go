@@ -21,6 +21,7 @@ import (
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/wake"
 )
 
 // TestOlderCRD has a gateway find Peers whose CRD lacks what it would tell: it says so
@@ -109,7 +110,7 @@ func TestOlderCRD(t *testing.T) {
 	time.Sleep(2 * settle) // what was just written may be written once more, see submit
 	before := writes.Load()
 	for range 30 { // looks
-		kick(g.world.peersChanged)
+		wake.Up(g.world.peersChanged)
 		time.Sleep(100 * time.Millisecond)
 	}
 	if n := writes.Load() - before; n > 1 {

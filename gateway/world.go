@@ -26,6 +26,7 @@ import (
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/internal/wake"
 )
 
 // world is what the gateway knows of the cluster, kept by informer events.
@@ -85,14 +86,6 @@ func newWorld(o Options) *world {
 		exposures: map[types.UID]exposureObject{}, nodes: map[string]node{}, ownServices: map[string]*corev1.Service{},
 		services: map[types.NamespacedName]*corev1.Service{}, steered: map[types.NamespacedName]bool{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{},
 		serviceCIDRs: map[string][]netip.Prefix{}, podCIDRs: prefixesOf(o.PodCIDRs),
-	}
-}
-
-// kick puts a token into a channel of one, unless there is one.
-func kick(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
 
@@ -161,7 +154,7 @@ func (w *world) watch(ctx context.Context, c cache.Cache, mapper meta.RESTMapper
 	}
 	unsynced := func(r toolscache.ResourceEventHandlerRegistration) bool { return !r.HasSynced() }
 	for slices.ContainsFunc(registered, unsynced) {
-		if !sleep(ctx, 20*time.Millisecond) {
+		if !wake.After(ctx, 20*time.Millisecond) {
 			return nil
 		}
 	}
@@ -185,21 +178,9 @@ func (w *world) informer(ctx context.Context, c cache.Cache, o client.Object) (c
 			told = text
 			w.log.Warn("cannot watch yet", "kind", fmt.Sprintf("%T", o), "err", err)
 		}
-		if !sleep(ctx, time.Second) {
+		if !wake.After(ctx, time.Second) {
 			return nil, ctx.Err()
 		}
-	}
-}
-
-// sleep waits, and reports false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -224,12 +205,12 @@ func (w *world) setPeer(o client.Object) {
 		w.renewals.Add(1)
 	}
 	w.peers[p.UID] = peerObject{p, peerOf(p)}
-	kick(w.peersChanged)
+	wake.Up(w.peersChanged)
 }
 
 func (w *world) removePeer(o client.Object) {
 	delete(w.peers, o.GetUID())
-	kick(w.peersChanged)
+	wake.Up(w.peersChanged)
 }
 
 func (w *world) setAccess(o client.Object) {
@@ -239,12 +220,12 @@ func (w *world) setAccess(o client.Object) {
 		return
 	}
 	w.accesses[a.UID] = accessObject{a, accessOf(a, w.o.Namespace)}
-	kick(w.peersChanged)
+	wake.Up(w.peersChanged)
 }
 
 func (w *world) removeAccess(o client.Object) {
 	delete(w.accesses, o.GetUID())
-	kick(w.peersChanged)
+	wake.Up(w.peersChanged)
 }
 
 func (w *world) setRule(o client.Object) {
@@ -255,12 +236,12 @@ func (w *world) setRule(o client.Object) {
 	}
 	w.rules[r.UID] = ruleObject{r, ruleOf(r)}
 	w.concern(r)
-	kick(w.peersChanged)
+	wake.Up(w.peersChanged)
 }
 
 func (w *world) removeRule(o client.Object) {
 	delete(w.rules, o.GetUID())
-	kick(w.peersChanged)
+	wake.Up(w.peersChanged)
 }
 
 func (w *world) setService(o client.Object) {
@@ -343,7 +324,7 @@ func (w *world) removeServiceCIDR(o client.Object) {
 
 func (w *world) changed(yes bool) {
 	if yes {
-		kick(w.netChanged)
+		wake.Up(w.netChanged)
 	}
 }
 

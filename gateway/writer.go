@@ -8,6 +8,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -95,7 +97,7 @@ func (w *writer) submitFor(ctx context.Context, key, what string, settles time.D
 
 func (w *writer) finish(ctx context.Context, key, what string, settles time.Duration, err error) {
 	if err != nil {
-		sleep(ctx, retryWrite)
+		wake.After(ctx, retryWrite)
 	}
 	w.mu.Lock()
 	delete(w.running, key)

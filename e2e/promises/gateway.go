@@ -9,7 +9,7 @@ var gateway = section{"Reliability of the gateway", []promise{
 	{
 		number:  34,
 		says:    "With the API server stopped for 30 minutes no open flow is lost and newcomers are told so; leases that stand still end after 60 minutes.",
-		shown:   both(long("e2e", "TestAPIServerAway"), short("gateway", "TestControlPlaneAway", "TestControlPlaneThatGoesAway"), short("gateway/lease", "TestFrozen")),
+		shown:   both(long("e2e", "TestAPIServerAway"), short("gateway", "TestControlPlaneAway"), short("gateway/guard", "TestControlPlaneThatGoesAway"), short("gateway/lease", "TestFrozen")),
 		missing: "30 minutes at a real cluster: it is 5 there; the end after 60 minutes is shown with a clock of the test's",
 	},
 	{

@@ -43,7 +43,7 @@ var identity = section{"Identity and authorisation", []promise{
 		number: 8,
 		says: "60 s after an admission policy or its binding was removed nobody new is admitted any more; " +
 			"60 s after it is back somebody is.",
-		shown: short("gateway", "TestNobodyIsAdmittedWithoutPolicies", "TestMissingPolicyIsNoticed", "TestPoliciesComeAndGo", "TestEachPolicyIsTried"),
+		shown: both(short("gateway", "TestNobodyIsAdmittedWithoutPolicies", "TestMissingPolicyIsNoticed"), short("gateway/guard", "TestPoliciesComeAndGo", "TestEachPolicyIsTried")),
 	},
 	{
 		number: 9,

@@ -31,6 +31,7 @@ import (
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 	"podnet.dev/internal/version"
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -110,7 +111,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	quick := dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: o.ClusterDNS, Log: o.Log})
 	g.servers = []*dnsproxy.Forwarder{sure, quick}
 	g.claims = claims.New(claims.Config{
-		Server: sure, Domain: o.DNSDomain, Namespace: o.Namespace, Lost: func() { kick(g.recheck) }, Log: o.Log,
+		Server: sure, Domain: o.DNSDomain, Namespace: o.Namespace, Lost: func() { wake.Up(g.recheck) }, Log: o.Log,
 	})
 	g.policy = policy.NewAlone(policy.Config{
 		Tunnel: []netip.Prefix{o.Enrol.Pool, key.Prefix6, key.RelayPrefix6}, Self: slices.Concat(o.PodIPs, o.HostIPs),
@@ -231,7 +232,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			g.stopping.Store(true)
 			g.bind.Drain()
-			sleep(life, farewell)
+			wake.After(life, farewell)
 		}
 		return nil
 	})
@@ -408,22 +409,4 @@ func (p flowPolicy) Allow(peer netip.Addr, proto forward.Proto, dst netip.AddrPo
 		return p.Alone.Allow(peer, policy.ICMP, dst)
 	}
 	return false
-}
-
-// kick puts a token into a channel of one, unless there is one.
-func kick(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// sleep waits, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

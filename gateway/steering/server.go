@@ -14,6 +14,7 @@ import (
 
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -99,7 +100,7 @@ func (s *Server) SetAgents(agents []Agent, here func(laptop netip.Addr) bool) {
 			s.dropLocked(k, c)
 			continue
 		}
-		kick(c.wake)
+		wake.Up(c.wake)
 	}
 }
 
@@ -108,7 +109,7 @@ func (s *Server) Rehere() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.sessions {
-		kick(c.wake)
+		wake.Up(c.wake)
 	}
 }
 
@@ -184,7 +185,7 @@ func (s *Server) tellCounts(ctx context.Context) {
 		s.mu.Lock()
 		if s.counted {
 			s.counted = false
-			kick(s.changed)
+			wake.Up(s.changed)
 		}
 		s.mu.Unlock()
 	}
@@ -224,7 +225,7 @@ func (s *Server) dropLocked(k key.Public, c *session) {
 	}
 	delete(s.sessions, k)
 	if c.greeted {
-		kick(s.changed)
+		wake.Up(s.changed)
 	}
 }
 
@@ -290,23 +291,15 @@ func (s *Server) hear(c *session, m control.FromAgent) bool {
 			return false
 		}
 		s.log.Info("agent connected", "addr", c.addr, "key", c.key, "pod", a.Namespace+"/"+a.Pod)
-		kick(s.changed)
+		wake.Up(s.changed)
 	}
 	news, counted := c.take(m)
 	if counted {
 		s.tally.add(c.key, c.report.Counts)
 	}
 	if news {
-		kick(s.changed)
+		wake.Up(s.changed)
 	}
 	s.counted = s.counted || counted
 	return true
-}
-
-// kick puts a token into a channel of one, unless there is one.
-func kick(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

@@ -1,4 +1,4 @@
-package gateway
+package guard
 
 import (
 	"context"
@@ -44,6 +44,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+func quiet(context.Context, string, string) {}
+
 // clusterWithout is an API server from which one policy may have been deleted.
 type clusterWithout struct {
 	client.Client
@@ -84,7 +86,7 @@ func TestEachPolicyIsTried(t *testing.T) {
 		if gone == "" {
 			want = refused
 		}
-		g := newGuard(c, "podnet-system", slog.New(slog.DiscardHandler), func() {})
+		g := New(c, "podnet-system", slog.New(slog.DiscardHandler), func() {}, quiet)
 		if got, err := g.try(t.Context(), "me"); got != want {
 			t.Errorf("without %q: verdict %d, %v, want %d", gone, got, err, want)
 		}
@@ -102,11 +104,11 @@ func TestControlPlaneThatGoesAway(t *testing.T) {
 		var up atomic.Bool
 		var looks atomic.Int32
 		up.Store(true)
-		g := newGuard(nil, "podnet-system", slog.New(slog.DiscardHandler), func() { looks.Add(1) })
+		g := New(nil, "podnet-system", slog.New(slog.DiscardHandler), func() { looks.Add(1) }, quiet)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() {
-			_ = g.runContact(ctx, func(ctx context.Context) error {
+			_ = g.RunContact(ctx, func(ctx context.Context) error {
 				if up.Load() {
 					return nil
 				}
@@ -115,21 +117,21 @@ func TestControlPlaneThatGoesAway(t *testing.T) {
 			})
 		}()
 		time.Sleep(time.Hour)
-		if g.away.Load() || looks.Load() != 0 {
+		if g.Away() || looks.Load() != 0 {
 			t.Error("away while it answers")
 		}
 		up.Store(false)
 		time.Sleep(8 * time.Second)
-		if g.away.Load() {
+		if g.Away() {
 			t.Error("away after 8 s: too early")
 		}
 		time.Sleep(12 * time.Second)
-		if !g.away.Load() || looks.Load() != 1 {
+		if !g.Away() || looks.Load() != 1 {
 			t.Error("not away after 20 s")
 		}
 		up.Store(true)
 		time.Sleep(7 * time.Second)
-		if g.away.Load() || looks.Load() != 2 {
+		if g.Away() || looks.Load() != 2 {
 			t.Error("still away although it answers again")
 		}
 	})
@@ -138,8 +140,7 @@ func TestControlPlaneThatGoesAway(t *testing.T) {
 func TestPoliciesComeAndGo(t *testing.T) {
 	var events []string
 	looks := 0
-	g := newGuard(nil, "podnet-system", slog.New(slog.DiscardHandler), func() { looks++ })
-	g.event = func(_ context.Context, reason, _ string) { events = append(events, reason) }
+	g := New(nil, "podnet-system", slog.New(slog.DiscardHandler), func() { looks++ }, func(_ context.Context, reason, _ string) { events = append(events, reason) })
 	for i, step := range []struct {
 		v                  verdict
 		tried, holds, ever bool
@@ -154,8 +155,8 @@ func TestPoliciesComeAndGo(t *testing.T) {
 		{refused, true, true, true, 2},
 	} {
 		g.note(t.Context(), step.v, nil)
-		if g.tried.Load() != step.tried || g.holds.Load() != step.holds || g.everHeld.Load() != step.ever || len(events) != step.events {
-			t.Errorf("step %d: tried %v, holds %v, ever held %v, %d events", i, g.tried.Load(), g.holds.Load(), g.everHeld.Load(), len(events))
+		if g.Tried() != step.tried || g.Holds() != step.holds || g.EverHeld() != step.ever || len(events) != step.events {
+			t.Errorf("step %d: tried %v, holds %v, ever held %v, %d events", i, g.Tried(), g.Holds(), g.EverHeld(), len(events))
 		}
 	}
 	if looks != 5 {

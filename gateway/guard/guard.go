@@ -1,4 +1,7 @@
-package gateway
+// Package guard watches over what every decision of a gateway stands on: that the
+// admission policies refuse what they must, and that the API server is there. What
+// follows when they do not is the gateway's.
+package guard
 
 import (
 	"context"
@@ -16,22 +19,22 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/internal/wake"
 )
 
 const (
-	// guardInterval is how often the admission policies are tried while they
+	// tryInterval is how often the admission policies are tried while they
 	// hold, so that one that is gone is known within a minute, the trial's 10 s
-	// included; guardRetry when they do not hold or when it could not be told.
-	guardInterval = 45 * time.Second
-	guardRetry    = 5 * time.Second
+	// included; tryAgain when they do not hold or when it could not be told.
+	tryInterval = 45 * time.Second
+	tryAgain    = 5 * time.Second
 	// frozenAfter is how long the API server may be silent before leases freeze.
 	frozenAfter     = 10 * time.Second
 	contactInterval = 3 * time.Second
 )
 
-// guard watches over what every decision stands on: that the admission
-// policies refuse what they must, and that the API server is there.
-type guard struct {
+// Guard knows whether the policies hold and whether the API server is there.
+type Guard struct {
 	client    client.Client
 	namespace string
 	log       *slog.Logger
@@ -46,9 +49,23 @@ type guard struct {
 	away      atomic.Bool
 }
 
-func newGuard(c client.Client, namespace string, log *slog.Logger, changed func()) *guard {
-	return &guard{client: c, namespace: namespace, log: log, changed: changed, began: time.Now(), event: func(context.Context, string, string) {}}
+// New makes a Guard of the gateway in a namespace. It calls changed when it has learned
+// something, and event when an administrator has to know.
+func New(c client.Client, namespace string, log *slog.Logger, changed func(), event func(ctx context.Context, reason, note string)) *Guard {
+	return &Guard{client: c, namespace: namespace, log: log, changed: changed, event: event, began: time.Now()}
 }
+
+// Tried reports whether it is known if the policies hold.
+func (g *Guard) Tried() bool { return g.tried.Load() }
+
+// Holds reports whether the policies refuse what they must.
+func (g *Guard) Holds() bool { return g.holds.Load() }
+
+// EverHeld reports whether they have been seen to.
+func (g *Guard) EverHeld() bool { return g.everHeld.Load() }
+
+// Away reports whether the API server is away, so that leases freeze.
+func (g *Guard) Away() bool { return g.away.Load() }
 
 // verdict is what a trial of the policies tells.
 type verdict int
@@ -78,7 +95,7 @@ func judge(err error, reason string) verdict {
 // whole cluster for the gateway itself, which may not port-forward; a rule for a
 // pod whose ephemeral containers the gateway may not patch; and an exposure of the
 // gateway's, which has nothing to expose. Nothing else is wrong with them.
-func (g *guard) try(ctx context.Context, self string) (verdict, error) {
+func (g *Guard) try(ctx context.Context, self string) (verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for _, forged := range g.forgeries(self) {
@@ -96,7 +113,7 @@ type forgery struct {
 	reason string
 }
 
-func (g *guard) forgeries(self string) []forgery {
+func (g *Guard) forgeries(self string) []forgery {
 	meta := metav1.ObjectMeta{Namespace: g.namespace, Name: selfTest}
 	owned := metav1.ObjectMeta{Namespace: g.namespace, Name: selfTest, Labels: map[string]string{podnet.LabelRule: selfTest},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: selfTest, UID: selfTest}}}
@@ -120,33 +137,38 @@ const (
 	selfTestKey = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 )
 
-// runPolicies tries the policies until ctx ends.
-func (g *guard) runPolicies(ctx context.Context) error {
+// RunPolicies tries the policies until ctx ends.
+func (g *Guard) RunPolicies(ctx context.Context) error {
 	self := ""
 	for {
 		if self == "" {
 			self = g.whoAmI(ctx)
 		}
-		wait := guardRetry
-		if self == "" {
-			wait = time.Second
-		} else {
-			v, err := g.try(ctx, self)
-			if v == refused {
-				wait = guardInterval
-			}
-			if v == unclear && !g.tried.Load() {
-				wait = time.Second
-			}
-			g.note(ctx, v, err)
+		wait := time.Second
+		if self != "" {
+			wait = g.Try(ctx, self)
 		}
-		if !sleep(ctx, wait) {
+		if !wake.After(ctx, wait) {
 			return nil
 		}
 	}
 }
 
-func (g *guard) note(ctx context.Context, v verdict, err error) {
+// Try tries the policies once, for a gateway that is the user self, and takes note of
+// what that tells. It returns how long it is until they should be tried again.
+func (g *Guard) Try(ctx context.Context, self string) time.Duration {
+	v, err := g.try(ctx, self)
+	g.note(ctx, v, err)
+	switch {
+	case v == refused:
+		return tryInterval
+	case v == unclear && !g.tried.Load():
+		return time.Second
+	}
+	return tryAgain
+}
+
+func (g *Guard) note(ctx context.Context, v verdict, err error) {
 	switch v {
 	case unclear:
 		if ctx.Err() == nil {
@@ -172,7 +194,7 @@ func (g *guard) note(ctx context.Context, v verdict, err error) {
 }
 
 // whoAmI asks the API server for the gateway's own name, "" when it cannot say.
-func (g *guard) whoAmI(ctx context.Context) string {
+func (g *Guard) whoAmI(ctx context.Context) string {
 	review := &authenticationv1.SelfSubjectReview{}
 	if err := g.client.Create(ctx, review); err != nil {
 		if ctx.Err() == nil {
@@ -183,8 +205,8 @@ func (g *guard) whoAmI(ctx context.Context) string {
 	return review.Status.UserInfo.Username
 }
 
-// runContact asks the API server for a sign of life until ctx ends.
-func (g *guard) runContact(ctx context.Context, alive func(context.Context) error) error {
+// RunContact asks the API server for a sign of life until ctx ends.
+func (g *Guard) RunContact(ctx context.Context, alive func(context.Context) error) error {
 	g.heard()
 	for {
 		asked, cancel := context.WithTimeout(ctx, contactInterval)
@@ -193,7 +215,7 @@ func (g *guard) runContact(ctx context.Context, alive func(context.Context) erro
 		if err == nil {
 			g.heard()
 		}
-		if away := g.silence() > frozenAfter; away != g.away.Load() {
+		if away := g.Silence() > frozenAfter; away != g.away.Load() {
 			g.away.Store(away)
 			if away {
 				g.log.Warn("control plane unavailable: leases are frozen", "limit", enrol.FrozenLimit, "err", err)
@@ -202,23 +224,23 @@ func (g *guard) runContact(ctx context.Context, alive func(context.Context) erro
 			}
 			g.changed()
 		}
-		if !sleep(ctx, contactInterval) {
+		if !wake.After(ctx, contactInterval) {
 			return nil
 		}
 	}
 }
 
-func (g *guard) heard() { g.lastHeard.Store(int64(time.Since(g.began))) }
+func (g *Guard) heard() { g.lastHeard.Store(int64(time.Since(g.began))) }
 
-// silence is how long nothing was heard of the API server.
-func (g *guard) silence() time.Duration {
+// Silence is how long nothing was heard of the API server.
+func (g *Guard) Silence() time.Duration {
 	return time.Since(g.began) - time.Duration(g.lastHeard.Load())
 }
 
-// behind is silence where it counts: what is known of the cluster may be true no more.
-func (g *guard) behind() time.Duration {
+// Behind is Silence where it counts: what is known of the cluster may be true no more.
+func (g *Guard) Behind() time.Duration {
 	if !g.away.Load() {
 		return 0
 	}
-	return g.silence()
+	return g.Silence()
 }
