@@ -16,6 +16,7 @@ import (
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/front"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/ranges"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
@@ -186,16 +187,6 @@ func nodeOf(o *corev1.Node) policy.Node {
 	if len(cidrs) == 0 && o.Spec.PodCIDR != "" {
 		cidrs = []string{o.Spec.PodCIDR}
 	}
-	n.PodCIDRs = prefixesOf(cidrs)
+	n.PodCIDRs = ranges.Parse(cidrs)
 	return n
-}
-
-func prefixesOf(texts []string) []netip.Prefix {
-	var all []netip.Prefix
-	for _, t := range texts {
-		if p, err := netip.ParsePrefix(t); err == nil {
-			all = append(all, p.Masked())
-		}
-	}
-	return all
 }

@@ -21,6 +21,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/ranges"
 	"podnet.dev/internal/remap"
 )
 
@@ -34,7 +35,7 @@ func virtualPrefixes(texts ...string) []podnet.VirtualPrefix {
 }
 
 func TestWhatIsMapped(t *testing.T) {
-	published := prefixesOf([]string{"10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "fd00:10:244::/64"})
+	published := ranges.Parse([]string{"10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "fd00:10:244::/64"})
 	pods, services := "10.244.0.0/16 100.64.0.0/16", "10.96.0.0/12 172.16.0.0/12"
 	for _, c := range []struct {
 		what    string
@@ -60,7 +61,7 @@ func TestWhatIsMapped(t *testing.T) {
 
 // Only the admitted have maps, each at its own tunnel addresses.
 func TestMapsAreOfTheAdmitted(t *testing.T) {
-	pods := mappingOf(virtualPrefixes("10.244.0.0/16 100.64.0.0/16"), prefixesOf([]string{"10.244.0.0/16"}))
+	pods := mappingOf(virtualPrefixes("10.244.0.0/16 100.64.0.0/16"), ranges.Parse([]string{"10.244.0.0/16"}))
 	four, six := netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd70:6f64:6e65:7400::2")
 	got := mapsOf([]enrol.Admitted{{UID: "a", Address4: four, Address6: six}, {UID: "plain", Address6: netip.MustParseAddr("fd70:6f64:6e65:7400::3")}},
 		map[string]mapping{"a": pods, "expired": pods})
@@ -80,7 +81,7 @@ func TestStatusTellsOfVirtualAddresses(t *testing.T) {
 		p.Spec.Virtual = spec
 		p.Generation++
 		w := writer0
-		w.maps = map[string]mapping{"1": mappingOf(spec, prefixesOf([]string{"10.244.0.0/16"}))}
+		w.maps = map[string]mapping{"1": mappingOf(spec, ranges.Parse([]string{"10.244.0.0/16"}))}
 		return w
 	}
 	pods := virtualPrefixes("10.244.0.0/16 100.64.0.0/16")[0]

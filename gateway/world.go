@@ -25,6 +25,7 @@ import (
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/ranges"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/wake"
 )
@@ -85,7 +86,7 @@ func newWorld(o Options) *world {
 		peers: map[types.UID]peerObject{}, accesses: map[types.UID]accessObject{}, rules: map[types.UID]ruleObject{},
 		exposures: map[types.UID]exposureObject{}, nodes: map[string]node{}, ownServices: map[string]*corev1.Service{},
 		services: map[types.NamespacedName]*corev1.Service{}, steered: map[types.NamespacedName]bool{}, slices: map[string]map[string]*discoveryv1.EndpointSlice{},
-		serviceCIDRs: map[string][]netip.Prefix{}, podCIDRs: prefixesOf(o.PodCIDRs),
+		serviceCIDRs: map[string][]netip.Prefix{}, podCIDRs: ranges.Parse(o.PodCIDRs),
 	}
 }
 
@@ -313,7 +314,7 @@ func (w *world) setServiceCIDR(o client.Object) {
 	case *networkingv1beta1.ServiceCIDR:
 		cidrs = s.Spec.CIDRs
 	}
-	w.serviceCIDRs[o.GetName()] = prefixesOf(cidrs)
+	w.serviceCIDRs[o.GetName()] = ranges.Parse(cidrs)
 	w.changed(true)
 }
 
@@ -343,12 +344,12 @@ func (w *world) publish() (told bool) {
 	for _, p := range w.serviceCIDRs {
 		serviceCIDRs = append(serviceCIDRs, p...)
 	}
-	pods := published(override(w.podCIDRs, podCIDRs), private(w.policy.PodAddrs()), podBlock4, podBlock6)
-	services := published(serviceCIDRs, w.policy.ServiceAddrs(), serviceBlock4, serviceBlock6)
+	pods := ranges.Pods(w.podCIDRs, podCIDRs, w.policy.PodAddrs())
+	services := ranges.Services(serviceCIDRs, w.policy.ServiceAddrs())
 	w.tellOutside(pods)
 	network := podnet.Network{
-		PodCIDRs:     texts(pods),
-		ServiceCIDRs: texts(services),
+		PodCIDRs:     ranges.Texts(pods),
+		ServiceCIDRs: ranges.Texts(services),
 		DNSDomain:    w.o.DNSDomain,
 		DNSAddresses: []string{Service4.String(), Service6.String()},
 		STUN:         w.o.STUN,
@@ -393,7 +394,7 @@ func (w *world) tellOutside(published []netip.Prefix) {
 		return
 	}
 	for a := range w.policy.PodAddrs() {
-		if !covers(published, a) {
+		if !ranges.Cover(published, a) {
 			w.toldOutside = true
 			w.log.Warn("laptops do not route to this endpoint: no published pod range has it; podnet install --pod-cidr names others", "addr", a)
 			return

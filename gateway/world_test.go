@@ -13,6 +13,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/ranges"
 	"podnet.dev/internal/key"
 )
 
@@ -59,7 +60,7 @@ func TestOneChangeInALargeCluster(t *testing.T) {
 	if !w.policy.Allow(peer, policy.TCP, dst) || w.policy.Allow(peer, policy.TCP, netip.MustParseAddrPort(ip(200, 35)+":8080")) {
 		t.Error("the change does not count")
 	}
-	if n := len(w.network.PodCIDRs); n == 0 || n > maxRanges {
+	if n := len(w.network.PodCIDRs); n == 0 || n > ranges.Most {
 		t.Errorf("%d pod ranges are published", n)
 	}
 }
@@ -86,7 +87,7 @@ func TestSeenRangesComeAndGo(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.20.0.0/16"}}}
 	w.event(w.setNode, node)
 	check("a node declares", "10.20.0.0/16")
-	w.podCIDRs = prefixesOf([]string{"10.30.0.0/16"})
+	w.podCIDRs = ranges.Parse([]string{"10.30.0.0/16"})
 	check("the administrator knows better", "10.30.0.0/16")
 }
 

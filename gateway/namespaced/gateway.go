@@ -22,6 +22,7 @@ import (
 	"podnet.dev/gateway"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/ranges"
 	"podnet.dev/internal/desk"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
@@ -105,7 +106,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.open(ctx); err != nil {
 		return nil, err
 	}
-	g.pods, g.services = podRanges(parsed(o.PodCIDRs), o.PodIPs), serviceRanges(parsed(o.ServiceCIDRs), o.APIServer)
+	g.pods, g.services = ranges.GuessPods(ranges.Parse(o.PodCIDRs), o.PodIPs), ranges.GuessServices(ranges.Parse(o.ServiceCIDRs), o.APIServer)
 	// By TCP: whoever can forge an answer could open what he likes.
 	sure := dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: o.ClusterDNS, StreamsOnly: true, Log: o.Log})
 	quick := dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: o.ClusterDNS, Log: o.Log})
@@ -201,7 +202,7 @@ func (g *Gateway) endpoints() []string {
 func (g *Gateway) network() podnet.Network {
 	known := slices.Concat(g.pods, g.services)
 	return podnet.Network{
-		PodCIDRs: texts(gateway.Tidy(slices.Concat(g.pods, strays(known, g.claims.Addresses())))), ServiceCIDRs: texts(g.services),
+		PodCIDRs: ranges.Texts(ranges.Tidy(slices.Concat(g.pods, ranges.Strays(known, g.claims.Addresses())))), ServiceCIDRs: ranges.Texts(g.services),
 		DNSDomain: g.o.DNSDomain, DNSAddresses: []string{gateway.Service4.String(), gateway.Service6.String()},
 	}
 }

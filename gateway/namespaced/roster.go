@@ -16,6 +16,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/ranges"
 	"podnet.dev/internal/desk"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/remap"
@@ -207,7 +208,7 @@ func (p *peer) report(v enrol.Verdict, entry podnet.Gateway, network podnet.Netw
 		s.Address4 = v.Address4.String()
 	}
 	s.Gateways, s.Network = []podnet.Gateway{entry}, &network
-	m, told, refused := gateway.MapVirtual(p.spec.Virtual, rangesOf(network))
+	m, told, refused := gateway.MapVirtual(p.spec.Virtual, ranges.Parse(slices.Concat(network.PodCIDRs, network.ServiceCIDRs)))
 	s.Virtual = told
 	switch c := (metav1.Condition{Type: podnet.ConditionVirtual, Status: metav1.ConditionTrue, Reason: podnet.ReasonMapped, Message: "Real and virtual addresses lead to the same.", LastTransitionTime: metav1.NewTime(now)}); {
 	case len(p.spec.Virtual) == 0:

@@ -1,4 +1,4 @@
-package gateway
+package ranges
 
 import (
 	"iter"
@@ -28,7 +28,7 @@ func TestCollapse(t *testing.T) {
 		{[]string{"0.0.0.0/0", "::/0"}, []string{"0.0.0.0/0", "::/0"}},
 		{[]string{"fd00:10:244:1::/64", "fd00:10:244::/64", "10.244.0.0/24"}, []string{"10.244.0.0/24", "fd00:10:244::/63"}},
 	} {
-		if got := texts(collapse(prefixes(t, c.in...))); !slices.Equal(got, c.want) {
+		if got := Texts(collapse(prefixes(t, c.in...))); !slices.Equal(got, c.want) {
 			t.Errorf("collapse(%v) = %v, want %v", c.in, got, c.want)
 		}
 	}
@@ -52,10 +52,10 @@ func TestCollapseKeepsTheSet(t *testing.T) {
 		for i := range 512 {
 			a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
 			inside := slices.ContainsFunc(in, func(p netip.Prefix) bool { return p.Contains(a) })
-			if covers(out, a) != inside {
+			if Cover(out, a) != inside {
 				t.Fatalf("seed %d: %v became %v, wrong about %s", seed, in, out, a)
 			}
-			if inside && !covers(small, a) {
+			if inside && !Cover(small, a) {
 				t.Fatalf("seed %d: limit of %v to %v lost %s", seed, out, small, a)
 			}
 		}
@@ -97,8 +97,8 @@ func TestPublishedRanges(t *testing.T) {
 		"he knows public ones":                 {[]string{"2001:db8:5::/48"}, nil, addrs("2001:db8:5::7", "10.3.0.1"), []string{"10.3.0.0/24", "2001:db8:5::/48"}},
 		"nonsense declared":                    {nil, []string{"0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "10.0.0.0/7", "fe80::/64", "::/0", "10.9.0.0/16"}, addrs(), []string{"10.9.0.0/16"}},
 	} {
-		got := published(override(prefixes(t, c.said...), prefixes(t, c.declared...)), private(c.pods), podBlock4, podBlock6)
-		if !slices.Equal(texts(got), c.want) {
+		got := Pods(prefixes(t, c.said...), prefixes(t, c.declared...), c.pods)
+		if !slices.Equal(Texts(got), c.want) {
 			t.Errorf("%s: %v, want %v", what, got, c.want)
 		}
 	}
@@ -109,7 +109,7 @@ func TestPublishedRanges(t *testing.T) {
 		"before ServiceCIDRs": {nil, []string{"10.96.0.0/16"}},
 		"with them":           {[]string{"10.96.0.0/12"}, []string{"10.96.0.0/12"}},
 	} {
-		if got := published(prefixes(t, c.declared...), addrs("10.96.0.10", "10.96.200.1"), serviceBlock4, serviceBlock6); !slices.Equal(texts(got), c.want) {
+		if got := Services(prefixes(t, c.declared...), addrs("10.96.0.10", "10.96.200.1")); !slices.Equal(Texts(got), c.want) {
 			t.Errorf("Services %s: %v, want %v", what, got, c.want)
 		}
 	}

@@ -1,4 +1,8 @@
-package gateway
+// Package ranges says which ranges of addresses laptops are asked to route: by what the
+// cluster declares and what was seen there (Pods, Services), or, where nothing may be
+// read, by what every pod knows (GuessPods, GuessServices, Strays). Ranges open nothing.
+// It is pure.
+package ranges
 
 import (
 	"cmp"
@@ -9,8 +13,8 @@ import (
 	"podnet.dev/deploy"
 )
 
-// maxRanges bounds what a laptop is asked to route, per kind.
-const maxRanges = 64
+// Most bounds what a laptop is asked to route, per kind.
+const Most = 64
 
 // Addresses that no published range covers are rounded to blocks: large enough
 // that a new pod is mostly inside, small enough not to swallow a neighbour.
@@ -18,6 +22,19 @@ const (
 	podBlock4, podBlock6         = 24, 120
 	serviceBlock4, serviceBlock6 = 16, 112
 )
+
+// Pods are the pods' ranges: what an administrator said, for the families that he spoke
+// of, else what nodes declare, else blocks around those pods that have been seen at
+// addresses that are nobody's on the internet.
+func Pods(said, declared []netip.Prefix, seen iter.Seq[netip.Addr]) []netip.Prefix {
+	return published(override(said, declared), private(seen), podBlock4, podBlock6)
+}
+
+// Services are the Services' ranges: what the cluster declares, else blocks around those
+// that have been seen.
+func Services(declared []netip.Prefix, seen iter.Seq[netip.Addr]) []netip.Prefix {
+	return published(declared, seen, serviceBlock4, serviceBlock6)
+}
 
 // published returns the ranges to publish: the declared ones and, for a family
 // (IPv4, IPv6) that none of them is of, blocks around the observed addresses.
@@ -50,7 +67,7 @@ func published(declared []netip.Prefix, observed iter.Seq[netip.Addr], bits4, bi
 // most as many as there may be.
 func Tidy(all []netip.Prefix) []netip.Prefix {
 	all = slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return deploy.CheckRange(p) != nil })
-	return limit(collapse(all), maxRanges)
+	return limit(collapse(all), Most)
 }
 
 func hasFamily(prefixes []netip.Prefix, a netip.Addr) bool {
@@ -73,21 +90,23 @@ func override(said, declared []netip.Prefix) []netip.Prefix {
 // clusters on clouds give them to pods.
 var shared = netip.MustParsePrefix("100.64.0.0/10")
 
+func isPrivate(a netip.Addr) bool { return a.IsPrivate() || shared.Contains(a) }
+
 // private yields those addresses that are nobody's on the internet. Only around
 // them is a block of pods published: else a made-up endpoint could take a public
 // network from all laptops.
 func private(all iter.Seq[netip.Addr]) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		for a := range all {
-			if (a.IsPrivate() || shared.Contains(a)) && !yield(a) {
+			if isPrivate(a) && !yield(a) {
 				return
 			}
 		}
 	}
 }
 
-// covers reports whether one of the sorted, disjoint prefixes contains a.
-func covers(sorted []netip.Prefix, a netip.Addr) bool {
+// Cover reports whether one of the sorted, disjoint prefixes contains a.
+func Cover(sorted []netip.Prefix, a netip.Addr) bool {
 	i, found := slices.BinarySearchFunc(sorted, a, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
 	if found {
 		return true
@@ -177,7 +196,19 @@ func span(a, b netip.Prefix) (netip.Prefix, bool) {
 // room is the number of bits of addresses in a prefix.
 func room(p netip.Prefix) int { return p.Addr().BitLen() - p.Bits() }
 
-func texts(prefixes []netip.Prefix) []string {
+// Parse reads those that are ranges.
+func Parse(texts []string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, t := range texts {
+		if p, err := netip.ParsePrefix(t); err == nil {
+			all = append(all, p.Masked())
+		}
+	}
+	return all
+}
+
+// Texts is the reverse.
+func Texts(prefixes []netip.Prefix) []string {
 	var all []string
 	for _, p := range prefixes {
 		all = append(all, p.String())
