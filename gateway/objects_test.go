@@ -13,6 +13,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/virtual"
 )
 
 // decoded is what the API server might send, false when it is no such object.
@@ -42,7 +43,7 @@ func FuzzPeer(f *testing.F) {
 				t.Errorf("%q is resolved", d)
 			}
 		}
-		m := mappingOf(o.Spec.Virtual, published)
+		m := virtual.Of(o.Spec.Virtual, published)
 		for _, pair := range m.Pairs() {
 			if pair.Real.Bits() != pair.Virtual.Bits() || !slices.ContainsFunc(published, pair.Real.Overlaps) {
 				t.Errorf("%v is mapped", pair)

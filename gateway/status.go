@@ -13,6 +13,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/virtual"
 )
 
 // This file decides what to write into status, and when it is worth a write.
@@ -27,7 +28,7 @@ const sharedManager = "podnet-gateway"
 type author struct {
 	entry   podnet.Gateway
 	network podnet.Network
-	maps    map[string]mapping // by the Peers' UIDs, see mappings
+	maps    map[string]virtual.Mapping // by the Peers' UIDs, see mappings
 	leads   bool
 	now     time.Time
 }
@@ -66,7 +67,7 @@ func (a author) sharedPatch(p *podnet.Peer, v enrol.Verdict) *unstructured.Unstr
 	}
 	s := p.Status
 	ready, same := readiness(s.Conditions, v, a.now)
-	virtual, asMapped := a.virtual(p, v)
+	mapped, asMapped := a.virtual(p, v)
 	switch {
 	case !same, !asMapped,
 		v.Ready && (s.Address4 != addr(v.Address4) || s.Network == nil || !sameNetwork(*s.Network, a.network)),
@@ -76,12 +77,12 @@ func (a author) sharedPatch(p *podnet.Peer, v enrol.Verdict) *unstructured.Unstr
 		return nil
 	}
 	conditions := []any{plain(ready)}
-	if virtual != nil {
-		conditions = append(conditions, plain(*virtual))
+	if mapped != nil {
+		conditions = append(conditions, plain(*mapped))
 	}
 	status := map[string]any{"observedRenew": v.Renew, "conditions": conditions}
 	if v.Ready {
-		if pairs := a.maps[string(p.UID)].virtual(); pairs != nil {
+		if pairs := a.maps[string(p.UID)].Told(); pairs != nil {
 			status["virtual"] = plainList(pairs)
 		}
 		if v.Address4.IsValid() {
@@ -106,15 +107,15 @@ func (a author) virtual(p *podnet.Peer, v enrol.Verdict) (_ *metav1.Condition, s
 	}
 	m := a.maps[string(p.UID)]
 	reason, message, of := podnet.ReasonMapped, "Real and virtual addresses lead to the same.", int64(0)
-	if m.refused != "" {
-		reason, message, of = podnet.ReasonNotMapped, m.refused, p.Generation
+	if m.Refused != "" {
+		reason, message, of = podnet.ReasonNotMapped, m.Refused, p.Generation
 	}
-	c, same := condition(s.Conditions, podnet.ConditionVirtual, m.refused == "", reason, message, a.now)
+	c, same := condition(s.Conditions, podnet.ConditionVirtual, m.Refused == "", reason, message, a.now)
 	c.ObservedGeneration = of
 	if old := meta.FindStatusCondition(s.Conditions, podnet.ConditionVirtual); old != nil {
 		same = same && old.ObservedGeneration == of
 	}
-	return &c, same && slices.Equal(s.Virtual, m.virtual())
+	return &c, same && slices.Equal(s.Virtual, m.Told())
 }
 
 // accessPatch is the same for an Access.

@@ -22,6 +22,7 @@ import (
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/ranges"
+	"podnet.dev/gateway/virtual"
 	"podnet.dev/internal/remap"
 )
 
@@ -34,37 +35,12 @@ func virtualPrefixes(texts ...string) []podnet.VirtualPrefix {
 	return all
 }
 
-func TestWhatIsMapped(t *testing.T) {
-	published := ranges.Parse([]string{"10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "fd00:10:244::/64"})
-	pods, services := "10.244.0.0/16 100.64.0.0/16", "10.96.0.0/12 172.16.0.0/12"
-	for _, c := range []struct {
-		what    string
-		spec    []podnet.VirtualPrefix
-		mapped  []podnet.VirtualPrefix
-		refused string
-	}{
-		{"nothing", nil, nil, ""},
-		{"all of the cluster's", virtualPrefixes(pods, services, "fd00:10:244::/64 fdaa::/64"), virtualPrefixes(pods, services, "fd00:10:244::/64 fdaa::/64"), ""},
-		{"part of what is published", virtualPrefixes("10.244.1.0/25 100.64.0.0/25"), virtualPrefixes("10.244.1.0/25 100.64.0.0/25"), ""},
-		{"somebody else's", virtualPrefixes(pods, "192.0.2.0/24 100.65.0.0/24", services), virtualPrefixes(pods, services), "Not mapped: 192.0.2.0/24: nothing of the cluster's pods and Services."},
-		{"only somebody else's", virtualPrefixes("192.0.2.0/24 100.65.0.0/24"), nil, "Not mapped: 192.0.2.0/24:"},
-		{"no prefix", virtualPrefixes(pods, "10.96.0.0 172.16.0.0/12"), nil, `Nothing is mapped: real "10.96.0.0": want a prefix`},
-		{"a contradiction", virtualPrefixes(pods, "10.96.0.0/16 100.64.0.0/16"), nil, "Nothing is mapped: "},
-		{"the tunnel's own", virtualPrefixes("10.244.0.0/16 198.18.0.0/16"), nil, "Nothing is mapped: "},
-	} {
-		m := mappingOf(c.spec, published)
-		if got := m.virtual(); !slices.Equal(got, c.mapped) || !strings.HasPrefix(m.refused, c.refused) || (m.refused == "") != (c.refused == "") {
-			t.Errorf("%s: %v mapped, %q; want %v, %q", c.what, got, m.refused, c.mapped, c.refused)
-		}
-	}
-}
-
 // Only the admitted have maps, each at its own tunnel addresses.
 func TestMapsAreOfTheAdmitted(t *testing.T) {
-	pods := mappingOf(virtualPrefixes("10.244.0.0/16 100.64.0.0/16"), ranges.Parse([]string{"10.244.0.0/16"}))
+	pods := virtual.Of(virtualPrefixes("10.244.0.0/16 100.64.0.0/16"), ranges.Parse([]string{"10.244.0.0/16"}))
 	four, six := netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd70:6f64:6e65:7400::2")
 	got := mapsOf([]enrol.Admitted{{UID: "a", Address4: four, Address6: six}, {UID: "plain", Address6: netip.MustParseAddr("fd70:6f64:6e65:7400::3")}},
-		map[string]mapping{"a": pods, "expired": pods})
+		map[string]virtual.Mapping{"a": pods, "expired": pods})
 	if len(got) != 2 || !got[four].Equal(pods.Map) || !got[six].Equal(pods.Map) {
 		t.Errorf("maps %v", got)
 	}
@@ -81,7 +57,7 @@ func TestStatusTellsOfVirtualAddresses(t *testing.T) {
 		p.Spec.Virtual = spec
 		p.Generation++
 		w := writer0
-		w.maps = map[string]mapping{"1": mappingOf(spec, ranges.Parse([]string{"10.244.0.0/16"}))}
+		w.maps = map[string]virtual.Mapping{"1": virtual.Of(spec, ranges.Parse([]string{"10.244.0.0/16"}))}
 		return w
 	}
 	pods := virtualPrefixes("10.244.0.0/16 100.64.0.0/16")[0]
@@ -153,10 +129,10 @@ func (s *stage) podNetwork(pod netip.Addr) netip.Prefix {
 // moved is an address in another prefix.
 func moved(t *testing.T, at netip.AddrPort, pairs []podnet.VirtualPrefix) netip.AddrPort {
 	t.Helper()
-	all := mappingOf(pairs, []netip.Prefix{netip.PrefixFrom(at.Addr(), at.Addr().BitLen())})
+	all := virtual.Of(pairs, []netip.Prefix{netip.PrefixFrom(at.Addr(), at.Addr().BitLen())})
 	a, ok := all.Virtual(at.Addr())
 	if !ok {
-		t.Fatalf("%v does not map %s: %s", pairs, at, all.refused)
+		t.Fatalf("%v does not map %s: %s", pairs, at, all.Refused)
 	}
 	return netip.AddrPortFrom(a, at.Port())
 }

@@ -14,9 +14,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	podnet "podnet.dev/api/v1alpha1"
-	"podnet.dev/gateway"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/ranges"
+	"podnet.dev/gateway/virtual"
 	"podnet.dev/internal/desk"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/remap"
@@ -208,16 +208,16 @@ func (p *peer) report(v enrol.Verdict, entry podnet.Gateway, network podnet.Netw
 		s.Address4 = v.Address4.String()
 	}
 	s.Gateways, s.Network = []podnet.Gateway{entry}, &network
-	m, told, refused := gateway.MapVirtual(p.spec.Virtual, ranges.Parse(slices.Concat(network.PodCIDRs, network.ServiceCIDRs)))
-	s.Virtual = told
+	m := virtual.Of(p.spec.Virtual, ranges.Parse(slices.Concat(network.PodCIDRs, network.ServiceCIDRs)))
+	s.Virtual = m.Told()
 	switch c := (metav1.Condition{Type: podnet.ConditionVirtual, Status: metav1.ConditionTrue, Reason: podnet.ReasonMapped, Message: "Real and virtual addresses lead to the same.", LastTransitionTime: metav1.NewTime(now)}); {
 	case len(p.spec.Virtual) == 0:
 		meta.RemoveStatusCondition(&s.Conditions, podnet.ConditionVirtual)
-	case refused != "":
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, podnet.ReasonNotMapped, refused
+	case m.Refused != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, podnet.ReasonNotMapped, m.Refused
 		meta.SetStatusCondition(&s.Conditions, c)
 	default:
 		meta.SetStatusCondition(&s.Conditions, c)
 	}
-	return m
+	return m.Map
 }
