@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/status"
 )
 
 // goneAfter is how long a gateway may have no pod before the leader takes it off
@@ -58,5 +59,5 @@ func (m absences) gone(now time.Time, g podnet.Gateway) bool {
 // a new pod of the same name have written its own entry a moment ago, that one
 // goes too, and the pod writes it again.
 func sweepPatch(p *podnet.Peer) *unstructured.Unstructured {
-	return statusPatch("Peer", p, map[string]any{})
+	return status.Patch("Peer", p, map[string]any{})
 }

@@ -16,6 +16,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
+	"podnet.dev/gateway/write"
 )
 
 const (
@@ -120,7 +121,7 @@ func (g *Gateway) writeEvent(ctx context.Context, h happening) error {
 	if h.warning {
 		kind = corev1.EventTypeWarning
 	}
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, write.Timeout)
 	defer cancel()
 	return g.client.Create(ctx, &eventsv1.Event{
 		ObjectMeta:          metav1.ObjectMeta{Namespace: g.o.Namespace, GenerateName: deploy.StatefulSetName + "-"},

@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -23,6 +21,8 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/exposure"
+	"podnet.dev/gateway/status"
+	"podnet.dev/gateway/write"
 	"podnet.dev/internal/steer"
 )
 
@@ -44,29 +44,29 @@ func (a author) exposurePatch(o *podnet.Exposure, v exposure.Verdict, host strin
 		return nil
 	}
 	s := o.Status
-	ready, same := condition(s.Conditions, podnet.ConditionReady, v.Ready, v.Reason, v.Message, a.now)
+	ready, same := status.Condition(s.Conditions, podnet.ConditionReady, v.Ready, v.Reason, v.Message, a.now)
 	switch {
 	case v.Ready && host == "" && !meta.IsStatusConditionTrue(s.Conditions, podnet.ConditionReady):
 		return nil // nobody is sent to a name that is not there yet
 	case !same,
-		v.Ready && (host != "" && s.Host != host || stale(s.ExpiresAt, v.Expires, lease)),
+		v.Ready && (host != "" && s.Host != host || status.Stale(s.ExpiresAt, v.Expires, lease)),
 		v.Reason == podnet.ReasonExpired && s.ObservedRenew != v.Renew:
 	default:
 		return nil
 	}
-	status := map[string]any{"observedRenew": v.Renew, "conditions": []any{plain(ready)}}
+	fields := map[string]any{"observedRenew": v.Renew, "conditions": []any{status.Plain(ready)}}
 	if v.Ready {
-		status["expiresAt"] = v.Expires.UTC().Format(time.RFC3339)
+		fields["expiresAt"] = v.Expires.UTC().Format(time.RFC3339)
 	} else if s.ExpiresAt != nil {
-		status["expiresAt"] = s.ExpiresAt.UTC().Format(time.RFC3339)
+		fields["expiresAt"] = s.ExpiresAt.UTC().Format(time.RFC3339)
 	}
 	if host == "" {
 		host = s.Host
 	}
 	if host != "" {
-		status["host"] = host
+		fields["host"] = host
 	}
-	return statusPatch("Exposure", o, status)
+	return status.Patch("Exposure", o, fields)
 }
 
 // exposureWrites is where the exposer's wishes go.
@@ -86,7 +86,7 @@ func (x *exposer) report(a author, p exposed, w snapshot, do exposureWrites) {
 	for _, l := range p.plan.Live {
 		live[types.UID(l.UID)] = l
 		if _, whole := served(l); whole && !l.Settled {
-			do.apply("service/"+l.Service, sharedManager, x.service(l))
+			do.apply("service/"+l.Service, write.Shared, x.service(l))
 		}
 	}
 	for i, e := range w.exposures {
@@ -242,18 +242,6 @@ func sameSlice(want *discoveryv1apply.EndpointSliceApplyConfiguration, have *dis
 		}
 	}
 	return true
-}
-
-// applyObject writes an object that this gateway keeps, in a manager's name.
-func (a *admitter) applyObject(ctx context.Context, key, manager string, o runtime.ApplyConfiguration) {
-	what, err := json.Marshal(o)
-	if err != nil {
-		a.log.Error("could not encode an object", "object", key, "err", err)
-		return
-	}
-	a.write.submit(ctx, key, string(what), func(ctx context.Context) error {
-		return a.client.Apply(ctx, o, client.FieldOwner(manager), client.ForceOwnership)
-	})
 }
 
 // exposedService is a Service of ours as package exposure sees it.

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"podnet.dev/gateway/reroute"
+	"podnet.dev/gateway/write"
 )
 
 // This file writes what package reroute plans for a Service. The watch says only
@@ -23,7 +24,7 @@ import (
 
 // lead takes the next steps of a Service to where it is wished.
 func (a *admitter) lead(ctx context.Context, s steeredService, w reroute.Wish) {
-	a.write.submit(ctx, "service/"+s.name.String(), versions(s.state, w), func(ctx context.Context) error {
+	a.write.Submit(ctx, "service/"+s.name.String(), versions(s.state, w), func(ctx context.Context) error {
 		now, err := readState(ctx, a.client, s.name)
 		if err != nil {
 			return err
@@ -99,7 +100,7 @@ func carryOut(ctx context.Context, c client.Client, p reroute.Plan) error {
 		}
 	}
 	if p.Patch != nil {
-		if err := c.Patch(ctx, p.Of.DeepCopy(), client.RawPatch(types.MergePatchType, p.Patch), client.FieldOwner(sharedManager)); err != nil {
+		if err := c.Patch(ctx, p.Of.DeepCopy(), client.RawPatch(types.MergePatchType, p.Patch), client.FieldOwner(write.Shared)); err != nil {
 			return err
 		}
 	}
@@ -118,7 +119,7 @@ func applyWhole(ctx context.Context, c client.Client, o runtime.Object) error {
 	u := &unstructured.Unstructured{Object: content}
 	unstructured.RemoveNestedField(content, "status")
 	unstructured.RemoveNestedField(content, "metadata", "creationTimestamp")
-	return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(sharedManager), client.ForceOwnership)
+	return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(write.Shared), client.ForceOwnership)
 }
 
 // deleteVersion deletes an object as it was read.

@@ -41,6 +41,7 @@ import (
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/pressure"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/write"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
@@ -135,8 +136,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.forward = forward.New(g.stack, flowPolicy{g.world.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: FlowLimits(o.Limits)})
 	g.admit = &admitter{
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
-		write: newWriter(o.Log, func() { wake.Up(g.world.peersChanged) }),
-		lacks: newUndeclared(o.Log),
+		write: write.New(g.client, o.Log, func() { wake.Up(g.world.peersChanged) }),
 		book:  enrol.NewBook(o.Enrol),
 		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
 

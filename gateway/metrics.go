@@ -167,7 +167,7 @@ func (c *collector) control(w samples) {
 	}
 	w.put(renewals, float64(g.world.renewals.Load()))
 	w.put(rebuildSeconds, time.Duration(g.rebuild.Load()).Seconds())
-	w.put(writeErrors, float64(g.admit.write.errors.Load()))
+	w.put(writeErrors, float64(g.admit.write.Errors()))
 	for _, m := range limits.All {
 		w.put(limitValue, float64(m.Value(g.o.Limits)), m.Name)
 	}

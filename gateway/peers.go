@@ -1,17 +1,13 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,6 +19,7 @@ import (
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/write"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/overview"
 	"podnet.dev/internal/probe"
@@ -52,8 +49,7 @@ type admitter struct {
 	guard  *guard.Guard
 	leader *leadership
 	client client.Client
-	write  *writer
-	lacks  *undeclared
+	write  *write.Writer
 	book   *enrol.Book
 	entry  podnet.Gateway // ours; endpoints are the world's
 	probes *prober
@@ -144,7 +140,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.steer.act(steered, s, plan.Admitted)
 
 	author := author{entry: a.entry, network: s.network, maps: maps, leads: w.Leader, now: now}
-	a.lacks.clear("Peer", ".status.network", &author.network)
+	a.write.Clear("Peer", ".status.network", &author.network)
 	author.entry.Endpoints, author.entry.Draining = s.endpoints, a.draining.Load()
 	a.mapped.describe(&author.entry)
 	in := make(map[string]bool, len(plan.Admitted))
@@ -159,7 +155,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.show(s, plan, steered.plan, at)
 	for i, p := range s.peers {
 		author.entry.Limits = at[p.peer.User]
-		a.lacks.clear("Peer", ".status.gateways", &author.entry)
+		a.write.Clear("Peer", ".status.gateways", &author.entry)
 		entry := author.entryPatch(p.object, in[p.peer.UID])
 		shared := author.sharedPatch(p.object, plan.Peers[i])
 		a.apply(ctx, "peer/"+p.peer.UID, entry, shared)
@@ -171,24 +167,24 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	disputed := a.steer.report(author, steered, s,
 		func(r ruleObject, v agentView) agentView { return a.fronts.view(now, r, s.services, v) },
 		func(uid string, entry, shared *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, entry, shared) },
-		func(o *podnet.SteeringRule) { a.remove(ctx, o) })
+		func(o *podnet.SteeringRule) { a.write.Remove(ctx, o) })
 	if a.draining.Load() {
 		exposed.ready = nil // nobody new is sent to a gateway that stops
 	}
 	a.expose.report(author, exposed, s, exposureWrites{
 		status: func(uid string, patch *unstructured.Unstructured) { a.apply(ctx, "exposure/"+uid, nil, patch) },
-		apply:  func(key, manager string, o runtime.ApplyConfiguration) { a.applyObject(ctx, key, manager, o) },
-		remove: func(o client.Object) { a.remove(ctx, o) },
+		apply:  func(key, manager string, o runtime.ApplyConfiguration) { a.write.Object(ctx, key, manager, o) },
+		remove: func(o client.Object) { a.write.Remove(ctx, o) },
 	})
 	next := earlier(earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.peers, s.gateways))
 	next = earlier(earlier(earlier(next, exposed.plan.Next), disputed), led)
 	if w.Leader {
 		a.sweep(ctx, now, s.peers)
 		for _, i := range plan.DeletePeers {
-			a.remove(ctx, s.peers[i].object)
+			a.write.Remove(ctx, s.peers[i].object)
 		}
 		for _, i := range plan.DeleteAccesses {
-			a.remove(ctx, s.accesses[i].object)
+			a.write.Remove(ctx, s.accesses[i].object)
 		}
 	}
 	if !a.told {
@@ -226,7 +222,7 @@ func (a *admitter) sweep(ctx context.Context, now time.Time, peers []peerObject)
 	for _, p := range peers {
 		for _, g := range p.object.Status.Gateways {
 			if g.Pod != a.entry.Pod && a.absent.gone(now, g) {
-				a.applyAs(ctx, "gone/"+g.Pod+"/"+p.peer.UID, patchBy{g.Pod, sweepPatch(p.object)})
+				a.write.Status(ctx, "gone/"+g.Pod+"/"+p.peer.UID, write.Patch{Manager: g.Pod, Object: sweepPatch(p.object)})
 			}
 		}
 	}
@@ -351,81 +347,23 @@ func addresses(p enrol.Admitted) []netip.Addr {
 	return all
 }
 
-// patchBy is a patch and the manager in whose name it is applied.
-type patchBy struct {
-	manager string
-	patch   *unstructured.Unstructured
-}
-
-// apply writes an object's status: our own entry first, so that whoever waits
-// for Ready finds a gateway there.
+// apply writes an object's status: our own entry first, so that whoever waits for
+// Ready finds a gateway there.
 func (a *admitter) apply(ctx context.Context, key string, entry, shared *unstructured.Unstructured) {
-	var patches []patchBy
-	for _, p := range []patchBy{{a.entry.Pod, entry}, {sharedManager, shared}} {
-		if p.patch != nil {
-			patches = append(patches, p)
-		}
-	}
-	if len(patches) > 0 {
-		a.applyAs(ctx, key, patches...)
-	}
-}
-
-func (a *admitter) applyAs(ctx context.Context, key string, patches ...patchBy) {
-	var what bytes.Buffer
-	shows := settle
-	for _, p := range patches {
-		patch, less := a.lacks.trim(p.patch)
-		if less {
-			shows = unsaid
-		}
-		text, err := json.Marshal(patch)
-		if err != nil {
-			a.log.Error("could not encode status", "err", err)
-			return
-		}
-		fmt.Fprintf(&what, "%s %s\n", p.manager, text)
-	}
-	a.write.submitFor(ctx, key, what.String(), shows, func(ctx context.Context) error {
-		for _, p := range patches {
-			if err := a.applyStatus(ctx, p); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// applyStatus applies a patch, without what the object's CRD does not have.
-func (a *admitter) applyStatus(ctx context.Context, p patchBy) error {
-	for {
-		patch, _ := a.lacks.trim(p.patch)
-		err := a.client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(patch), client.FieldOwner(p.manager), client.ForceOwnership)
-		if !a.lacks.learn(patch.GetKind(), err) {
-			return err
-		}
-	}
-}
-
-// remove deletes an object whose lease ended long ago, that very object.
-func (a *admitter) remove(ctx context.Context, o client.Object) {
-	uid := o.GetUID()
-	a.write.submit(ctx, "delete/"+string(uid), "", func(ctx context.Context) error {
-		return client.IgnoreNotFound(a.client.Delete(ctx, o.DeepCopyObject().(client.Object), client.Preconditions(metav1.Preconditions{UID: &uid})))
-	})
+	a.write.Status(ctx, key, write.Patch{Manager: a.entry.Pod, Object: entry}, write.Patch{Manager: write.Shared, Object: shared})
 }
 
 // retire takes this gateway off all Peers, as a laptop that is told so need not
 // find out, and off the ways to exposed ports. ctx bounds it.
 func (a *admitter) retire(ctx context.Context) {
-	a.write.idle() // what was wished before must not come after
+	a.write.Idle() // what was wished before must not come after
 	s := a.world.snapshot()
 	own := author{entry: a.entry}
 	for _, p := range s.peers {
 		a.apply(ctx, "peer/"+p.peer.UID, own.entryPatch(p.object, false), nil)
 	}
-	a.expose.keepSlices(exposed{}, s, exposureWrites{remove: func(o client.Object) { a.remove(ctx, o) }})
-	a.write.close()
+	a.expose.keepSlices(exposed{}, s, exposureWrites{remove: func(o client.Object) { a.write.Remove(ctx, o) }})
+	a.write.Close()
 }
 
 func (a *admitter) count(plan enrol.Plan, steered steering.Plan, exposed exposure.Plan) {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"podnet.dev/deploy"
+	"podnet.dev/gateway/write"
 	"podnet.dev/internal/wake"
 )
 
@@ -134,7 +135,7 @@ func (r *rights) note(namespace string, answer right) {
 
 // ask asks the API server what is missing, "" for nothing.
 func (r *rights) ask(ctx context.Context, namespace string) (missing string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, write.Timeout)
 	defer cancel()
 	for _, what := range steersServices {
 		what.Namespace = namespace

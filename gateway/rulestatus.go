@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/status"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
@@ -65,32 +66,32 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 		return nil
 	}
 	s := o.Status
-	accepted, same := condition(s.Conditions, podnet.ConditionAccepted, v.Accepted, v.Reason, v.Message, a.now)
-	status := map[string]any{"observedRenew": v.Renew}
-	conditions := []any{plain(accepted)}
+	accepted, same := status.Condition(s.Conditions, podnet.ConditionAccepted, v.Accepted, v.Reason, v.Message, a.now)
+	fields := map[string]any{"observedRenew": v.Renew}
+	conditions := []any{status.Plain(accepted)}
 	write := !same || v.Reason == podnet.ReasonExpired && s.ObservedRenew != v.Renew
 	if v.Accepted {
-		ready, same := condition(s.Conditions, podnet.ConditionAgentReady, agent.ready, agent.reason, agent.message, a.now)
-		conditions = append(conditions, plain(ready))
-		write = write || !same || stale(s.ExpiresAt, v.Expires, lease)
-		status["expiresAt"] = v.Expires.UTC().Format(time.RFC3339)
+		ready, same := status.Condition(s.Conditions, podnet.ConditionAgentReady, agent.ready, agent.reason, agent.message, a.now)
+		conditions = append(conditions, status.Plain(ready))
+		write = write || !same || status.Stale(s.ExpiresAt, v.Expires, lease)
+		fields["expiresAt"] = v.Expires.UTC().Format(time.RFC3339)
 	} else {
 		write = write || meta.FindStatusCondition(s.Conditions, podnet.ConditionAgentReady) != nil
 		if s.ExpiresAt != nil {
-			status["expiresAt"] = s.ExpiresAt.UTC().Format(time.RFC3339)
+			fields["expiresAt"] = s.ExpiresAt.UTC().Format(time.RFC3339)
 		}
 	}
 	var want podnet.SteeringAgent
 	if v.Accepted && !agent.key.IsZero() {
 		want = podnet.SteeringAgent{PublicKey: agent.key.String(), Generation: agent.generation}
-		status["agent"] = map[string]any{"publicKey": want.PublicKey, "generation": want.Generation}
+		fields["agent"] = map[string]any{"publicKey": want.PublicKey, "generation": want.Generation}
 	}
 	var have podnet.SteeringAgent
 	if s.Agent != nil {
 		have = *s.Agent
 	}
 	if len(agent.selector) > 0 {
-		status["selector"] = agent.selector
+		fields["selector"] = agent.selector
 	}
 	old := control.Counts{Matched: s.Matched, Failed: s.Failed, Passed: s.Passed}
 	counts := old
@@ -99,15 +100,15 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 	}
 	for name, n := range map[string]int64{"matched": counts.Matched, "failed": counts.Failed, "passed": counts.Passed} {
 		if n != 0 {
-			status[name] = n
+			fields[name] = n
 		}
 	}
 	write = write || have.PublicKey != want.PublicKey || !maps.Equal(s.Selector, agent.selector) || asked(o) != (want.Generation == 0) || due && (have != want || counts != old)
 	if !write {
 		return nil
 	}
-	status["conditions"] = conditions
-	return statusPatch("SteeringRule", o, status)
+	fields["conditions"] = conditions
+	return status.Patch("SteeringRule", o, fields)
 }
 
 // report writes what became of the rules, or what the gateway that leads does not

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/status"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 )
@@ -98,7 +99,7 @@ func (a author) witnessPatch(o *podnet.SteeringRule, agent agentView, speaks, du
 		if i < 0 {
 			return nil
 		}
-		return statusPatch("SteeringRule", o, map[string]any{}) // gives up the entry
+		return status.Patch("SteeringRule", o, map[string]any{}) // gives up the entry
 	}
 	want := podnet.SteeringWitness{
 		Pod: a.entry.Pod, PodUID: a.entry.PodUID, PublicKey: agent.key.String(),
@@ -113,5 +114,5 @@ func (a author) witnessPatch(o *podnet.SteeringRule, agent agentView, speaks, du
 			return nil
 		}
 	}
-	return statusPatch("SteeringRule", o, map[string]any{"witnesses": []any{plain(want)}})
+	return status.Patch("SteeringRule", o, map[string]any{"witnesses": []any{status.Plain(want)}})
 }

@@ -1,4 +1,4 @@
-package gateway
+package write
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 func TestWriterWritesOnceWhileTheWatchIsLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var looks, writes atomic.Int32
-		w := newWriter(slog.New(slog.DiscardHandler), func() { looks.Add(1) })
+		w := New(nil, slog.New(slog.DiscardHandler), func() { looks.Add(1) })
 		write := func(what string, err error) {
-			w.submit(t.Context(), "peer/1", what, func(context.Context) error { writes.Add(1); time.Sleep(time.Millisecond); return err })
+			w.Submit(t.Context(), "peer/1", what, func(context.Context) error { writes.Add(1); time.Sleep(time.Millisecond); return err })
 		}
 		write("a", nil)
 		write("b", nil) // under way: to be wished again at the next look
@@ -45,19 +45,19 @@ func TestWriterWritesOnceWhileTheWatchIsLate(t *testing.T) {
 func TestWriterRetriesWithoutHaste(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var writes atomic.Int32
-		var w *writer
+		var w *Writer
 		again := func() {
-			w.submit(t.Context(), "peer/1", "a", func(context.Context) error { writes.Add(1); return errors.New("etcd is busy") })
+			w.Submit(t.Context(), "peer/1", "a", func(context.Context) error { writes.Add(1); return errors.New("etcd is busy") })
 		}
-		w = newWriter(slog.New(slog.DiscardHandler), func() { again() })
+		w = New(nil, slog.New(slog.DiscardHandler), func() { again() })
 		again()
-		time.Sleep(5*retryWrite + retryWrite/2)
-		if n := writes.Load(); n != 6 || w.errors.Load() != 6 {
-			t.Errorf("%d tries, %d errors in 5.5 s, want 6", n, w.errors.Load())
+		time.Sleep(5*retryAfter + retryAfter/2)
+		if n := writes.Load(); n != 6 || w.Errors() != 6 {
+			t.Errorf("%d tries, %d errors in 5.5 s, want 6", n, w.Errors())
 		}
 		w.mu.Lock()
 		w.closed = true
 		w.mu.Unlock()
-		w.close()
+		w.Close()
 	})
 }

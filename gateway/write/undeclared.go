@@ -1,4 +1,4 @@
-package gateway
+package write
 
 import (
 	"encoding/json"

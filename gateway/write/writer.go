@@ -1,4 +1,8 @@
-package gateway
+// Package write carries a gateway's wishes to the Kubernetes API: in the background, one
+// write at a time for each object, and not twice the same while the watch has yet to
+// show it. It works with CRDs that are older than the gateway. What to write, and when
+// to wish it again, is for others.
+package write
 
 import (
 	"context"
@@ -8,17 +12,24 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"podnet.dev/internal/wake"
 )
 
+// Shared is the manager in whose name the leading gateway writes what all share: it
+// passes from leader to leader.
+const Shared = "podnet-gateway"
+
+// Timeout bounds one call of the API.
+const Timeout = 10 * time.Second
+
 const (
-	// writesAtOnce bounds the API writes under way.
-	writesAtOnce = 16
-	writeTimeout = 10 * time.Second
-	// retryWrite is how long a failed write waits; by then the watch has told
+	// atOnce bounds the API writes under way.
+	atOnce = 16
+	// retryAfter is how long a failed write waits; by then the watch has told
 	// why it failed.
-	retryWrite = time.Second
+	retryAfter = time.Second
 	// settle is how long the watch may take to show what was written. Until
 	// then the same wish is not written again; it is after that, as somebody else
 	// may have undone it, such as a gateway of the same name that was about to end.
@@ -28,12 +39,13 @@ const (
 	unsaid = time.Minute
 )
 
-// writer makes API writes in the background: one at a time for each object,
-// and not twice the same while the watch has yet to show it.
-type writer struct {
+// Writer makes API writes in the background.
+type Writer struct {
+	client  client.Client
 	log     *slog.Logger
 	changed func() // asks for another look, which wishes again what is still wished
 	errors  atomic.Uint64
+	lacks   *undeclared
 
 	places chan struct{}
 	wait   sync.WaitGroup
@@ -50,18 +62,20 @@ type written struct {
 	again bool      // another look is asked for then
 }
 
-func newWriter(log *slog.Logger, changed func()) *writer {
-	return &writer{log: log, changed: changed, places: make(chan struct{}, writesAtOnce), running: map[string]bool{}, done: map[string]written{}}
+// New makes a Writer. It calls changed when a write has ended or settled: whoever wishes
+// has to look again then.
+func New(c client.Client, log *slog.Logger, changed func()) *Writer {
+	return &Writer{client: c, log: log, changed: changed, lacks: newUndeclared(log), places: make(chan struct{}, atOnce), running: map[string]bool{}, done: map[string]written{}}
 }
 
-// submit writes what to the object named key, by calling do. Whoever wishes
+// Submit writes what to the object named key, by calling do. Whoever wishes
 // must wish again at the next look: a wish that cannot be met now is dropped.
-func (w *writer) submit(ctx context.Context, key, what string, do func(context.Context) error) {
+func (w *Writer) Submit(ctx context.Context, key, what string, do func(context.Context) error) {
 	w.submitFor(ctx, key, what, settle, do)
 }
 
-// submitFor is submit of what takes that long to settle.
-func (w *writer) submitFor(ctx context.Context, key, what string, settles time.Duration, do func(context.Context) error) {
+// submitFor is Submit of what takes that long to settle.
+func (w *Writer) submitFor(ctx context.Context, key, what string, settles time.Duration, do func(context.Context) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if d, ok := w.done[key]; ok && d.what == what && time.Now().Before(d.until) {
@@ -84,7 +98,7 @@ func (w *writer) submitFor(ctx context.Context, key, what string, settles time.D
 			w.finish(ctx, key, what, settles, ctx.Err())
 			return
 		}
-		started, cancel := context.WithTimeout(ctx, writeTimeout)
+		started, cancel := context.WithTimeout(ctx, Timeout)
 		defer cancel()
 		err := do(started)
 		if err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
@@ -95,9 +109,9 @@ func (w *writer) submitFor(ctx context.Context, key, what string, settles time.D
 	})
 }
 
-func (w *writer) finish(ctx context.Context, key, what string, settles time.Duration, err error) {
+func (w *Writer) finish(ctx context.Context, key, what string, settles time.Duration, err error) {
 	if err != nil {
-		wake.After(ctx, retryWrite)
+		wake.After(ctx, retryAfter)
 	}
 	w.mu.Lock()
 	delete(w.running, key)
@@ -113,11 +127,14 @@ func (w *writer) finish(ctx context.Context, key, what string, settles time.Dura
 	w.changed()
 }
 
-// idle waits for the writes under way.
-func (w *writer) idle() { w.wait.Wait() }
+// Errors is how many writes have failed.
+func (w *Writer) Errors() uint64 { return w.errors.Load() }
 
-// close takes no more wishes and waits for the writes under way.
-func (w *writer) close() {
+// Idle waits for the writes under way.
+func (w *Writer) Idle() { w.wait.Wait() }
+
+// Close takes no more wishes and waits for the writes under way.
+func (w *Writer) Close() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
