@@ -7,6 +7,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/status"
+	"podnet.dev/gateway/world"
 )
 
 // goneAfter is how long a gateway may have no pod before the leader takes it off
@@ -22,11 +23,11 @@ type gatewayPod struct{ name, uid string }
 
 // note takes note of who is missing now, and returns when the next of them will
 // have been missing for long enough; zero for never. running is what
-// world.gatewayPods found.
-func (m absences) note(now time.Time, peers []peerObject, running map[string]string) (next time.Time) {
+// world.Snapshot has of them.
+func (m absences) note(now time.Time, peers []world.Peer, running map[string]string) (next time.Time) {
 	seen := map[gatewayPod]bool{}
 	for _, p := range peers {
-		for _, g := range p.object.Status.Gateways {
+		for _, g := range p.Object.Status.Gateways {
 			pod := gatewayPod{g.Pod, g.PodUID}
 			if running == nil || running[g.Pod] == g.PodUID || seen[pod] {
 				continue

@@ -10,6 +10,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 )
 
 // audit tells who was let in, refused and thrown out, with which namespaces and which
@@ -45,12 +46,12 @@ type ruleFacts struct {
 func newAudit(log *slog.Logger, tell func(happening)) *audit { return &audit{log: log, tell: tell} }
 
 // look compares.
-func (a *audit) look(s snapshot, plan enrol.Plan, steered steering.Plan) {
+func (a *audit) look(s world.Snapshot, plan enrol.Plan, steered steering.Plan) {
 	peers, byName := a.peersNow(s, plan)
 	rules := map[string]ruleFacts{}
-	for i, r := range s.rules {
+	for i, r := range s.Rules {
 		v := steered.Verdicts[i]
-		rules[r.rule.UID] = ruleFacts{r.object, byName[r.rule.Peer], v.Accepted, v.Reason, v.Message}
+		rules[r.Rule.UID] = ruleFacts{r.Object, byName[r.Rule.Peer], v.Accepted, v.Reason, v.Message}
 	}
 	for _, uid := range slices.Sorted(maps.Keys(peers)) {
 		a.comparePeer(a.peers[uid], peers[uid])
@@ -80,15 +81,15 @@ func (a *audit) look(s snapshot, plan enrol.Plan, steered steering.Plan) {
 
 // peersNow are the facts of all Peers that somebody has decided about, by UID, and the
 // Peers by name.
-func (a *audit) peersNow(s snapshot, plan enrol.Plan) (map[string]peerFacts, map[string]*podnet.Peer) {
-	facts, byName := make(map[string]peerFacts, len(s.peers)), make(map[string]*podnet.Peer, len(s.peers))
-	for i, p := range s.peers {
-		byName[p.peer.Name] = p.object
+func (a *audit) peersNow(s world.Snapshot, plan enrol.Plan) (map[string]peerFacts, map[string]*podnet.Peer) {
+	facts, byName := make(map[string]peerFacts, len(s.Peers)), make(map[string]*podnet.Peer, len(s.Peers))
+	for i, p := range s.Peers {
+		byName[p.Peer.Name] = p.Object
 		v := plan.Peers[i]
-		if old, known := a.peers[p.peer.UID]; v.Pending && known {
-			facts[p.peer.UID] = old
+		if old, known := a.peers[p.Peer.UID]; v.Pending && known {
+			facts[p.Peer.UID] = old
 		} else if !v.Pending && !v.Ready {
-			facts[p.peer.UID] = peerFacts{object: p.object, user: p.peer.User, device: p.peer.Device, reason: v.Reason, message: v.Message}
+			facts[p.Peer.UID] = peerFacts{object: p.Object, user: p.Peer.User, device: p.Peer.Device, reason: v.Reason, message: v.Message}
 		}
 	}
 	for _, p := range plan.Admitted {

@@ -22,6 +22,7 @@ import (
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 )
 
 // A day in the log: ada enrols, gets a namespace, steers, loses both; eve is refused.
@@ -36,9 +37,9 @@ func TestAudit(t *testing.T) {
 	}})), func(h happening) {
 		told = append(told, fmt.Sprintf("%s %v %s: %s", h.reason, h.warning, h.regarding.Name, h.note))
 	})
-	object := func(name, user string) peerObject {
+	object := func(name, user string) world.Peer {
 		o := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Namespace: "podnet-system", Name: name, UID: types.UID(name)}, Spec: podnet.PeerSpec{User: user, Device: name + "-book"}}
-		return peerObject{o, peerOf(o)}
+		return world.Peer{o, world.PeerOf(o)}
 	}
 	ada, eve := object("u1", "ada"), object("u2", "eve")
 	in := func(namespaces ...string) enrol.Admitted {
@@ -46,37 +47,37 @@ func TestAudit(t *testing.T) {
 	}
 	ready, no := enrol.Verdict{Ready: true, Reason: podnet.ReasonAdmitted}, enrol.Verdict{Reason: podnet.ReasonLimitReached, Message: "Too many."}
 	rule := &podnet.SteeringRule{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "r1", UID: "r1"}, Spec: podnet.SteeringRuleSpec{User: "ada", Peer: "u1", Rule: "web", Pod: "web-0", Port: 8080}}
-	rules := []ruleObject{{rule, steering.Object{UID: "r1", Namespace: "shop", Name: "r1", Peer: "u1", User: "ada", Rule: "web"}}}
+	rules := []world.Rule{{rule, steering.Object{UID: "r1", Namespace: "shop", Name: "r1", Peer: "u1", User: "ada", Rule: "web"}}}
 	accepted := steering.Plan{Verdicts: []steering.Verdict{{Accepted: true, Reason: podnet.ReasonAccepted}}}
 	clash := steering.Plan{Verdicts: []steering.Verdict{{Reason: podnet.ReasonClash, Message: "bob was first."}}}
 
 	for _, step := range []struct {
-		s       snapshot
+		s       world.Snapshot
 		plan    enrol.Plan
 		steered steering.Plan
 		log     string
 		events  []string
 	}{
-		{snapshot{}, enrol.Plan{}, steering.Plan{}, "", nil},
-		{snapshot{peers: []peerObject{ada}}, enrol.Plan{Peers: []enrol.Verdict{ready}, Admitted: []enrol.Admitted{in()}}, steering.Plan{}, "",
+		{world.Snapshot{}, enrol.Plan{}, steering.Plan{}, "", nil},
+		{world.Snapshot{Peers: []world.Peer{ada}}, enrol.Plan{Peers: []enrol.Verdict{ready}, Admitted: []enrol.Admitted{in()}}, steering.Plan{}, "",
 			[]string{"Enrolled false u1: ada on u1-book enrolled at 198.18.0.7; open namespaces: none"}},
-		{snapshot{peers: []peerObject{ada}}, enrol.Plan{Peers: []enrol.Verdict{ready}, Admitted: []enrol.Admitted{in("pay", "shop")}}, steering.Plan{}, "",
+		{world.Snapshot{Peers: []world.Peer{ada}}, enrol.Plan{Peers: []enrol.Verdict{ready}, Admitted: []enrol.Admitted{in("pay", "shop")}}, steering.Plan{}, "",
 			[]string{"AccessChanged false u1: ada on u1-book; open namespaces: pay, shop"}},
-		{snapshot{peers: []peerObject{ada, eve}, rules: rules}, enrol.Plan{Peers: []enrol.Verdict{ready, no}, Admitted: []enrol.Admitted{in("pay", "shop")}}, clash,
+		{world.Snapshot{Peers: []world.Peer{ada, eve}, Rules: rules}, enrol.Plan{Peers: []enrol.Verdict{ready, no}, Admitted: []enrol.Admitted{in("pay", "shop")}}, clash,
 			`msg="peer refused" peer=u2 user=eve device=u2-book reason=LimitReached text="Too many."` + "\n" +
 				`msg="rule refused" rule=web object=steeringrule/shop/r1 pod=shop/web-0 user=ada peer=u1 reason=Clash text="bob was first."` + "\n",
 			[]string{"Refused true u2: eve on u2-book is refused: Too many.", "SteeringRefused true u1: ada steers shop/web-0 port 8080 by rule web not: bob was first."}},
-		{snapshot{peers: []peerObject{ada, eve}, rules: rules}, enrol.Plan{Peers: []enrol.Verdict{ready, no}, Admitted: []enrol.Admitted{in("pay", "shop")}}, accepted,
+		{world.Snapshot{Peers: []world.Peer{ada, eve}, Rules: rules}, enrol.Plan{Peers: []enrol.Verdict{ready, no}, Admitted: []enrol.Admitted{in("pay", "shop")}}, accepted,
 			`msg="rule accepted" rule=web object=steeringrule/shop/r1 pod=shop/web-0 user=ada peer=u1` + "\n",
 			[]string{"Steering false u1: ada steers shop/web-0 port 8080 by rule web"}},
-		{snapshot{peers: []peerObject{ada, eve}, rules: rules}, enrol.Plan{Peers: []enrol.Verdict{{Pending: true}, no}, Admitted: []enrol.Admitted{in("pay", "shop")}}, accepted, "", nil},
-		{snapshot{peers: []peerObject{ada}}, enrol.Plan{Peers: []enrol.Verdict{{Reason: podnet.ReasonExpired, Message: "Over."}}}, steering.Plan{},
+		{world.Snapshot{Peers: []world.Peer{ada, eve}, Rules: rules}, enrol.Plan{Peers: []enrol.Verdict{{Pending: true}, no}, Admitted: []enrol.Admitted{in("pay", "shop")}}, accepted, "", nil},
+		{world.Snapshot{Peers: []world.Peer{ada}}, enrol.Plan{Peers: []enrol.Verdict{{Reason: podnet.ReasonExpired, Message: "Over."}}}, steering.Plan{},
 			`msg="peer ended" peer=u1 user=ada device=u1-book reason=Expired text=Over.` + "\n" +
 				`msg="rule ended" rule=web object=steeringrule/shop/r1 pod=shop/web-0 user=ada peer=u1 why="the SteeringRule was deleted"` + "\n",
 			[]string{"Ended true u1: ada on u1-book is out: Over.", "SteeringEnded false u1: ada steers shop/web-0 port 8080 by rule web no longer: the SteeringRule was deleted"}},
-		{snapshot{peers: []peerObject{ada}}, enrol.Plan{Peers: []enrol.Verdict{ready}, Admitted: []enrol.Admitted{in()}}, steering.Plan{}, "",
+		{world.Snapshot{Peers: []world.Peer{ada}}, enrol.Plan{Peers: []enrol.Verdict{ready}, Admitted: []enrol.Admitted{in()}}, steering.Plan{}, "",
 			[]string{"Enrolled false u1: ada on u1-book enrolled at 198.18.0.7; open namespaces: none"}},
-		{snapshot{}, enrol.Plan{}, steering.Plan{}, `msg="peer ended" peer=u1 user=ada device=u1-book reason=Deleted text="the Peer was deleted"` + "\n",
+		{world.Snapshot{}, enrol.Plan{}, steering.Plan{}, `msg="peer ended" peer=u1 user=ada device=u1-book reason=Deleted text="the Peer was deleted"` + "\n",
 			[]string{"Ended false u1: ada on u1-book is out: the Peer was deleted"}},
 	} {
 		log.Reset()
@@ -96,7 +97,7 @@ func TestAuditOfWhatWasThere(t *testing.T) {
 	told := 0
 	a := newAudit(slog.New(slog.DiscardHandler), func(happening) { told++ })
 	o := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "u1", UID: "u1"}}
-	a.look(snapshot{peers: []peerObject{{o, peerOf(o)}}}, enrol.Plan{Peers: []enrol.Verdict{{Ready: true}}, Admitted: []enrol.Admitted{{UID: "u1", Name: "u1"}}}, steering.Plan{})
+	a.look(world.Snapshot{Peers: []world.Peer{{o, world.PeerOf(o)}}}, enrol.Plan{Peers: []enrol.Verdict{{Ready: true}}, Admitted: []enrol.Admitted{{UID: "u1", Name: "u1"}}}, steering.Plan{})
 	if told != 0 {
 		t.Errorf("%d events", told)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/overview"
 	"podnet.dev/internal/peercred"
@@ -134,11 +135,11 @@ func (g *Gateway) overview() overview.Gateway {
 }
 
 // show keeps what overviews say of the admitted.
-func (a *admitter) show(s snapshot, plan enrol.Plan, steered steering.Plan, limits map[string][]string) {
+func (a *admitter) show(s world.Snapshot, plan enrol.Plan, steered steering.Plan, limits map[string][]string) {
 	rules := map[string][]string{}
-	for i, r := range s.rules {
-		if name := r.rule.Namespace + "/" + r.rule.Rule; steered.Verdicts[i].Accepted && !slices.Contains(rules[r.rule.Peer], name) {
-			rules[r.rule.Peer] = append(rules[r.rule.Peer], name)
+	for i, r := range s.Rules {
+		if name := r.Rule.Namespace + "/" + r.Rule.Rule; steered.Verdicts[i].Accepted && !slices.Contains(rules[r.Rule.Peer], name) {
+			rules[r.Rule.Peer] = append(rules[r.Rule.Peer], name)
 		}
 	}
 	shown := make([]overview.Peer, len(plan.Admitted))

@@ -33,7 +33,7 @@ func (a *admitter) leave(ctx context.Context) {
 	}
 	began := time.Now()
 	a.fronts.leaving.Store(true)
-	wake.Up(a.world.peersChanged)
+	a.world.LookAgain()
 	for a.fronts.busy.Load() && time.Since(began) < leaveLimit && wake.After(ctx, drainPoll) {
 	}
 }
@@ -44,7 +44,7 @@ func (a *admitter) drain(ctx context.Context) {
 	began := time.Now()
 	a.draining.Store(true)
 	a.probes.paths.Drain()
-	wake.Up(a.world.peersChanged)
+	a.world.LookAgain()
 	quiet := a.quiet(began)
 	for !quiet && time.Since(began) < a.patience() && wake.After(ctx, drainPoll) {
 		quiet = a.quiet(time.Now())

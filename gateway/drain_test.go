@@ -57,7 +57,7 @@ func TestDrainWaitsForWhoCanLeave(t *testing.T) {
 			if took := time.Since(began); took < c.least || took > c.most+drainPoll {
 				t.Errorf("%s: took %v, want %v to %v", c.what, took, c.least, c.most)
 			}
-			if l.asked.Load() == 0 || !a.draining.Load() || len(a.world.peersChanged) == 0 {
+			if l.asked.Load() == 0 || !a.draining.Load() || len(a.world.PeersChanged) == 0 {
 				t.Errorf("%s: they were not told", c.what)
 			}
 		})

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -18,12 +16,12 @@ import (
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
 	"podnet.dev/gateway/exposure/serve"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
-	"podnet.dev/internal/wake"
 )
 
 // probeSilence is how long a laptop that probes may be silent before it is taken
@@ -94,16 +92,16 @@ type exposed struct {
 
 // look plans, and opens and closes ports accordingly. Whoever is out is out when
 // it returns.
-func (x *exposer) look(now time.Time, w snapshot, c enrol.World, admitted []enrol.Admitted) exposed {
+func (x *exposer) look(now time.Time, w world.Snapshot, c enrol.World, admitted []enrol.Admitted) exposed {
 	laptops, leases := laptopsOf(w, admitted)
 	world := exposure.World{
-		Objects: make([]exposure.Object, len(w.exposures)), Laptops: laptops,
+		Objects: make([]exposure.Object, len(w.Exposures)), Laptops: laptops,
 		PolicyHolds: c.PolicyHolds, Connected: c.Connected, Leader: c.Leader,
 	}
-	for i, e := range w.exposures {
-		world.Objects[i] = e.exposure
+	for i, e := range w.Exposures {
+		world.Objects[i] = e.Exposure
 	}
-	for _, s := range w.exposedBy.services {
+	for _, s := range w.ExposedBy.Services {
 		world.Services = append(world.Services, exposedService(s))
 	}
 	p := exposed{plan: x.book.Plan(now, world), leases: leases}
@@ -192,61 +190,6 @@ func (x *exposer) poll() {
 	if x.pollLocked(); !maps.Equal(before, x.here) {
 		x.changed()
 	}
-}
-
-// exposureObject is an Exposure as it is and as package exposure sees it.
-type exposureObject struct {
-	object   *podnet.Exposure // the informer's: not to be changed
-	exposure exposure.Object
-}
-
-// exposedBy is what the gateways keep for exposures in their own namespace.
-type exposedBy struct {
-	services []*corev1.Service
-	slices   []*discoveryv1.EndpointSlice
-}
-
-// The methods below run with world's mu held.
-
-func (w *world) setExposure(o client.Object) {
-	e := o.(*podnet.Exposure)
-	if e.DeletionTimestamp != nil {
-		w.removeExposure(o)
-		return
-	}
-	w.exposures[e.UID] = exposureObject{e, exposureOf(e)}
-	wake.Up(w.peersChanged)
-}
-
-func (w *world) removeExposure(o client.Object) {
-	delete(w.exposures, o.GetUID())
-	wake.Up(w.peersChanged)
-}
-
-// ours reports whether an object is one that the gateways keep for an exposure.
-func (w *world) ours(o client.Object) bool {
-	return o.GetNamespace() == w.o.Namespace && o.GetLabels()[podnet.LabelExposure] != ""
-}
-
-// kept has the admitter look at what became of what the gateways keep.
-func (w *world) kept(o client.Object) {
-	if w.ours(o) {
-		wake.Up(w.peersChanged)
-	}
-}
-
-func (w *world) exposedBy() (all exposedBy) {
-	for _, s := range w.ownServices {
-		if w.ours(s) {
-			all.services = append(all.services, s)
-		}
-	}
-	for _, s := range w.slices[w.o.Namespace] {
-		if w.ours(s) {
-			all.slices = append(all.slices, s)
-		}
-	}
-	return all
 }
 
 // uidOf is the UID of the exposure for which an object is kept.

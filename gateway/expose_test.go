@@ -30,6 +30,7 @@ import (
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
@@ -239,7 +240,7 @@ func TestSlicesFollowTheLaptop(t *testing.T) {
 	object.UID = "0123456789ab-cdef"
 	const name = "podnet-x-0123456789ab"
 	peer := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "laptop"}, Spec: podnet.PeerSpec{User: "alice", LeaseSeconds: 300}}
-	w := snapshot{peers: []peerObject{{peer, peerOf(peer)}}, exposures: []exposureObject{{object, exposureOf(object)}}}
+	w := world.Snapshot{Peers: []world.Peer{{Object: peer, Peer: world.PeerOf(peer)}}, Exposures: []world.Exposure{{Object: object, Exposure: world.ExposureOf(object)}}}
 	admitted := []enrol.Admitted{{Name: "laptop", User: "alice", Key: laptop}}
 	var got wishes
 	look := func(x *exposer, leads bool) *wishes {
@@ -267,7 +268,7 @@ func TestSlicesFollowTheLaptop(t *testing.T) {
 	}
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "podnet-system", Name: name, UID: "s", Labels: map[string]string{podnet.LabelExposure: string(object.UID)}},
 		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "tcp-80", Port: 80, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(20000)}}}}
-	w.exposedBy.services = []*corev1.Service{service}
+	w.ExposedBy.Services = []*corev1.Service{service}
 	want("the leader without the laptop", look(first, true), "", "")
 	if got.status[string(object.UID)] == nil {
 		t.Error("the status is not written")
@@ -275,7 +276,7 @@ func TestSlicesFollowTheLaptop(t *testing.T) {
 	want("the one with the laptop", look(second, false), "podnet-gateway-1 slice/"+name+"-podnet-gateway-1-ipv4", "")
 
 	written := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "podnet-system", Name: name + "-podnet-gateway-1-ipv4", Labels: service.Labels}}
-	w.exposedBy.slices = []*discoveryv1.EndpointSlice{written}
+	w.ExposedBy.Slices = []*discoveryv1.EndpointSlice{written}
 	want("while the slice is another's", look(second, false), "podnet-gateway-1 slice/"+name+"-podnet-gateway-1-ipv4", "")
 	want("another's slice of a live exposure", look(first, true), "", "")
 	probed = time.Now().Add(-time.Minute)
@@ -288,6 +289,6 @@ func TestSlicesFollowTheLaptop(t *testing.T) {
 	if _, err := (laptopDialer{x: second}).DialTCP(context.Background(), netip.AddrPortFrom(laptop.RelayAddress6(), 20000)); !errors.Is(err, errNotHere) {
 		t.Errorf("it is dialled: %v", err)
 	}
-	w.exposures = nil
+	w.Exposures = nil
 	want("the exposure is gone", look(first, true), "", name+","+written.Name)
 }

@@ -22,6 +22,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/exposure"
 	"podnet.dev/gateway/status"
+	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
 	"podnet.dev/internal/steer"
 )
@@ -77,7 +78,7 @@ type exposureWrites struct {
 }
 
 // report writes what became of the exposures, and keeps Services and slices.
-func (x *exposer) report(a author, p exposed, w snapshot, do exposureWrites) {
+func (x *exposer) report(a author, p exposed, w world.Snapshot, do exposureWrites) {
 	x.keepSlices(p, w, do)
 	if !a.leads {
 		return
@@ -89,24 +90,24 @@ func (x *exposer) report(a author, p exposed, w snapshot, do exposureWrites) {
 			do.apply("service/"+l.Service, write.Shared, x.service(l))
 		}
 	}
-	for i, e := range w.exposures {
+	for i, e := range w.Exposures {
 		host := ""
-		if l, ok := live[e.object.UID]; ok && l.Settled {
+		if l, ok := live[e.Object.UID]; ok && l.Settled {
 			host = x.exposureHost(l)
 		}
-		if patch := a.exposurePatch(e.object, p.plan.Verdicts[i], host, p.leases[e.exposure.Peer]); patch != nil {
-			do.status(e.exposure.UID, patch)
+		if patch := a.exposurePatch(e.Object, p.plan.Verdicts[i], host, p.leases[e.Exposure.Peer]); patch != nil {
+			do.status(e.Exposure.UID, patch)
 		}
 	}
 	for _, i := range p.plan.Delete {
-		do.remove(w.exposures[i].object)
+		do.remove(w.Exposures[i].Object)
 	}
-	for _, s := range w.exposedBy.services {
+	for _, s := range w.ExposedBy.Services {
 		if l, ok := live[uidOf(s)]; !ok || l.Service != s.Name {
 			do.remove(s)
 		}
 	}
-	for _, s := range w.exposedBy.slices {
+	for _, s := range w.ExposedBy.Slices {
 		if _, ok := live[uidOf(s)]; !ok {
 			do.remove(s)
 		}
@@ -115,9 +116,9 @@ func (x *exposer) report(a author, p exposed, w snapshot, do exposureWrites) {
 
 // keepSlices keeps a slice for each exposure and family that leads to a laptop
 // here, and no other.
-func (x *exposer) keepSlices(p exposed, w snapshot, do exposureWrites) {
+func (x *exposer) keepSlices(p exposed, w world.Snapshot, do exposureWrites) {
 	have := map[string]*discoveryv1.EndpointSlice{}
-	for _, s := range w.exposedBy.slices {
+	for _, s := range w.ExposedBy.Slices {
 		if x.wroteSlice(s) {
 			have[s.Name] = s
 		}
@@ -258,17 +259,4 @@ func exposedService(o *corev1.Service) exposure.Service {
 		s.Ports = append(s.Ports, port)
 	}
 	return s
-}
-
-// exposureOf is an Exposure as package exposure sees it.
-func exposureOf(o *podnet.Exposure) exposure.Object {
-	e := exposure.Object{
-		UID: string(o.UID), Namespace: o.Namespace, Name: o.Name, Created: o.CreationTimestamp.Time,
-		User: o.Spec.User, Peer: o.Spec.Peer, Renew: o.Spec.Renew,
-		Ended: ended(podnet.ConditionReady, o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew),
-	}
-	for _, p := range o.Spec.Ports {
-		e.Ports = append(e.Ports, exposure.Port{Protocol: steer.Protocol(p.Protocol), Port: uint16(p.Port), Relay: uint16(p.RelayPort)})
-	}
-	return e
 }

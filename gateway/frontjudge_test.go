@@ -4,27 +4,25 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	podnet "podnet.dev/api/v1alpha1"
-	"podnet.dev/deploy"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 )
 
 // court is a world with a Service web and a rule for it, and who judges that.
 type court struct {
 	*testing.T
-	world   *world
+	world   *world.World
 	fronts  *fronts
 	service *corev1.Service
 }
@@ -37,7 +35,7 @@ func newCourt(t *testing.T) *court {
 	c.service = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "uid-web"},
 		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.7", Selector: map[string]string{"app": "web"}, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
 			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}}
-	w.event(w.setService, c.service)
+	w.Set(c.service)
 	c.rule("web", "uid-web")
 	return c
 }
@@ -45,7 +43,7 @@ func newCourt(t *testing.T) *court {
 func (c *court) rule(service, uid string) *podnet.SteeringRule {
 	r := &podnet.SteeringRule{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "alice-" + service, UID: types.UID("uid-rule-" + service)},
 		Spec: podnet.SteeringRuleSpec{User: "alice", Peer: "laptop", Via: podnet.ViaService, Service: service, ServiceUID: uid, Port: 80, Protocol: "tcp", Mode: "steal", RelayPort: 20000}}
-	c.world.event(c.world.setRule, r)
+	c.world.Set(r)
 	return r
 }
 
@@ -53,14 +51,14 @@ func (c *court) rule(service, uid string) *podnet.SteeringRule {
 func (c *court) change(f func(*corev1.Service)) {
 	c.service = c.service.DeepCopy()
 	f(c.service)
-	c.world.event(c.world.setService, c.service)
+	c.world.Set(c.service)
 }
 
 // judged are the rules that are judged.
-func (c *court) judged(leads bool) []ruleObject {
-	s := c.world.snapshot()
+func (c *court) judged(leads bool) []world.Rule {
+	s := c.world.Snapshot()
 	c.fronts.judge(&s, leads)
-	return s.rules
+	return s.Rules
 }
 
 // want judges the one rule there is.
@@ -70,11 +68,11 @@ func (c *court) want(leads bool, refused string) steering.Object {
 	if len(rules) != 1 {
 		c.Fatalf("%d rules are judged", len(rules))
 	}
-	got := rules[0].rule.Refused
+	got := rules[0].Rule.Refused
 	if refused == "" && got != "" || !strings.Contains(got, refused) {
 		c.Errorf("refused %q, want %q in it", got, refused)
 	}
-	return rules[0].rule
+	return rules[0].Rule
 }
 
 func TestWhatIsKnownOfAServicesRule(t *testing.T) {
@@ -99,7 +97,7 @@ func TestWhatIsKnownOfAServicesRule(t *testing.T) {
 	theirs := key.Public{7}
 	r := c.rule("web", "uid-web")
 	r.Status.Agent = &podnet.SteeringAgent{PublicKey: theirs.String()}
-	c.world.event(c.world.setRule, r)
+	c.world.Set(r)
 	if o := c.want(false, ""); o.Agent != theirs {
 		t.Errorf("the agent of the one that leads is %v, want %v", o.Agent, theirs)
 	}
@@ -128,7 +126,7 @@ func TestAnOverruledServiceIsLetGo(t *testing.T) {
 	c.want(true, "another selector")
 	c.change(func(s *corev1.Service) { s.Annotations = nil }) // as the gateway has put it right
 	c.want(true, "another selector")
-	c.world.event(c.world.removeRule, c.rule("web", "uid-web"))
+	c.world.Remove(c.rule("web", "uid-web"))
 	c.judged(true)
 	c.rule("web", "uid-web")
 	if len(c.judged(true)) == 0 { // the namespace is asked about anew
@@ -158,10 +156,10 @@ func TestWhatIsLeftIsPutRight(t *testing.T) {
 		s.Spec.Selector = map[string]string{podnet.LabelSteeredBy: "podnet-system"}
 	})
 	written := func(leads bool) (wishes []reroute.Wish) {
-		s := c.world.snapshot()
+		s := c.world.Snapshot()
 		c.fronts.judge(&s, leads)
-		verdicts := make([]steering.Verdict, len(s.rules))
-		c.fronts.follow(time.Now(), s, verdicts, leads, func(_ steeredService, w reroute.Wish) { wishes = append(wishes, w) })
+		verdicts := make([]steering.Verdict, len(s.Rules))
+		c.fronts.follow(time.Now(), s, verdicts, leads, func(_ world.Service, w reroute.Wish) { wishes = append(wishes, w) })
 		return wishes
 	}
 	if got := written(false); len(got) != 0 {
@@ -177,34 +175,12 @@ func TestWhatIsLeftIsPutRight(t *testing.T) {
 	if !c.fronts.busy.Load() {
 		t.Error("nothing is left, it thinks")
 	}
-	c.world.event(c.world.removeRule, c.rule("web", "uid-web"))
+	c.world.Remove(c.rule("web", "uid-web"))
 	if got := written(true); len(got) != 1 || got[0].Steer {
 		t.Errorf("wishes: %+v", got)
 	}
 	c.change(func(s *corev1.Service) { s.Annotations, s.Spec.Selector = nil, map[string]string{"app": "web"} })
-	if got := written(true); len(got) != 0 || c.fronts.busy.Load() || len(c.world.steered) != 0 {
-		t.Errorf("wishes: %+v, still looked after: %v", got, c.world.steered)
-	}
-}
-
-// Another gateway's front may send from an address of a family that the headless
-// Service does not have.
-func TestWhereFrontsSendFrom(t *testing.T) {
-	c := newCourt(t)
-	c.world.o.PodUID = "uid-0"
-	pods := testSlice("podnet-system", "podnet-gateway-x", "10.244.0.9", "10.244.0.10")
-	pods.Labels[discoveryv1.LabelServiceName] = deploy.StatefulSetName
-	pods.Endpoints[0].TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: "podnet-gateway-0", UID: "uid-0"}
-	pods.Endpoints[1].TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: "podnet-gateway-1", UID: "uid-1"}
-	c.world.event(c.world.setSlice, pods)
-	c.world.event(c.world.setPeer, &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "laptop", UID: "uid-laptop"}, Status: podnet.PeerStatus{Gateways: []podnet.Gateway{
-		{Pod: "podnet-gateway-1", PodUID: "uid-1", ClusterEndpoints: []string{"10.244.0.10:51820", "[fd00:10::10]:51820"}},
-		{Pod: "podnet-gateway-2", PodUID: "uid-2", ClusterEndpoints: []string{"10.244.0.11:51820"}}, // it has gone
-	}}})
-	got := c.world.snapshot().pods["uid-web"]
-	slices.SortFunc(got, netip.Addr.Compare)
-	want := []netip.Addr{netip.MustParseAddr("10.244.0.9"), netip.MustParseAddr("10.244.0.10"), netip.MustParseAddr("fd00:10::10")}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+	if got := written(true); len(got) != 0 || c.fronts.busy.Load() || len(c.world.Snapshot().Services) != 0 {
+		t.Errorf("wishes: %+v, still looked after: %v", got, c.world.Snapshot().Services)
 	}
 }

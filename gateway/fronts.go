@@ -20,6 +20,7 @@ import (
 	"podnet.dev/gateway/front"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 )
@@ -97,31 +98,31 @@ func (f *fronts) run(ctx context.Context) error {
 
 // judge says of the rules for Services why they cannot be, and names their agents.
 // Those of which it cannot be said yet are left out.
-func (f *fronts) judge(s *snapshot, leads bool) {
+func (f *fronts) judge(s *world.Snapshot, leads bool) {
 	clear(f.undecided)
-	if !slices.ContainsFunc(s.rules, isVia) {
+	if !slices.ContainsFunc(s.Rules, isVia) {
 		clear(f.overruled)
 		f.rights.want(nil)
 		return
 	}
 	states, wanted := map[types.NamespacedName]reroute.State{}, map[types.UID]bool{}
-	for _, one := range s.services {
-		states[one.name] = one.state
+	for _, one := range s.Services {
+		states[one.Name] = one.State
 	}
-	rules := slices.Clone(s.rules)
-	slices.SortStableFunc(rules, func(a, b ruleObject) int {
-		return cmp.Or(a.rule.Created.Compare(b.rule.Created), cmp.Compare(a.rule.UID, b.rule.UID))
+	rules := slices.Clone(s.Rules)
+	slices.SortStableFunc(rules, func(a, b world.Rule) int {
+		return cmp.Or(a.Rule.Created.Compare(b.Rule.Created), cmp.Compare(a.Rule.UID, b.Rule.UID))
 	})
-	s.rules = rules[:0:0]
+	s.Rules = rules[:0:0]
 	namespaces := map[string]bool{}
 	for _, r := range rules {
 		if !isVia(r) {
-			s.rules = append(s.rules, r)
+			s.Rules = append(s.Rules, r)
 			continue
 		}
-		uid, ns := types.UID(r.rule.PodUID), r.rule.Namespace
+		uid, ns := types.UID(r.Rule.PodUID), r.Rule.Namespace
 		namespaces[ns] = true
-		refused, decided := f.refuse(r, states[types.NamespacedName{Namespace: ns, Name: r.object.Spec.Service}], leads)
+		refused, decided := f.refuse(r, states[types.NamespacedName{Namespace: ns, Name: r.Object.Spec.Service}], leads)
 		if !decided {
 			f.undecided[uid] = true
 			continue
@@ -130,11 +131,11 @@ func (f *fronts) judge(s *snapshot, leads bool) {
 			if f.all[uid] == nil && len(f.all) >= maxFronts {
 				refused = "The gateways steer as many Services as they can already."
 			} else {
-				r.rule.Agent = f.key(uid)
+				r.Rule.Agent = f.key(uid)
 			}
 		}
-		r.rule.Refused = refused
-		s.rules = append(s.rules, r)
+		r.Rule.Refused = refused
+		s.Rules = append(s.Rules, r)
 	}
 	maps.DeleteFunc(f.overruled, func(uid types.UID, _ bool) bool { return !wanted[uid] && !f.undecided[uid] })
 	if !leads {
@@ -143,18 +144,18 @@ func (f *fronts) judge(s *snapshot, leads bool) {
 	f.rights.want(namespaces)
 }
 
-func isVia(r ruleObject) bool { return r.object.Spec.Via != "" }
+func isVia(r world.Rule) bool { return r.Object.Spec.Via != "" }
 
 // refuse says why a Service cannot be steered, "" if it can; undecided while the
 // API server was not asked.
-func (f *fronts) refuse(r ruleObject, s reroute.State, leads bool) (why string, decided bool) {
-	if s.Service != nil && string(s.Service.UID) != r.rule.PodUID {
+func (f *fronts) refuse(r world.Rule, s reroute.State, leads bool) (why string, decided bool) {
+	if s.Service != nil && string(s.Service.UID) != r.Rule.PodUID {
 		s.Service = nil // a later one of that name
 	}
 	if s.Service != nil && reroute.Overruled(s.Service) {
 		f.overruled[s.Service.UID] = true
 	}
-	if why := f.config.Refuse(s, uint16(r.object.Spec.Port), f.o.PodIPs); why != "" {
+	if why := f.config.Refuse(s, uint16(r.Object.Spec.Port), f.o.PodIPs); why != "" {
 		return why, true
 	}
 	if f.overruled[s.Service.UID] {
@@ -163,7 +164,7 @@ func (f *fronts) refuse(r ruleObject, s reroute.State, leads bool) (why string, 
 	if !leads {
 		return "", true
 	}
-	return f.rights.refuse(r.rule.Namespace)
+	return f.rights.refuse(r.Rule.Namespace)
 }
 
 // key is that of a Service's front.
@@ -183,26 +184,26 @@ func (f *fronts) key(uid types.UID) key.Public {
 // follow has fronts for exactly the Services that have accepted rules, and says
 // what to write so that their clients come to them. It returns when to look again
 // even if nothing changes, zero for never.
-func (f *fronts) follow(now time.Time, s snapshot, verdicts []steering.Verdict, leads bool, write func(steeredService, reroute.Wish)) (next time.Time) {
+func (f *fronts) follow(now time.Time, s world.Snapshot, verdicts []steering.Verdict, leads bool, write func(world.Service, reroute.Wish)) (next time.Time) {
 	ruled, ports := map[types.UID]bool{}, map[types.UID][]uint16{}
-	for i, r := range s.rules {
+	for i, r := range s.Rules {
 		if !isVia(r) {
 			continue
 		}
-		uid := types.UID(r.rule.PodUID)
+		uid := types.UID(r.Rule.PodUID)
 		if ruled[uid] = true; verdicts[i].Accepted && !f.leaving.Load() {
-			ports[uid] = append(ports[uid], uint16(r.object.Spec.Port))
+			ports[uid] = append(ports[uid], uint16(r.Object.Spec.Port))
 		}
 	}
 	busy := false
-	for _, one := range s.services {
-		if one.state.Service == nil {
+	for _, one := range s.Services {
+		if one.State.Service == nil {
 			continue
 		}
-		uid := one.state.Service.UID
-		ruled[uid], busy = ruled[uid] || f.all[uid] != nil && f.all[uid].front != nil, busy || !one.state.Idle()
+		uid := one.State.Service.UID
+		ruled[uid], busy = ruled[uid] || f.all[uid] != nil && f.all[uid].front != nil, busy || !one.State.Idle()
 		if !f.undecided[uid] {
-			next = earlier(next, f.keep(now, uid, one, ports[uid], leads, s.gatewayAddrs, write))
+			next = earlier(next, f.keep(now, uid, one, ports[uid], leads, s.GatewayAddrs, write))
 		}
 	}
 	for uid := range f.all {
@@ -215,11 +216,11 @@ func (f *fronts) follow(now time.Time, s snapshot, verdicts []steering.Verdict, 
 }
 
 // keep looks after one Service, some of whose ports have rules.
-func (f *fronts) keep(now time.Time, uid types.UID, s steeredService, ports []uint16, leads bool, gateways []netip.Addr, write func(steeredService, reroute.Wish)) (next time.Time) {
-	one, led := f.all[uid], s.state.Leads()
+func (f *fronts) keep(now time.Time, uid types.UID, s world.Service, ports []uint16, leads bool, gateways []netip.Addr, write func(world.Service, reroute.Wish)) (next time.Time) {
+	one, led := f.all[uid], s.State.Leads()
 	here := slices.ContainsFunc(led, f.isSelf)
 	if one != nil && one.front != nil {
-		one.pods.Set(s.state.Pods())
+		one.pods.Set(s.State.Pods())
 		if one.dead.Load() {
 			one.front = nil
 		}
@@ -241,7 +242,7 @@ func (f *fronts) keep(now time.Time, uid types.UID, s steeredService, ports []ui
 			next = one.began.Add(takeOver)
 		}
 	}
-	plan := f.config.Plan(s.state, w)
+	plan := f.config.Plan(s.State, w)
 	if !plan.Empty() {
 		write(s, w)
 	}
@@ -258,7 +259,7 @@ func (f *fronts) keep(now time.Time, uid types.UID, s steeredService, ports []ui
 	if at := one.settled.Add(spread); plan.Settled && now.Before(at) {
 		next = earlier(next, at)
 	}
-	if !w.Steer && one.front != nil && !here && !reroute.Marked(s.state.Service) {
+	if !w.Steer && one.front != nil && !here && !reroute.Marked(s.State.Service) {
 		f.drop(uid)
 	}
 	return next
@@ -267,34 +268,34 @@ func (f *fronts) keep(now time.Time, uid types.UID, s steeredService, ports []ui
 func (f *fronts) isSelf(a netip.Addr) bool { return slices.Contains(f.o.PodIPs, a) }
 
 // serve has a front for a Service, at all the ports that are to lead to it.
-func (f *fronts) serve(now time.Time, uid types.UID, one *fronted, s steeredService, ports []uint16) reroute.Front {
+func (f *fronts) serve(now time.Time, uid types.UID, one *fronted, s world.Service, ports []uint16) reroute.Front {
 	out := reroute.Front{Namespace: f.o.Namespace, Pod: f.o.Pod, PodUID: f.o.PodUID, Node: f.o.Node, Addrs: f.o.PodIPs}
 	if one.front == nil {
 		if err := f.begin(now, uid, one, s); err != nil {
-			f.log.Error("could not stand before a Service", "service", s.name, "err", err)
+			f.log.Error("could not stand before a Service", "service", s.Name, "err", err)
 			return out
 		}
 	}
 	var err error
-	if out.Ports, err = one.front.Set(s.state.Carried(ports)); err != nil {
-		f.log.Error("could not listen for a Service", "service", s.name, "err", err)
+	if out.Ports, err = one.front.Set(s.State.Carried(ports)); err != nil {
+		f.log.Error("could not listen for a Service", "service", s.Name, "err", err)
 	}
 	return out
 }
 
 var errNoAddress = errors.New("the gateway has no address that pods reach")
 
-func (f *fronts) begin(now time.Time, uid types.UID, one *fronted, s steeredService) error {
+func (f *fronts) begin(now time.Time, uid types.UID, one *fronted, s world.Service) error {
 	self := f.self()
 	if len(self.Endpoints) == 0 {
 		return errNoAddress
 	}
-	namespace := s.name.Namespace
+	namespace := s.Name.Namespace
 	one.pods = &front.Pods{Allow: func(at netip.AddrPort) bool { return f.allow(namespace, at) }}
-	one.pods.Set(s.state.Pods())
+	one.pods.Set(s.State.Pods())
 	made, err := agent.NewFront(agent.FrontConfig{
 		Service: string(uid), Key: one.key, Gateways: []control.Gateway{self},
-		Listen: front.Listen, App: one.pods.Dial, Log: f.log.With("service", s.name),
+		Listen: front.Listen, App: one.pods.Dial, Log: f.log.With("service", s.Name),
 	})
 	if err != nil {
 		return err
@@ -305,12 +306,12 @@ func (f *fronts) begin(now time.Time, uid types.UID, one *fronted, s steeredServ
 	f.running.Go(func() {
 		defer end()
 		if err := made.Run(life); err != nil {
-			f.log.Error("a front has ended", "service", s.name, "err", err)
+			f.log.Error("a front has ended", "service", s.Name, "err", err)
 		}
 		dead.Store(true)
 		f.changed()
 	})
-	f.log.Info("steering a Service", "service", s.name, "key", one.key.Public())
+	f.log.Info("steering a Service", "service", s.Name, "key", one.key.Public())
 	return nil
 }
 
@@ -326,15 +327,15 @@ func (f *fronts) drop(uid types.UID) {
 
 // view is what there is to tell about the agent of an accepted rule, when that is
 // the front of its Service: v is of the agent as such.
-func (f *fronts) view(now time.Time, r ruleObject, services []steeredService, v agentView) agentView {
-	one := f.all[types.UID(r.rule.PodUID)]
+func (f *fronts) view(now time.Time, r world.Rule, services []world.Service, v agentView) agentView {
+	one := f.all[types.UID(r.Rule.PodUID)]
 	if one == nil {
 		return v
 	}
 	v.key = one.key.Public()
 	for _, s := range services {
-		if s.state.Service != nil && string(s.state.Service.UID) == r.rule.PodUID && reroute.Marked(s.state.Service) {
-			v.selector = s.state.Selector()
+		if s.State.Service != nil && string(s.State.Service.UID) == r.Rule.PodUID && reroute.Marked(s.State.Service) {
+			v.selector = s.State.Selector()
 		}
 	}
 	switch {

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"podnet.dev/gateway/reroute"
+	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
 )
 
@@ -23,13 +24,13 @@ import (
 // written, of which one thing is on its way for each Service at a time.
 
 // lead takes the next steps of a Service to where it is wished.
-func (a *admitter) lead(ctx context.Context, s steeredService, w reroute.Wish) {
-	a.write.Submit(ctx, "service/"+s.name.String(), versions(s.state, w), func(ctx context.Context) error {
-		now, err := readState(ctx, a.client, s.name)
+func (a *admitter) lead(ctx context.Context, s world.Service, w reroute.Wish) {
+	a.write.Submit(ctx, "service/"+s.Name.String(), versions(s.State, w), func(ctx context.Context) error {
+		now, err := readState(ctx, a.client, s.Name)
 		if err != nil {
 			return err
 		}
-		if now.Service == nil || now.Service.UID != s.state.Service.UID {
+		if now.Service == nil || now.Service.UID != s.State.Service.UID {
 			return nil
 		}
 		return carryOut(ctx, a.client, a.fronts.config.Plan(now, w))

@@ -41,6 +41,7 @@ import (
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/pressure"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
@@ -81,7 +82,7 @@ type Gateway struct {
 	http    net.Listener
 	desk    net.Listener // for administrators
 
-	world  *world
+	world  *world.World
 	guard  *guard.Guard
 	leader *leadership
 	admit  *admitter
@@ -129,14 +130,14 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.openTunnel(ctx); err != nil {
 		return nil, err
 	}
-	g.world = newWorld(g.o)
-	g.guard = guard.New(g.client, g.o.Namespace, o.Log, func() { wake.Up(g.world.peersChanged) }, g.event)
-	g.leader = &leadership{o: g.o, log: o.Log, changed: func() { wake.Up(g.world.peersChanged) }}
+	g.world = world.New(g.o.world())
+	g.guard = guard.New(g.client, g.o.Namespace, o.Log, g.world.LookAgain, g.event)
+	g.leader = &leadership{o: g.o, log: o.Log, changed: g.world.LookAgain}
 	g.events = newEvents(o.Log, g.leader.leads.Load, g.writeEvent)
-	g.forward = forward.New(g.stack, flowPolicy{g.world.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: FlowLimits(o.Limits)})
+	g.forward = forward.New(g.stack, flowPolicy{g.world.Policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: FlowLimits(o.Limits)})
 	g.admit = &admitter{
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
-		write: write.New(g.client, o.Log, func() { wake.Up(g.world.peersChanged) }),
+		write: write.New(g.client, o.Log, g.world.LookAgain),
 		book:  enrol.NewBook(o.Enrol),
 		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
 
@@ -148,14 +149,14 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		probes: &prober{private: g.private, paths: g.bind, log: o.Log},
 		mapped: &reflector{
 			servers: o.STUN, log: o.Log, lookup: lookupHost, ask: g.bind.STUN, port: g.tunnel.ListenPort(),
-			changed: func() { wake.Up(g.world.peersChanged) },
+			changed: g.world.LookAgain,
 		},
 		absent: absences{},
 		steer:  newSteerer(o.Log, g.key, g.clusterEndpoints(), o.Enrol.Keep),
 	}
 	g.admit.entry.ClusterEndpoints = addrPortTexts(g.clusterEndpoints())
 	s := g.admit.steer
-	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, func() { wake.Up(g.world.peersChanged) }
+	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, g.world.LookAgain
 	s.exits = g.forward.SetExits
 	s.exit = func(e steering.Egress) forward.Exit {
 		return egress.Exit{Agent: e.Agent, Self: g.key.Address6(), Rule: e.Rule, Stack: g.stack}
@@ -166,13 +167,13 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	f := newFronts(g.o, o.Log, g.client, s.changed)
 	f.report, f.self = s.server.Report, func() control.Gateway { return control.Gateway{PublicKey: g.key, Endpoints: g.clusterEndpoints()} }
 	f.allow = func(namespace string, at netip.AddrPort) bool {
-		return g.world.policy.Serves(namespace, policy.TCP, at)
+		return g.world.Policy.Serves(namespace, policy.TCP, at)
 	}
 	g.admit.fronts = f
 	g.zone = kube.New(kube.Config{
-		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.policy.Visible, Map: g.forward.Map, Upstream: cluster,
+		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.Policy.Visible, Map: g.forward.Map, Upstream: cluster,
 		Quota:  kube.Quota{AtOnce: askAtOnce, PerSecond: o.Limits.PeerQuestions},
-		MayAsk: g.world.policy.MayAsk, Beside: g.world.policy.Beside, Behind: g.guard.Behind,
+		MayAsk: g.world.Policy.MayAsk, Beside: g.world.Policy.Beside, Behind: g.guard.Behind,
 		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
 	})
 	g.dns = dnsproxy.NewServer(dnsproxy.Observed(g.zone, g.meters.answered), dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})
@@ -233,7 +234,7 @@ func (g *Gateway) reach() error {
 	if g.client, err = client.New(c, client.Options{Scheme: scheme}); err != nil {
 		return fmt.Errorf("make API client: %w", err)
 	}
-	if g.cache, err = newCache(g.o, g.client); err != nil {
+	if g.cache, err = world.NewCache(g.o.REST, g.client, g.o.Namespace); err != nil {
 		return fmt.Errorf("make API cache: %w", err)
 	}
 	plain := rest.CopyConfig(c)
@@ -317,7 +318,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		func(ctx context.Context) error { return g.traffic.run(ctx, g.tunnel.Stats) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {
-			return g.world.watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); wake.Up(g.world.netChanged) })
+			return g.world.Watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); wake.Up(g.world.NetChanged) })
 		},
 	} {
 		group.Go(func() error { return run(life) })
@@ -374,6 +375,26 @@ func (g *Gateway) close() {
 	}
 }
 
+// maxClusterEndpoints is how many a Peer's schema takes.
+const maxClusterEndpoints = 4
+
+// clusterEndpoints are where pods reach this gateway's WireGuard port.
+func (g *Gateway) clusterEndpoints() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, a := range g.o.PodIPs[:min(len(g.o.PodIPs), maxClusterEndpoints)] {
+		all = append(all, netip.AddrPortFrom(a, g.tunnel.ListenPort()))
+	}
+	return all
+}
+
+func addrPortTexts(all []netip.AddrPort) []string {
+	var texts []string
+	for _, a := range all {
+		texts = append(texts, a.String())
+	}
+	return texts
+}
+
 func (g *Gateway) alive(ctx context.Context) error {
 	return g.contact.Get().AbsPath("/version").Do(ctx).Error()
 }
@@ -386,19 +407,19 @@ func (g *Gateway) publishChanges(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-g.world.netChanged:
+		case <-g.world.NetChanged:
 		}
 		if !g.synced.Load() {
 			continue // watch kicks when it is
 		}
 		began := time.Now()
-		told := g.world.publish()
+		told := g.world.Publish()
 		g.forward.Recheck()
 		took := time.Since(began)
 		g.rebuild.Store(int64(took))
 		first := !g.published.Swap(true)
 		if told || first {
-			wake.Up(g.world.peersChanged)
+			g.world.LookAgain()
 		}
 		if !wake.After(ctx, max(gather, min(9*took, mostGather))) {
 			return nil

@@ -5,6 +5,7 @@ import (
 
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/lease"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/tunnel"
 )
@@ -19,10 +20,10 @@ const (
 
 // laptopsOf are the laptops that are admitted, and the leases of all Peers by
 // name.
-func laptopsOf(w snapshot, admitted []enrol.Admitted) ([]lease.Laptop, map[string]time.Duration) {
-	leases := make(map[string]time.Duration, len(w.peers))
-	for _, p := range w.peers {
-		leases[p.peer.Name] = p.peer.Lease
+func laptopsOf(w world.Snapshot, admitted []enrol.Admitted) ([]lease.Laptop, map[string]time.Duration) {
+	leases := make(map[string]time.Duration, len(w.Peers))
+	for _, p := range w.Peers {
+		leases[p.Peer.Name] = p.Peer.Lease
 	}
 	laptops := make([]lease.Laptop, len(admitted))
 	for i, p := range admitted {

@@ -162,10 +162,10 @@ func (c *collector) control(w samples) {
 	w.put(policiesHold, one(g.guard.Holds()))
 	w.put(frozenNow, one(g.guard.Away()))
 	w.put(silenceSeconds, g.guard.Silence().Seconds())
-	if at := g.world.heard.Load(); at != 0 {
+	if at := g.world.Heard(); at != 0 {
 		w.put(lastEvent, float64(at))
 	}
-	w.put(renewals, float64(g.world.renewals.Load()))
+	w.put(renewals, float64(g.world.Renewals()))
 	w.put(rebuildSeconds, time.Duration(g.rebuild.Load()).Seconds())
 	w.put(writeErrors, float64(g.admit.write.Errors()))
 	for _, m := range limits.All {

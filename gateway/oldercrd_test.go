@@ -21,7 +21,6 @@ import (
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/gateway/status"
 	"podnet.dev/internal/key"
-	"podnet.dev/internal/wake"
 )
 
 // TestOlderCRD has a gateway find Peers whose CRD lacks what it would tell: it says so
@@ -110,7 +109,7 @@ func TestOlderCRD(t *testing.T) {
 	time.Sleep(2 * time.Second) // what was just written may be written once more, see write.Writer
 	before := writes.Load()
 	for range 30 { // looks
-		wake.Up(g.world.peersChanged)
+		g.world.LookAgain()
 		time.Sleep(100 * time.Millisecond)
 	}
 	if n := writes.Load() - before; n > 1 {
@@ -144,3 +143,8 @@ func (l *logged) String() string {
 	defer l.mu.Unlock()
 	return l.all.String()
 }
+
+// roundTrips is an http.RoundTripper.
+type roundTrips func(*http.Request) (*http.Response, error)
+
+func (f roundTrips) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

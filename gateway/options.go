@@ -12,6 +12,7 @@ import (
 
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/limits"
 )
@@ -165,4 +166,13 @@ func (o Options) withDefaults() (Options, error) {
 // tunnelRanges are the addresses of peers.
 func (o Options) tunnelRanges() []netip.Prefix {
 	return []netip.Prefix{o.Enrol.Pool, key.Prefix6, key.RelayPrefix6}
+}
+
+// world is what package world must be told.
+func (o Options) world() world.Config {
+	return world.Config{
+		Namespace: o.Namespace, Pod: o.Pod, PodUID: o.PodUID, Node: o.Node, PodIPs: o.PodIPs, DNSDomain: o.DNSDomain,
+		DNS: []netip.Addr{Service4, Service6}, Tunnel: o.tunnelRanges(), WireGuardPort: WireGuardPort,
+		Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, Log: o.Log,
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/overview"
@@ -45,7 +46,7 @@ const lookAgain = 10 * time.Second
 // fields below are what it drives.
 type admitter struct {
 	log    *slog.Logger
-	world  *world
+	world  *world.World
 	guard  *guard.Guard
 	leader *leadership
 	client client.Client
@@ -102,7 +103,7 @@ func (a *admitter) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
-		case <-a.world.peersChanged:
+		case <-a.world.PeersChanged:
 			// With a thousand peers somebody renews all the time; leave nine
 			// tenths of the time to others.
 			if !wake.After(ctx, max(gather, min(9*took, mostGather))) {
@@ -125,8 +126,8 @@ func (a *admitter) run(ctx context.Context) error {
 
 // look acts on the world as it is and returns when to look again.
 func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
-	s := a.world.snapshot()
-	w := s.enrolment()
+	s := a.world.Snapshot()
+	w := s.Enrolment()
 	w.PolicyHolds, w.Connected, w.Leader = a.guard.Holds(), !a.guard.Away(), a.leader.leads.Load()
 	plan := a.book.Plan(now, w)
 	// Nobody has our key but us: who says so would spoil the tunnel for all.
@@ -134,14 +135,14 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.fronts.judge(&s, w.Leader)
 	steered := a.steer.look(now, s, w, plan.Admitted)
 	a.steer.leave(steered, plan.Admitted)
-	maps := s.mappings()
+	maps := mappings(s)
 	a.setMaps(mapsOf(plan.Admitted, maps))
 	a.enforce(plan.Admitted, steered.agents)
 	a.steer.act(steered, s, plan.Admitted)
 
-	author := author{entry: a.entry, network: s.network, maps: maps, leads: w.Leader, now: now}
+	author := author{entry: a.entry, network: s.Network, maps: maps, leads: w.Leader, now: now}
 	a.write.Clear("Peer", ".status.network", &author.network)
-	author.entry.Endpoints, author.entry.Draining = s.endpoints, a.draining.Load()
+	author.entry.Endpoints, author.entry.Draining = s.Endpoints, a.draining.Load()
 	a.mapped.describe(&author.entry)
 	in := make(map[string]bool, len(plan.Admitted))
 	for _, p := range plan.Admitted {
@@ -153,19 +154,19 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	at := a.limited.look(now)
 	a.audit.look(s, plan, steered.plan)
 	a.show(s, plan, steered.plan, at)
-	for i, p := range s.peers {
-		author.entry.Limits = at[p.peer.User]
+	for i, p := range s.Peers {
+		author.entry.Limits = at[p.Peer.User]
 		a.write.Clear("Peer", ".status.gateways", &author.entry)
-		entry := author.entryPatch(p.object, in[p.peer.UID])
-		shared := author.sharedPatch(p.object, plan.Peers[i])
-		a.apply(ctx, "peer/"+p.peer.UID, entry, shared)
+		entry := author.entryPatch(p.Object, in[p.Peer.UID])
+		shared := author.sharedPatch(p.Object, plan.Peers[i])
+		a.apply(ctx, "peer/"+p.Peer.UID, entry, shared)
 	}
-	for i, o := range s.accesses {
-		a.apply(ctx, "access/"+o.access.UID, nil, author.accessPatch(o.object, plan.Accesses[i]))
+	for i, o := range s.Accesses {
+		a.apply(ctx, "access/"+o.Access.UID, nil, author.accessPatch(o.Object, plan.Accesses[i]))
 	}
-	led := a.fronts.follow(now, s, steered.plan.Verdicts, w.Leader, func(o steeredService, w reroute.Wish) { a.lead(ctx, o, w) })
+	led := a.fronts.follow(now, s, steered.plan.Verdicts, w.Leader, func(o world.Service, w reroute.Wish) { a.lead(ctx, o, w) })
 	disputed := a.steer.report(author, steered, s,
-		func(r ruleObject, v agentView) agentView { return a.fronts.view(now, r, s.services, v) },
+		func(r world.Rule, v agentView) agentView { return a.fronts.view(now, r, s.Services, v) },
 		func(uid string, entry, shared *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, entry, shared) },
 		func(o *podnet.SteeringRule) { a.write.Remove(ctx, o) })
 	if a.draining.Load() {
@@ -176,15 +177,15 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 		apply:  func(key, manager string, o runtime.ApplyConfiguration) { a.write.Object(ctx, key, manager, o) },
 		remove: func(o client.Object) { a.write.Remove(ctx, o) },
 	})
-	next := earlier(earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.peers, s.gateways))
+	next := earlier(earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.Peers, s.Gateways))
 	next = earlier(earlier(earlier(next, exposed.plan.Next), disputed), led)
 	if w.Leader {
-		a.sweep(ctx, now, s.peers)
+		a.sweep(ctx, now, s.Peers)
 		for _, i := range plan.DeletePeers {
-			a.write.Remove(ctx, s.peers[i].object)
+			a.write.Remove(ctx, s.Peers[i].Object)
 		}
 		for _, i := range plan.DeleteAccesses {
-			a.write.Remove(ctx, s.accesses[i].object)
+			a.write.Remove(ctx, s.Accesses[i].Object)
 		}
 	}
 	if !a.told {
@@ -202,27 +203,27 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // invite lets the admitted probe us, and notes what a drain has to know.
-func (a *admitter) invite(s snapshot, own author, in map[string]bool) {
+func (a *admitter) invite(s world.Snapshot, own author, in map[string]bool) {
 	var all []invitation
 	elsewhere := false
-	for _, p := range s.peers {
-		if in[p.peer.UID] {
-			all = append(all, invitation{p.peer.Key, p.object.Spec.Candidates})
-			elsewhere = elsewhere || own.elsewhere(p.object)
+	for _, p := range s.Peers {
+		if in[p.Peer.UID] {
+			all = append(all, invitation{p.Peer.Key, p.Object.Spec.Candidates})
+			elsewhere = elsewhere || own.elsewhere(p.Object)
 		}
 	}
-	a.probes.set(all, s.outside)
+	a.probes.set(all, s.Outside)
 	a.elsewhere.Store(elsewhere)
 	ids := a.probes.ids()
 	a.ids.Store(&ids)
 }
 
 // sweep takes gateways that are gone off the Peers.
-func (a *admitter) sweep(ctx context.Context, now time.Time, peers []peerObject) {
+func (a *admitter) sweep(ctx context.Context, now time.Time, peers []world.Peer) {
 	for _, p := range peers {
-		for _, g := range p.object.Status.Gateways {
+		for _, g := range p.Object.Status.Gateways {
 			if g.Pod != a.entry.Pod && a.absent.gone(now, g) {
-				a.write.Status(ctx, "gone/"+g.Pod+"/"+p.peer.UID, write.Patch{Manager: g.Pod, Object: sweepPatch(p.object)})
+				a.write.Status(ctx, "gone/"+g.Pod+"/"+p.Peer.UID, write.Patch{Manager: g.Pod, Object: sweepPatch(p.Object)})
 			}
 		}
 	}
@@ -259,7 +260,7 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 	}
 	a.account(admitted)
 	a.setOwners(ownersOf(admitted))
-	a.world.policy.SetGrants(grants)
+	a.world.Policy.SetGrants(grants)
 	if err := a.setPeers(peers); err != nil {
 		// Policy has shut out whoever had to go; the rest is for the next look.
 		a.log.Error("could not set the tunnel's peers", "err", err)
@@ -357,10 +358,10 @@ func (a *admitter) apply(ctx context.Context, key string, entry, shared *unstruc
 // find out, and off the ways to exposed ports. ctx bounds it.
 func (a *admitter) retire(ctx context.Context) {
 	a.write.Idle() // what was wished before must not come after
-	s := a.world.snapshot()
+	s := a.world.Snapshot()
 	own := author{entry: a.entry}
-	for _, p := range s.peers {
-		a.apply(ctx, "peer/"+p.peer.UID, own.entryPatch(p.object, false), nil)
+	for _, p := range s.Peers {
+		a.apply(ctx, "peer/"+p.Peer.UID, own.entryPatch(p.Object, false), nil)
 	}
 	a.expose.keepSlices(exposed{}, s, exposureWrites{remove: func(o client.Object) { a.write.Remove(ctx, o) }})
 	a.write.Close()

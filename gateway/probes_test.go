@@ -15,6 +15,8 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
+	"podnet.dev/gateway/world"
+	"podnet.dev/gateway/world/worldtest"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
@@ -123,15 +125,15 @@ func TestPunchWherePeersSayTheyAre(t *testing.T) {
 // A peer cannot make the gateway send to the cluster, to itself, or to what is
 // nobody's laptop.
 func TestHarmlessCandidates(t *testing.T) {
-	w := testWorld()
-	w.o.PodIPs = []netip.Addr{netip.MustParseAddr("10.244.1.5")}
-	w.podCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
-	w.event(w.setNode, testNode("node1", true, "172.16.0.10", "203.0.113.2"))
-	w.event(w.setService, testService("shop", "web", "10.96.1.1"))
-	w.event(w.setSlice, testSlice("default", "kubernetes", "172.16.0.99"))
-	w.event(w.setServiceCIDR, serviceCIDR("10.96.0.0/16"))
-	w.publish()
-	s := w.snapshot()
+	w := testWorld(func(o *Options) {
+		o.PodIPs, o.PodCIDRs = []netip.Addr{netip.MustParseAddr("10.244.1.5")}, []string{"10.244.0.0/16"}
+	})
+	w.Set(worldtest.Node("node1", true, "172.16.0.10", "203.0.113.2"))
+	w.Set(worldtest.Service("shop", "web", "10.96.1.1"))
+	w.Set(worldtest.Slice("default", "kubernetes", "172.16.0.99"))
+	w.Set(serviceCIDR("10.96.0.0/16"))
+	w.Publish()
+	s := w.Snapshot()
 	for text, want := range map[string]bool{
 		"203.0.113.9:40001":              true,
 		"192.168.1.7:51820":              true, // in the laptop's home, or in the office beside the nodes
@@ -162,14 +164,14 @@ func TestHarmlessCandidates(t *testing.T) {
 		"nonsense":                       false,
 		"":                               false,
 	} {
-		if got := len(harmless([]string{text}, s.outside)) == 1; got != want {
+		if got := len(harmless([]string{text}, s.Outside)) == 1; got != want {
 			t.Errorf("%q: pinged %v, want %v", text, got, want)
 		}
 	}
-	if n := len(harmless([]string{"192.0.2.1:2000", "192.0.2.1:2000"}, s.outside)); n != 1 {
+	if n := len(harmless([]string{"192.0.2.1:2000", "192.0.2.1:2000"}, s.Outside)); n != 1 {
 		t.Errorf("one place is pinged %d times over", n)
 	}
-	if n := len(harmless(slices.Repeat([]string{"x"}, 99), s.outside)); n != 0 {
+	if n := len(harmless(slices.Repeat([]string{"x"}, 99), s.Outside)); n != 0 {
 		t.Errorf("%d places of nonsense", n)
 	}
 }
@@ -178,9 +180,9 @@ func FuzzHarmless(f *testing.F) {
 	f.Add("203.0.113.9:40001")
 	f.Add("[::ffff:127.0.0.1]:51820")
 	f.Add("[fe80::1%eth0]:51820")
-	s := testWorld().snapshot()
+	s := testWorld().Snapshot()
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, at := range harmless([]string{text}, s.outside) {
+		for _, at := range harmless([]string{text}, s.Outside) {
 			if a := at.Addr(); a != a.Unmap() || a.Zone() != "" || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.IsUnspecified() || at.Port() < leastPort {
 				t.Errorf("%q would be pinged at %s", text, at)
 			}
@@ -189,14 +191,13 @@ func FuzzHarmless(f *testing.F) {
 }
 
 func TestAbsentGatewaysAreSwept(t *testing.T) {
-	w := testWorld()
-	w.o.PodUID = "u0"
+	w := testWorld(func(o *Options) { o.PodUID = "u0" })
 	p := newPeer()
 	p.Status.Gateways = gatewaysOf("podnet-gateway-0/u0", "podnet-gateway-1/u1", "podnet-gateway-2/u2")
 	m, now := absences{}, then
 	look := func() (gone []string, next time.Duration) {
-		s := w.snapshot()
-		at := m.note(now, []peerObject{{object: p}}, s.gateways)
+		s := w.Snapshot()
+		at := m.note(now, []world.Peer{{Object: p}}, s.Gateways)
 		for _, g := range p.Status.Gateways {
 			if m.gone(now, g) {
 				gone = append(gone, g.Pod)
@@ -208,15 +209,15 @@ func TestAbsentGatewaysAreSwept(t *testing.T) {
 		return gone, next
 	}
 	running := func(pods ...string) {
-		s := sliceOfPods()
+		s := worldtest.Gateways()
 		s.Labels[discoveryv1.LabelServiceName] = deploy.StatefulSetName
 		for _, g := range gatewaysOf(pods...) {
 			ready := false // it counts that there is a pod
-			e := sliceOfPods(g.Pod).Endpoints[0]
+			e := worldtest.Gateways(g.Pod).Endpoints[0]
 			e.Conditions.Ready, e.TargetRef.UID = &ready, types.UID(g.PodUID)
 			s.Endpoints = append(s.Endpoints, e)
 		}
-		w.event(w.setSlice, s)
+		w.Set(s)
 	}
 	want := func(what string, next time.Duration, gone ...string) {
 		t.Helper()

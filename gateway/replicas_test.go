@@ -17,6 +17,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
+	"podnet.dev/gateway/world/worldtest"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/transport"
@@ -81,7 +82,7 @@ func TestDeadGatewayIsSwept(t *testing.T) {
 	}
 	t.Parallel()
 	s := setStage(t)
-	port, slice := int32(WireGuardPort), sliceOfPods("podnet-gateway-0")
+	port, slice := int32(WireGuardPort), worldtest.Gateways("podnet-gateway-0")
 	slice.AddressType, slice.Ports = discoveryv1.AddressTypeIPv4, []discoveryv1.EndpointPort{{Port: &port}}
 	slice.Labels[discoveryv1.LabelServiceName] = deploy.StatefulSetName
 	slice.Endpoints[0].TargetRef.UID = "uid-podnet-gateway-0"

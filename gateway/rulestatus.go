@@ -12,6 +12,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/status"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 )
@@ -115,7 +116,7 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 // know of them, and removes those that expired long ago. The function front says of
 // a rule for a Service, whose agent is this gateway's, how it is. It returns when to
 // look again; zero for never.
-func (s *steerer) report(a author, p steered, w snapshot, front func(ruleObject, agentView) agentView, write func(uid string, entry, shared *unstructured.Unstructured), remove func(*podnet.SteeringRule)) (next time.Time) {
+func (s *steerer) report(a author, p steered, w world.Snapshot, front func(world.Rule, agentView) agentView, write func(uid string, entry, shared *unstructured.Unstructured), remove func(*podnet.SteeringRule)) (next time.Time) {
 	s.mu.Lock()
 	agents, places, strange := s.plan.Agents, s.places, s.strange
 	s.mu.Unlock()
@@ -127,20 +128,20 @@ func (s *steerer) report(a author, p steered, w snapshot, front func(ruleObject,
 		}
 	}
 
-	present := make(map[string]bool, len(w.rules))
-	for i, r := range w.rules {
-		uid, accepted := r.rule.UID, p.plan.Verdicts[i].Accepted
+	present := make(map[string]bool, len(w.Rules))
+	for i, r := range w.Rules {
+		uid, accepted := r.Rule.UID, p.plan.Verdicts[i].Accepted
 		present[uid] = true
 		var view agentView
-		may := chosen[r.rule.PodUID]
-		if r.rule.Egress {
+		may := chosen[r.Rule.PodUID]
+		if r.Rule.Egress {
 			may = nil
-			if agent := named[agentOfPod{r.rule.Agent, r.rule.PodUID}]; agent != nil {
+			if agent := named[agentOfPod{r.Rule.Agent, r.Rule.PodUID}]; agent != nil {
 				may = append(may, agent)
 			}
 		}
 		if accepted {
-			view = s.view(r.rule, may, places, strange)
+			view = s.view(r.Rule, may, places, strange)
 		}
 		due := a.now.Sub(s.counted[uid]) >= countsEvery
 		var entry, shared *unstructured.Unstructured
@@ -149,15 +150,15 @@ func (s *steerer) report(a author, p steered, w snapshot, front func(ruleObject,
 			if accepted {
 				view = front(r, view)
 			}
-			shared = a.rulePatch(r.object, p.plan.Verdicts[i], view, p.leases[r.rule.Peer], due)
+			shared = a.rulePatch(r.Object, p.plan.Verdicts[i], view, p.leases[r.Rule.Peer], due)
 		case isVia(r):
 		case a.leads:
-			view = s.believe(a.now, w, r.object, view, may)
-			entry = a.witnessPatch(r.object, view, false, false)
-			shared = a.rulePatch(r.object, p.plan.Verdicts[i], view, p.leases[r.rule.Peer], due)
+			view = s.believe(a.now, w, r.Object, view, may)
+			entry = a.witnessPatch(r.Object, view, false, false)
+			shared = a.rulePatch(r.Object, p.plan.Verdicts[i], view, p.leases[r.Rule.Peer], due)
 		default:
-			unsaid := s.lasts(a.now, uid, view.ready && asked(r.object))
-			entry = a.witnessPatch(r.object, view, unsaid >= answerAfter, due)
+			unsaid := s.lasts(a.now, uid, view.ready && asked(r.Object))
+			entry = a.witnessPatch(r.Object, view, unsaid >= answerAfter, due)
 		}
 		if entry != nil || shared != nil {
 			s.counted[uid] = a.now
@@ -176,7 +177,7 @@ func (s *steerer) report(a author, p steered, w snapshot, front func(ruleObject,
 		next = upcoming(upcoming(next, a.now, since.Add(askAfter)), a.now, since.Add(missingAfter))
 	}
 	for _, i := range p.plan.Delete {
-		remove(w.rules[i].object)
+		remove(w.Rules[i].Object)
 	}
 	return next
 }
@@ -207,13 +208,13 @@ func (s *steerer) view(rule steering.Object, agents []*steering.Agent, places ma
 }
 
 // believe is what the leader makes of a view that is in doubt.
-func (s *steerer) believe(now time.Time, w snapshot, o *podnet.SteeringRule, v agentView, agents []*steering.Agent) agentView {
+func (s *steerer) believe(now time.Time, w world.Snapshot, o *podnet.SteeringRule, v agentView, agents []*steering.Agent) agentView {
 	if v.doubted && v.key.IsZero() {
 		keys := make([]key.Public, len(agents))
 		for i, agent := range agents {
 			keys[i] = agent.Key
 		}
-		if one := w.witness(o, keys); one != nil {
+		if one := witness(w, o, keys); one != nil {
 			v = heard(one)
 		}
 	}

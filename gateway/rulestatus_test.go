@@ -10,6 +10,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 )
@@ -117,7 +118,7 @@ func TestRuleStatusIsWrittenSparingly(t *testing.T) {
 	}
 	told(t, r, writer0.rulePatch(r, steering.Verdict{Reason: podnet.ReasonExpired, Message: "Over.", Renew: 3}, agentView{}, lease, false))
 	r.Spec.Renew = 3
-	if s := r.Status; len(s.Conditions) != 1 || s.ExpiresAt == nil || !ruleOf(r).Ended {
+	if s := r.Status; len(s.Conditions) != 1 || s.ExpiresAt == nil || !world.RuleOf(r).Ended {
 		t.Errorf("after the end: status %+v", s)
 	}
 	if writer0.rulePatch(r, steering.Verdict{Reason: podnet.ReasonExpired, Message: "Over.", Renew: 3}, agentView{}, lease, true) != nil {

@@ -21,6 +21,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
+	"podnet.dev/gateway/world/worldtest"
 )
 
 // stage is a real API server with podnet installed, alice who may port-forward
@@ -69,6 +70,9 @@ func (s *stage) as(user string) *stage {
 }
 
 // loopback is where a gateway's pod is.
+// endpointsByController says of a slice that it is the endpointslice controller's.
+const endpointsByController = worldtest.EndpointsByController
+
 var loopback = netip.MustParseAddr("127.0.0.1")
 
 func (s *stage) create(o client.Object) {

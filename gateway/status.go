@@ -13,6 +13,7 @@ import (
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/status"
 	"podnet.dev/gateway/virtual"
+	"podnet.dev/gateway/world"
 )
 
 // This file decides what to write into status, and when it is worth a write.
@@ -65,7 +66,7 @@ func (a author) sharedPatch(p *podnet.Peer, v enrol.Verdict) *unstructured.Unstr
 	mapped, asMapped := a.virtual(p, v)
 	switch {
 	case !same, !asMapped,
-		v.Ready && (s.Address4 != addr(v.Address4) || s.Network == nil || !sameNetwork(*s.Network, a.network)),
+		v.Ready && (s.Address4 != addr(v.Address4) || s.Network == nil || !world.SameNetwork(*s.Network, a.network)),
 		v.Ready && status.Stale(s.ExpiresAt, v.Expires, time.Duration(p.Spec.LeaseSeconds)*time.Second),
 		v.Reason == podnet.ReasonExpired && s.ObservedRenew != v.Renew:
 	default:
@@ -138,4 +139,4 @@ func addr(a netip.Addr) string {
 	return a.String()
 }
 
-func address6(p *podnet.Peer) string { return peerOf(p).Key.Address6().String() }
+func address6(p *podnet.Peer) string { return world.PeerOf(p).Key.Address6().String() }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/world"
 )
 
 var (
@@ -22,6 +24,15 @@ var (
 	}
 	admission = enrol.Verdict{Ready: true, Reason: podnet.ReasonAdmitted, Message: "The peer may connect.", Address4: netip.MustParseAddr("198.18.0.2"), Renew: 1, Expires: then.Add(300 * time.Second)}
 )
+
+// testWorld is a world of a gateway that nobody has told anything yet.
+func testWorld(shapes ...func(*Options)) *world.World {
+	o := Options{Namespace: "podnet-system", Pod: "podnet-gateway-0", Node: "node2", Enrol: enrol.DefaultConfig(), Log: slog.New(slog.DiscardHandler)}
+	for _, shape := range shapes {
+		shape(&o)
+	}
+	return world.New(o.world())
+}
 
 // someKey is RFC 7748 section 6.1's: a valid key that is nobody's.
 const someKey = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
@@ -103,7 +114,7 @@ func TestExpiryIsToldAndHonouredLater(t *testing.T) {
 	settled(t, p, writer0.entryPatch(p, true), writer0.sharedPatch(p, admission))
 	over := enrol.Verdict{Reason: podnet.ReasonExpired, Message: "Over.", Renew: 1}
 	settled(t, p, writer0.sharedPatch(p, over))
-	if got := peerOf(p); got.Ready || !got.Ended {
+	if got := world.PeerOf(p); got.Ready || !got.Ended {
 		t.Errorf("a restarted gateway would see %+v", got)
 	}
 	if writer0.sharedPatch(p, over) != nil {
@@ -113,7 +124,7 @@ func TestExpiryIsToldAndHonouredLater(t *testing.T) {
 		t.Errorf("the gateway still offers itself: %v", u)
 	}
 	p.Spec.Renew = 2 // the client came back while no gateway was there
-	if peerOf(p).Ended {
+	if world.PeerOf(p).Ended {
 		t.Error("a renewal after the end does not count")
 	}
 }

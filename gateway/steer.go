@@ -14,6 +14,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/packet"
@@ -74,19 +75,19 @@ type steered struct {
 }
 
 // look plans. Nothing has changed yet when it returns.
-func (s *steerer) look(now time.Time, w snapshot, c enrol.World, admitted []enrol.Admitted) steered {
+func (s *steerer) look(now time.Time, w world.Snapshot, c enrol.World, admitted []enrol.Admitted) steered {
 	laptops, leases := laptopsOf(w, admitted)
 	world := steering.World{
-		Rules: make([]steering.Object, len(w.rules)), Laptops: laptops,
+		Rules: make([]steering.Object, len(w.Rules)), Laptops: laptops,
 		PolicyHolds: c.PolicyHolds, Connected: c.Connected,
-		PodAddrs: func(uid string) []netip.Addr { return w.pods[uid] },
+		PodAddrs: func(uid string) []netip.Addr { return w.Pods[uid] },
 		Connects: func(agent key.Public, uid string) bool {
 			r, ok := s.server.Report(agent)
 			return ok && r.PodUID == uid
 		},
 	}
-	for i, r := range w.rules {
-		world.Rules[i] = r.rule
+	for i, r := range w.Rules {
+		world.Rules[i] = r.Rule
 	}
 	taken := map[netip.Addr]bool{s.self.Address6(): true, Service6: true}
 	for _, p := range admitted {
@@ -131,7 +132,7 @@ func (s *steerer) leave(p steered, admitted []enrol.Admitted) {
 }
 
 // act makes the plan count, once the tunnel has the peers for it.
-func (s *steerer) act(p steered, w snapshot, admitted []enrol.Admitted) {
+func (s *steerer) act(p steered, w world.Snapshot, admitted []enrol.Admitted) {
 	in := make(map[key.Public]bool, len(p.agents))
 	for _, a := range p.agents {
 		in[a.Key] = true
@@ -302,16 +303,16 @@ func (s *steerer) allGateways() []control.Gateway {
 
 // gatewaysFor are the gateways that Peers know, and own, in the order of their
 // keys.
-func gatewaysFor(w snapshot, own control.Gateway) []control.Gateway {
+func gatewaysFor(w world.Snapshot, own control.Gateway) []control.Gateway {
 	all, seen := map[key.Public]control.Gateway{own.PublicKey: own}, map[string]bool{}
-	for _, p := range w.peers {
-		for _, g := range p.object.Status.Gateways {
+	for _, p := range w.Peers {
+		for _, g := range p.Object.Status.Gateways {
 			if seen[g.PublicKey] {
 				continue
 			}
 			if k, ok := liveGateway(w, g); ok && k != own.PublicKey {
 				seen[g.PublicKey] = true
-				all[k] = control.Gateway{PublicKey: k, Endpoints: addrPorts(g.ClusterEndpoints)}
+				all[k] = control.Gateway{PublicKey: k, Endpoints: world.AddrPorts(g.ClusterEndpoints)}
 			}
 		}
 	}
@@ -320,18 +321,8 @@ func gatewaysFor(w snapshot, own control.Gateway) []control.Gateway {
 
 // liveGateway reads the key of an entry of a Peer's status, unless the gateway is
 // going, gone, or nowhere to be reached from a pod.
-func liveGateway(w snapshot, g podnet.Gateway) (key.Public, bool) {
+func liveGateway(w world.Snapshot, g podnet.Gateway) (key.Public, bool) {
 	k, err := key.ParsePublic(g.PublicKey)
-	gone := w.gateways != nil && w.gateways[g.Pod] != g.PodUID
+	gone := w.Gateways != nil && w.Gateways[g.Pod] != g.PodUID
 	return k, err == nil && !gone && !g.Draining && len(g.ClusterEndpoints) > 0
-}
-
-func addrPorts(texts []string) []netip.AddrPort {
-	var all []netip.AddrPort
-	for _, t := range texts {
-		if a, err := netip.ParseAddrPort(t); err == nil {
-			all = append(all, a)
-		}
-	}
-	return all
 }

@@ -7,11 +7,10 @@ import (
 	"testing"
 	"time"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
-
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/packet"
 	"podnet.dev/internal/steer"
@@ -56,7 +55,7 @@ func TestGatewaysThatAgentsAreTold(t *testing.T) {
 		entry(7, "podnet-gateway-4", "e", false),
 		{Pod: "podnet-gateway-5", PodUID: "f", PublicKey: "nonsense", ClusterEndpoints: []string{"10.244.0.9:51820"}},
 	}
-	w := snapshot{peers: []peerObject{{object: p}}, gateways: map[string]string{
+	w := world.Snapshot{Peers: []world.Peer{{Object: p}}, Gateways: map[string]string{
 		"podnet-gateway-0": "a", "podnet-gateway-1": "b", "podnet-gateway-2": "c", "podnet-gateway-3": "d", "podnet-gateway-4": "e", "podnet-gateway-5": "f"}}
 	keys := func(all []control.Gateway) (first []byte) {
 		for _, g := range all {
@@ -68,42 +67,12 @@ func TestGatewaysThatAgentsAreTold(t *testing.T) {
 	if !slices.Equal(keys(all), []byte{4, 9}) || len(all[0].Endpoints) != 2 || !slices.Equal(all[1].Endpoints, own.Endpoints) {
 		t.Errorf("%v", all)
 	}
-	w.gateways = nil // it cannot be told who runs
+	w.Gateways = nil // it cannot be told who runs
 	if all := gatewaysFor(w, own); !slices.Equal(keys(all), []byte{4, 6, 9}) {
 		t.Errorf("%v", all)
 	}
-	if all := gatewaysFor(snapshot{}, own); !slices.Equal(keys(all), []byte{9}) {
+	if all := gatewaysFor(world.Snapshot{}, own); !slices.Equal(keys(all), []byte{9}) {
 		t.Errorf("%v", all)
-	}
-}
-
-func TestPodsThatAreSteeredHaveAddresses(t *testing.T) {
-	w := testWorld()
-	w.rules["r"] = ruleObject{&podnet.SteeringRule{}, steering.Object{Namespace: "shop", PodUID: "u"}}
-	w.rules["s"] = ruleObject{&podnet.SteeringRule{}, steering.Object{Namespace: "shop", PodUID: "nowhere"}}
-	v4, v6, pay := testSlice("shop", "a", "10.244.0.7", "10.244.0.8"), testSlice("shop", "b", "fd00:10::7", "10.244.0.7"), testSlice("pay", "c", "10.244.9.9")
-	for _, s := range []*discoveryv1.EndpointSlice{v4, v6, pay} {
-		for i := range s.Endpoints {
-			s.Endpoints[i].TargetRef.UID = "u"
-		}
-	}
-	v4.Endpoints[1].TargetRef.UID = "another"
-	for _, s := range []*discoveryv1.EndpointSlice{v4, v6, pay} {
-		w.event(w.setSlice, s)
-	}
-	got := w.snapshot().pods
-	slices.SortFunc(got["u"], netip.Addr.Compare)
-	if want := []netip.Addr{netip.MustParseAddr("10.244.0.7"), netip.MustParseAddr("fd00:10::7")}; !slices.Equal(got["u"], want) || len(got["nowhere"]) != 0 || len(got) != 2 {
-		t.Errorf("%v", got)
-	}
-	w.event(w.removeSlice, v4)
-	w.event(w.removeSlice, v6)
-	if got := w.snapshot().pods["u"]; len(got) != 0 {
-		t.Errorf("they stay: %v", got)
-	}
-	w.event(w.removeSlice, pay)
-	if len(w.slices) != 0 {
-		t.Errorf("slices %v", w.slices)
 	}
 }
 
@@ -119,9 +88,9 @@ func TestSettling(t *testing.T) {
 	s.changed = func() { looks++ }
 	rule := steering.Object{UID: "r", Namespace: "shop", Name: "r", User: "alice", Peer: "laptop", Pod: "web-0", PodUID: "u", Renew: 1, RelayPort: 20000, Agent: agent,
 		Steer: steer.Rule{Name: "r", Owner: "alice", Protocol: steer.TCP, Port: 80, Mode: steer.Steal}}
-	w := snapshot{
-		peers: []peerObject{{object: newPeer(), peer: enrol.Peer{Name: "laptop", Lease: 300 * time.Second}}},
-		rules: []ruleObject{{rule: rule}}, pods: map[string][]netip.Addr{"u": {netip.MustParseAddr("10.244.0.7")}},
+	w := world.Snapshot{
+		Peers: []world.Peer{{Object: newPeer(), Peer: enrol.Peer{Name: "laptop", Lease: 300 * time.Second}}},
+		Rules: []world.Rule{{Rule: rule}}, Pods: map[string][]netip.Addr{"u": {netip.MustParseAddr("10.244.0.7")}},
 	}
 	admitted := []enrol.Admitted{{Name: "laptop", User: "alice", Key: laptop, Address6: laptop.Address6()}}
 	look := func() steered {
@@ -150,12 +119,12 @@ func TestSettling(t *testing.T) {
 	}
 
 	for what, k := range map[string]key.Public{"the gateway's": self, "the laptop's": laptop} {
-		w.rules[0].rule.Agent = k
+		w.Rules[0].Rule.Agent = k
 		if p := look(); slices.ContainsFunc(p.agents, func(a steering.Agent) bool { return a.Key == k }) {
 			t.Errorf("%s key is an agent's", what)
 		}
 	}
-	w.rules = nil
+	w.Rules = nil
 	if look(); claims != nil {
 		t.Error("a tie outlives its rule")
 	}

@@ -6,19 +6,20 @@ import (
 
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/virtual"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/remap"
 )
 
 // mappings are what becomes of spec.virtual, by the Peers' UIDs: of those that have
 // one.
-func (s snapshot) mappings() map[string]virtual.Mapping {
+func mappings(s world.Snapshot) map[string]virtual.Mapping {
 	var all map[string]virtual.Mapping
-	for _, p := range s.peers {
-		if v := p.object.Spec.Virtual; len(v) > 0 {
+	for _, p := range s.Peers {
+		if v := p.Object.Spec.Virtual; len(v) > 0 {
 			if all == nil {
 				all = map[string]virtual.Mapping{}
 			}
-			all[p.peer.UID] = virtual.Of(v, slices.Concat(s.ranges, p.peer.Routes))
+			all[p.Peer.UID] = virtual.Of(v, slices.Concat(s.Ranges, p.Peer.Routes))
 		}
 	}
 	return all

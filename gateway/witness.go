@@ -10,6 +10,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/status"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 )
@@ -41,11 +42,11 @@ const (
 
 // witness is the gateway that says of a rule that one of these agents has it in
 // force, and runs; nil: none does.
-func (s snapshot) witness(o *podnet.SteeringRule, agents []key.Public) *podnet.SteeringWitness {
+func witness(s world.Snapshot, o *podnet.SteeringRule, agents []key.Public) *podnet.SteeringWitness {
 	byName := slices.SortedFunc(slices.Values(o.Status.Witnesses), func(a, b podnet.SteeringWitness) int { return cmp.Compare(a.Pod, b.Pod) })
 	for _, w := range byName {
 		k, err := key.ParsePublic(w.PublicKey)
-		gone := s.gateways != nil && s.gateways[w.Pod] != w.PodUID
+		gone := s.Gateways != nil && s.Gateways[w.Pod] != w.PodUID
 		if err == nil && !gone && slices.Contains(agents, k) {
 			return &w
 		}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 )
@@ -106,7 +107,7 @@ func TestWhoIsAWitness(t *testing.T) {
 		{"another agent", nil, []key.Public{{9}}, ""},
 	} {
 		got := ""
-		if w := (snapshot{gateways: c.runs}).witness(o, c.agents); w != nil {
+		if w := witness(world.Snapshot{Gateways: c.runs}, o, c.agents); w != nil {
 			got = w.Pod
 		}
 		if got != c.want {

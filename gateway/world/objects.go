@@ -1,4 +1,4 @@
-package gateway
+package world
 
 import (
 	"net/netip"
@@ -14,6 +14,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/exposure"
 	"podnet.dev/gateway/front"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/ranges"
@@ -26,7 +27,8 @@ import (
 
 // This file turns API objects into what the pure packages speak of.
 
-func peerOf(o *podnet.Peer) enrol.Peer {
+// PeerOf is a Peer as package enrol sees it.
+func PeerOf(o *podnet.Peer) enrol.Peer {
 	p := enrol.Peer{
 		UID: string(o.UID), Name: o.Name, Created: o.CreationTimestamp.Time, User: o.Spec.User, Device: o.Spec.Device,
 		Lease: time.Duration(o.Spec.LeaseSeconds) * time.Second, Renew: o.Spec.Renew, Beyond: beyondOf(o.Spec),
@@ -68,7 +70,8 @@ func accessOf(o *podnet.Access, gatewayNamespace string) enrol.Access {
 	}
 }
 
-func ruleOf(o *podnet.SteeringRule) steering.Object {
+// RuleOf is a SteeringRule as package steering sees it.
+func RuleOf(o *podnet.SteeringRule) steering.Object {
 	s := steering.Object{
 		UID: string(o.UID), Namespace: o.Namespace, Name: o.Name, Created: o.CreationTimestamp.Time,
 		User: o.Spec.User, Peer: o.Spec.Peer, Rule: o.Spec.Rule, Pod: o.Spec.Pod, PodUID: o.Spec.PodUID,
@@ -91,6 +94,19 @@ func ruleOf(o *podnet.SteeringRule) steering.Object {
 	}
 	s.Steer, s.Invalid = object.Rule(o)
 	return s
+}
+
+// ExposureOf is an Exposure as package exposure sees it.
+func ExposureOf(o *podnet.Exposure) exposure.Object {
+	e := exposure.Object{
+		UID: string(o.UID), Namespace: o.Namespace, Name: o.Name, Created: o.CreationTimestamp.Time,
+		User: o.Spec.User, Peer: o.Spec.Peer, Renew: o.Spec.Renew,
+		Ended: ended(podnet.ConditionReady, o.Status.Conditions, o.Status.ObservedRenew, o.Spec.Renew),
+	}
+	for _, p := range o.Spec.Ports {
+		e.Ports = append(e.Ports, exposure.Port{Protocol: steer.Protocol(p.Protocol), Port: uint16(p.Port), Relay: uint16(p.RelayPort)})
+	}
+	return e
 }
 
 // ended reports whether a gateway has written, into a condition of that type,
@@ -189,4 +205,15 @@ func nodeOf(o *corev1.Node) policy.Node {
 	}
 	n.PodCIDRs = ranges.Parse(cidrs)
 	return n
+}
+
+// AddrPorts reads those that are addresses with ports.
+func AddrPorts(texts []string) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, t := range texts {
+		if a, err := netip.ParseAddrPort(t); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
 }

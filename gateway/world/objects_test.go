@@ -1,4 +1,4 @@
-package gateway
+package world
 
 import (
 	"encoding/json"
@@ -13,8 +13,12 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/ranges"
 	"podnet.dev/gateway/virtual"
 )
+
+// nobodysKey is RFC 7748 section 6.1's: a valid key that is nobody's.
+const nobodysKey = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 
 // decoded is what the API server might send, false when it is no such object.
 func decoded[T any](text string) (o T, ok bool) {
@@ -24,7 +28,7 @@ func decoded[T any](text string) (o T, ok bool) {
 // FuzzPeer reads what a user may write into a Peer: what he asks for beside the cluster is
 // spelt in one way, and not too wide to be meant.
 func FuzzPeer(f *testing.F) {
-	f.Add(`{"spec":{"user":"alice","publicKey":"` + someKey + `","leaseSeconds":300,"alsoRoutes":["192.0.2.0/24"],"alsoDomains":["corp.example"]},"status":{"address4":"198.18.0.2"}}`)
+	f.Add(`{"spec":{"user":"alice","publicKey":"` + nobodysKey + `","leaseSeconds":300,"alsoRoutes":["192.0.2.0/24"],"alsoDomains":["corp.example"]},"status":{"address4":"198.18.0.2"}}`)
 	f.Add(`{"spec":{"alsoRoutes":["10.0.0.1/8","::/0","::ffff:10.0.0.0/104"],"alsoDomains":["com",".a.b","A.b","a..b"],"virtual":[{"real":"10.244.0.0/16","virtual":"240.0.0.0/16"}]}}`)
 	published := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/56")}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -32,7 +36,7 @@ func FuzzPeer(f *testing.F) {
 		if !ok {
 			return
 		}
-		p := peerOf(&o)
+		p := PeerOf(&o)
 		for _, r := range p.Beyond.Routes {
 			if again, err := deploy.ParseRange(r.String()); err != nil || again != r || r != r.Masked() {
 				t.Errorf("%s is routed: %v", r, err)
@@ -53,7 +57,7 @@ func FuzzPeer(f *testing.F) {
 			accessOf(&a, deploy.DefaultNamespace)
 		}
 		if e, ok := decoded[podnet.Exposure](text); ok {
-			exposureOf(&e)
+			ExposureOf(&e)
 		}
 	})
 }
@@ -62,14 +66,14 @@ func FuzzPeer(f *testing.F) {
 // has a port, and is a pod's by name and UID.
 func FuzzSteeringRule(f *testing.F) {
 	f.Add(`{"spec":{"user":"alice","peer":"a","pod":"web-1","podUID":"u","port":8080,"protocol":"tcp","mode":"steal","relayPort":20000,"matches":[{"headers":[{"name":"x-user","value":"alice"}]}]}}`)
-	f.Add(`{"spec":{"mode":"egress","agentKey":"` + someKey + `"}}`)
-	f.Add(`{"spec":{"via":"gateway","service":"web","serviceUID":"u","port":80,"protocol":"tcp","mode":"mirror"},"status":{"agent":{"publicKey":"` + someKey + `"}}}`)
+	f.Add(`{"spec":{"mode":"egress","agentKey":"` + nobodysKey + `"}}`)
+	f.Add(`{"spec":{"via":"gateway","service":"web","serviceUID":"u","port":80,"protocol":"tcp","mode":"mirror"},"status":{"agent":{"publicKey":"` + nobodysKey + `"}}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		o, ok := decoded[podnet.SteeringRule](text)
 		if !ok {
 			return
 		}
-		r := ruleOf(&o)
+		r := RuleOf(&o)
 		if r.Invalid == nil && !r.Egress && (r.Steer.Port == 0 || int32(r.Steer.Port) != o.Spec.Port) {
 			t.Errorf("port %d became %d", o.Spec.Port, r.Steer.Port)
 		}
@@ -130,4 +134,14 @@ func FuzzReach(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestBeyondIsReadAsItIsSpelt(t *testing.T) {
+	b := beyondOf(podnet.PeerSpec{
+		AlsoRoutes:  []string{"10.20.0.0/16", "10.20.3.0/16", "0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "x", "2001:DB8::/32", "2001:db8::/32"},
+		AlsoDomains: []string{"corp.internal", "Corp.Internal", "internal", "corp.internal.", ".corp.internal", "."},
+	})
+	if got := ranges.Texts(b.Routes); len(got) != 2 || got[0] != "10.20.0.0/16" || got[1] != "2001:db8::/32" || len(b.Domains) != 1 || b.Domains[0] != "corp.internal." {
+		t.Errorf("%v, %v", got, b.Domains)
+	}
 }

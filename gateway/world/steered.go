@@ -1,4 +1,4 @@
-package gateway
+package world
 
 import (
 	"net/netip"
@@ -12,17 +12,10 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/reroute"
-	"podnet.dev/internal/wake"
 )
 
 // This file is what the world knows of pods and Services that are steered, or were.
 // All of it runs with mu held.
-
-// steeredService is a Service that a rule or something of podnet's is about.
-type steeredService struct {
-	name  types.NamespacedName
-	state reroute.State
-}
 
 // keptAnnotations keeps only the annotation that stands on steered Services.
 func keptAnnotations(o client.Object) map[string]string {
@@ -38,7 +31,7 @@ func keptAnnotations(o client.Object) map[string]string {
 
 // concern notes which steered Service an object is about, if any, and has the
 // admitter look.
-func (w *world) concern(o client.Object) {
+func (w *World) concern(o client.Object) {
 	name := types.NamespacedName{Namespace: o.GetNamespace()}
 	switch o := o.(type) {
 	case *podnet.SteeringRule:
@@ -65,19 +58,19 @@ func (w *world) concern(o client.Object) {
 		}
 	}
 	if w.steered[name] {
-		wake.Up(w.peersChanged)
+		w.LookAgain()
 	}
 }
 
 // steeredServices are those that rules or something of podnet's are about.
-func (w *world) steeredServices() (all []steeredService) {
+func (w *World) steeredServices() (all []Service) {
 	if len(w.steered) == 0 {
 		return nil
 	}
 	ruled := map[types.NamespacedName]bool{}
 	for _, r := range w.rules {
-		if r.object.Spec.Via != "" {
-			ruled[types.NamespacedName{Namespace: r.rule.Namespace, Name: r.object.Spec.Service}] = true
+		if r.Object.Spec.Via != "" {
+			ruled[types.NamespacedName{Namespace: r.Rule.Namespace, Name: r.Object.Spec.Service}] = true
 		}
 	}
 	for name := range w.steered {
@@ -92,7 +85,7 @@ func (w *world) steeredServices() (all []steeredService) {
 			delete(w.steered, name)
 			continue
 		}
-		all = append(all, steeredService{name, s})
+		all = append(all, Service{name, s})
 	}
 	return all
 }
@@ -100,7 +93,7 @@ func (w *world) steeredServices() (all []steeredService) {
 // gatewayAddrs are the addresses of the gateways' pods that run, this one's
 // included: those of the families that their headless Service has, and those that
 // they have written into a Peer.
-func (w *world) gatewayAddrs(running map[string]string) []netip.Addr {
+func (w *World) gatewayAddrs(running map[string]string) []netip.Addr {
 	all := slices.Clone(w.o.PodIPs)
 	add := func(a netip.Addr) {
 		if !slices.Contains(all, a) {
@@ -121,12 +114,12 @@ func (w *world) gatewayAddrs(running map[string]string) []netip.Addr {
 	}
 	read := map[string]bool{}
 	for _, p := range w.peers {
-		for _, g := range p.object.Status.Gateways {
+		for _, g := range p.Object.Status.Gateways {
 			if read[g.PodUID] || running != nil && running[g.Pod] != g.PodUID {
 				continue
 			}
 			read[g.PodUID] = true
-			for _, at := range addrPorts(g.ClusterEndpoints) {
+			for _, at := range AddrPorts(g.ClusterEndpoints) {
 				add(at.Addr().Unmap())
 			}
 		}
@@ -136,15 +129,15 @@ func (w *world) gatewayAddrs(running map[string]string) []netip.Addr {
 
 // steeredPods finds the addresses of the pods that rules are about; of Services
 // those of the gateways, where they are steered.
-func (w *world) steeredPods(gateways []netip.Addr) map[string][]netip.Addr {
+func (w *World) steeredPods(gateways []netip.Addr) map[string][]netip.Addr {
 	pods, namespaces := map[string][]netip.Addr{}, map[string]bool{}
 	for _, r := range w.rules {
-		pods[r.rule.PodUID] = nil
-		if r.object.Spec.Via != "" {
-			pods[r.rule.PodUID] = gateways
+		pods[r.Rule.PodUID] = nil
+		if r.Object.Spec.Via != "" {
+			pods[r.Rule.PodUID] = gateways
 			continue
 		}
-		namespaces[r.rule.Namespace] = true
+		namespaces[r.Rule.Namespace] = true
 	}
 	for ns := range namespaces {
 		for _, s := range w.slices[ns] {

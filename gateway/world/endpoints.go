@@ -1,4 +1,4 @@
-package gateway
+package world
 
 import (
 	"cmp"
@@ -52,12 +52,12 @@ func reachable(o *corev1.Node) node {
 // udpEndpoints lists where this gateway's WireGuard port may be reached from
 // outside: what the flag says, then load balancers, then node ports, this
 // gateway's own node first. It runs with mu held.
-func (w *world) udpEndpoints() []string {
+func (w *World) udpEndpoints() []string {
 	all := slices.Clone(w.o.Advertise)
 	var balanced, onNodes []string
 	for _, name := range slices.Sorted(maps.Keys(w.ownServices)) {
 		s := w.ownServices[name]
-		port := wireGuardPort(s)
+		port := w.wireGuardPort(s)
 		if port == nil || !w.leadsOnlyHere(name) {
 			continue
 		}
@@ -82,38 +82,18 @@ func (w *world) udpEndpoints() []string {
 	return all
 }
 
-// maxClusterEndpoints is how many a Peer's schema takes.
-const maxClusterEndpoints = 4
-
-// clusterEndpoints are where pods reach this gateway's WireGuard port.
-func (g *Gateway) clusterEndpoints() []netip.AddrPort {
-	var all []netip.AddrPort
-	for _, a := range g.o.PodIPs[:min(len(g.o.PodIPs), maxClusterEndpoints)] {
-		all = append(all, netip.AddrPortFrom(a, g.tunnel.ListenPort()))
-	}
-	return all
-}
-
-func addrPortTexts(all []netip.AddrPort) []string {
-	var texts []string
-	for _, a := range all {
-		texts = append(texts, a.String())
-	}
-	return texts
-}
-
 func endpoint(a netip.Addr, port int32) string {
 	return net.JoinHostPort(a.String(), strconv.Itoa(int(port)))
 }
 
 // wireGuardPort finds the port of a published Service that leads to WireGuard.
-func wireGuardPort(s *corev1.Service) *corev1.ServicePort {
+func (w *World) wireGuardPort(s *corev1.Service) *corev1.ServicePort {
 	if s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		return nil
 	}
 	for i, p := range s.Spec.Ports {
-		target := p.TargetPort == intstr.FromString("wireguard") || p.TargetPort == intstr.FromInt32(WireGuardPort) ||
-			p.TargetPort == intstr.IntOrString{} && p.Port == WireGuardPort
+		target := p.TargetPort == intstr.FromString("wireguard") || p.TargetPort == intstr.FromInt32(int32(w.o.WireGuardPort)) ||
+			p.TargetPort == intstr.IntOrString{} && p.Port == int32(w.o.WireGuardPort)
 		if p.Protocol == corev1.ProtocolUDP && target {
 			return &s.Spec.Ports[i]
 		}
@@ -123,7 +103,7 @@ func wireGuardPort(s *corev1.Service) *corev1.ServicePort {
 
 // leadsOnlyHere reports whether every endpoint of a Service is this pod. Each
 // gateway has a key of its own, so a Service in front of several is of no use.
-func (w *world) leadsOnlyHere(service string) bool {
+func (w *World) leadsOnlyHere(service string) bool {
 	here := false
 	for _, s := range w.slices[w.o.Namespace] {
 		if s.Labels[discoveryv1.LabelServiceName] != service {
@@ -141,7 +121,7 @@ func (w *world) leadsOnlyHere(service string) bool {
 
 // nodeAddresses lists addresses of ready nodes, this gateway's own node first,
 // external ones before internal ones.
-func (w *world) nodeAddresses(ownOnly bool) []netip.Addr {
+func (w *World) nodeAddresses(ownOnly bool) []netip.Addr {
 	names := slices.SortedFunc(maps.Keys(w.nodes), func(a, b string) int {
 		return cmp.Or(-compareBool(a == w.o.Node, b == w.o.Node), cmp.Compare(a, b))
 	})

@@ -1,4 +1,4 @@
-package gateway
+package world
 
 import (
 	"fmt"
@@ -14,25 +14,9 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/ranges"
+	"podnet.dev/gateway/world/worldtest"
 	"podnet.dev/internal/key"
 )
-
-func testSlice(namespace, name string, pods ...string) *discoveryv1.EndpointSlice {
-	port, tcp := int32(8080), corev1.ProtocolTCP
-	s := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: endpointsByController}},
-		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &port, Protocol: &tcp}},
-	}
-	for _, p := range pods {
-		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{p}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: namespace, Name: "p"}})
-	}
-	return s
-}
-
-func testService(namespace, name, ip string) *corev1.Service {
-	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": name}, ClusterIP: ip, ClusterIPs: []string{ip}, Ports: []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}}}
-}
 
 // TestOneChangeInALargeCluster: 10,000 Services with 50,000 endpoints, of which
 // one changes, and counts within a second.
@@ -43,21 +27,21 @@ func TestOneChangeInALargeCluster(t *testing.T) {
 	}
 	for i := range 10_000 {
 		ns, name := fmt.Sprintf("ns%d", i%100), fmt.Sprintf("s%d", i)
-		w.event(w.setService, testService(ns, name, ip(96, i)))
-		w.event(w.setSlice, testSlice(ns, name, ip(200, 5*i), ip(200, 5*i+1), ip(200, 5*i+2), ip(200, 5*i+3), ip(200, 5*i+4)))
+		w.Set(worldtest.Service(ns, name, ip(96, i)))
+		w.Set(worldtest.Slice(ns, name, ip(200, 5*i), ip(200, 5*i+1), ip(200, 5*i+2), ip(200, 5*i+3), ip(200, 5*i+4)))
 	}
-	w.publish()
+	w.Publish()
 	peer := netip.MustParseAddr("198.18.0.2")
-	w.policy.SetGrants([]policy.Grant{{Addrs: []netip.Addr{peer}, Namespaces: []string{"ns7"}}})
+	w.Policy.SetGrants([]policy.Grant{{Addrs: []netip.Addr{peer}, Namespaces: []string{"ns7"}}})
 	dst := netip.MustParseAddrPort("10.222.9.9:8080")
-	if w.policy.Allow(peer, policy.TCP, dst) {
+	if w.Policy.Allow(peer, policy.TCP, dst) {
 		t.Fatal("allowed before it exists")
 	}
 	began := time.Now()
-	w.event(w.setSlice, testSlice("ns7", "s7", "10.222.9.9"))
-	w.publish()
+	w.Set(worldtest.Slice("ns7", "s7", "10.222.9.9"))
+	w.Publish()
 	t.Logf("one change took %v (1 s)", time.Since(began))
-	if !w.policy.Allow(peer, policy.TCP, dst) || w.policy.Allow(peer, policy.TCP, netip.MustParseAddrPort(ip(200, 35)+":8080")) {
+	if !w.Policy.Allow(peer, policy.TCP, dst) || w.Policy.Allow(peer, policy.TCP, netip.MustParseAddrPort(ip(200, 35)+":8080")) {
 		t.Error("the change does not count")
 	}
 	if n := len(w.network.PodCIDRs); n == 0 || n > ranges.Most {
@@ -71,31 +55,31 @@ func TestSeenRangesComeAndGo(t *testing.T) {
 	w := testWorld()
 	check := func(when string, want ...string) {
 		t.Helper()
-		w.publish()
+		w.Publish()
 		if !slices.Equal(w.network.PodCIDRs, want) {
 			t.Errorf("%s: %v is published, want %v", when, w.network.PodCIDRs, want)
 		}
 	}
-	forged := testSlice("shop", "forged", "192.168.1.7")
+	forged := worldtest.Slice("shop", "forged", "192.168.1.7")
 	forged.Labels = nil
-	w.event(w.setSlice, testSlice("shop", "web", "10.20.0.7"))
-	w.event(w.setSlice, forged)
+	w.Set(worldtest.Slice("shop", "web", "10.20.0.7"))
+	w.Set(forged)
 	check("no node declares anything", "10.20.0.0/24", "192.168.1.0/24")
-	w.event(w.removeSlice, forged)
+	w.Remove(forged)
 	check("the endpoint is gone", "10.20.0.0/24")
-	w.event(w.setSlice, forged)
+	w.Set(forged)
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.20.0.0/16"}}}
-	w.event(w.setNode, node)
+	w.Set(node)
 	check("a node declares", "10.20.0.0/16")
 	w.podCIDRs = ranges.Parse([]string{"10.30.0.0/16"})
 	check("the administrator knows better", "10.30.0.0/16")
 }
 
 func TestObjectsAsPolicySeesThem(t *testing.T) {
-	headless := testService("shop", "db", "None")
-	external := testService("shop", "ext", "")
+	headless := worldtest.Service("shop", "db", "None")
+	external := worldtest.Service("shop", "ext", "")
 	external.Spec.Type = corev1.ServiceTypeExternalName
-	sctp := testService("shop", "sctp", "10.96.0.9")
+	sctp := worldtest.Service("shop", "sctp", "10.96.0.9")
 	sctp.Spec.Ports[0].Protocol = corev1.ProtocolSCTP
 	for _, s := range []*corev1.Service{headless, external} {
 		if got := serviceOf(s); len(got.ClusterIPs) != 0 {
@@ -106,7 +90,7 @@ func TestObjectsAsPolicySeesThem(t *testing.T) {
 		t.Errorf("SCTP: %+v", got)
 	}
 
-	s := testSlice("shop", "web", "10.244.0.2", "web.example.org")
+	s := worldtest.Slice("shop", "web", "10.244.0.2", "web.example.org")
 	s.Endpoints = append(s.Endpoints,
 		discoveryv1.Endpoint{Addresses: []string{"10.244.0.3"}},
 		discoveryv1.Endpoint{Addresses: []string{"10.244.0.4"}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "pay"}},
@@ -131,9 +115,9 @@ func TestObjectsAsPolicySeesThem(t *testing.T) {
 }
 
 func TestObjectsAsEnrolmentSeesThem(t *testing.T) {
-	p := newPeer()
+	p := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "podnet-system", UID: "1"}}
 	p.Spec.PublicKey = "AAAA"
-	if got := peerOf(p); got.Key != (key.Public{}) {
+	if got := PeerOf(p); got.Key != (key.Public{}) {
 		t.Errorf("a key that is none became %s", got.Key)
 	}
 	a := &podnet.Access{ObjectMeta: metav1.ObjectMeta{Namespace: "shop"}, Spec: podnet.AccessSpec{Scope: podnet.ScopeCluster}}
@@ -146,13 +130,13 @@ func TestObjectsAsEnrolmentSeesThem(t *testing.T) {
 	}
 	// Somebody's finalizer keeps a deleted object: the peer goes all the same.
 	w := testWorld()
-	p = newPeer()
-	w.event(w.setPeer, p)
+	p = &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "podnet-system", UID: "1"}}
+	w.Set(p)
 	p = p.DeepCopy()
 	now := metav1.Now()
 	p.DeletionTimestamp = &now
-	w.event(w.setPeer, p)
-	if n := len(w.snapshot().peers); n != 0 {
+	w.Set(p)
+	if n := len(w.Snapshot().Peers); n != 0 {
 		t.Errorf("%d peers after the deletion began", n)
 	}
 }

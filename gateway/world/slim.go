@@ -1,4 +1,4 @@
-package gateway
+package world
 
 import (
 	corev1 "k8s.io/api/core/v1"
