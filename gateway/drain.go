@@ -32,9 +32,9 @@ func (a *admitter) leave(ctx context.Context) {
 		return
 	}
 	began := time.Now()
-	a.fronts.leaving.Store(true)
+	a.fronts.Leave()
 	a.world.LookAgain()
-	for a.fronts.busy.Load() && time.Since(began) < leaveLimit && wake.After(ctx, drainPoll) {
+	for a.fronts.Busy() && time.Since(began) < leaveLimit && wake.After(ctx, drainPoll) {
 	}
 }
 

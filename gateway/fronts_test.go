@@ -24,6 +24,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
+	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/internal/steer/control"
 	"podnet.dev/internal/wake"
@@ -202,7 +203,7 @@ func TestServiceIsSteered(t *testing.T) {
 	before := s.web()
 
 	g, stop := s.startAt("podnet-gateway-0", pod)
-	g.admit.fronts.allow = func(namespace string, at netip.AddrPort) bool { return namespace == "shop" && at == app } // the pod is at the gateway's address
+	g.serves = func(namespace string, _ policy.Proto, at netip.AddrPort) bool { return namespace == "shop" && at == app } // the pod is at the gateway's address
 	l := s.enrol("laptop", 300, "shop")
 	l.connect(g)
 	l.live(l.relay(20000, 20001))

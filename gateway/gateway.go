@@ -37,6 +37,7 @@ import (
 	"podnet.dev/dnsproxy/kube"
 	"podnet.dev/gateway/egress"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/pressure"
@@ -83,6 +84,7 @@ type Gateway struct {
 	desk    net.Listener // for administrators
 
 	world  *world.World
+	serves func(namespace string, proto policy.Proto, at netip.AddrPort) bool // whether a pod is there
 	guard  *guard.Guard
 	leader *leadership
 	admit  *admitter
@@ -131,6 +133,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.world = world.New(g.o.world())
+	g.serves = g.world.Policy.Serves
 	g.guard = guard.New(g.client, g.o.Namespace, o.Log, g.world.LookAgain, g.event)
 	g.leader = &leadership{o: g.o, log: o.Log, changed: g.world.LookAgain}
 	g.events = newEvents(o.Log, g.leader.leads.Load, g.writeEvent)
@@ -164,12 +167,13 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	x := newExposer(g.o, g.stack, g.key.Address6())
 	x.stats, x.id, x.probed, x.changed = g.tunnel.Stats, g.admit.probes.id, g.bind.LastProbe, s.changed
 	g.admit.expose = x
-	f := newFronts(g.o, o.Log, g.client, s.changed)
-	f.report, f.self = s.server.Report, func() control.Gateway { return control.Gateway{PublicKey: g.key, Endpoints: g.clusterEndpoints()} }
-	f.allow = func(namespace string, at netip.AddrPort) bool {
-		return g.world.Policy.Serves(namespace, policy.TCP, at)
-	}
-	g.admit.fronts = f
+	g.admit.fronts = fronts.New(fronts.Config{
+		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs,
+		Client: g.client, Write: g.admit.write, Log: o.Log,
+		Self:   func() control.Gateway { return control.Gateway{PublicKey: g.key, Endpoints: g.clusterEndpoints()} },
+		Allow:  func(namespace string, at netip.AddrPort) bool { return g.serves(namespace, policy.TCP, at) },
+		Report: s.server.Report, Changed: s.changed,
+	})
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.Policy.Visible, Map: g.forward.Map, Upstream: cluster,
 		Quota:  kube.Quota{AtOnce: askAtOnce, PerSecond: o.Limits.PeerQuestions},
@@ -312,7 +316,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	for _, run := range []func(context.Context) error{
 		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.run,
-		g.serveAgents, g.admit.steer.run, g.admit.expose.run, g.admit.fronts.run,
+		g.serveAgents, g.admit.steer.run, g.admit.expose.run, g.admit.fronts.Run,
 		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
 		g.keepWithinMemory, g.serveDesk, g.events.run,
 		func(ctx context.Context) error { return g.traffic.run(ctx, g.tunnel.Stats) },

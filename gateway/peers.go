@@ -15,9 +15,9 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
+	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/policy"
-	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
@@ -57,7 +57,7 @@ type admitter struct {
 	mapped *reflector
 	steer  *steerer
 	expose *exposer
-	fronts *fronts
+	fronts *fronts.Fronts
 
 	audit   *audit
 	limited *limited
@@ -132,7 +132,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	plan := a.book.Plan(now, w)
 	// Nobody has our key but us: who says so would spoil the tunnel for all.
 	plan.Admitted = slices.DeleteFunc(plan.Admitted, func(p enrol.Admitted) bool { return p.Key == a.steer.self })
-	a.fronts.judge(&s, w.Leader)
+	a.fronts.Judge(&s, w.Leader)
 	steered := a.steer.look(now, s, w, plan.Admitted)
 	a.steer.leave(steered, plan.Admitted)
 	maps := mappings(s)
@@ -164,9 +164,9 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	for i, o := range s.Accesses {
 		a.apply(ctx, "access/"+o.Access.UID, nil, author.accessPatch(o.Object, plan.Accesses[i]))
 	}
-	led := a.fronts.follow(now, s, steered.plan.Verdicts, w.Leader, func(o world.Service, w reroute.Wish) { a.lead(ctx, o, w) })
+	led := a.fronts.Follow(ctx, now, s, steered.plan.Verdicts, w.Leader)
 	disputed := a.steer.report(author, steered, s,
-		func(r world.Rule, v agentView) agentView { return a.fronts.view(now, r, s.Services, v) },
+		func(r world.Rule, v agentView) agentView { return a.viaService(now, r, s.Services, v) },
 		func(uid string, entry, shared *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, entry, shared) },
 		func(o *podnet.SteeringRule) { a.write.Remove(ctx, o) })
 	if a.draining.Load() {
@@ -177,8 +177,8 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 		apply:  func(key, manager string, o runtime.ApplyConfiguration) { a.write.Object(ctx, key, manager, o) },
 		remove: func(o client.Object) { a.write.Remove(ctx, o) },
 	})
-	next := earlier(earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.Peers, s.Gateways))
-	next = earlier(earlier(earlier(next, exposed.plan.Next), disputed), led)
+	next := wake.Earlier(wake.Earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.Peers, s.Gateways))
+	next = wake.Earlier(wake.Earlier(wake.Earlier(next, exposed.plan.Next), disputed), led)
 	if w.Leader {
 		a.sweep(ctx, now, s.Peers)
 		for _, i := range plan.DeletePeers {
@@ -189,17 +189,9 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 		}
 	}
 	if !a.told {
-		next = earlier(next, now.Add(time.Second))
+		next = wake.Earlier(next, now.Add(time.Second))
 	}
 	return next
-}
-
-// earlier is the earlier of two times; zero is never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // invite lets the admitted probe us, and notes what a drain has to know.

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/status"
@@ -15,6 +16,7 @@ import (
 	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/wake"
 )
 
 // agentView is what there is to tell about the agent of an accepted rule.
@@ -55,6 +57,28 @@ func viewOf(rule steering.Object, agent *steering.Agent, strange string, report 
 		v.message, v.doubted = "The agent does not have the rule in force yet.", true
 	default:
 		v.ready, v.reason, v.message = true, podnet.ReasonInForce, "The agent has the rule in force."
+	}
+	return v
+}
+
+// viaService is what there is to tell about the agent of an accepted rule when that is
+// the front of its Service: v is of the agent as such.
+func (a *admitter) viaService(now time.Time, r world.Rule, services []world.Service, v agentView) agentView {
+	s, here := a.fronts.Standing(now, types.UID(r.Rule.PodUID), services)
+	if !here {
+		return v
+	}
+	v.key, v.selector = s.Key, s.Selector
+	switch {
+	case s.Trouble != "":
+		v.ready, v.reason, v.message = false, podnet.ReasonAgentTrouble, s.Trouble
+	case v.reason == podnet.ReasonAgentTrouble:
+	case !v.ready:
+		v.message = "The laptop is not connected to the gateway that steers the Service yet."
+	case !s.Led:
+		v.ready, v.reason, v.message = false, podnet.ReasonAgentMissing, "The Service's clients are being led to the gateway."
+	default:
+		v.message = "The Service leads to the gateway, which has the rule in force."
 	}
 	return v
 }
@@ -146,12 +170,12 @@ func (s *steerer) report(a author, p steered, w world.Snapshot, front func(world
 		due := a.now.Sub(s.counted[uid]) >= countsEvery
 		var entry, shared *unstructured.Unstructured
 		switch {
-		case a.leads && isVia(r):
+		case a.leads && r.Via():
 			if accepted {
 				view = front(r, view)
 			}
 			shared = a.rulePatch(r.Object, p.plan.Verdicts[i], view, p.leases[r.Rule.Peer], due)
-		case isVia(r):
+		case r.Via():
 		case a.leads:
 			view = s.believe(a.now, w, r.Object, view, may)
 			entry = a.witnessPatch(r.Object, view, false, false)
@@ -185,7 +209,7 @@ func (s *steerer) report(a author, p steered, w world.Snapshot, front func(world
 // upcoming is the earlier of next and t, which counts if it is to come.
 func upcoming(next, now, t time.Time) time.Time {
 	if t.After(now) {
-		return earlier(next, t)
+		return wake.Earlier(next, t)
 	}
 	return next
 }

@@ -35,6 +35,9 @@ type Rule struct {
 	Rule   steering.Object
 }
 
+// Via reports whether it is about a Service, which a gateway steers by itself.
+func (r Rule) Via() bool { return r.Object.Spec.Via != "" }
+
 // Exposure is an Exposure as it is and as package exposure sees it.
 type Exposure struct {
 	Object   *podnet.Exposure

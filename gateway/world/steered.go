@@ -69,7 +69,7 @@ func (w *World) steeredServices() (all []Service) {
 	}
 	ruled := map[types.NamespacedName]bool{}
 	for _, r := range w.rules {
-		if r.Object.Spec.Via != "" {
+		if r.Via() {
 			ruled[types.NamespacedName{Namespace: r.Rule.Namespace, Name: r.Object.Spec.Service}] = true
 		}
 	}
@@ -133,7 +133,7 @@ func (w *World) steeredPods(gateways []netip.Addr) map[string][]netip.Addr {
 	pods, namespaces := map[string][]netip.Addr{}, map[string]bool{}
 	for _, r := range w.rules {
 		pods[r.Rule.PodUID] = nil
-		if r.Object.Spec.Via != "" {
+		if r.Via() {
 			pods[r.Rule.PodUID] = gateways
 			continue
 		}

@@ -26,3 +26,11 @@ func After(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// Earlier is the earlier of two times to wake at; zero is never.
+func Earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -29,3 +29,12 @@ func TestAfter(t *testing.T) {
 		}
 	})
 }
+
+func TestEarlier(t *testing.T) {
+	first, second, never := time.Unix(1, 0), time.Unix(2, 0), time.Time{}
+	for _, c := range []struct{ a, b, want time.Time }{{first, second, first}, {second, first, first}, {never, second, second}, {second, never, second}, {never, never, never}} {
+		if got := Earlier(c.a, c.b); !got.Equal(c.want) {
+			t.Errorf("of %v and %v: %v", c.a, c.b, got)
+		}
+	}
+}

@@ -1,4 +1,9 @@
-package gateway
+// Package fronts steers Services. It keeps a front in this gateway for each Service that
+// has rules, where what the Service's clients send is decided, and what leads them
+// there, in step with what package steering accepts. The leader does so; a gateway that
+// led before serves on until its Services lead elsewhere. What is to be written for that
+// is gateway/reroute's to plan.
+package fronts
 
 import (
 	"cmp"
@@ -15,14 +20,15 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/agent"
 	"podnet.dev/gateway/front"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/gateway/world"
+	"podnet.dev/gateway/write"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -40,18 +46,29 @@ const (
 	lingering = time.Hour
 )
 
-// fronts steers Services. It keeps a front for each that has rules, where what the
-// Service's clients send is decided, and what leads them there, in step with what
-// package steering accepts. The leader does so; a gateway that led before serves on
-// until its Services lead elsewhere. The admitter drives it.
-type fronts struct {
-	o       Options
+// Config is what Fronts must be told: which gateway's they are, and how they reach it.
+type Config struct {
+	Namespace, Pod, PodUID, Node string
+	PodIPs                       []netip.Addr
+	Client                       client.Client
+	Write                        *write.Writer
+	Log                          *slog.Logger
+	// Self is the gateway as agents reach it.
+	Self func() control.Gateway
+	// Allow says whether a pod of the namespace is there.
+	Allow func(namespace string, at netip.AddrPort) bool
+	// Report is what an agent has told.
+	Report func(key.Public) (steering.Report, bool)
+	// Changed asks for another look.
+	Changed func()
+}
+
+// Fronts are those of one gateway. Judge, Follow and Standing are for one goroutine.
+type Fronts struct {
+	o       Config
 	log     *slog.Logger
 	config  reroute.Config
-	self    func() control.Gateway                         // as agents reach it
-	allow   func(namespace string, at netip.AddrPort) bool // whether a pod of the namespace is there
-	report  func(key.Public) (steering.Report, bool)
-	changed func() // asks for another look
+	lead    func(context.Context, world.Service, reroute.Wish)
 	rights  *rights
 	life    context.Context // of what runs
 	end     context.CancelFunc
@@ -60,7 +77,7 @@ type fronts struct {
 	leaving atomic.Bool // nothing is steered any more
 	busy    atomic.Bool // something of podnet's is left of some Service
 
-	// The admitter's.
+	// Of Judge, Follow and Standing.
 	all       map[types.UID]*fronted
 	overruled map[types.UID]bool // somebody has given these Services a selector while they were steered
 	undecided map[types.UID]bool // it is not known yet whether these may be steered
@@ -78,29 +95,31 @@ type fronted struct {
 	trouble string
 }
 
-func newFronts(o Options, log *slog.Logger, c client.Client, changed func()) *fronts {
-	f := &fronts{
-		o: o, log: log, config: reroute.Config{Namespace: o.Namespace}, changed: changed,
-		rights: newRights(c, log, o.Namespace, changed), all: map[types.UID]*fronted{}, overruled: map[types.UID]bool{}, undecided: map[types.UID]bool{},
+// New makes Fronts. Run must be called to use them.
+func New(o Config) *Fronts {
+	f := &Fronts{
+		o: o, log: o.Log, config: reroute.Config{Namespace: o.Namespace},
+		rights: newRights(o.Client, o.Log, o.Namespace, o.Changed), all: map[types.UID]*fronted{}, overruled: map[types.UID]bool{}, undecided: map[types.UID]bool{},
 	}
+	f.lead = f.write
 	f.life, f.end = context.WithCancel(context.Background())
 	return f
 }
 
-// run asks what this gateway may do, until ctx ends. Then it ends all fronts, and
+// Run asks what this gateway may do, until ctx ends. Then it ends all fronts, and
 // what is open through them.
-func (f *fronts) run(ctx context.Context) error {
+func (f *Fronts) Run(ctx context.Context) error {
 	f.rights.run(ctx)
 	f.end()
 	f.running.Wait()
 	return nil
 }
 
-// judge says of the rules for Services why they cannot be, and names their agents.
+// Judge says of the rules for Services why they cannot be, and names their agents.
 // Those of which it cannot be said yet are left out.
-func (f *fronts) judge(s *world.Snapshot, leads bool) {
+func (f *Fronts) Judge(s *world.Snapshot, leads bool) {
 	clear(f.undecided)
-	if !slices.ContainsFunc(s.Rules, isVia) {
+	if !slices.ContainsFunc(s.Rules, world.Rule.Via) {
 		clear(f.overruled)
 		f.rights.want(nil)
 		return
@@ -116,7 +135,7 @@ func (f *fronts) judge(s *world.Snapshot, leads bool) {
 	s.Rules = rules[:0:0]
 	namespaces := map[string]bool{}
 	for _, r := range rules {
-		if !isVia(r) {
+		if !r.Via() {
 			s.Rules = append(s.Rules, r)
 			continue
 		}
@@ -144,11 +163,9 @@ func (f *fronts) judge(s *world.Snapshot, leads bool) {
 	f.rights.want(namespaces)
 }
 
-func isVia(r world.Rule) bool { return r.Object.Spec.Via != "" }
-
 // refuse says why a Service cannot be steered, "" if it can; undecided while the
 // API server was not asked.
-func (f *fronts) refuse(r world.Rule, s reroute.State, leads bool) (why string, decided bool) {
+func (f *Fronts) refuse(r world.Rule, s reroute.State, leads bool) (why string, decided bool) {
 	if s.Service != nil && string(s.Service.UID) != r.Rule.PodUID {
 		s.Service = nil // a later one of that name
 	}
@@ -168,7 +185,7 @@ func (f *fronts) refuse(r world.Rule, s reroute.State, leads bool) (why string, 
 }
 
 // key is that of a Service's front.
-func (f *fronts) key(uid types.UID) key.Public {
+func (f *Fronts) key(uid types.UID) key.Public {
 	one := f.all[uid]
 	if one == nil {
 		private, err := key.NewPrivate()
@@ -181,13 +198,13 @@ func (f *fronts) key(uid types.UID) key.Public {
 	return one.key.Public()
 }
 
-// follow has fronts for exactly the Services that have accepted rules, and says
-// what to write so that their clients come to them. It returns when to look again
+// Follow has fronts for exactly the Services that have accepted rules, and writes
+// what it takes for their clients to come to them. It returns when to look again
 // even if nothing changes, zero for never.
-func (f *fronts) follow(now time.Time, s world.Snapshot, verdicts []steering.Verdict, leads bool, write func(world.Service, reroute.Wish)) (next time.Time) {
+func (f *Fronts) Follow(ctx context.Context, now time.Time, s world.Snapshot, verdicts []steering.Verdict, leads bool) (next time.Time) {
 	ruled, ports := map[types.UID]bool{}, map[types.UID][]uint16{}
 	for i, r := range s.Rules {
-		if !isVia(r) {
+		if !r.Via() {
 			continue
 		}
 		uid := types.UID(r.Rule.PodUID)
@@ -203,7 +220,7 @@ func (f *fronts) follow(now time.Time, s world.Snapshot, verdicts []steering.Ver
 		uid := one.State.Service.UID
 		ruled[uid], busy = ruled[uid] || f.all[uid] != nil && f.all[uid].front != nil, busy || !one.State.Idle()
 		if !f.undecided[uid] {
-			next = earlier(next, f.keep(now, uid, one, ports[uid], leads, s.GatewayAddrs, write))
+			next = wake.Earlier(next, f.keep(ctx, now, uid, one, ports[uid], leads, s.GatewayAddrs))
 		}
 	}
 	for uid := range f.all {
@@ -216,7 +233,7 @@ func (f *fronts) follow(now time.Time, s world.Snapshot, verdicts []steering.Ver
 }
 
 // keep looks after one Service, some of whose ports have rules.
-func (f *fronts) keep(now time.Time, uid types.UID, s world.Service, ports []uint16, leads bool, gateways []netip.Addr, write func(world.Service, reroute.Wish)) (next time.Time) {
+func (f *Fronts) keep(ctx context.Context, now time.Time, uid types.UID, s world.Service, ports []uint16, leads bool, gateways []netip.Addr) (next time.Time) {
 	one, led := f.all[uid], s.State.Leads()
 	here := slices.ContainsFunc(led, f.isSelf)
 	if one != nil && one.front != nil {
@@ -234,7 +251,7 @@ func (f *fronts) keep(now time.Time, uid types.UID, s world.Service, ports []uin
 	w := reroute.Wish{Steer: len(ports) > 0 && one != nil, Ports: ports}
 	if w.Steer {
 		w.Front = f.serve(now, uid, one, s, ports)
-		report, connected := f.report(one.key.Public())
+		report, connected := f.o.Report(one.key.Public())
 		w.Begin = connected && slices.Contains(slices.Collect(maps.Values(report.InForce)), true)
 		other := func(a netip.Addr) bool { return !f.isSelf(a) && slices.Contains(gateways, a) }
 		w.Switch = w.Begin || !slices.ContainsFunc(led, other) || now.Sub(one.began) >= takeOver
@@ -244,7 +261,7 @@ func (f *fronts) keep(now time.Time, uid types.UID, s world.Service, ports []uin
 	}
 	plan := f.config.Plan(s.State, w)
 	if !plan.Empty() {
-		write(s, w)
+		f.lead(ctx, s, w)
 	}
 	if one == nil {
 		return next
@@ -257,7 +274,7 @@ func (f *fronts) keep(now time.Time, uid types.UID, s world.Service, ports []uin
 		one.settled = now
 	}
 	if at := one.settled.Add(spread); plan.Settled && now.Before(at) {
-		next = earlier(next, at)
+		next = wake.Earlier(next, at)
 	}
 	if !w.Steer && one.front != nil && !here && !reroute.Marked(s.State.Service) {
 		f.drop(uid)
@@ -265,10 +282,10 @@ func (f *fronts) keep(now time.Time, uid types.UID, s world.Service, ports []uin
 	return next
 }
 
-func (f *fronts) isSelf(a netip.Addr) bool { return slices.Contains(f.o.PodIPs, a) }
+func (f *Fronts) isSelf(a netip.Addr) bool { return slices.Contains(f.o.PodIPs, a) }
 
 // serve has a front for a Service, at all the ports that are to lead to it.
-func (f *fronts) serve(now time.Time, uid types.UID, one *fronted, s world.Service, ports []uint16) reroute.Front {
+func (f *Fronts) serve(now time.Time, uid types.UID, one *fronted, s world.Service, ports []uint16) reroute.Front {
 	out := reroute.Front{Namespace: f.o.Namespace, Pod: f.o.Pod, PodUID: f.o.PodUID, Node: f.o.Node, Addrs: f.o.PodIPs}
 	if one.front == nil {
 		if err := f.begin(now, uid, one, s); err != nil {
@@ -285,13 +302,13 @@ func (f *fronts) serve(now time.Time, uid types.UID, one *fronted, s world.Servi
 
 var errNoAddress = errors.New("the gateway has no address that pods reach")
 
-func (f *fronts) begin(now time.Time, uid types.UID, one *fronted, s world.Service) error {
-	self := f.self()
+func (f *Fronts) begin(now time.Time, uid types.UID, one *fronted, s world.Service) error {
+	self := f.o.Self()
 	if len(self.Endpoints) == 0 {
 		return errNoAddress
 	}
 	namespace := s.Name.Namespace
-	one.pods = &front.Pods{Allow: func(at netip.AddrPort) bool { return f.allow(namespace, at) }}
+	one.pods = &front.Pods{Allow: func(at netip.AddrPort) bool { return f.o.Allow(namespace, at) }}
 	one.pods.Set(s.State.Pods())
 	made, err := agent.NewFront(agent.FrontConfig{
 		Service: string(uid), Key: one.key, Gateways: []control.Gateway{self},
@@ -309,14 +326,14 @@ func (f *fronts) begin(now time.Time, uid types.UID, one *fronted, s world.Servi
 			f.log.Error("a front has ended", "service", s.Name, "err", err)
 		}
 		dead.Store(true)
-		f.changed()
+		f.o.Changed()
 	})
 	f.log.Info("steering a Service", "service", s.Name, "key", one.key.Public())
 	return nil
 }
 
 // drop lets a Service's front serve what is open through it, and no more.
-func (f *fronts) drop(uid types.UID) {
+func (f *Fronts) drop(uid types.UID) {
 	one := f.all[uid]
 	delete(f.all, uid)
 	if one != nil && one.front != nil {
@@ -325,29 +342,31 @@ func (f *fronts) drop(uid types.UID) {
 	}
 }
 
-// view is what there is to tell about the agent of an accepted rule, when that is
-// the front of its Service: v is of the agent as such.
-func (f *fronts) view(now time.Time, r world.Rule, services []world.Service, v agentView) agentView {
-	one := f.all[types.UID(r.Rule.PodUID)]
+// Leave has all Services lead to their pods again; Busy tells when they do.
+func (f *Fronts) Leave() { f.leaving.Store(true) }
+
+// Busy reports whether something of podnet's was left of some Service at the last look.
+func (f *Fronts) Busy() bool { return f.busy.Load() }
+
+// Standing is how it is with the front of a Service.
+type Standing struct {
+	Key      key.Public
+	Selector map[string]string // of the Service before it was steered, nil when it is not
+	Trouble  string            // what is in the way
+	Led      bool              // all of the Service's clients come here
+}
+
+// Standing tells of the front of a Service, if this gateway has one.
+func (f *Fronts) Standing(now time.Time, uid types.UID, services []world.Service) (Standing, bool) {
+	one := f.all[uid]
 	if one == nil {
-		return v
+		return Standing{}, false
 	}
-	v.key = one.key.Public()
-	for _, s := range services {
-		if s.State.Service != nil && string(s.State.Service.UID) == r.Rule.PodUID && reroute.Marked(s.State.Service) {
-			v.selector = s.State.Selector()
+	s := Standing{Key: one.key.Public(), Trouble: one.trouble, Led: !one.settled.IsZero() && !now.Before(one.settled.Add(spread))}
+	for _, o := range services {
+		if o.State.Service != nil && o.State.Service.UID == uid && reroute.Marked(o.State.Service) {
+			s.Selector = o.State.Selector()
 		}
 	}
-	switch {
-	case one.trouble != "":
-		v.ready, v.reason, v.message = false, podnet.ReasonAgentTrouble, one.trouble
-	case v.reason == podnet.ReasonAgentTrouble:
-	case !v.ready:
-		v.message = "The laptop is not connected to the gateway that steers the Service yet."
-	case one.settled.IsZero() || now.Before(one.settled.Add(spread)):
-		v.ready, v.reason, v.message = false, podnet.ReasonAgentMissing, "The Service's clients are being led to the gateway."
-	default:
-		v.message = "The Service leads to the gateway, which has the rule in force."
-	}
-	return v
+	return s, true
 }

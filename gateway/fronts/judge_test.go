@@ -1,6 +1,7 @@
-package gateway
+package fronts
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -23,15 +24,15 @@ import (
 type court struct {
 	*testing.T
 	world   *world.World
-	fronts  *fronts
+	fronts  *Fronts
 	service *corev1.Service
 }
 
 func newCourt(t *testing.T) *court {
-	w := testWorld()
+	own := []netip.Addr{netip.MustParseAddr("10.244.0.9")}
+	w := world.New(world.Config{Namespace: "podnet-system", Pod: "podnet-gateway-0", PodIPs: own, Log: slog.New(slog.DiscardHandler)})
 	c := &court{T: t, world: w}
-	o := Options{Namespace: "podnet-system", PodIPs: []netip.Addr{netip.MustParseAddr("10.244.0.9")}}
-	c.fronts = newFronts(o, slog.New(slog.DiscardHandler), nil, func() {})
+	c.fronts = New(Config{Namespace: "podnet-system", PodIPs: own, Log: slog.New(slog.DiscardHandler), Changed: func() {}})
 	c.service = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "uid-web"},
 		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.7", Selector: map[string]string{"app": "web"}, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
 			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}}}
@@ -57,7 +58,7 @@ func (c *court) change(f func(*corev1.Service)) {
 // judged are the rules that are judged.
 func (c *court) judged(leads bool) []world.Rule {
 	s := c.world.Snapshot()
-	c.fronts.judge(&s, leads)
+	c.fronts.Judge(&s, leads)
 	return s.Rules
 }
 
@@ -157,9 +158,10 @@ func TestWhatIsLeftIsPutRight(t *testing.T) {
 	})
 	written := func(leads bool) (wishes []reroute.Wish) {
 		s := c.world.Snapshot()
-		c.fronts.judge(&s, leads)
+		c.fronts.Judge(&s, leads)
 		verdicts := make([]steering.Verdict, len(s.Rules))
-		c.fronts.follow(time.Now(), s, verdicts, leads, func(_ world.Service, w reroute.Wish) { wishes = append(wishes, w) })
+		c.fronts.lead = func(_ context.Context, _ world.Service, w reroute.Wish) { wishes = append(wishes, w) }
+		c.fronts.Follow(t.Context(), time.Now(), s, verdicts, leads)
 		return wishes
 	}
 	if got := written(false); len(got) != 0 {
@@ -172,7 +174,7 @@ func TestWhatIsLeftIsPutRight(t *testing.T) {
 	if got := written(true); len(got) != 1 || got[0].Steer { // the rule is not accepted
 		t.Errorf("wishes: %+v", got)
 	}
-	if !c.fronts.busy.Load() {
+	if !c.fronts.Busy() {
 		t.Error("nothing is left, it thinks")
 	}
 	c.world.Remove(c.rule("web", "uid-web"))
@@ -180,7 +182,7 @@ func TestWhatIsLeftIsPutRight(t *testing.T) {
 		t.Errorf("wishes: %+v", got)
 	}
 	c.change(func(s *corev1.Service) { s.Annotations, s.Spec.Selector = nil, map[string]string{"app": "web"} })
-	if got := written(true); len(got) != 0 || c.fronts.busy.Load() || len(c.world.Snapshot().Services) != 0 {
+	if got := written(true); len(got) != 0 || c.fronts.Busy() || len(c.world.Snapshot().Services) != 0 {
 		t.Errorf("wishes: %+v, still looked after: %v", got, c.world.Snapshot().Services)
 	}
 }

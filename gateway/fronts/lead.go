@@ -1,4 +1,4 @@
-package gateway
+package fronts
 
 import (
 	"context"
@@ -23,17 +23,17 @@ import (
 // that there is something to do. What that is follows from what there is when it is
 // written, of which one thing is on its way for each Service at a time.
 
-// lead takes the next steps of a Service to where it is wished.
-func (a *admitter) lead(ctx context.Context, s world.Service, w reroute.Wish) {
-	a.write.Submit(ctx, "service/"+s.Name.String(), versions(s.State, w), func(ctx context.Context) error {
-		now, err := readState(ctx, a.client, s.Name)
+// write takes the next steps of a Service to where it is wished.
+func (f *Fronts) write(ctx context.Context, s world.Service, w reroute.Wish) {
+	f.o.Write.Submit(ctx, "service/"+s.Name.String(), versions(s.State, w), func(ctx context.Context) error {
+		now, err := readState(ctx, f.o.Client, s.Name)
 		if err != nil {
 			return err
 		}
 		if now.Service == nil || now.Service.UID != s.State.Service.UID {
 			return nil
 		}
-		return carryOut(ctx, a.client, a.fronts.config.Plan(now, w))
+		return carryOut(ctx, f.o.Client, f.config.Plan(now, w))
 	})
 }
 
