@@ -39,7 +39,7 @@ func TestAudit(t *testing.T) {
 	})
 	object := func(name, user string) world.Peer {
 		o := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Namespace: "podnet-system", Name: name, UID: types.UID(name)}, Spec: podnet.PeerSpec{User: user, Device: name + "-book"}}
-		return world.Peer{o, world.PeerOf(o)}
+		return world.Peer{Object: o, Peer: world.PeerOf(o)}
 	}
 	ada, eve := object("u1", "ada"), object("u2", "eve")
 	in := func(namespaces ...string) enrol.Admitted {
@@ -47,7 +47,7 @@ func TestAudit(t *testing.T) {
 	}
 	ready, no := enrol.Verdict{Ready: true, Reason: podnet.ReasonAdmitted}, enrol.Verdict{Reason: podnet.ReasonLimitReached, Message: "Too many."}
 	rule := &podnet.SteeringRule{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "r1", UID: "r1"}, Spec: podnet.SteeringRuleSpec{User: "ada", Peer: "u1", Rule: "web", Pod: "web-0", Port: 8080}}
-	rules := []world.Rule{{rule, steering.Object{UID: "r1", Namespace: "shop", Name: "r1", Peer: "u1", User: "ada", Rule: "web"}}}
+	rules := []world.Rule{{Object: rule, Rule: steering.Object{UID: "r1", Namespace: "shop", Name: "r1", Peer: "u1", User: "ada", Rule: "web"}}}
 	accepted := steering.Plan{Verdicts: []steering.Verdict{{Accepted: true, Reason: podnet.ReasonAccepted}}}
 	clash := steering.Plan{Verdicts: []steering.Verdict{{Reason: podnet.ReasonClash, Message: "bob was first."}}}
 
@@ -97,7 +97,7 @@ func TestAuditOfWhatWasThere(t *testing.T) {
 	told := 0
 	a := newAudit(slog.New(slog.DiscardHandler), func(happening) { told++ })
 	o := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "u1", UID: "u1"}}
-	a.look(world.Snapshot{Peers: []world.Peer{{o, world.PeerOf(o)}}}, enrol.Plan{Peers: []enrol.Verdict{{Ready: true}}, Admitted: []enrol.Admitted{{UID: "u1", Name: "u1"}}}, steering.Plan{})
+	a.look(world.Snapshot{Peers: []world.Peer{{Object: o, Peer: world.PeerOf(o)}}}, enrol.Plan{Peers: []enrol.Verdict{{Ready: true}}, Admitted: []enrol.Admitted{{UID: "u1", Name: "u1"}}}, steering.Plan{})
 	if told != 0 {
 		t.Errorf("%d events", told)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/presence"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
@@ -112,7 +113,7 @@ func (g *Gateway) overview() overview.Gateway {
 	if err != nil {
 		return o // the tunnel is closing
 	}
-	known, open := byKey(peers), g.forward.OpenFlows()
+	known, open := presence.Of(peers), g.forward.OpenFlows()
 	for i := range o.Peers {
 		p := &o.Peers[i]
 		if t, ok := known[key.Public(p.Key)]; ok {

@@ -1,11 +1,9 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -19,22 +17,13 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
-	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
-	"podnet.dev/gateway/world"
-	"podnet.dev/internal/key"
-	"podnet.dev/internal/probe"
-	"podnet.dev/internal/transport"
-	"podnet.dev/internal/tunnel"
 )
 
 // mayExpose lets alice create Services in shop.
@@ -197,98 +186,4 @@ func TestExposedPortsReachTheLaptop(t *testing.T) {
 	if services, list := s.kept(); len(services.Items) != 1 || len(list.Items) != 0 {
 		t.Errorf("a gateway that stops leaves %d Services and %d slices", len(services.Items), len(list.Items))
 	}
-}
-
-// wishes are what an exposer wants to have written.
-type wishes struct {
-	status  map[string]*unstructured.Unstructured
-	applied []string
-	removed []string
-}
-
-func (w *wishes) writes() exposureWrites {
-	*w = wishes{status: map[string]*unstructured.Unstructured{}}
-	return exposureWrites{
-		status: func(uid string, patch *unstructured.Unstructured) { w.status[uid] = patch },
-		apply: func(key, manager string, _ runtime.ApplyConfiguration) {
-			w.applied = append(w.applied, manager+" "+key)
-		},
-		remove: func(o client.Object) { w.removed = append(w.removed, o.GetName()) },
-	}
-}
-
-// TestSlicesFollowTheLaptop: of two gateways the one that has the laptop leads to
-// it, and only the one that leads writes what both share.
-func TestSlicesFollowTheLaptop(t *testing.T) {
-	laptop := key.Public{1}
-	shook := map[string]time.Time{}
-	probed := time.Time{}
-	exposerAt := func(pod, at string) *exposer {
-		x := newExposer(Options{Namespace: "podnet-system", Pod: pod, PodUID: "uid-" + pod, PodIPs: []netip.Addr{netip.MustParseAddr(at)},
-			DNSDomain: "cluster.test", Log: slog.New(slog.DiscardHandler), Enrol: enrol.DefaultConfig()}, nil, netip.Addr{})
-		x.stats = func() ([]tunnel.PeerStats, error) {
-			return []tunnel.PeerStats{{PublicKey: laptop, LastHandshake: shook[pod]}}, nil
-		}
-		x.changed = func() {}
-		x.id = func(key.Public) probe.ID { return probe.ID{} }
-		x.probed = func(probe.ID) (time.Time, transport.Kind) { return probed, "" }
-		t.Cleanup(x.server.Close)
-		return x
-	}
-	first, second := exposerAt("podnet-gateway-0", "127.0.0.21"), exposerAt("podnet-gateway-1", "127.0.0.22")
-	object := testExposure("my-api", podnet.ExposurePort{Port: 80, Protocol: podnet.ExposureTCP, RelayPort: 20000})
-	object.UID = "0123456789ab-cdef"
-	const name = "podnet-x-0123456789ab"
-	peer := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "laptop"}, Spec: podnet.PeerSpec{User: "alice", LeaseSeconds: 300}}
-	w := world.Snapshot{Peers: []world.Peer{{Object: peer, Peer: world.PeerOf(peer)}}, Exposures: []world.Exposure{{Object: object, Exposure: world.ExposureOf(object)}}}
-	admitted := []enrol.Admitted{{Name: "laptop", User: "alice", Key: laptop}}
-	var got wishes
-	look := func(x *exposer, leads bool) *wishes {
-		now := time.Now()
-		x.poll()
-		p := x.look(now, w, enrol.World{PolicyHolds: true, Connected: true, Leader: leads}, admitted)
-		x.report(author{leads: leads, now: now}, p, w, got.writes())
-		return &got
-	}
-	want := func(what string, w *wishes, applied, removed string) {
-		t.Helper()
-		if got := strings.Join(w.applied, ","); got != applied {
-			t.Errorf("%s: applies %q, want %q", what, got, applied)
-		}
-		if got := strings.Join(w.removed, ","); got != removed {
-			t.Errorf("%s: removes %q, want %q", what, got, removed)
-		}
-	}
-
-	shook["podnet-gateway-1"] = time.Now()
-	want("there is no Service yet", look(second, false), "", "")
-	want("the leader writes it", look(first, true), "podnet-gateway service/"+name, "")
-	if len(got.status) != 0 {
-		t.Error("somebody is told of a name that is not there")
-	}
-	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "podnet-system", Name: name, UID: "s", Labels: map[string]string{podnet.LabelExposure: string(object.UID)}},
-		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "tcp-80", Port: 80, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(20000)}}}}
-	w.ExposedBy.Services = []*corev1.Service{service}
-	want("the leader without the laptop", look(first, true), "", "")
-	if got.status[string(object.UID)] == nil {
-		t.Error("the status is not written")
-	}
-	want("the one with the laptop", look(second, false), "podnet-gateway-1 slice/"+name+"-podnet-gateway-1-ipv4", "")
-
-	written := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "podnet-system", Name: name + "-podnet-gateway-1-ipv4", Labels: service.Labels}}
-	w.ExposedBy.Slices = []*discoveryv1.EndpointSlice{written}
-	want("while the slice is another's", look(second, false), "podnet-gateway-1 slice/"+name+"-podnet-gateway-1-ipv4", "")
-	want("another's slice of a live exposure", look(first, true), "", "")
-	probed = time.Now().Add(-time.Minute)
-	want("the laptop has left by its probes", look(second, false), "", written.Name)
-	probed = time.Now()
-	second.keepSlices(exposed{}, w, got.writes())
-	want("it stops", &got, "", written.Name)
-	shook["podnet-gateway-1"] = time.Now().Add(-time.Hour)
-	want("the laptop has left by its handshake", look(second, false), "", written.Name)
-	if _, err := (laptopDialer{x: second}).DialTCP(context.Background(), netip.AddrPortFrom(laptop.RelayAddress6(), 20000)); !errors.Is(err, errNotHere) {
-		t.Errorf("it is dialled: %v", err)
-	}
-	w.Exposures = nil
-	want("the exposure is gone", look(first, true), "", name+","+written.Name)
 }

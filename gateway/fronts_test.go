@@ -203,7 +203,9 @@ func TestServiceIsSteered(t *testing.T) {
 	before := s.web()
 
 	g, stop := s.startAt("podnet-gateway-0", pod)
-	g.serves = func(namespace string, _ policy.Proto, at netip.AddrPort) bool { return namespace == "shop" && at == app } // the pod is at the gateway's address
+	g.serves = func(namespace string, _ policy.Proto, at netip.AddrPort) bool {
+		return namespace == "shop" && at == app
+	} // the pod is at the gateway's address
 	l := s.enrol("laptop", 300, "shop")
 	l.connect(g)
 	l.live(l.relay(20000, 20001))

@@ -37,6 +37,7 @@ import (
 	"podnet.dev/dnsproxy/kube"
 	"podnet.dev/gateway/egress"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/exposure/keep"
 	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/policy"
@@ -164,9 +165,11 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	s.exit = func(e steering.Egress) forward.Exit {
 		return egress.Exit{Agent: e.Agent, Self: g.key.Address6(), Rule: e.Rule, Stack: g.stack}
 	}
-	x := newExposer(g.o, g.stack, g.key.Address6())
-	x.stats, x.id, x.probed, x.changed = g.tunnel.Stats, g.admit.probes.id, g.bind.LastProbe, s.changed
-	g.admit.expose = x
+	g.admit.expose = keep.New(keep.Config{
+		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs, DNSDomain: g.o.DNSDomain,
+		Keep: g.o.Enrol.Keep, Log: o.Log, Write: g.admit.write, Stack: g.stack, Self: g.key.Address6(), Stats: g.tunnel.Stats,
+		ID: g.admit.probes.id, Probed: g.bind.LastProbe, Changed: s.changed,
+	})
 	g.admit.fronts = fronts.New(fronts.Config{
 		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs,
 		Client: g.client, Write: g.admit.write, Log: o.Log,
@@ -316,7 +319,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	for _, run := range []func(context.Context) error{
 		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.run,
-		g.serveAgents, g.admit.steer.run, g.admit.expose.run, g.admit.fronts.Run,
+		g.serveAgents, g.admit.steer.run, g.admit.expose.Run, g.admit.fronts.Run,
 		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
 		g.keepWithinMemory, g.serveDesk, g.events.run,
 		func(ctx context.Context) error { return g.traffic.run(ctx, g.tunnel.Stats) },

@@ -9,15 +9,16 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
+	"podnet.dev/gateway/exposure/keep"
 	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/policy"
+	"podnet.dev/gateway/presence"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
@@ -56,14 +57,14 @@ type admitter struct {
 	probes *prober
 	mapped *reflector
 	steer  *steerer
-	expose *exposer
+	expose *keep.Keeper
 	fronts *fronts.Fronts
 
 	audit   *audit
 	limited *limited
 	traffic *traffic
 	stats   func() ([]tunnel.PeerStats, error)
-	moved   map[key.Public]tunnel.PeerStats // at the last change of who is admitted
+	moved   presence.Peers // at the last change of who is admitted
 
 	setPeers  func([]tunnel.Peer) error
 	setMaps   func(map[netip.Addr]remap.Map)
@@ -149,8 +150,8 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 		in[p.UID] = true
 	}
 	a.invite(s, author, in)
-	exposed := a.expose.look(now, s, w, plan.Admitted)
-	a.count(plan, steered.plan, exposed.plan)
+	exposed := a.expose.Look(now, s, w, plan.Admitted)
+	a.count(plan, steered.plan, exposed.Plan)
 	at := a.limited.look(now)
 	a.audit.look(s, plan, steered.plan)
 	a.show(s, plan, steered.plan, at)
@@ -170,15 +171,11 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 		func(uid string, entry, shared *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, entry, shared) },
 		func(o *podnet.SteeringRule) { a.write.Remove(ctx, o) })
 	if a.draining.Load() {
-		exposed.ready = nil // nobody new is sent to a gateway that stops
+		exposed.Ready = nil // nobody new is sent to a gateway that stops
 	}
-	a.expose.report(author, exposed, s, exposureWrites{
-		status: func(uid string, patch *unstructured.Unstructured) { a.apply(ctx, "exposure/"+uid, nil, patch) },
-		apply:  func(key, manager string, o runtime.ApplyConfiguration) { a.write.Object(ctx, key, manager, o) },
-		remove: func(o client.Object) { a.write.Remove(ctx, o) },
-	})
+	a.expose.Report(ctx, now, w.Leader, exposed, s)
 	next := wake.Earlier(wake.Earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.Peers, s.Gateways))
-	next = wake.Earlier(wake.Earlier(wake.Earlier(next, exposed.plan.Next), disputed), led)
+	next = wake.Earlier(wake.Earlier(wake.Earlier(next, exposed.Plan.Next), disputed), led)
 	if w.Leader {
 		a.sweep(ctx, now, s.Peers)
 		for _, i := range plan.DeletePeers {
@@ -277,7 +274,7 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 func (a *admitter) account(admitted []enrol.Admitted) {
 	if peers, err := a.stats(); err == nil { // or the tunnel is closing
 		a.traffic.add(peers)
-		a.moved = byKey(peers)
+		a.moved = presence.Of(peers)
 	}
 	owners := make(map[key.Public]device, len(admitted))
 	for _, p := range admitted {
@@ -355,7 +352,7 @@ func (a *admitter) retire(ctx context.Context) {
 	for _, p := range s.Peers {
 		a.apply(ctx, "peer/"+p.Peer.UID, own.entryPatch(p.Object, false), nil)
 	}
-	a.expose.keepSlices(exposed{}, s, exposureWrites{remove: func(o client.Object) { a.write.Remove(ctx, o) }})
+	a.expose.Retire(ctx, s)
 	a.write.Close()
 }
 

@@ -13,6 +13,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/presence"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/gateway/world"
 	"podnet.dev/internal/forward"
@@ -76,7 +77,7 @@ type steered struct {
 
 // look plans. Nothing has changed yet when it returns.
 func (s *steerer) look(now time.Time, w world.Snapshot, c enrol.World, admitted []enrol.Admitted) steered {
-	laptops, leases := laptopsOf(w, admitted)
+	laptops, leases := w.Laptops(admitted)
 	world := steering.World{
 		Rules: make([]steering.Object, len(w.Rules)), Laptops: laptops,
 		PolicyHolds: c.PolicyHolds, Connected: c.Connected,
@@ -161,9 +162,9 @@ func (s *steerer) settleLocked(replanned bool) {
 		if err != nil {
 			return // the tunnel is closing
 		}
-		now, known := time.Now(), byKey(peers)
+		now, known := time.Now(), presence.Of(peers)
 		for _, l := range s.laptops {
-			if isHere(known[l], now) {
+			if known.Here(l, now) {
 				fresh[l.RelayAddress6()] = true
 			}
 		}
@@ -234,7 +235,7 @@ func tiesOf(all []steering.Tie, agents []steering.Agent) []steering.Tie {
 // run watches, until ctx ends, where agents and laptops are while there are
 // agents, and asks for a look when an agent has something new to report.
 func (s *steerer) run(ctx context.Context) error {
-	tick := time.NewTicker(herePoll)
+	tick := time.NewTicker(presence.Poll)
 	defer tick.Stop()
 	for {
 		select {

@@ -3,6 +3,7 @@ package world
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -11,6 +12,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
+	"podnet.dev/gateway/lease"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/reroute"
 	"podnet.dev/gateway/steering"
@@ -117,4 +119,18 @@ func (s Snapshot) Enrolment() enrol.World {
 		w.Accesses[i] = a.Access
 	}
 	return w
+}
+
+// Laptops are the laptops that are admitted, and the leases of all Peers by
+// name.
+func (s Snapshot) Laptops(admitted []enrol.Admitted) ([]lease.Laptop, map[string]time.Duration) {
+	leases := make(map[string]time.Duration, len(s.Peers))
+	for _, p := range s.Peers {
+		leases[p.Peer.Name] = p.Peer.Lease
+	}
+	laptops := make([]lease.Laptop, len(admitted))
+	for i, p := range admitted {
+		laptops[i] = lease.Laptop{Name: p.Name, User: p.User, Key: p.Key, Lease: leases[p.Name]}
+	}
+	return laptops, leases
 }

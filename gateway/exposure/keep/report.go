@@ -1,6 +1,7 @@
-package gateway
+package keep
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,13 +12,11 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	corev1apply "k8s.io/client-go/applyconfigurations/core/v1"
 	discoveryv1apply "k8s.io/client-go/applyconfigurations/discovery/v1"
 	metav1apply "k8s.io/client-go/applyconfigurations/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/exposure"
@@ -32,20 +31,16 @@ import (
 // an EndpointSlice of each gateway that leads to the laptop. A slice goes with
 // its gateway's Pod, which owns it.
 
-// exposureHost is the name by which pods reach an exposure.
-func (x *exposer) exposureHost(l exposure.Live) string {
+// host is the name by which pods reach an exposure.
+func (x *Keeper) host(l exposure.Live) string {
 	return l.Service + "." + x.o.Namespace + ".svc." + x.o.DNSDomain
 }
 
-// exposurePatch is the apply patch for an Exposure's status, or nil when nothing
-// is worth a write or another gateway leads. host is where it is reached, "" as
-// long as it is not known there.
-func (a author) exposurePatch(o *podnet.Exposure, v exposure.Verdict, host string, lease time.Duration) *unstructured.Unstructured {
-	if !a.leads {
-		return nil
-	}
+// patch is the apply patch for an Exposure's status, or nil when nothing is worth a
+// write. host is where it is reached, "" as long as it is not known there.
+func patch(now time.Time, o *podnet.Exposure, v exposure.Verdict, host string, lease time.Duration) *unstructured.Unstructured {
 	s := o.Status
-	ready, same := status.Condition(s.Conditions, podnet.ConditionReady, v.Ready, v.Reason, v.Message, a.now)
+	ready, same := status.Condition(s.Conditions, podnet.ConditionReady, v.Ready, v.Reason, v.Message, now)
 	switch {
 	case v.Ready && host == "" && !meta.IsStatusConditionTrue(s.Conditions, podnet.ConditionReady):
 		return nil // nobody is sent to a name that is not there yet
@@ -70,61 +65,58 @@ func (a author) exposurePatch(o *podnet.Exposure, v exposure.Verdict, host strin
 	return status.Patch("Exposure", o, fields)
 }
 
-// exposureWrites is where the exposer's wishes go.
-type exposureWrites struct {
-	status func(uid string, patch *unstructured.Unstructured)
-	apply  func(key, manager string, o runtime.ApplyConfiguration)
-	remove func(client.Object)
-}
-
-// report writes what became of the exposures, and keeps Services and slices.
-func (x *exposer) report(a author, p exposed, w world.Snapshot, do exposureWrites) {
-	x.keepSlices(p, w, do)
-	if !a.leads {
+// Report writes what became of the exposures, and keeps Services and slices. What all
+// gateways share is the leader's to write.
+func (x *Keeper) Report(ctx context.Context, now time.Time, leads bool, p Exposed, w world.Snapshot) {
+	x.keepSlices(ctx, p, w)
+	if !leads {
 		return
 	}
-	live := make(map[types.UID]exposure.Live, len(p.plan.Live))
-	for _, l := range p.plan.Live {
+	live := make(map[types.UID]exposure.Live, len(p.Plan.Live))
+	for _, l := range p.Plan.Live {
 		live[types.UID(l.UID)] = l
 		if _, whole := served(l); whole && !l.Settled {
-			do.apply("service/"+l.Service, write.Shared, x.service(l))
+			x.o.Write.Object(ctx, "service/"+l.Service, write.Shared, x.service(l))
 		}
 	}
 	for i, e := range w.Exposures {
 		host := ""
 		if l, ok := live[e.Object.UID]; ok && l.Settled {
-			host = x.exposureHost(l)
+			host = x.host(l)
 		}
-		if patch := a.exposurePatch(e.Object, p.plan.Verdicts[i], host, p.leases[e.Exposure.Peer]); patch != nil {
-			do.status(e.Exposure.UID, patch)
+		if told := patch(now, e.Object, p.Plan.Verdicts[i], host, p.leases[e.Exposure.Peer]); told != nil {
+			x.o.Write.Status(ctx, "exposure/"+e.Exposure.UID, write.Patch{Manager: write.Shared, Object: told})
 		}
 	}
-	for _, i := range p.plan.Delete {
-		do.remove(w.Exposures[i].Object)
+	for _, i := range p.Plan.Delete {
+		x.o.Write.Remove(ctx, w.Exposures[i].Object)
 	}
 	for _, s := range w.ExposedBy.Services {
 		if l, ok := live[uidOf(s)]; !ok || l.Service != s.Name {
-			do.remove(s)
+			x.o.Write.Remove(ctx, s)
 		}
 	}
 	for _, s := range w.ExposedBy.Slices {
 		if _, ok := live[uidOf(s)]; !ok {
-			do.remove(s)
+			x.o.Write.Remove(ctx, s)
 		}
 	}
 }
 
+// Retire takes this gateway off the ways to exposed ports.
+func (x *Keeper) Retire(ctx context.Context, w world.Snapshot) { x.keepSlices(ctx, Exposed{}, w) }
+
 // keepSlices keeps a slice for each exposure and family that leads to a laptop
 // here, and no other.
-func (x *exposer) keepSlices(p exposed, w world.Snapshot, do exposureWrites) {
+func (x *Keeper) keepSlices(ctx context.Context, p Exposed, w world.Snapshot) {
 	have := map[string]*discoveryv1.EndpointSlice{}
 	for _, s := range w.ExposedBy.Slices {
 		if x.wroteSlice(s) {
 			have[s.Name] = s
 		}
 	}
-	for _, l := range p.plan.Live {
-		if !p.ready[l.UID] {
+	for _, l := range p.Plan.Live {
+		if !p.Ready[l.UID] {
 			continue
 		}
 		for family, addrs := range families(x.o.PodIPs) {
@@ -132,18 +124,18 @@ func (x *exposer) keepSlices(p exposed, w world.Snapshot, do exposureWrites) {
 			old := have[*want.Name]
 			delete(have, *want.Name)
 			if old == nil || !sameSlice(want, old) {
-				do.apply("slice/"+*want.Name, x.o.Pod, want)
+				x.o.Write.Object(ctx, "slice/"+*want.Name, x.o.Pod, want)
 			}
 		}
 	}
 	for _, s := range have {
-		do.remove(s)
+		x.o.Write.Remove(ctx, s)
 	}
 }
 
 // wroteSlice reports whether a slice is of this gateway, or of a former one of
 // this name.
-func (x *exposer) wroteSlice(s *discoveryv1.EndpointSlice) bool {
+func (x *Keeper) wroteSlice(s *discoveryv1.EndpointSlice) bool {
 	for _, family := range []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6} {
 		if strings.HasSuffix(s.Name, x.sliceSuffix(family)) {
 			return true
@@ -152,7 +144,7 @@ func (x *exposer) wroteSlice(s *discoveryv1.EndpointSlice) bool {
 	return false
 }
 
-func (x *exposer) sliceSuffix(family discoveryv1.AddressType) string {
+func (x *Keeper) sliceSuffix(family discoveryv1.AddressType) string {
 	return "-" + x.o.Pod + "-" + strings.ToLower(string(family))
 }
 
@@ -169,12 +161,12 @@ func families(addrs []netip.Addr) map[discoveryv1.AddressType][]string {
 	return all
 }
 
-// exposureManagedBy is the managed-by label's value on what is kept here.
-const exposureManagedBy = "podnet-gateway"
+// managedBy is the managed-by label's value on what is kept here.
+const managedBy = "podnet-gateway"
 
-func exposureLabels(l exposure.Live) map[string]string {
+func labelsOf(l exposure.Live) map[string]string {
 	return map[string]string{
-		"app.kubernetes.io/managed-by": exposureManagedBy, "app.kubernetes.io/part-of": "podnet", podnet.LabelExposure: l.UID,
+		"app.kubernetes.io/managed-by": managedBy, "app.kubernetes.io/part-of": "podnet", podnet.LabelExposure: l.UID,
 	}
 }
 
@@ -189,19 +181,19 @@ func protocolOf(p exposure.Port) corev1.Protocol {
 }
 
 // service is the Service of an exposure.
-func (x *exposer) service(l exposure.Live) *corev1apply.ServiceApplyConfiguration {
+func (x *Keeper) service(l exposure.Live) *corev1apply.ServiceApplyConfiguration {
 	spec := corev1apply.ServiceSpec().WithType(corev1.ServiceTypeClusterIP).WithIPFamilyPolicy(corev1.IPFamilyPolicyPreferDualStack)
 	for _, p := range l.Ports {
 		spec.WithPorts(corev1apply.ServicePort().WithName(portName(p)).WithProtocol(protocolOf(p)).
 			WithPort(int32(p.Port)).WithTargetPort(intstr.FromInt32(int32(p.Pod))))
 	}
-	return corev1apply.Service(l.Service, x.o.Namespace).WithLabels(exposureLabels(l)).WithSpec(spec)
+	return corev1apply.Service(l.Service, x.o.Namespace).WithLabels(labelsOf(l)).WithSpec(spec)
 }
 
 // slice is this gateway's EndpointSlice of an exposure.
-func (x *exposer) slice(l exposure.Live, family discoveryv1.AddressType, addrs []string) *discoveryv1apply.EndpointSliceApplyConfiguration {
-	labels := exposureLabels(l)
-	labels[discoveryv1.LabelServiceName], labels[discoveryv1.LabelManagedBy] = l.Service, exposureManagedBy
+func (x *Keeper) slice(l exposure.Live, family discoveryv1.AddressType, addrs []string) *discoveryv1apply.EndpointSliceApplyConfiguration {
+	labels := labelsOf(l)
+	labels[discoveryv1.LabelServiceName], labels[discoveryv1.LabelManagedBy] = l.Service, managedBy
 	s := discoveryv1apply.EndpointSlice(l.Service+x.sliceSuffix(family), x.o.Namespace).WithLabels(labels).WithAddressType(family).
 		WithOwnerReferences(metav1apply.OwnerReference().WithAPIVersion("v1").WithKind("Pod").WithName(x.o.Pod).WithUID(types.UID(x.o.PodUID)))
 	for _, p := range l.Ports {

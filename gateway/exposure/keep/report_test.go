@@ -1,4 +1,4 @@
-package gateway
+package keep
 
 import (
 	"encoding/json"
@@ -9,17 +9,15 @@ import (
 	"podnet.dev/gateway/exposure"
 )
 
-// TestWhatAnExposureIsTold: its status is written when something is new, and by
-// the leader alone.
+// TestWhatAnExposureIsTold: its status is written when something is new.
 func TestWhatAnExposureIsTold(t *testing.T) {
 	const lease, host = 300 * time.Second, "podnet-x-1.podnet-system.svc.cluster.local"
 	now := time.Unix(1_700_000_000, 0)
-	a := author{leads: true, now: now}
 	good := exposure.Verdict{Ready: true, Reason: podnet.ReasonAdmitted, Message: "It leads.", Renew: 1, Expires: now.Add(lease)}
 	o := &podnet.Exposure{}
-	tell := func(what string, a author, v exposure.Verdict, host string, want bool) {
+	tell := func(what string, v exposure.Verdict, host string, want bool) {
 		t.Helper()
-		patch := a.exposurePatch(o, v, host, lease)
+		patch := patch(now, o, v, host, lease)
 		if (patch != nil) != want {
 			t.Fatalf("%s: written %v", what, patch)
 		}
@@ -35,28 +33,27 @@ func TestWhatAnExposureIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tell("another leads", author{now: now}, good, host, false)
-	tell("its Service is not there", a, good, "", false)
-	tell("its Service is there", a, good, host, true)
+	tell("its Service is not there", good, "", false)
+	tell("its Service is there", good, host, true)
 	if o.Status.Host != host || o.Status.ExpiresAt.Unix() != good.Expires.Unix() || o.Status.Conditions[0].Reason != podnet.ReasonAdmitted {
 		t.Errorf("status %+v", o.Status)
 	}
-	tell("nothing is new", a, good, host, false)
-	tell("its Service was deleted", a, good, "", false)
+	tell("nothing is new", good, host, false)
+	tell("its Service was deleted", good, "", false)
 	renewed := good
 	renewed.Renew, renewed.Expires = 2, good.Expires.Add(lease/3)
-	tell("renewed once", a, renewed, host, false)
+	tell("renewed once", renewed, host, false)
 	renewed.Renew, renewed.Expires = 3, good.Expires.Add(2*lease/3)
-	tell("renewed twice", a, renewed, host, true)
+	tell("renewed twice", renewed, host, true)
 	if o.Status.ObservedRenew != 3 || o.Status.Host != host {
 		t.Errorf("status %+v", o.Status)
 	}
 	over := exposure.Verdict{Reason: podnet.ReasonExpired, Message: "Over.", Renew: 3}
-	tell("it is over", a, over, "", true)
+	tell("it is over", over, "", true)
 	if o.Status.Host != host || o.Status.ExpiresAt == nil {
 		t.Errorf("status %+v", o.Status)
 	}
-	tell("it stays over", a, over, "", false)
+	tell("it stays over", over, "", false)
 	over.Renew = 4
-	tell("renewed too late", a, over, "", true)
+	tell("renewed too late", over, "", true)
 }
