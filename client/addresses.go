@@ -119,6 +119,7 @@ func (s *Session) address(ctx context.Context, m *member) error {
 	if err != nil {
 		return err
 	}
+	s.expect(c)
 	if err := s.objects.mapFor(ctx, m, c); err != nil {
 		return err
 	}
@@ -243,6 +244,7 @@ func (k *keeper) readdress() bool {
 		return false
 	}
 	m, to := k.member, *k.member
+	k.expect(c)
 	k.jobs.start("address", func(ctx context.Context) outcome {
 		ctx, cancel := context.WithTimeout(ctx, admitTime)
 		defer cancel()

@@ -17,9 +17,10 @@ import (
 // user's choice. In the second case nothing leaves while there is no such pod: whoever
 // asked for one must never be seen as the gateway.
 
-// guarded puts the gate before the host's device.
+// guarded puts the gate before the host's device, and before it what keeps the host to
+// addresses that it was given.
 func (s *Session) guarded(host tun.Device) tun.Device {
-	return gate.New(host, s.mute, func(to netip.AddrPort) bool {
+	return gate.New(s.booked(host), s.mute, func(to netip.AddrPort) bool {
 		return to.Port() == 53 && slices.Contains(*s.resolvers.Load(), to.Addr())
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -27,6 +28,8 @@ type resolver struct {
 	log     *slog.Logger
 	// broken hears of a socket that ended by itself.
 	broken func(error)
+	// given hears of the addresses in the cluster's answers.
+	given func(iter.Seq[netip.Addr])
 
 	split   *dnsproxy.Split
 	forward *dnsproxy.Forwarder
@@ -72,7 +75,7 @@ func (r *resolver) start(n network, sc scope) {
 	r.forward = dnsproxy.NewForwarder(dnsproxy.ForwarderConfig{Servers: servers, Dial: r.dial, Log: r.log})
 	r.split = dnsproxy.NewSplit(dnsproxy.SplitConfig{
 		Domain: n.domain, Namespace: sc.current, Namespaces: sc.namespaces, Cluster: r.forward, Base: r.base,
-		ReverseZones: n.routed(), Also: n.also, Forbid: r.onLink, Log: r.log,
+		ReverseZones: n.routed(), Also: n.also, Forbid: r.onLink, Given: r.given, Log: r.log,
 		Alias: sc.alias, Secondary: sc.secondary, Group: r.proxies,
 	})
 }

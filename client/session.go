@@ -20,6 +20,7 @@ import (
 	"podnet.dev/client/addressing"
 	"podnet.dev/client/cluster"
 	"podnet.dev/client/exposing"
+	"podnet.dev/client/given"
 	"podnet.dev/client/helper"
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/netwatch"
@@ -122,7 +123,9 @@ type Session struct {
 	sender    atomic.Pointer[steering.Manager]
 	resolvers atomic.Pointer[[]netip.Addr]
 	resolver  *resolver
-	jobs      *jobs
+	// book has the virtual addresses that this machine's programs were given.
+	book given.Book
+	jobs *jobs
 	// hosted is the network that the host was set up for, avoided what was kept out
 	// of its routes, mtu the interface's.
 	hosted  network
@@ -355,6 +358,7 @@ func (s *Session) Status() (localapi.Connection, []localapi.Warning) {
 	c := s.status
 	c.Namespaces, c.Routes, c.DNS.Listen = slices.Clone(c.Namespaces), slices.Clone(c.Routes), slices.Clone(c.DNS.Listen)
 	c.Addresses.Map = slices.Clone(c.Addresses.Map)
+	s.tellRefused(&c.Addresses)
 	s.liveLocked(&c)
 	s.tallyLocked(&c)
 	var warnings []localapi.Warning

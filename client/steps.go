@@ -137,9 +137,11 @@ func (s *Session) setNetwork(n network, also ...netip.Addr) error {
 			want.Addresses = append(want.Addresses, p)
 		}
 	}
+	s.book.Expect(n.virtual)
 	if err := s.host.SetNetwork(want); err != nil {
 		return err
 	}
+	s.book.Guard(n.virtual)
 	s.hosted, s.avoided = n, want.Avoid
 	s.Fleet.noteWay(s, way{n.routed(), want.Avoid})
 	s.set(func(c *localapi.Connection) {
@@ -161,7 +163,7 @@ func (s *Session) setNetwork(n network, also ...netip.Addr) error {
 func (s *Session) resolve(ctx context.Context) (string, error) {
 	n := s.member.network
 	s.names = s.scope(ctx)
-	s.resolver = &resolver{host: s.host, dial: s.inward(), proxies: &s.Fleet.proxies, log: s.Log, broken: s.breaks}
+	s.resolver = &resolver{host: s.host, dial: s.inward(), proxies: &s.Fleet.proxies, log: s.Log, broken: s.breaks, given: s.book.Give}
 	s.resolver.start(n, s.names)
 	s.undo.add("the DNS of the cluster", s.resolver.Close)
 	if err := s.setNames(ctx, n); err != nil {

@@ -111,6 +111,26 @@ func hints(rr *dns.SVCB) []net.IP {
 	return all
 }
 
+// give tells which addresses an answer of the cluster's to a question for target gives
+// out. A pod's name by its address (10-244-1-7.shop.pod) gives none: whoever knows the
+// address could have made up the name.
+func (s *Split) give(v *view, target string, m *dns.Msg) {
+	if s.cfg.Given == nil || Under(target, "pod."+v.zone) {
+		return
+	}
+	s.cfg.Given(func(yield func(netip.Addr) bool) {
+		for _, rrs := range [...][]dns.RR{m.Answer, m.Extra} {
+			for _, rr := range rrs {
+				for _, ip := range addressesIn(rr) {
+					if a, ok := netip.AddrFromSlice(ip); ok && !yield(a.Unmap()) {
+						return
+					}
+				}
+			}
+		}
+	})
+}
+
 // familyRouted says whether the tunnel carries a's family. Without any routed
 // prefix nothing is known, so everything passes.
 func (v *view) familyRouted(a netip.Addr) bool {

@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -43,7 +44,10 @@ type SplitConfig struct {
 	// Forbid names addresses that the cluster's answers may not point at,
 	// besides those that never leave a machine or a link; nil: no others.
 	Forbid func(netip.Addr) bool
-	Log    *slog.Logger
+	// Given hears of the addresses in an answer of the cluster's before anybody else
+	// does; nil: nobody. See give.
+	Given func(iter.Seq[netip.Addr])
+	Log   *slog.Logger
 }
 
 // Split is the laptop's Handler: cluster names to the cluster, all others to
@@ -196,6 +200,7 @@ func (s *Split) serve(ctx context.Context, r *Request, tr *trace) *dns.Msg {
 		return Refuse(dns.RcodeServerFailure)
 	}
 	out := filter(resp, rt.target, v, s.cfg.Forbid)
+	s.give(v, rt.target, out)
 	if resp.Rcode == dns.RcodeNameError && rt.orBase {
 		return s.askBase(ctx, r, out, tr)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"slices"
@@ -148,6 +149,45 @@ func (w *world) ask(name string, qtype uint16) *dns.Msg {
 	q := new(dns.Msg)
 	q.SetQuestion(name, qtype)
 	return w.split.ServeDNS(context.Background(), &Request{Msg: q})
+}
+
+// TestGivenAddresses: what the cluster's answers give out somebody hears of before the
+// program that asked; what others say is none of that, and neither is a name that
+// spells an address.
+func TestGivenAddresses(t *testing.T) {
+	w := newWorld(t)
+	var got []string
+	w.split.cfg.Given = func(all iter.Seq[netip.Addr]) {
+		for a := range all {
+			got = append(got, a.String())
+		}
+	}
+	w.cluster.lines = append(w.cluster.lines, "10-244-0-9.cart.pod.cluster.local. 5 A 10.244.0.9",
+		"hints.cart.svc.cluster.local. 5 HTTPS 1 . alpn=h2 ipv4hint=10.96.0.40")
+	w.base.lines = append(w.base.lines, "attacker.example. 300 A 10.96.0.20")
+	for question, want := range map[string]string{
+		"web.cart.svc.cluster.local. A":              "10.96.0.20",
+		"web. A":                                     "10.96.0.20",
+		"web.cart. A":                                "10.96.0.20", // remembered, and given out once more
+		"app.cart. A":                                "10.244.0.9",
+		"ext.cart. A":                                "192.0.2.80",
+		"evil.cart. A":                               "10.96.0.66",
+		"six.cart. AAAA":                             "", // that family is not routed
+		"hints.cart.svc.cluster.local. HTTPS":        "10.96.0.40",
+		"10-244-0-9.cart.pod. A":                     "",
+		"10-244-0-9.cart.pod.cluster.local. A":       "",
+		"attacker.example. A":                        "",
+		"20.0.96.10.in-addr.arpa. PTR":               "",
+		"_http._tcp.web.cart.svc.cluster.local. SRV": "",
+		"nope.cart. A":                               "",
+	} {
+		got = nil
+		name, kind, _ := strings.Cut(question, " ")
+		w.ask(name, dns.StringToType[kind])
+		if given := strings.Join(got, " "); given != want {
+			t.Errorf("%s gives out %q, want %q", question, given, want)
+		}
+	}
 }
 
 func lines(rrs []dns.RR) []string {

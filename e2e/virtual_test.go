@@ -3,11 +3,18 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"podnet.dev/internal/browser"
+	"podnet.dev/internal/remap"
 )
 
 // virtual is the address at which a connected machine sees one of the cluster.
@@ -18,6 +25,28 @@ func (m machine) virtual(t testing.TB, real string) string {
 		t.Fatalf("%s stands for itself", real)
 	}
 	return v
+}
+
+// guess is the same, for one who knows how podnet maps and asks nobody.
+func (m machine) guess(t testing.TB, real string) string {
+	t.Helper()
+	var pairs []remap.Pair
+	for _, v := range m.connection(t).Addresses.Map {
+		p, err := remap.ParsePair(v.Real, v.Virtual)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs = append(pairs, p)
+	}
+	all, err := remap.Parse(pairs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, ok := all.Virtual(netip.MustParseAddr(real))
+	if !ok {
+		t.Fatalf("nothing stands for %s", real)
+	}
+	return a.String()
 }
 
 // names is what dig finds, a line each.
@@ -35,6 +64,7 @@ func TestVirtualAddresses(t *testing.T) {
 		t.Fatalf("addresses: %+v", a)
 	}
 	web := clusterIP(t, "shop", "web")
+	guessed(t, web)
 	use := func() {
 		t.Helper()
 		want(t, alice.cmd("getent", "ahosts", "web.shop").must(t), alice.virtual(t, web))
@@ -161,4 +191,121 @@ func TestVirtualAddressesAsPod(t *testing.T) {
 		t.Errorf("by UDP: %q", got)
 	}
 	want(t, alice.role("refused", at+":9").must(t), "connection refused")
+}
+
+// guessed has somebody on alice's machine know the addresses of pods and of the Service
+// web, and how they are mapped. None of their names was asked for so far. He gets no
+// byte, at once, whatever his own name for them; and alice does once she has asked.
+func guessed(t *testing.T, web string) {
+	t.Helper()
+	pods := strings.Fields(kubectl("get", "pod", "-n", "shop", "db-0", "-o", "jsonpath={.status.podIPs[*].ip}").must(t))
+	at := map[string]string{"a Service": alice.guess(t, web) + ":80"}
+	for i, pod := range pods {
+		addr := alice.guess(t, pod)
+		if strings.Contains(addr, ":") {
+			addr = "[" + addr + "]"
+		}
+		at[fmt.Sprint("a pod by IPv", 4+2*i)] = addr + ":8080"
+	}
+	for what, addr := range at {
+		host, port := addr[:strings.LastIndex(addr, ":")], addr[strings.LastIndex(addr, ":")+1:]
+		start := time.Now()
+		r := alice.cmd("curl", "-sS", "-g", "--max-time", "5", "--resolve", "evil.example.test:"+port+":"+host, "http://evil.example.test:"+port).try(t)
+		if r.code != 7 || r.stdout != "" || time.Since(start) > 2*time.Second {
+			t.Errorf("%s at a guessed address: exit %d after %v: %s%s", what, r.code, time.Since(start), r.stdout, r.stderr)
+		}
+		if r := alice.cmd("ping", "-c", "1", "-W", "1", strings.Trim(host, "[]")).try(t); r.code == 0 {
+			t.Errorf("%s answers a ping at a guessed address", what)
+		}
+		if got := alice.sh("echo ahoy | socat -T 1 - UDP:" + host + ":5353 2>&1; true").must(t); strings.Contains(got, "ahoy") {
+			t.Errorf("%s answers a datagram at a guessed address: %s", what, got)
+		}
+	}
+	// A name that spells the address is one that he can make up.
+	spelt := strings.ReplaceAll(pods[0], ".", "-") + ".shop.pod.cluster.local"
+	want(t, alice.cmd("dig", "+short", spelt).must(t), alice.guess(t, pods[0]))
+	if r := alice.cmd("curl", "-sS", "--max-time", "2", "http://"+spelt+":8080").try(t); r.code == 0 {
+		t.Errorf("%s leads to the pod: %s", spelt, r.stdout)
+	}
+	if a := alice.connection(t).Addresses; a.Refused < uint64(len(at)) || a.LastRefused == "" {
+		t.Errorf("status tells of %d refusals, the last to %q", a.Refused, a.LastRefused)
+	}
+	want(t, alice.podnet("status").must(t), "addresses that no name has led to")
+	want(t, alice.podnet("doctor").try(t).stdout, "no name has led to")
+	want(t, alice.podnet("logs").must(t), "refused an address that no name has led to")
+}
+
+// TestRebinding has a browser on alice's machine show a page of an attacker's, whose
+// name has two addresses: his own, and what he knows of a pod in the cluster. When his
+// server goes, the page's next request is the pod's, for all that the browser can tell.
+func TestRebinding(t *testing.T) {
+	const name, port = "evil.example.test", "8080"
+	const forget = "grep -v " + name + " /etc/hosts > /tmp/hosts; cat /tmp/hosts > /etc/hosts; rm /tmp/hosts"
+	alice.connect(t, "-n", "shop", "--addresses", "virtual")
+	pods := strings.Fields(kubectl("get", "pods", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[*].status.podIP}").must(t))
+	gateway := strings.Fields(alice.sh("ip -4 route show default").must(t))[2]
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	// attack returns what the page got of the second address.
+	attack := func(pod string) string {
+		t.Helper()
+		alice.sh(fmt.Sprintf("%s; printf '%%s %s\\n' %s %s >> /etc/hosts", forget, name, gateway, pod)).must(t)
+		evil := machine{name: "laptop-edge"}.start(t, "web", ":"+port, "the attacker")
+		if got := strings.Fields(alice.cmd("getent", "ahosts", name).must(t)); !slices.Contains(got, gateway) || !slices.Contains(got, pod) {
+			t.Fatalf("%s is at %v", name, got)
+		}
+		eventually(t, 5*time.Second, "the attacker's server", func() error {
+			if r := alice.cmd("curl", "-sS", "--max-time", "1", "http://"+gateway+":"+port).try(t); r.code != 0 {
+				return errors.New(r.stderr)
+			}
+			return nil
+		})
+		arguments := browser.Arguments(t.TempDir())
+		for i, a := range arguments {
+			switch {
+			case strings.HasPrefix(a, "--host-resolver-rules="):
+				arguments[i] = a + ", EXCLUDE " + name
+			case strings.HasPrefix(a, "--disable-features="):
+				arguments[i] = a + ",AsyncDns" // the C library gives both addresses
+			}
+		}
+		chromium, err := browser.Start(alice.cmd(append([]string{"chromium"}, arguments...)...).exec(ctx))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer chromium.Close()
+		page, err := chromium.Open(ctx, "http://"+name+":"+port)
+		if err == nil {
+			err = page.Until(ctx, `document.body.innerText.includes("the attacker")`)
+		}
+		if err != nil {
+			t.Fatalf("the attacker's page: %v", err)
+		}
+		evil.stop()
+		var got string
+		if err := page.Eval(ctx, `(async () => {
+			let got = "";
+			for (let i = 0; i < 20 && got === ""; i++) {
+				got = await fetch("/?" + i, {cache: "no-store"}).then(r => r.text(), () => "");
+				await new Promise(again => setTimeout(again, 100));
+			}
+			return got;
+		})()`, &got); err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(got)
+	}
+	t.Cleanup(func() {
+		alice.sh("grep -v evil /etc/hosts > /tmp/hosts; cat /tmp/hosts > /etc/hosts; rm /tmp/hosts").try(t)
+	})
+	if got := attack(alice.guess(t, pods[0])); got != "" {
+		t.Errorf("the page got %s of a pod", strconv.Quote(got))
+	}
+	if a := alice.connection(t).Addresses; a.Refused == 0 {
+		t.Error("and nothing was refused: did it try?")
+	}
+	// The attack is one: what alice has asked for is open to all of her programs.
+	if got := attack(alice.virtual(t, pods[1])); !strings.HasPrefix(got, "hello from web") {
+		t.Errorf("at an address that was given out the page gets %s", strconv.Quote(got))
+	}
 }

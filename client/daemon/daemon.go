@@ -238,6 +238,7 @@ func (d *daemon) register(mux registrar) {
 	mux.HandleFunc("GET /v1/dns", d.queryDNS)
 	mux.HandleFunc("GET /v1/dns/queries", d.dnsQueries)
 	mux.HandleFunc("POST /v1/namespace", d.setNamespace)
+	mux.HandleFunc("POST /v1/addresses", d.openAddress)
 	mux.HandleFunc("POST /v1/steer", d.steer)
 	mux.HandleFunc("GET /v1/steer", d.steered)
 	mux.HandleFunc("DELETE /v1/steer", d.stopSteering)

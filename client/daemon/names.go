@@ -15,6 +15,9 @@ type Naming interface {
 	// DNSQueries calls begin when the session is ready, and line with the last
 	// questions of this machine's programs and, to follow, with those that come.
 	DNSQueries(ctx context.Context, follow bool, begin func(), line func(localapi.DNSQuery) error) error
+	// OpenAddress lets this machine's programs use a virtual address that no name has
+	// given them.
+	OpenAddress(address string) error
 	// SetNamespace makes short names those of another namespace of the session.
 	SetNamespace(ctx context.Context, namespace string) error
 	// SetPrimary says whether short names and those of the cluster's zone are this
@@ -45,6 +48,19 @@ func (d *daemon) queryDNS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	httpjson.Write(w, http.StatusOK, a)
+}
+
+func (d *daemon) openAddress(w http.ResponseWriter, r *http.Request) {
+	var req localapi.AddressRequest
+	err := httpjson.Read(r, &req)
+	var s Session
+	if err == nil {
+		s, err = d.sessions.of(r)
+	}
+	if err == nil {
+		err = s.OpenAddress(req.Address)
+	}
+	answerDone(w, err)
 }
 
 func (d *daemon) dnsQueries(w http.ResponseWriter, r *http.Request) {

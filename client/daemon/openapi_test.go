@@ -61,6 +61,7 @@ var calls = map[string]call{
 	"GET /v1/dns":                    {says: "Answer for a name, and say from where", query: [][2]string{session, {"name", "the name, or an address"}, {"type", "the type of record: A without, or PTR of an address"}}, out: localapi.DNSAnswer{}},
 	"GET /v1/dns/queries":            {says: "The names that this machine's programs have asked for lately", query: [][2]string{session, {"follow", "1: and those that come"}}, out: localapi.DNSQuery{}, lines: true},
 	"POST /v1/probe":                 {says: "Try a session once, from this machine to the cluster", query: [][2]string{session}, out: localapi.Probe{}},
+	"POST /v1/addresses":             {says: "Let programs use a virtual address that no name has given them", query: [][2]string{session}, in: localapi.AddressRequest{}, out: struct{}{}},
 	"POST /v1/namespace":             {says: "Make short names those of another namespace of the session", query: [][2]string{session}, in: localapi.NamespaceRequest{}, out: struct{}{}},
 	"POST /v1/steer":                 {says: "Steer a target's requests to this machine", query: [][2]string{session}, in: localapi.SteerRequest{}, out: localapi.SteerEvent{}, lines: true},
 	"GET /v1/steer":                  {says: "List the rules", query: everybody, out: localapi.SteerList{}},

@@ -198,6 +198,7 @@ func (e echoNames) QueryDNS(context.Context, string, string) (localapi.DNSAnswer
 func (echoNames) DNSQueries(context.Context, bool, func(), func(localapi.DNSQuery) error) error {
 	return nil
 }
+func (echoNames) OpenAddress(string) error                   { return nil }
 func (echoNames) SetNamespace(context.Context, string) error { return nil }
 func (echoNames) SetPrimary(context.Context, bool) error     { return nil }
 

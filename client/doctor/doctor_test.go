@@ -180,6 +180,8 @@ func TestHostFindings(t *testing.T) {
 	want(t, "the tunnel's own range", one(routeFinding(have, cidrs)), "problem host/routes: collides with fd70:6f64:6e65::/48 on interface wg0")
 	want(t, "virtual", one(virtualFinding(localapi.Addresses{Why: "asked for", Map: []localapi.VirtualPrefix{{Real: "10.96.0.0/16", Virtual: "100.64.0.0/16"}}})),
 		"ok host/routes: (asked for): 10.96.0.0/16 at 100.64.0.0/16")
+	want(t, "guessed", one(virtualFinding(localapi.Addresses{Why: "asked for", Map: []localapi.VirtualPrefix{{Real: "10.96.0.0/16", Virtual: "100.64.0.0/16"}}, Refused: 2, LastRefused: "100.64.1.2"})),
+		"warning host/routes: 10.96.0.0/16 at 100.64.0.0/16; refused 2 packets to addresses that no name has led to, the last to 100.64.1.2")
 
 	eth, wg := egress{name: "eth0"}, egress{name: "wg0", tunnel: true, mtu: 1420}
 	api := egress{name: "eth0", apiserver: true}

@@ -17,6 +17,7 @@ import (
 	"podnet.dev/client/localapi"
 	"podnet.dev/client/osdns"
 	"podnet.dev/client/router"
+	"podnet.dev/client/words"
 	"podnet.dev/internal/key"
 )
 
@@ -112,7 +113,11 @@ func virtualFinding(a localapi.Addresses) localapi.Finding {
 	for _, p := range a.Map {
 		all = append(all, p.Real+" at "+p.Virtual)
 	}
-	return ok("host/routes", "this machine sees the cluster at virtual addresses (%s): %s", a.Why, strings.Join(all, ", "))
+	const check, text = "host/routes", "this machine sees the cluster at virtual addresses (%s): %s"
+	if a.Refused > 0 {
+		return warning(check, "podnet map "+a.LastRefused+" opens that address, should a program of yours need it; programs that go by names need nothing", text+"; %s", a.Why, strings.Join(all, ", "), words.Refused(a.Refused, a.LastRefused))
+	}
+	return ok(check, text, a.Why, strings.Join(all, ", "))
 }
 
 // routeFinding tells whether the cluster's networks are taken on this machine,

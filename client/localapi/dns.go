@@ -63,6 +63,17 @@ type NamespaceRequest struct {
 	Namespace string `json:"namespace"`
 }
 
+// AddressRequest asks for a virtual address.
+type AddressRequest struct {
+	Address string `json:"address"`
+}
+
+// OpenAddress lets this machine's programs use a virtual address of the session's that
+// no name has given them. Of any other address it is an error of CodeNotFound.
+func (c *Client) OpenAddress(ctx context.Context, address string) error {
+	return c.do(ctx, http.MethodPost, "/v1/addresses", AddressRequest{address}, &struct{}{})
+}
+
 // QueryDNS asks the session's DNS proxy for a name, as this machine's resolver
 // would. Without a type it is A, and PTR where name is an address.
 func (c *Client) QueryDNS(ctx context.Context, name, qtype string) (DNSAnswer, error) {

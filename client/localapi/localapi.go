@@ -258,6 +258,11 @@ type Addresses struct {
 	Why string `json:"why,omitempty"`
 	// Map is which prefixes stand for which of the cluster's.
 	Map []VirtualPrefix `json:"map,omitempty"`
+	// Refused is how many packets went to virtual addresses that neither a name nor
+	// OpenAddress has given out in this session, and did not pass; LastRefused is
+	// where the last of them went.
+	Refused     uint64 `json:"refused,omitempty"`
+	LastRefused string `json:"lastRefused,omitempty"`
 }
 
 // VirtualPrefix is a prefix of the cluster's, and the one of the same length that

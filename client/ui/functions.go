@@ -22,6 +22,7 @@ var functions = template.FuncMap{
 	"stamp":   func(t time.Time) string { return t.Format(time.RFC3339Nano) },
 	"ms":      words.Milliseconds,
 	"size":    words.Size,
+	"refused": words.Refused,
 	"matches": func(all []steer.Match) string { return strings.Join(words.Matches(all), " or ") },
 	"join":    func(all []string) string { return strings.Join(all, ", ") },
 	"lower":   func(v any) string { return strings.ToLower(fmt.Sprint(v)) },

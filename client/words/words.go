@@ -33,6 +33,15 @@ func Milliseconds(ms float64) string {
 	return fmt.Sprintf("%.0f ms", ms)
 }
 
+// Refused tells of packets to virtual addresses that nobody had given out.
+func Refused(n uint64, last string) string {
+	packets := "packets"
+	if n == 1 {
+		packets = "packet"
+	}
+	return fmt.Sprintf("refused %d %s to addresses that no name has led to, the last to %s", n, packets, last)
+}
+
 // Matches are a rule's sets of conditions, a line each.
 func Matches(all []steer.Match) []string {
 	if len(all) == 0 {

@@ -14,6 +14,16 @@ func TestSize(t *testing.T) {
 	}
 }
 
+func TestRefused(t *testing.T) {
+	for n, want := range map[uint64]string{
+		1: "refused 1 packet to addresses that no name has led to, the last to 100.80.1.7", 2: "refused 2 packets to addresses that no name has led to, the last to 100.80.1.7",
+	} {
+		if got := Refused(n, "100.80.1.7"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestMatches(t *testing.T) {
 	got := Matches([]steer.Match{
 		{Method: "GET", Path: "/cart/*", Headers: []steer.Condition{{Name: "x-user", Value: "alice"}}},

@@ -44,9 +44,10 @@ var isolation = section{"Isolation of the data plane", []promise{
 		shown: both(short("dnsproxy/kube", "TestStrangerSeesNothing", "TestHiddenNamesNeverReachTheClusterServer", "TestSpecification"), short("client", "TestOnLinkAddressesAreNoClusterAnswers"), short("dnsproxy", "TestForbiddenAnswers", "TestSplit", "TestNothingLeftIsNoData")),
 	},
 	{
-		number:  21,
-		says:    "With virtual addresses a pod's own address cannot be reached, so that a web page that knows it (rebinding) gets no byte.",
-		shown:   short("e2e", "TestVirtualAddresses"),
-		missing: "virtual addresses themselves: they stand for the cluster's prefix by prefix, and each leads on, where policy lets it, although its name was not asked for. SECURITY.md says that rebinding is not prevented",
+		number: 21,
+		says: "With virtual addresses neither a pod's own address can be reached nor a virtual one that the session has not given out, so that a web page that knows " +
+			"the address (rebinding) gets no byte.",
+		shown:   both(short("e2e", "TestVirtualAddresses", "TestRebinding"), short("client/given", "TestGuessesAreRefused", "TestAgainstModel"), short("client", "TestGuessedAddressIsRefused"), short("dnsproxy", "TestGivenAddresses")),
+		missing: "a page that knows a name as well: it can have the browser ask for it, and then reach that address under its own. Nor is it kept from the kernel's device (--device kernel), whose packets podnet does not see",
 	},
 }}

@@ -111,6 +111,16 @@ func (m Map) Real(a netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
+// Stands reports whether an address is a virtual one.
+func (m Map) Stands(a netip.Addr) bool {
+	for i := range m.pairs {
+		if m.pairs[i].Virtual.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // Virtual is the address that stands for a real one, and false when none does.
 func (m Map) Virtual(a netip.Addr) (netip.Addr, bool) {
 	for _, p := range m.pairs {

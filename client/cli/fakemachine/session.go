@@ -40,8 +40,13 @@ func (f *session) Status() (localapi.Connection, []localapi.Warning) {
 	if len(f.req.Namespaces) > 0 {
 		namespace = f.req.Namespaces[0]
 	}
-	return localapi.Connection{Name: "kind", Context: "kind", User: "alice", Namespace: namespace, Namespaces: f.req.Namespaces,
-		Path: localapi.Path{Kind: f.req.Path}, Routes: []string{"10.96.0.0/16"}, DNS: localapi.DNS{Zone: "cluster.local"}}, nil
+	c := localapi.Connection{Name: "kind", Context: "kind", User: "alice", Namespace: namespace, Namespaces: f.req.Namespaces,
+		Path: localapi.Path{Kind: f.req.Path}, Routes: []string{"10.96.0.0/16"}, DNS: localapi.DNS{Zone: "cluster.local"}}
+	if f.req.Addresses == "virtual" {
+		c.Routes = []string{"100.81.0.0/16", "fd00:10:244::/56"}
+		c.Addresses = localapi.Addresses{Mode: "virtual", Why: "asked for", Map: []localapi.VirtualPrefix{{Real: "10.96.0.0/16", Virtual: "100.81.0.0/16"}}}
+	}
+	return c, nil
 }
 
 // Names answers from a table of names and types.
@@ -49,6 +54,7 @@ type Names struct {
 	Answers   map[string]localapi.DNSAnswer
 	Namespace string
 	Queries   []localapi.DNSQuery
+	Opened    []string // virtual addresses
 	Fail      error
 }
 
@@ -69,6 +75,11 @@ func (f *Names) DNSQueries(ctx context.Context, follow bool, begin func(), line 
 		<-ctx.Done()
 	}
 	return ctx.Err()
+}
+
+func (f *Names) OpenAddress(address string) error {
+	f.Opened = append(f.Opened, address)
+	return f.Fail
 }
 
 func (*Names) Namespaces(context.Context) ([]string, error)                 { return []string{"pay", "shop"}, nil }

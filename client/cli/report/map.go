@@ -26,6 +26,10 @@ and with a virtual one, whose it is. Without an argument: all of the cluster's
 networks, each with what stands for it. Where the cluster's addresses are its
 own they stand for themselves.
 
+A virtual address that this session's DNS has not given out leads nowhere, so
+that a web page which guesses one gets no answer. One that is asked for here is
+given out by that, for the session; a prefix is told, and gives out nothing.
+
   podnet map 10.244.1.7        100.80.1.7
   podnet map 100.80.1.7        10.244.1.7
   podnet map 10.96.0.0/16      100.81.0.0/16`,
@@ -55,6 +59,11 @@ own they stand for themselves.
 			m, err := mapped(connection, asked)
 			if err != nil {
 				return err
+			}
+			if v := m.single(); v != "" {
+				if err := session.Set(cmd.Context(), c.OpenAddress, v); err != nil {
+					return err
+				}
 			}
 			if answer.ForPrograms(output) {
 				return answer.Print(env.Out, output, m)
@@ -93,6 +102,14 @@ type addressMap struct {
 
 // Rows makes the networks the rows of a table.
 func (addressMap) Rows() string { return "map" }
+
+// single is the virtual address where one was asked for, "" else.
+func (m addressMap) single() string {
+	if len(m.Map) != 1 || m.Map[0].Real == m.Map[0].Virtual || strings.Contains(m.Map[0].Virtual, "/") {
+		return ""
+	}
+	return m.Map[0].Virtual
+}
 
 // parsePlace reads an address, as the prefix that has it alone, or a prefix.
 func parsePlace(text string) (p netip.Prefix, single, ok bool) {

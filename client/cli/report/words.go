@@ -90,6 +90,9 @@ func printAddresses(row func(name, text string), a localapi.Addresses) {
 	for _, p := range a.Map {
 		row("", p.Real+" at "+p.Virtual)
 	}
+	if a.Refused > 0 {
+		row("", words.Refused(a.Refused, a.LastRefused))
+	}
 }
 
 // printTally is a row for what there is, and one for each that is in trouble.

@@ -134,6 +134,16 @@ func TestMap(t *testing.T) {
 	}
 }
 
+// TestStatusTellsOfRefusals: of what was sent to addresses that nobody had given out.
+func TestStatusTellsOfRefusals(t *testing.T) {
+	s := seenElsewhere()
+	s.Connections[0].Addresses.Refused, s.Connections[0].Addresses.LastRefused = 3, "100.80.1.7"
+	var out bytes.Buffer
+	if printStatus(&out, s, time.Now()); !strings.Contains(out.String(), "refused 3 packets to addresses that no name has led to, the last to 100.80.1.7\n") {
+		t.Errorf("not a word of it in\n%s", out.String())
+	}
+}
+
 func TestWhomWeSendAs(t *testing.T) {
 	now := time.Now()
 	s := full(now)
