@@ -129,6 +129,7 @@ func (e *endpoint) write(b []byte, to *tcpip.FullAddress, datagram bool) (n int,
 	e.out.mu.Lock()
 	defer e.out.mu.Unlock()
 	var r bytes.Reader
+	defer r.Reset(nil) // gVisor keeps the last reader as long as the endpoint lives, and with it b
 	for {
 		r.Reset(b[n:])
 		err = e.try(&e.out, func() tcpip.Error {

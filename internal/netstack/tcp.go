@@ -181,6 +181,7 @@ func (c *TCPConn) Fill(n int, read func([]byte) (int, error)) (int, error) {
 	}
 	f := filler{n: n, read: read}
 	k, terr := c.ep.Write(&f, tcpip.WriteOptions{})
+	f.read = nil // gVisor keeps f as long as the endpoint lives
 	c.sent(int(k))
 	if f.err != nil {
 		return int(k), f.err
