@@ -15,6 +15,22 @@ import (
 // that TCP would grow to are nothing but queue.
 const acceptedBuffer = 512 << 10
 
+// hushedFor is how long nothing may come by an accepted stream. A laptop pings each path
+// that it has (wayFor); one that has gone elsewhere without a word leaves a stream behind
+// that API server, kubelet and container runtime keep up between them for five minutes
+// and more, of which there is only so much room here.
+const hushedFor = 2 * time.Minute
+
+// hushed is a stream that ends when nothing has come by it for that long.
+type hushed struct{ net.Conn }
+
+func (c hushed) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(hushedFor)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
 // ServeStreams accepts streams from ln until ctx ends, and then closes ln and
 // every stream and returns nil. At most Options.MaxStreams are open at once,
 // those that have not sent their preamble included; more are closed unread.
@@ -77,6 +93,7 @@ func (b *Bind) serveStream(ctx context.Context, conn net.Conn) error {
 	}
 	var rx, tx atomic.Uint64
 	c := newCarrier(b, conn, &rx, &tx)
+	c.c = hushed{conn}
 	c.ep = &streamEndpoint{address: address{synthetic(streamPrefix, b.streamID.Add(1))}, c: c}
 	b.heedStream(c)
 	defer b.answers.forget(c)
