@@ -185,6 +185,20 @@ echo "{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredent
 	}
 }
 
+// TestExecPluginIsTheSameInEveryFolder: to client-go a plugin with another environment is
+// another one, and it forgets none.
+func TestExecPluginIsTheSameInEveryFolder(t *testing.T) {
+	file := kubeconfig(t, "https://api.test", "{exec: {apiVersion: client.authentication.k8s.io/v1, command: podnet-test-login, interactiveMode: IfAvailable}}")
+	from := func(folder, last string) *Client {
+		return openKube(t, localapi.Kube{Flags: map[string][]string{"kubeconfig": {file}},
+			Env: []string{"HOME=/home/ada", "PWD=" + folder, "OLDPWD=" + last, "SHLVL=1", "_=/usr/bin/podnet", "MY_PROFILE=ada"}})
+	}
+	here, there := from("/home/ada/shop", "/home/ada").config.ExecProvider.Env, from("/tmp", "/home/ada/shop").config.ExecProvider.Env
+	if !slices.Equal(here, there) || len(here) != 2 {
+		t.Errorf("in one folder it has %v, in another %v", here, there)
+	}
+}
+
 func TestEnrolRefused(t *testing.T) {
 	const peers = "POST /apis/podnet.dev/v1alpha1/namespaces/podnet-system/peers"
 	forbidden := func(w http.ResponseWriter, _ *http.Request) {

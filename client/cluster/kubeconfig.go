@@ -210,7 +210,7 @@ func asCaller(config *rest.Config, env []string) {
 		}
 		var extra []clientcmdapi.ExecEnvVar
 		for _, e := range env {
-			if name, value, ok := strings.Cut(e, "="); ok && !own[name] {
+			if name, value, ok := strings.Cut(e, "="); ok && !own[name] && !passing[name] {
 				extra = append(extra, clientcmdapi.ExecEnvVar{Name: name, Value: value})
 			}
 		}
@@ -231,6 +231,12 @@ func asCaller(config *rest.Config, env []string) {
 		config.Proxy = func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }
 	}
 }
+
+// passing are what a shell sets anew with each folder and command. A plugin, which runs
+// in the daemon's folder, has no use for them, and client-go keeps what it makes of a
+// plugin as long as the process lives, by all of the environment: of each call from
+// another folder something would stay.
+var passing = map[string]bool{"_": true, "PWD": true, "OLDPWD": true, "SHLVL": true}
 
 // lookPath is exec.LookPath with somebody else's PATH.
 func lookPath(command, path string) string {
