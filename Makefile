@@ -62,7 +62,7 @@ soak: images programs ## Use podnet in the lab in every way, for DURATION (24h),
 
 PROMISES ?=
 .PHONY: promises
-promises: images programs ## Run the tests of docs/promises.md and write it anew (PROMISES='1-12 44': some; PROMISES=rest: the red ones; all: about two hours)
+promises: images programs ## Run the tests of docs/promises.md and write it anew (PROMISES='1-12 44': some; PROMISES=rest: the red ones; all: two and a half hours)
 	go run ./e2e/promises $(PROMISES)
 
 .PHONY: race

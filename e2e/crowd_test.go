@@ -119,16 +119,16 @@ func crowdRole(ctx context.Context, args []string) error {
 }
 
 // gauges are what a gateway that forgets nothing would let grow.
-type gauges struct{ goroutines, memory, heap, files float64 }
+type gauges struct{ goroutines, memory, heap, used, files float64 }
 
 func (g gauges) String() string {
-	return fmt.Sprintf("%.0f goroutines, %.1f MiB resident, %.1f MiB of heap in use, %.0f files", g.goroutines, g.memory/(1<<20), g.heap/(1<<20), g.files)
+	return fmt.Sprintf("%.0f goroutines, %.1f MiB resident, %.1f MiB of heap in use, %.1f MiB for good, %.0f files", g.goroutines, g.memory/(1<<20), g.heap/(1<<20), g.used/(1<<20), g.files)
 }
 
 func gatewayGauges(t testing.TB) (g gauges) {
 	t.Helper()
 	want := map[string]*float64{
-		"go_goroutines": &g.goroutines, "process_resident_memory_bytes": &g.memory, "go_memstats_heap_inuse_bytes": &g.heap, "process_open_fds": &g.files,
+		"go_goroutines": &g.goroutines, "process_resident_memory_bytes": &g.memory, "go_memstats_heap_inuse_bytes": &g.heap, "podnet_gateway_memory_used_bytes": &g.used, "process_open_fds": &g.files,
 	}
 	text := kubectl("get", "--raw", "/api/v1/namespaces/podnet-system/pods/podnet-gateway-0:8081/proxy/metrics").must(t)
 	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/metrics"
 	"sync"
 	"time"
 
@@ -259,8 +261,11 @@ func (d *daemon) register(mux registrar) {
 }
 
 func (d *daemon) version(w http.ResponseWriter, _ *http.Request) {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
 	httpjson.Write(w, http.StatusOK, localapi.Version{
 		APIVersion: localapi.APIVersion, Kind: "Version", Version: version.Version, PID: os.Getpid(), Log: d.LogFile,
+		Goroutines: runtime.NumGoroutine(), HeapBytes: int64(live[0].Value.Uint64()),
 	})
 }
 

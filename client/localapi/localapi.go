@@ -383,6 +383,10 @@ type Version struct {
 	Version    string `json:"version"`
 	PID        int    `json:"pid"`
 	Log        string `json:"log,omitempty"`
+	// Goroutines and HeapBytes are what a daemon that forgets nothing would let grow;
+	// the latter are those that were in use at the last garbage collection.
+	Goroutines int   `json:"goroutines"`
+	HeapBytes  int64 `json:"heapBytes"`
 }
 
 // DisconnectResult answers a disconnect. Exits is true when the daemon ends as
