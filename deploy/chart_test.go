@@ -182,12 +182,12 @@ func TestChartIsTheManifests(t *testing.T) {
 		"nothing chosen": {Options{Image: "podnet.dev/gateway:dev", AgentImage: "podnet.dev/agent:dev"}, nil},
 		"node ports": {Options{
 			Namespace: "tunnels", Image: "example.org/gw@sha256:00", AgentImage: "example.org/agent:1", PullPolicy: "Never", ImagePullSecrets: []string{"registry"}, Replicas: 3, NodePort: 31820,
-			PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, STUN: []string{"stun.example.org:3478", "[2001:db8::1]:3478"}, DNSDomain: "k8s.example.org", Memory: "1Gi", LogLevel: "debug",
+			PodCIDRs: []string{"10.0.0.0/8", "fd00:10::/48"}, STUN: []string{"stun.example.org:3478", "[2001:db8::1]:3478"}, DNSDomain: "k8s.example.org", Memory: "1Gi", RequestMemory: "1Gi", RequestCPU: "1", LogLevel: "debug",
 			Limits: []string{"user-connections=20k", "user-bytes=50Mi"}, UserMetrics: true, MetricsFrom: []string{"monitoring", "ops"},
 			Users: []string{`o'hara "x" <é>`}, Groups: []string{"dev", "ops"},
 		}, map[string]any{
 			"namespace": "tunnels", "image": "example.org/gw@sha256:00", "agentImage": "example.org/agent:1", "imagePullPolicy": "Never", "imagePullSecrets": []any{"registry"}, "replicas": 3, "nodePort": 31820,
-			"podCIDRs": []any{"10.0.0.0/8", "fd00:10::/48"}, "stun": []any{"stun.example.org:3478", "[2001:db8::1]:3478"}, "dnsDomain": "k8s.example.org", "memory": "1Gi", "logLevel": "debug",
+			"podCIDRs": []any{"10.0.0.0/8", "fd00:10::/48"}, "stun": []any{"stun.example.org:3478", "[2001:db8::1]:3478"}, "dnsDomain": "k8s.example.org", "memory": "1Gi", "requestMemory": "1Gi", "requestCPU": "1", "logLevel": "debug",
 			"limits": []any{"user-connections=20k", "user-bytes=50Mi"}, "userMetrics": true, "metricsFrom": []any{"monitoring", "ops"},
 			"usersAllowed": []any{`o'hara "x" <é>`}, "groupsAllowed": []any{"dev", "ops"},
 		}},
@@ -226,6 +226,8 @@ func TestChartRefuses(t *testing.T) {
 		"five STUN servers":       {"stun": []any{"a:1", "b:1", "c:1", "d:1", "e:1"}},
 		"little memory":           {"memory": "32Mi"},
 		"memory in decimals":      {"memory": "1.5Gi"},
+		"request beyond memory":   {"memory": "128Mi", "requestMemory": "129Mi"},
+		"CPU in decimals":         {"requestCPU": "0.5"},
 		"metrics without policy":  {"networkPolicy": false, "metricsFrom": []any{"a"}},
 		"limit without value":     {"limits": []any{"peers"}},
 		"log level":               {"logLevel": "loud"},

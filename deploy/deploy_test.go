@@ -5,12 +5,15 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -202,6 +205,10 @@ func TestRenderRefuses(t *testing.T) {
 		"five STUN servers":        {Image: "x", AgentImage: "y", STUN: []string{"a:1", "b:1", "c:1", "d:1", "e:1"}},
 		"memory that is too small": {Image: "x", AgentImage: "y", Memory: "1Mi"},
 		"memory that is nonsense":  {Image: "x", AgentImage: "y", Memory: "lots"},
+		"request beyond memory":    {Image: "x", AgentImage: "y", Memory: "128Mi", RequestMemory: "129Mi"},
+		"request that is nonsense": {Image: "x", AgentImage: "y", RequestMemory: "lots"},
+		"request of no CPU":        {Image: "x", AgentImage: "y", RequestCPU: "0"},
+		"CPU that is nonsense":     {Image: "x", AgentImage: "y", RequestCPU: "fast"},
 		"metrics from a nonsense":  {Image: "x", AgentImage: "y", MetricsFrom: []string{"a b"}},
 		"metrics without policy":   {Image: "x", AgentImage: "y", MetricsFrom: []string{"a"}, NoNetworkPolicy: true},
 		"limit without value":      {Image: "x", AgentImage: "y", Limits: []string{"peers"}},
@@ -222,6 +229,44 @@ func TestRenderRefuses(t *testing.T) {
 		if _, err := Render(o); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+// resources are a gateway's.
+func resources(t *testing.T, o Options) (got corev1.ResourceRequirements) {
+	t.Helper()
+	o.Image, o.AgentImage = "x", "y"
+	all := render(t, o)
+	var set appsv1.StatefulSet
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(all[len(all)-1].Object, &set); err != nil {
+		t.Fatal(err)
+	}
+	return set.Spec.Template.Spec.Containers[0].Resources
+}
+
+// TestRequestsAreThoseOfTheGuide: each line of docs/install.md's table can be had, and
+// that of 100 laptops is what there is unless told otherwise.
+func TestRequestsAreThoseOfTheGuide(t *testing.T) {
+	guide, err := os.ReadFile("../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := regexp.MustCompile("(?m)^\\| ([0-9,]+) \\|.*\\| `([^`]+)` \\| `([^`]+)` \\| `([^`]+)` \\|$").FindAllStringSubmatch(string(guide), -1)
+	if len(lines) != 3 {
+		t.Fatalf("%d lines, want those of 10, 100 and 1,000 laptops", len(lines))
+	}
+	for _, l := range lines {
+		o := Options{RequestCPU: l[2], RequestMemory: l[3], Memory: l[4]}
+		got := resources(t, o)
+		if cpu, request, most := got.Requests.Cpu(), got.Requests.Memory(), got.Limits.Memory(); cpu.String() != l[2] || request.String() != l[3] || most.String() != l[4] {
+			t.Errorf("%s laptops: CPU %v, memory %v of %v, want %v", l[1], cpu, request, most, l[2:])
+		}
+		if d := cmp.Diff(got, resources(t, Options{})); l[1] == "100" && d != "" {
+			t.Errorf("what is requested is not what 100 laptops take:\n%s", d)
+		}
+	}
+	if got := resources(t, Options{Memory: "128Mi"}); got.Requests.Memory().Cmp(*got.Limits.Memory()) != 0 {
+		t.Errorf("of 128Mi are requested %v", got.Requests.Memory())
 	}
 }
 

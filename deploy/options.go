@@ -58,8 +58,12 @@ type Options struct {
 	STUN []string
 	// DNSDomain is the cluster's zone; "" lets the gateway find out.
 	DNSDomain string
-	// Memory is request and limit of a gateway; 512Mi by default.
+	// Memory is a gateway's limit; 512Mi by default.
 	Memory string
+	// RequestMemory and RequestCPU are what a node keeps for a gateway; what 100 laptops
+	// take by default (docs/install.md says from which measurements), and of memory no
+	// more than there may be.
+	RequestMemory, RequestCPU string
 	// Limits are NAME=VALUE, what users and a gateway may have at most, in place of
 	// the defaults of package limits.
 	Limits []string
@@ -94,6 +98,8 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.Namespace, DefaultNamespace)
 	set(&o.PullPolicy, "IfNotPresent")
 	set(&o.Memory, "512Mi")
+	set(&o.RequestMemory, least(requestMemory, o.Memory))
+	set(&o.RequestCPU, "100m")
 	set(&o.LogLevel, "info")
 	if o.Replicas == 0 {
 		o.Replicas = 1
@@ -157,8 +163,15 @@ func (o Options) check() error {
 			return fmt.Errorf("DNS domain %q: %s", o.DNSDomain, strings.Join(problems, "; "))
 		}
 	}
-	if q, err := resource.ParseQuantity(o.Memory); err != nil || q.Value() < 64<<20 {
+	most, err := resource.ParseQuantity(o.Memory)
+	if err != nil || most.Value() < 64<<20 {
 		return fmt.Errorf("memory %q: want a quantity of at least 64Mi", o.Memory)
+	}
+	if q, err := resource.ParseQuantity(o.RequestMemory); err != nil || q.Sign() <= 0 || q.Cmp(most) > 0 {
+		return fmt.Errorf("request of memory %q: want a quantity of at most %s", o.RequestMemory, o.Memory)
+	}
+	if q, err := resource.ParseQuantity(o.RequestCPU); err != nil || q.Sign() <= 0 {
+		return fmt.Errorf("request of CPU %q: want a quantity, such as 100m", o.RequestCPU)
 	}
 	for _, ns := range o.MetricsFrom {
 		if problems := validation.IsDNS1123Label(ns); problems != nil {
@@ -177,6 +190,19 @@ func (o Options) check() error {
 		return fmt.Errorf("log level %q: want debug, info, warn or error", o.LogLevel)
 	}
 	return nil
+}
+
+// requestMemory is what a node keeps for a gateway unless told otherwise.
+const requestMemory = "192Mi"
+
+// least is the lesser of two quantities; one that is none is the other's.
+func least(a, b string) string {
+	x, errX := resource.ParseQuantity(a)
+	y, errY := resource.ParseQuantity(b)
+	if errX == nil && errY == nil && y.Cmp(x) < 0 {
+		return b
+	}
+	return a
 }
 
 // MaxReplicas is how many gateways there may be.

@@ -222,7 +222,7 @@ func (admins) Revoke(ctx context.Context, kube localapi.Kube, namespace, who str
 func deployOptions(o admin.InstallOptions) deploy.Options {
 	return deploy.Options{
 		Namespace: o.Namespace, Namespaced: o.Namespaced, ServiceCIDRs: o.ServiceCIDRs, Image: o.Image, AgentImage: o.AgentImage, PullPolicy: o.PullPolicy, ImagePullSecrets: o.ImagePullSecrets, Replicas: o.Replicas,
-		UDPService: o.UDPService, NodePort: o.NodePort, Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, DNSDomain: o.DNSDomain, Memory: o.Memory, Limits: o.Limits, UserMetrics: o.UserMetrics,
+		UDPService: o.UDPService, NodePort: o.NodePort, Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, DNSDomain: o.DNSDomain, Memory: o.Memory, RequestMemory: o.RequestMemory, RequestCPU: o.RequestCPU, Limits: o.Limits, UserMetrics: o.UserMetrics,
 		NoNetworkPolicy: o.NoNetworkPolicy, MetricsFrom: o.MetricsFrom, LogLevel: o.LogLevel,
 		Users: o.Users, Groups: o.Groups,
 	}

@@ -78,6 +78,8 @@ type InstallOptions struct {
 	STUN             []string
 	DNSDomain        string
 	Memory           string
+	RequestMemory    string
+	RequestCPU       string
 	Limits           []string
 	UserMetrics      bool
 	NoNetworkPolicy  bool

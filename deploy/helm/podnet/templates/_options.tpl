@@ -15,6 +15,10 @@ those manifests by make generate.
 {{- $mebibytes := int (trimSuffix "Mi" (trimSuffix "Gi" $v.memory)) -}}
 {{- if hasSuffix "Gi" $v.memory }}{{ $mebibytes = mul $mebibytes 1024 }}{{ end -}}
 {{- if lt (int $mebibytes) 64 }}{{ fail (printf "memory %s: want at least 64Mi" $v.memory) }}{{ end -}}
+{{- $request := $v.requestMemory | default (ternary $v.memory "192Mi" (lt (int $mebibytes) 192)) -}}
+{{- $requested := int (trimSuffix "Mi" (trimSuffix "Gi" $request)) -}}
+{{- if hasSuffix "Gi" $request }}{{ $requested = mul $requested 1024 }}{{ end -}}
+{{- if gt (int $requested) (int $mebibytes) }}{{ fail (printf "requestMemory %s: want at most memory, %s" $request $v.memory) }}{{ end -}}
 {{- $release := regexReplaceAll "[^A-Za-z0-9._-]" .Chart.AppVersion "_" | trunc 63 | trimAll "._-" -}}
 {{- $labels := dict "app.kubernetes.io/name" "podnet" "app.kubernetes.io/part-of" "podnet" "app.kubernetes.io/managed-by" "podnet" "app.kubernetes.io/version" $release -}}
 {{- $selector := dict "app.kubernetes.io/name" "podnet" "app.kubernetes.io/component" "gateway" -}}
@@ -55,6 +59,8 @@ those manifests by make generate.
   "pullSecrets" $secrets
   "Replicas" $v.replicas
   "Memory" $v.memory
+  "RequestMemory" $request
+  "RequestCPU" $v.requestCPU
   "goMemLimit" (printf "%dMiB" (div (mul (div (mul $mebibytes 1048576) 10) 9) 1048576))
   "Users" $v.usersAllowed
   "Groups" $v.groupsAllowed
