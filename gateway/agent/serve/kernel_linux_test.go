@@ -34,6 +34,7 @@ func inPod(t *testing.T, story func(*testing.T)) {
 var neighbours = map[string]func([]string) string{
 	"who":  func(at []string) string { return who(at[0], at[1]) },         // NETWORK ADDRESS
 	"from": func(at []string) string { return from(at[0], at[1], at[2]) }, // PORT NETWORK ADDRESS
+	"mix":  mix,                                                           // SEED BYTES HOST...
 	"load": func(at []string) string { // DURATION NETWORK ADDRESS
 		duration, _ := time.ParseDuration(at[0])
 		answers := map[string]int{}
@@ -166,7 +167,7 @@ func agent(t *testing.T, steal *atomic.Bool, laptop string) (tick func(ports ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(Config{
+	return agentBy(t, Config{
 		Rules: func(protocol steer.Protocol, port uint16) *steer.Port {
 			if !steal.Load() {
 				return nil
@@ -179,6 +180,12 @@ func agent(t *testing.T, steal *atomic.Bool, laptop string) (tick func(ports ...
 		Observer: func(PortKey) steer.Observer { return blind{} },
 		Log:      slog.New(slog.DiscardHandler),
 	})
+}
+
+// agentBy is an agent whose Server is as c says.
+func agentBy(t *testing.T, c Config) (tick func(ports ...PortKey), end func()) {
+	t.Helper()
+	s := New(c)
 	table, err := redirect.Open("test", agentGroup)
 	if err != nil {
 		t.Fatal(err)
