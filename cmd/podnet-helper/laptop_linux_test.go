@@ -44,15 +44,30 @@ type program struct {
 	lines *bufio.Scanner
 }
 
-// start runs the test binary on the laptop in a role.
-func (h *laptop) start(as string, args ...string) *program {
+// run runs a command, which has to work.
+func (h *laptop) run(args ...string) {
+	h.t.Helper()
+	if out, err := h.Command(args...).CombinedOutput(); err != nil {
+		h.t.Fatalf("%v: %v: %s", args, err, out)
+	}
+}
+
+// runs is a command that is the test binary in a role.
+func (h *laptop) runs(as string, args ...string) *exec.Cmd {
 	h.t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	p := &program{Cmd: h.Command(append([]string{exe}, args...)...), t: h.t}
-	p.Env = append(os.Environ(), role+"="+as)
+	c := h.Command(append([]string{exe}, args...)...)
+	c.Env = append(os.Environ(), role+"="+as)
+	return c
+}
+
+// start runs the test binary on the laptop in a role.
+func (h *laptop) start(as string, args ...string) *program {
+	h.t.Helper()
+	p := &program{Cmd: h.runs(as, args...), t: h.t}
 	out, err := p.StdoutPipe()
 	if err != nil {
 		h.t.Fatal(err)

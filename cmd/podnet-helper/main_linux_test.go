@@ -195,15 +195,7 @@ func TestKilledAtRandom(t *testing.T) {
 	if os.Getenv("PODNET_E2E_LONG") != "" {
 		rounds = 200
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("PODNET_E2E_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("the same again: PODNET_E2E_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := seeded(t)
 	h.helper().kill() // whose folders stay
 	before := h.Snapshot()
 	for round := range rounds {
@@ -246,6 +238,20 @@ func TestKilledAtRandom(t *testing.T) {
 		}
 		h.Becomes(before, 2*time.Second)
 	}
+}
+
+// seeded is chance that can be had again.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("PODNET_E2E_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("the same again: PODNET_E2E_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
 }
 
 // TestHelperLeavesNoCore: it has had the key of a kernel's device.

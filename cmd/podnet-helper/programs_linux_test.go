@@ -43,6 +43,8 @@ func TestMain(m *testing.M) {
 		err = connect(os.Args[1])
 	case "wish":
 		err = wish(os.Args[1:])
+	case "names":
+		err = names()
 	}
 	if err != nil {
 		fmt.Println("failed:", err)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -59,6 +61,48 @@ func New(t *testing.T) *Host {
 // Command is one that runs there.
 func (h *Host) Command(args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"-t", fmt.Sprint(h.pid), "-n", "-m", "--"}, args...)...)
+}
+
+// Path is where the test finds a file of the host.
+func (h *Host) Path(name string) string { return fmt.Sprintf("/proc/%d/root%s", h.pid, name) }
+
+// KillAll kills all that runs there, and waits until it is gone.
+func (h *Host) KillAll() {
+	h.t.Helper()
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		left := h.processes()
+		if len(left) == 0 {
+			return
+		}
+		if time.Since(began) > 5*time.Second {
+			h.t.Fatalf("processes %v do not end", left)
+		}
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// processes are those of the host, but for the one that keeps it.
+func (h *Host) processes() (all []int) {
+	mounts := func(pid string) string {
+		ns, _ := os.Readlink(filepath.Join("/proc", pid, "ns/mnt")) // of one that has ended there is none
+		return ns
+	}
+	own := mounts(strconv.Itoa(h.pid))
+	if own == "" || own == mounts("self") {
+		h.t.Fatalf("the host's mounts are %q: nobody is to be killed by that", own)
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != h.pid && mounts(e.Name()) == own {
+			all = append(all, pid)
+		}
+	}
+	return all
 }
 
 // Snapshot is all that a session may change.
