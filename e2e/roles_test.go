@@ -24,6 +24,7 @@ var roles = map[string]func(ctx context.Context, args []string) error{
 	"connections": connections,
 	"flows":       flows,
 	"refused":     refused,
+	"transfer":    transfer,      // see mtu_test.go
 	"crowd":       crowdRole,     // see crowd_test.go
 	"customers":   customersRole, // see customers_test.go
 	"chat":        chat,          // see programs_test.go
