@@ -45,7 +45,7 @@ func TestSteerByHeader(t *testing.T) {
 		t.Errorf("%d requests were lost: %s", all.Failed, all.First)
 	}
 	customers(t, url, 1000, 8, "x-user: alice", "laptop").exact(t, 1000, 1000)
-	report(t, "a pod was deleted, its rule is gone after (60 s)", ruleGoesWithItsPod(t).Round(10*time.Millisecond))
+	report(t, "[56] a steered pod was deleted, its rule is gone after (60 s)", ruleGoesWithItsPod(t).Round(10*time.Millisecond))
 
 	start = time.Now()
 	alice.podnet("steer", "stop", "--all").must(t)
@@ -137,15 +137,32 @@ func TestTwoUsersSteer(t *testing.T) {
 	mine.exact(t, many/2, many/2)
 	hers.exact(t, many, many)
 
+	rulesAreDeleted(t, url)
+
 	kubectl("delete", "rolebinding", "-n", "market", "market-podnet-steer").must(t)
 	r = bob.podnet("steer", "--detach", "-n", "market", "deploy/stall", "8080:3000", "--header", "x-user: bob").mustFail(t)
 	want(t, r.stderr, "ephemeralcontainers", "hint:")
 	if r.code != 4 {
 		t.Errorf("exit %d, want 4 (permission)", r.code)
 	}
+}
 
-	// What an administrator deletes steals no more.
+// rulesAreDeleted has an administrator delete alice's rules: they steal no more, neither
+// by new requests nor by what is open.
+func rulesAreDeleted(t *testing.T, url string) {
+	t.Helper()
+	follow(t, "echo on the laptop", alice.cmd("socat", "TCP-LISTEN:3001,bind=127.0.0.1,fork,reuseaddr", "EXEC:cat"))
+	alice.steer(t, "deploy/stall", "5432:3001")
+	open := node1.start(t, "echo", stalls(t)[0]+":5432")
+	eventually(t, 10*time.Second, "the laptop echoes", func() error {
+		_, answered := open.last(works)
+		if at := alice.cmd("ss", "-Htn", "state", "established", "sport = :3001").must(t); !answered || at == "" {
+			return fmt.Errorf("there is an answer: %v; connections of the laptop's: %q", answered, at)
+		}
+		return nil
+	})
 	want(t, node1.cmd("curl", "-sS", "--max-time", "5", "-H", "x-user: alice", url).must(t), "hello from alice")
+
 	start := time.Now()
 	kubectl("delete", "steeringrules", "-n", "market", "--all").must(t)
 	var stolen time.Duration
@@ -159,9 +176,17 @@ func TestTwoUsersSteer(t *testing.T) {
 			t.Fatal("bob has what is alice's")
 		}
 	}
-	report(t, "the last request that was stolen, after an administrator's kubectl delete began (2 s)", stolen.Round(10*time.Millisecond))
+	report(t, "[56] the last request that was stolen, after an administrator's kubectl delete began (2 s)", stolen.Round(10*time.Millisecond))
 	if !within(stolen, 2*time.Second) {
 		t.Errorf("after %v", stolen)
+	}
+	end, ended := open.since(start, broken)
+	if !ended {
+		t.Fatal("what was open goes on")
+	}
+	report(t, "[56] what was open and stolen ended, after the same (2 s)", end.At.Sub(start).Round(10*time.Millisecond))
+	if !within(end.At.Sub(start), 2*time.Second) {
+		t.Errorf("after %v", end.At.Sub(start))
 	}
 }
 
