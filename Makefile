@@ -7,10 +7,14 @@ SHELL       := /bin/bash
 VERSION ?= dev
 # When this was made: the time of its commit, so that the same sources give the same packages.
 DATE    ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-# Reproducible: no paths, no build id, no C library, the toolchain of go.mod.
+# Reproducible by whoever has the same Go: no paths, no build id, no C library, and what
+# the environment says of processors does not count.
 # The same flags everywhere let tests and builds share what is compiled.
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath -buildvcs=false
+export GOAMD64 := v1
+export GOARM64 := v8.0
+export GOEXPERIMENT :=
 LDFLAGS := -s -w -buildid= -X podnet.dev/internal/version.Version=$(VERSION)
 GOBUILD := go build -ldflags '$(LDFLAGS)'
 
@@ -54,6 +58,7 @@ e2e: images programs ## Run the tests that need the lab; boots one when none is 
 long: images programs ## Tell the lab's stories in full length: ten minutes of misfortune, sleep and crowd (about an hour)
 	PODNET_E2E_LONG=1 go test -v -tags e2e -count=1 -p 1 -parallel 8 -timeout 3h ./e2e
 	PODNET_E2E_LONG=1 go test -v -run '^TestLargeCluster$$' -count=1 -timeout 1h ./gateway
+	PODNET_E2E_LONG=1 go test -v -run '^TestOtherComputerSameBytes$$' -count=1 -timeout 1h ./cmd/packages
 
 DURATION ?= 24h
 .PHONY: soak

@@ -131,7 +131,7 @@ func TestReleaseIsWhole(t *testing.T) {
 	}
 }
 
-// The same programs give the same bytes, at another time.
+// The same programs give the same bytes, at another time. See TestOtherComputerSameBytes.
 func TestReleaseIsReproducible(t *testing.T) {
 	one := release1(t)
 	o := optionsIn(filepath.Dir(one), "two")
