@@ -106,22 +106,3 @@ func goEnv(t *testing.T, name string) string {
 	}
 	return strings.TrimSpace(string(out))
 }
-
-// checksumsOf are those of a folder's files.
-func checksumsOf(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	all := map[string]string{}
-	err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		sum, err := checksum(name)
-		within, _ := filepath.Rel(dir, name)
-		all[within] = sum
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 
 	"podnet.dev/client/cli"
 	"podnet.dev/client/cli/admin"
@@ -144,6 +146,9 @@ type written struct {
 func write(o options, dir string) (written, error) {
 	root := cli.Tree(cli.Env{Env: caller.Env{Kube: cluster.NewFlags()}, Clusters: admin.Clusters{DefaultImage: "podnet.dev/gateway:" + o.version, DefaultAgentImage: "podnet.dev/agent:" + o.version}})
 	root.DisableAutoGenTag = true
+	if home, err := os.UserHomeDir(); err == nil {
+		nobodys(root, home)
+	}
 	w := written{completion: map[string]string{}}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		var text bytes.Buffer
@@ -177,6 +182,20 @@ func write(o options, dir string) (written, error) {
 		w.man = append(w.man, page+".gz")
 	}
 	return w, err
+}
+
+// nobodys has what flags default to below a home say so of anybody's.
+func nobodys(c *cobra.Command, home string) {
+	for _, flags := range []*pflag.FlagSet{c.PersistentFlags(), c.Flags()} {
+		flags.VisitAll(func(f *pflag.Flag) {
+			if below, ok := strings.CutPrefix(f.DefValue, home+"/"); ok {
+				f.DefValue = "~/" + below
+			}
+		})
+	}
+	for _, sub := range c.Commands() {
+		nobodys(sub, home)
+	}
 }
 
 // zipped is gzip without a name and a time.

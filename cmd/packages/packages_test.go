@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"sigs.k8s.io/yaml"
 )
@@ -145,6 +146,24 @@ func TestReleaseIsReproducible(t *testing.T) {
 	}
 }
 
+// Nothing of whoever makes a release is in the pages.
+func TestPagesAreNobodys(t *testing.T) {
+	var all []map[string]string
+	for _, who := range []string{"ada", "bob"} {
+		for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "KUBECONFIG"} {
+			t.Setenv(name, filepath.Join("/home", who, name))
+		}
+		dir := filepath.Join(t.TempDir(), "written")
+		if err := writeTo(optionsIn("", ""), dir); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, checksumsOf(t, dir))
+	}
+	if d := cmp.Diff(all[0], all[1]); d != "" || len(all[0]) < 20 {
+		t.Errorf("%d files: %s", len(all[0]), d)
+	}
+}
+
 func sums(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(dir, sumsName))
@@ -155,6 +174,25 @@ func sums(t *testing.T, dir string) map[string]string {
 	for line := range strings.Lines(string(raw)) {
 		sum, name, _ := strings.Cut(strings.TrimSpace(line), "  ")
 		all[name] = sum
+	}
+	return all
+}
+
+// checksumsOf are those of a folder's files.
+func checksumsOf(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		sum, err := checksum(name)
+		within, _ := filepath.Rel(dir, name)
+		all[within] = sum
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
