@@ -113,7 +113,7 @@ func (s *state) stepObject(r *rule, o *object, now time.Time) []action {
 	switch {
 	case o.phase == planned && !now.Before(o.retry):
 		if r.does != leads && !p.allowed && p.agent(s.member.keys(), "") == "" {
-			if p.asking || now.Before(p.retry) {
+			if p.asking || now.Before(p.retry) || len(s.member.Gateways) == 0 {
 				return nil
 			}
 			p.asking = true
@@ -186,7 +186,7 @@ func (s *state) stepPod(p *pod, now time.Time) []action {
 			}
 		}
 	}
-	if !accepted || p.Terminating || p.does == leads {
+	if !accepted || p.Terminating || p.does == leads || len(s.member.Gateways) == 0 { // an agent goes to a gateway
 		return nil
 	}
 	switch c := p.agent(s.member.keys(), key); {

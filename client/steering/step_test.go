@@ -61,6 +61,8 @@ func TestStep(t *testing.T) {
 		"nor with one of other gateways":   {[]cluster.AgentContainer{stranger}, nil, "dryrun"},
 		"no agent before the gateway's ok": {nil, func(_ *state, _ *rule, o *object, _ *pod) { written(o, false) }, "poll"},
 		"then one":                         {nil, func(_ *state, _ *rule, o *object, _ *pod) { written(o, true) }, "poll inject"},
+		"but while no gateway runs":        {nil, func(s *state, _ *rule, o *object, _ *pod) { written(o, true); s.member.Gateways = nil }, "poll"},
+		"nor is anything asked then":       {nil, func(s *state, _ *rule, _ *object, _ *pod) { s.member.Gateways = nil }, ""},
 		"which is asked for its key":       {[]cluster.AgentContainer{waits}, func(_ *state, _ *rule, o *object, _ *pod) { written(o, true) }, "poll greet"},
 		"which is written": {[]cluster.AgentContainer{knows}, func(_ *state, _ *rule, o *object, p *pod) {
 			written(o, true)
