@@ -19,17 +19,8 @@ func TestExpose(t *testing.T) {
 	alice.connect(t, "-n", "market", "--lease", "60s")
 	alice.serveLocally(t, 3000, "laptop")
 
-	// As a program in the pod: the cluster's DNS, and the pod's network.
 	service := "my-api"
-	curl := func(port int) (string, error) {
-		name := service + ".market.svc.cluster.local"
-		r := node1.cmd("nsenter", "--net=/run/netns/"+ns, "sh", "-c", fmt.Sprintf(`ip=$(dig +short @10.96.0.10 %s | tail -1)
-			[ -n "$ip" ] && curl -sS --max-time 3 --resolve %s:%d:$ip http://%s:%d/`, name, name, port, name, port)).try(t)
-		if r.code != 0 {
-			return "", errors.New(strings.TrimSpace(r.stderr + " " + r.stdout))
-		}
-		return strings.TrimSpace(r.stdout), nil
-	}
+	curl := func(port int) (string, error) { return callService(t, ns, service, port) }
 	reaches := func(port int) func() error {
 		return func() error {
 			got, err := curl(port)
@@ -89,4 +80,17 @@ func TestExpose(t *testing.T) {
 		return nil
 	})
 	report(t, "kill -9 of the daemon to the Service gone (a lease of 60 s, and a minute)", time.Since(start).Round(time.Second))
+}
+
+// callService asks a Service of the market as a program in a pod does: by the cluster's
+// DNS, and from the pod's network.
+func callService(t *testing.T, ns, service string, port int) (string, error) {
+	t.Helper()
+	name := service + ".market.svc.cluster.local"
+	r := node1.cmd("nsenter", "--net=/run/netns/"+ns, "sh", "-c", fmt.Sprintf(`ip=$(dig +short @10.96.0.10 %s | tail -1)
+		[ -n "$ip" ] && curl -sS --max-time 3 --resolve %s:%d:$ip http://%s:%d/`, name, name, port, name, port)).try(t)
+	if r.code != 0 {
+		return "", errors.New(strings.TrimSpace(r.stderr + " " + r.stdout))
+	}
+	return strings.TrimSpace(r.stdout), nil
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ type machine struct {
 	name, user string
 	ordinary   bool
 	booted     *system // what is booted there for a test, and meant in place of the machine
+	programs   string  // folder of our programs that are used there; empty: the repository's bin
 }
 
 var (
@@ -44,7 +46,7 @@ func (m machine) program(name string) string {
 	if m.booted != nil {
 		return "/usr/bin/" + name // from the package
 	}
-	return filepath.Join(top, "bin", name)
+	return filepath.Join(cmp.Or(m.programs, filepath.Join(top, "bin")), name)
 }
 
 // folder is one that the test and the machine see at the same place, for the time of

@@ -75,9 +75,16 @@ var usual = []string{"--node-port", "31820"}
 
 // install puts the gateway into the lab's cluster and lets alice and bob use it.
 func install(ctx context.Context, flags ...string) error {
+	return installFrom(ctx, filepath.Join(top, "bin"), flags...)
+}
+
+// installFrom does it with the programs and images of a folder.
+func installFrom(ctx context.Context, bin string, flags ...string) error {
+	admin := admin
+	admin.programs = bin
 	images := []string{"install", "--image-pull-policy", "Never"}
 	for flag, program := range map[string]string{"--image": "podnet-gateway", "--agent-image": "podnet-agent"} {
-		name, err := os.ReadFile(filepath.Join(top, "bin", program+".image"))
+		name, err := os.ReadFile(filepath.Join(bin, program+".image"))
 		if err != nil {
 			return err
 		}
