@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"podnet.dev/internal/measure"
 )
 
 // A promise is a statement that somebody else can check.
@@ -13,6 +15,9 @@ type promise struct {
 	says   string // with its number, in plain words
 	shown  []test // every one has to pass
 
+	// limits are those that its tests have to measure, as package measure prints
+	// them: "at most 2 s".
+	limits []string
 	// missing is what of it no test shows; while there is something, the promise
 	// is kept in part at best.
 	missing string
@@ -59,9 +64,9 @@ func (t test) needsLab() bool { return t.in == "e2e" || t.in == "e2e/lab" }
 type colour string
 
 const (
-	green colour = "green" // all of it is shown, by tests that passed
+	green colour = "green" // all of it is shown, by tests that passed, and every limit is met
 	amber colour = "amber" // a part of it is shown
-	red   colour = "RED"   // nothing is shown, or a test failed, was skipped or never ran
+	red   colour = "RED"   // nothing is shown, a test failed, was skipped or never ran, or a limit is not met
 )
 
 // colour tells how the promise stands by what its tests did, and why if it is red.
@@ -84,10 +89,15 @@ func (p promise) colour(r results) (colour, string) {
 			bad = append(bad, fmt.Sprintf("%s: %s", o, strings.Join(names, ", ")))
 		}
 	}
+	for _, text := range p.measured(r) {
+		if f, ok := measure.Read(text); ok && !f.Met {
+			bad = append(bad, "not met: "+text)
+		}
+	}
 	switch {
 	case len(bad) > 0:
-		return red, strings.Join(bad, ", ")
-	case p.missing != "":
+		return red, strings.Join(bad, "; ")
+	case p.missing != "" || len(p.unmeasured(r)) > 0:
 		return amber, ""
 	}
 	return green, ""
@@ -100,6 +110,17 @@ func (p promise) measured(r results) []string {
 		all = append(all, r.of(t).Measured[p.number]...)
 	}
 	return all
+}
+
+// unmeasured are the limits of the promise that none of its tests has measured.
+func (p promise) unmeasured(r results) []string {
+	rest := slices.Clone(p.limits)
+	for _, text := range p.measured(r) {
+		if f, ok := measure.Read(text); ok {
+			rest = slices.DeleteFunc(rest, func(l string) bool { return l == f.Limit })
+		}
+	}
+	return rest
 }
 
 // choose picks the promises that words name: numbers, ranges of them, and "rest"

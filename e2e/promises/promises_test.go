@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"podnet.dev/internal/measure"
 )
 
 const top = "../.."
@@ -102,6 +104,58 @@ func TestFiguresHaveAPlace(t *testing.T) {
 	}
 }
 
+// TestLimitsAreSaid: each limit is as a test prints it, and its number is in what is promised.
+func TestLimitsAreSaid(t *testing.T) {
+	for _, s := range promises {
+		for _, p := range s.promises {
+			for _, limit := range p.limits {
+				words := strings.SplitN(limit, " ", 3) // at most QUANTITY
+				f, ok := measure.Read("x: " + words[len(words)-1] + ", " + limit)
+				if !ok || f.Limit != limit {
+					t.Fatalf("promise %d: no test prints %q", p.number, limit)
+				}
+				number, _, _ := strings.Cut(f.Value, " ")
+				if !slices.Contains(strings.FieldsFunc(p.says, func(c rune) bool { return strings.ContainsRune(" ,;()", c) }), number) {
+					t.Errorf("promise %d does not say %s", p.number, limit)
+				}
+			}
+		}
+	}
+}
+
+// TestLimits: what a promise is worth by what its tests have measured.
+func TestLimits(t *testing.T) {
+	a, b := test{in: "x", name: "TestA"}, test{in: "x", name: "TestB"}
+	p := promise{number: 6, shown: []test{a, b}, limits: []string{"at most 2 s", "at most 64 MiB"}}
+	for _, c := range []struct {
+		what       string
+		a, b       []string // measured
+		want       colour
+		unmeasured []string
+	}{
+		{"both are met", []string{"x: 2 s, at most 2 s"}, []string{"y: 60 MiB, at most 64 MiB"}, green, nil},
+		{"by a test that measured twice", []string{"x: 1 s, at most 2 s", "by hand: 1 s", "x: 2.001 s, at most 2 s"}, []string{"y: 60 MiB, at most 64 MiB"}, red, nil},
+		{"by one test of two", []string{"x: 1 s, at most 2 s", "y: 60 MiB, at most 64 MiB"}, []string{"x: 3 s, at most 2 s"}, red, nil},
+		{"a limit that is not named", []string{"x: 1 s, at most 2 s", "y: 60 MiB, at most 64 MiB"}, []string{"z: 30 %, at least 70 %"}, red, nil},
+		{"one was not measured", []string{"x: 1 s, at most 2 s"}, nil, amber, []string{"at most 64 MiB"}},
+		{"nor was the other, and it is not met", nil, []string{"y: 65 MiB, at most 64 MiB"}, red, []string{"at most 2 s"}},
+		{"measured against another limit", []string{"x: 1 s, at most 4 s"}, []string{"y: 60 MiB, at most 64 MiB"}, amber, []string{"at most 2 s"}},
+		{"as tests once printed it", []string{"x (2 s): 850ms"}, []string{"y: 60 MiB resident (64 MiB)"}, amber, p.limits},
+	} {
+		r := results{
+			a.String(): {Outcome: passed, Measured: map[int][]string{6: c.a, 7: {"x: 9 s, at most 2 s"}}},
+			b.String(): {Outcome: passed, Measured: map[int][]string{6: c.b}},
+		}
+		got, why := p.colour(r)
+		if got != c.want || (got == red) != strings.Contains(why, "not met: ") {
+			t.Errorf("%s: %s, %q; want %s", c.what, got, why, c.want)
+		}
+		if got := p.unmeasured(r); !slices.Equal(got, c.unmeasured) {
+			t.Errorf("%s: %q were not measured, want %q", c.what, got, c.unmeasured)
+		}
+	}
+}
+
 // TestPageIsUpToDate: what the table and the last run say is on the page.
 func TestPageIsUpToDate(t *testing.T) {
 	r, err := read("results.json")
@@ -179,6 +233,7 @@ func TestFollow(t *testing.T) {
 {"Action":"output","Test":"TestA","Output":"    a_test.go:7: MEASURED [6] gone after (2 s)        1.5 s\n"}
 {"Action":"run","Test":"TestA/part"}
 {"Action":"output","Test":"TestA/part","Output":"    a_test.go:8: MEASURED [6, 7] and so on  2\n"}
+{"Action":"output","Test":"TestA","Output":"    a_test.go:9: MEASURED [6] gone, the last: 2.1 s, at most 2 s\n"}
 {"Action":"fail","Test":"TestA/part","Elapsed":1}
 {"Action":"output","Test":"TestB","Output":"it is broken\n"}
 {"Action":"pass","Test":"TestA","Elapsed":2.5}
@@ -195,7 +250,7 @@ no JSON
 	got := map[string]result{}
 	follow(strings.NewReader(said), &shown, func(_, name string, r result) { got[name] = r })
 	want := map[string]result{
-		"TestA": {Outcome: passed, Seconds: 2.5, Measured: map[int][]string{6: {"gone after (2 s): 1.5 s", "and so on: 2"}, 7: {"and so on: 2"}}},
+		"TestA": {Outcome: passed, Seconds: 2.5, Measured: map[int][]string{6: {"gone after (2 s): 1.5 s", "and so on: 2", "gone, the last: 2.1 s, at most 2 s"}, 7: {"and so on: 2"}}},
 		"TestB": {Outcome: failed, Seconds: 1, Measured: map[int][]string{}},
 		"TestC": {Outcome: skipped},
 	}

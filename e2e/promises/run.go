@@ -106,8 +106,9 @@ type event struct {
 }
 
 // figure is a line that a test prints of what it has measured, with the numbers
-// of the promises that it is about: "MEASURED [6] what   value". It is not
-// anchored, as it stands behind the file and line of a test's log.
+// of the promises that it is about: "MEASURED [6] what   value", or what package
+// measure makes of one with a limit. It is not anchored, as it stands behind the file
+// and line of a test's log.
 var figure = regexp.MustCompile(`MEASURED \[([0-9, ]+)\] (.*)`)
 
 // follow reads go test's events and calls done for each top-level test that
