@@ -34,6 +34,7 @@ import (
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
 	"podnet.dev/internal/limits"
+	"podnet.dev/internal/measure"
 	"podnet.dev/internal/wake"
 )
 
@@ -66,6 +67,7 @@ type place struct {
 	Impersonate            rest.ImpersonationConfig
 	WireGuardPort, WebPort int
 	Limits                 limits.Limits
+	ClusterDNS             []netip.AddrPort
 }
 
 // gatewayRole is the gateway as its program runs it, but for its credentials,
@@ -82,7 +84,7 @@ func gatewayRole() error {
 	return Run(ctx, Options{
 		REST:      &rest.Config{Host: p.Host, BearerToken: p.Token, Impersonate: p.Impersonate, TLSClientConfig: rest.TLSClientConfig{Insecure: true}},
 		Namespace: deploy.DefaultNamespace, Pod: "podnet-gateway-0", PodUID: "uid-podnet-gateway-0", PodIPs: []netip.Addr{loopback}, Node: "node1",
-		DNSDomain: "cluster.test", Log: log, WireGuardPort: p.WireGuardPort, StreamPort: -1, HTTPPort: p.WebPort, Limits: p.Limits,
+		DNSDomain: "cluster.test", Log: log, WireGuardPort: p.WireGuardPort, StreamPort: -1, HTTPPort: p.WebPort, Limits: p.Limits, ClusterDNS: p.ClusterDNS,
 	})
 }
 
@@ -95,11 +97,11 @@ func (s *stage) startElsewhere() (pid int, port uint16, took time.Duration) {
 }
 
 // startBounded is startElsewhere with limits, and Go's own on memory. It tells where
-// the gateway's metrics are, too.
-func (s *stage) startBounded(l limits.Limits, memory string) (pid int, port, web uint16, took time.Duration) {
+// the gateway's metrics are, too. clusterDNS is as for startAt.
+func (s *stage) startBounded(l limits.Limits, memory string, clusterDNS ...netip.AddrPort) (pid int, port, web uint16, took time.Duration) {
 	s.Helper()
 	c := s.server.ConfigAs("system:serviceaccount:"+deploy.DefaultNamespace+":"+deploy.ServiceAccountName, "system:serviceaccounts", "system:serviceaccounts:"+deploy.DefaultNamespace)
-	p := place{Host: c.Host, Token: c.BearerToken, Impersonate: c.Impersonate, WireGuardPort: freePort(s.T, "udp"), WebPort: freePort(s.T, "tcp"), Limits: l}
+	p := place{Host: c.Host, Token: c.BearerToken, Impersonate: c.Impersonate, WireGuardPort: freePort(s.T, "udp"), WebPort: freePort(s.T, "tcp"), Limits: l, ClusterDNS: clusterDNS}
 	said, err := json.Marshal(p)
 	if err != nil {
 		s.Fatal(err)
@@ -246,8 +248,7 @@ func TestLargeCluster(t *testing.T) {
 	s := setStage(t)
 	s.fill()
 	pid, port, took := s.startElsewhere()
-	t.Logf("MEASURED [38] ready after %v (20 s)", took.Round(10*time.Millisecond))
-	t.Logf("MEASURED [38] memory: %.0f MiB, %.0f MiB at the most (300 MiB)", memory(t, pid, "VmRSS"), memory(t, pid, "VmHWM"))
+	measure.AtMost(t, "[38] from the start to ready", took, 20*time.Second)
 
 	l := s.enrol("laptop", 300, "shop")
 	web := s.pod("shop", "web", "10.96.1.1")
@@ -302,11 +303,11 @@ func TestLargeCluster(t *testing.T) {
 						t.Fatalf("%s: not in a minute", step.what)
 					}
 				}
-				seen[step.what] = append(seen[step.what], time.Since(began).Round(time.Millisecond))
+				seen[step.what] = append(seen[step.what], time.Since(began))
 			}
 		}
 		for step, all := range seen {
-			t.Logf("MEASURED [38] %s, %s: %v, the slowest %v (1 s)", what, step, all, slices.Max(all))
+			measure.AtMost(t, fmt.Sprintf("[38] %s, %s, the slowest of %d", what, step, len(all)), slices.Max(all), time.Second)
 		}
 	}
 	changes("nothing else changes")
@@ -319,7 +320,7 @@ func TestLargeCluster(t *testing.T) {
 	if err := churn.Wait(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("MEASURED [38] memory: %.0f MiB, %.0f MiB at the most (300 MiB)", memory(t, pid, "VmRSS"), memory(t, pid, "VmHWM"))
+	measure.AtMost(t, "[38] memory of the gateway, the most that it ever was", measure.MiB(memory(t, pid, "VmHWM")), 300)
 }
 
 // churn has pods of other Services come and go, twenty a second, until ctx ends.

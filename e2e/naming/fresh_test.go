@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"podnet.dev/e2e/apiserver"
+	"podnet.dev/internal/measure"
 )
 
 // TestChangesShowAtOnce changes a cluster and measures when a question is
@@ -54,6 +55,6 @@ func TestChangesShowAtOnce(t *testing.T) {
 			}
 			return nil
 		})
-		t.Logf("%s: after %v", step.what, time.Since(began).Round(time.Microsecond))
+		measure.AtMost(t, "[38] in a small cluster, "+step.what, time.Since(began), time.Second)
 	}
 }

@@ -43,7 +43,8 @@ var identity = section{"Identity and authorisation", []promise{
 		number: 8,
 		says: "60 s after an admission policy or its binding was removed nobody new is admitted any more; " +
 			"60 s after it is back somebody is.",
-		shown: both(short("gateway", "TestNobodyIsAdmittedWithoutPolicies", "TestMissingPolicyIsNoticed"), short("gateway/guard", "TestPoliciesComeAndGo", "TestEachPolicyIsTried")),
+		shown:  both(short("gateway", "TestNobodyIsAdmittedWithoutPolicies", "TestMissingPolicyIsNoticed"), short("gateway/guard", "TestPoliciesComeAndGo", "TestEachPolicyIsTried")),
+		limits: []string{"at most 60 s"},
 	},
 	{
 		number: 9,
@@ -66,6 +67,7 @@ var identity = section{"Identity and authorisation", []promise{
 		number: 12,
 		says:   "1,000 peers with 3,000 Accesses cost at most 45 writes a second to the API server and 0.2 of a core in the gateway.",
 		shown:  long("gateway", "TestThousandPeers"),
+		limits: []string{"at most 45 /s", "at most 0.2 cores"},
 	},
 	{
 		number: 62,

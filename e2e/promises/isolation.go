@@ -16,6 +16,7 @@ var isolation = section{"Isolation of the data plane", []promise{
 		number: 15,
 		says:   "When a pod's address moves to another namespace, its open flows end within 1 s and new ones are refused at once.",
 		shown:  both(short("gateway", "TestAddressMovesUnderAFlow"), short("gateway/policy", "TestAddressChangesHands"), short("internal/forward", "TestRecheckEndsWhatIsNoLongerAllowed")),
+		limits: []string{"at most 1 s"},
 	},
 	{
 		number: 16,
@@ -36,6 +37,7 @@ var isolation = section{"Isolation of the data plane", []promise{
 		number: 19,
 		says:   "10,000 handshakes a second of one client by the port-forward delay another's by less than 500 ms.",
 		shown:  short("internal/transport", "TestHandshakeFloodDelaysNobody"),
+		limits: []string{"at most 500 ms"},
 	},
 	{
 		number: 20,
