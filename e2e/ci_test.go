@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"podnet.dev/e2e/pipeline"
+	"podnet.dev/internal/measure"
 )
 
 // nobody is who jobs run as: without rights and without capabilities.
@@ -338,7 +339,7 @@ func TestKilledJob(t *testing.T) {
 		}
 		return nil
 	})
-	report(t, fmt.Sprintf("[7] a killed job's Peer is gone, lease %v (within lease and 5 s)", lease), took.Round(time.Millisecond))
+	measure.AtMost(t, fmt.Sprintf("[7] a job with a lease of %v killed to its Peer gone", lease), took, lease+5*time.Second)
 	if !within(took, lease+5*time.Second) {
 		t.Errorf("after %v", took)
 	}

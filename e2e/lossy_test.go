@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"podnet.dev/internal/measure"
 )
 
 // speeds is what iperf3 gets down from an address and up to it, at the same time,
@@ -50,8 +52,7 @@ func TestLongLossyLine(t *testing.T) {
 	for _, way := range []string{"down", "up"} {
 		got := through[way]
 		share := got / plain[way]
-		report(t, fmt.Sprintf("[40] 150 ms, 2 %% loss, %s: udp against plain TCP (at least 70 %%)", way),
-			fmt.Sprintf("%.0f %%: %.2f and %.2f Mbit/s", share*100, got/1e6, plain[way]/1e6))
+		measure.AtLeast(t, fmt.Sprintf("[40] 150 ms, 2 %% loss, %s: udp, %.2f Mbit/s, of plain TCP's %.2f", way, got/1e6, plain[way]/1e6), measure.Percent(share*100), 70)
 		least := 0.7
 		if !long {
 			least = 0.5 // of few seconds, chance has a large part

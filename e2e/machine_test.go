@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -198,6 +199,20 @@ func eventually(t testing.TB, within time.Duration, what string, holds func() er
 	}
 }
 
+// ends waits until something works no more, and tells when it last did.
+func ends(t testing.TB, within time.Duration, what string, works func() bool) (last time.Time) {
+	t.Helper()
+	last = time.Now()
+	eventually(t, within, what, func() error {
+		if works() {
+			last = time.Now()
+			return errors.New("it still works")
+		}
+		return nil
+	})
+	return last
+}
+
 // connect joins the machine and leaves it again when the test ends.
 func (m machine) connect(t testing.TB, args ...string) {
 	t.Helper()
@@ -216,7 +231,8 @@ func want(t testing.TB, got string, pieces ...string) {
 }
 
 // report prints a figure in the test's output. One that shows a promise of
-// docs/promises.md begins with its number, or several: "[6] Peer deleted to ...".
+// docs/promises.md begins with its number, or several: "[6] Peer deleted to ...". One
+// with a limit is for package measure.
 func report(t testing.TB, what string, measured any) {
 	t.Helper()
 	t.Logf("MEASURED %-60s  %v", what, measured)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"podnet.dev/internal/measure"
 )
 
 // TestSteerByHeader steals what has a header from three replicas, and from a
@@ -45,7 +47,7 @@ func TestSteerByHeader(t *testing.T) {
 		t.Errorf("%d requests were lost: %s", all.Failed, all.First)
 	}
 	customers(t, url, 1000, 8, "x-user: alice", "laptop").exact(t, 1000, 1000)
-	report(t, "[56] a steered pod was deleted, its rule is gone after (60 s)", ruleGoesWithItsPod(t).Round(10*time.Millisecond))
+	measure.AtMost(t, "[56] a steered pod was deleted, its rule is gone after", ruleGoesWithItsPod(t), time.Minute)
 
 	start = time.Now()
 	alice.podnet("steer", "stop", "--all").must(t)
@@ -176,7 +178,7 @@ func rulesAreDeleted(t *testing.T, url string) {
 			t.Fatal("bob has what is alice's")
 		}
 	}
-	report(t, "[56] the last request that was stolen, after an administrator's kubectl delete began (2 s)", stolen.Round(10*time.Millisecond))
+	measure.AtMost(t, "[56] the last request that was stolen, after an administrator's kubectl delete began", stolen, 2*time.Second)
 	if !within(stolen, 2*time.Second) {
 		t.Errorf("after %v", stolen)
 	}
@@ -184,7 +186,7 @@ func rulesAreDeleted(t *testing.T, url string) {
 	if !ended {
 		t.Fatal("what was open goes on")
 	}
-	report(t, "[56] what was open and stolen ended, after the same (2 s)", end.At.Sub(start).Round(10*time.Millisecond))
+	measure.AtMost(t, "[56] what was open and stolen ended, after the same", end.At.Sub(start), 2*time.Second)
 	if !within(end.At.Sub(start), 2*time.Second) {
 		t.Errorf("after %v", end.At.Sub(start))
 	}

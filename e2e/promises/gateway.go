@@ -5,6 +5,7 @@ var gateway = section{"Reliability of the gateway", []promise{
 		number: 33,
 		says:   "After the gateway's pod is deleted by force, new connections work within 10 s of a ready one, and open flows end within 15 s.",
 		shown:  long("e2e", "TestSingleGatewayIsKilled", "TestOneOfTwoGatewaysGoes"),
+		limits: []string{"at most 10 s", "at most 15 s"},
 	},
 	{
 		number:  34,
@@ -46,11 +47,13 @@ var gateway = section{"Reliability of the gateway", []promise{
 		number: 40,
 		says:   "On a line with 2 % loss and a round trip of 150 ms the tunnel by UDP has at least 70 % of plain TCP's speed, and by the API server no connection breaks.",
 		shown:  long("e2e", "TestLongLossyLine"),
+		limits: []string{"at least 70 %"},
 	},
 	{
 		number: 41,
 		says:   "120 s after a laptop was unplugged the gateway has none of its flows.",
 		shown:  both(long("e2e", "TestUnpluggedLaptop"), short("internal/forward", "TestUnpluggedLaptopLeavesNothing")),
+		limits: []string{"at most 120 s"},
 	},
 	{
 		number: 42,

@@ -27,17 +27,20 @@ var identity = section{"Identity and authorisation", []promise{
 		number: 5,
 		says: "Once the RoleBinding is gone, traffic to that namespace ends within one lease (300 s by default) " +
 			"although nobody touches podnet's objects. Shown with a lease of 60 s.",
-		shown: both(short("gateway", "TestRoleBindingGone"), short("e2e", "TestNamespaceWithoutPermission")),
+		shown:  both(short("gateway", "TestRoleBindingGone"), short("e2e", "TestNamespaceWithoutPermission")),
+		limits: []string{"at most 60 s"},
 	},
 	{
 		number: 6,
 		says:   "A deleted Peer's packets stop within 2 s, in 99 of 100 trials.",
 		shown:  both(long("gateway", "TestDeletedPeersStopAtOnce"), short("e2e", "TestDeletedPeerIsCut", "TestAdmin")),
+		limits: []string{"at most 2 s"},
 	},
 	{
 		number: 7,
 		says:   "Who stops renewing is out when the lease is over, at most 5 s before or after; a killed pipeline within 125 s.",
 		shown:  both(short("gateway", "TestLeaseEndsInTime"), long("e2e", "TestKilledJob")),
+		limits: []string{"at most 5 s", "at most 125 s"},
 	},
 	{
 		number: 8,

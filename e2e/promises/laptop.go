@@ -24,7 +24,8 @@ var laptop = section{"Laptop", []promise{
 		number: 25,
 		says: "kill -9 at 200 random moments: of the daemon, and routes, rules and DNS are as before within 2 s; of podnet-helper within 5 s; " +
 			"of everything at once at the next start.",
-		shown: both(short("e2e", "TestAnOrdinaryUser"), long("e2e", "TestKilledDaemonRestores", "TestHelperKilledAtRandom", "TestKilledAtRandom")),
+		shown:  both(short("e2e", "TestAnOrdinaryUser"), long("e2e", "TestKilledDaemonRestores", "TestHelperKilledAtRandom", "TestKilledAtRandom")),
+		limits: []string{"at most 2 s", "at most 5 s"},
 	},
 	{
 		number:  26,
@@ -54,12 +55,14 @@ var laptop = section{"Laptop", []promise{
 		number:  30,
 		says:    "After a long sleep podnet is usable within 10 s by itself, or says clearly within 10 s that a login is needed.",
 		shown:   both(long("e2e", "TestSleepingLaptop"), short("client", "TestPermissionIsGoneAfterANight", "TestLeaseEndsWhileNobodyCanRenew"), short("client/netwatch", "TestUptimeGoesOn")),
+		limits:  []string{"at most 10 s"},
 		missing: "8 hours: the sleep is 10 minutes, ten times the lease, and by freezing the daemon",
 	},
 	{
 		number: 31,
 		says:   "When the laptop moves to another network an open connection survives, and stands still for at most 5 s.",
 		shown:  both(long("e2e", "TestConnectionsOutlivePaths"), short("client", "TestLaptopMovesToAnotherNetwork")),
+		limits: []string{"at most 5 s"},
 	},
 	{
 		number:  32,
