@@ -35,6 +35,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/dnsproxy"
 	"podnet.dev/dnsproxy/kube"
+	"podnet.dev/gateway/audit"
 	"podnet.dev/gateway/egress"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure/keep"
@@ -95,7 +96,7 @@ type Gateway struct {
 	memory  *pressure.Reader
 	traffic *traffic
 	meters  meters
-	events  *events
+	events  *audit.Events
 
 	synced    atomic.Bool // the cluster is known
 	published atomic.Bool // and counts for policy
@@ -135,9 +136,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.world = world.New(g.o.world())
 	g.serves = g.world.Policy.Serves
-	g.guard = guard.New(g.client, g.o.Namespace, o.Log, g.world.LookAgain, g.event)
 	g.leader = &leadership{o: g.o, log: o.Log, changed: g.world.LookAgain}
-	g.events = newEvents(o.Log, g.leader.leads.Load, g.writeEvent)
+	g.events = audit.NewEvents(g.client, o.Namespace, o.Pod, o.PodUID, o.Log, g.leader.leads.Load)
+	g.guard = guard.New(g.client, g.o.Namespace, o.Log, g.world.LookAgain, g.events.Warn)
 	g.forward = forward.New(g.stack, flowPolicy{g.world.Policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: FlowLimits(o.Limits)})
 	g.admit = &admitter{
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
@@ -146,7 +147,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
 
 		setPeers: g.tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
-		audit:     newAudit(o.Log, g.events.tell),
+		audit:     audit.New(o.Log, g.events),
 		setOwners: g.forward.SetOwners, traffic: g.traffic, stats: g.tunnel.Stats, limited: newLimited(g.forward.Usage),
 		mayBegin: func() bool { return g.published.Load() && g.guard.Tried() },
 
@@ -321,7 +322,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.run,
 		g.serveAgents, g.admit.steer.run, g.admit.expose.Run, g.admit.fronts.Run,
 		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
-		g.keepWithinMemory, g.serveDesk, g.events.run,
+		g.keepWithinMemory, g.serveDesk, g.events.Run,
 		func(ctx context.Context) error { return g.traffic.run(ctx, g.tunnel.Stats) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/audit"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
 	"podnet.dev/gateway/exposure/keep"
@@ -60,7 +61,7 @@ type admitter struct {
 	expose *keep.Keeper
 	fronts *fronts.Fronts
 
-	audit   *audit
+	audit   *audit.Audit
 	limited *limited
 	traffic *traffic
 	stats   func() ([]tunnel.PeerStats, error)
@@ -153,7 +154,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	exposed := a.expose.Look(now, s, w, plan.Admitted)
 	a.count(plan, steered.plan, exposed.Plan)
 	at := a.limited.look(now)
-	a.audit.look(s, plan, steered.plan)
+	a.audit.Look(s, plan, steered.plan)
 	a.show(s, plan, steered.plan, at)
 	for i, p := range s.Peers {
 		author.entry.Limits = at[p.Peer.User]

@@ -75,6 +75,6 @@ var gateway = section{"Reliability of the gateway", []promise{
 	{
 		number: 61,
 		says:   "The gateway's log and Kubernetes Events say who enrolled, was refused and ended, and steers what; a flood of refusals is a few Events.",
-		shown:  short("gateway", "TestAudit", "TestEventsAreFew", "TestEventsOfAPeer"),
+		shown:  both(short("gateway/audit", "TestAudit", "TestEventsAreFew"), short("gateway", "TestEventsOfAPeer")),
 	},
 }}

@@ -1,9 +1,12 @@
-package gateway
+// Package audit tells who was let in, refused and thrown out, with which namespaces and
+// which rules: in the log, and by Events. What is decided is others' affair.
+package audit
 
 import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -13,11 +16,10 @@ import (
 	"podnet.dev/gateway/world"
 )
 
-// audit tells who was let in, refused and thrown out, with which namespaces and which
-// rules: in the log, and by Events. It compares what is decided now with what it was
-// when it looked last; the first time there is nothing to compare it with, and nothing
-// to tell but by the log, which begins anew with each gateway.
-type audit struct {
+// Audit compares what is decided now with what it was when it looked last; the first time
+// there is nothing to compare it with, and nothing to tell but by the log, which begins
+// anew with each gateway.
+type Audit struct {
 	log  *slog.Logger
 	tell func(happening)
 
@@ -28,11 +30,12 @@ type audit struct {
 
 // peerFacts are what is told of a Peer.
 type peerFacts struct {
-	object             *podnet.Peer
-	user, device, addr string
-	open               string // the namespaces
-	in                 bool   // it is admitted
-	reason, message    string // of one that is not
+	object          *podnet.Peer
+	user, device    string
+	addr            netip.Addr
+	open            string // the namespaces
+	in              bool   // it is admitted
+	reason, message string // of one that is not
 }
 
 // ruleFacts are what is told of a SteeringRule.
@@ -43,10 +46,11 @@ type ruleFacts struct {
 	reason, message string
 }
 
-func newAudit(log *slog.Logger, tell func(happening)) *audit { return &audit{log: log, tell: tell} }
+// New makes an Audit that tells by log and events.
+func New(log *slog.Logger, events *Events) *Audit { return &Audit{log: log, tell: events.tell} }
 
-// look compares.
-func (a *audit) look(s world.Snapshot, plan enrol.Plan, steered steering.Plan) {
+// Look compares.
+func (a *Audit) Look(s world.Snapshot, plan enrol.Plan, steered steering.Plan) {
 	peers, byName := a.peersNow(s, plan)
 	rules := map[string]ruleFacts{}
 	for i, r := range s.Rules {
@@ -81,7 +85,7 @@ func (a *audit) look(s world.Snapshot, plan enrol.Plan, steered steering.Plan) {
 
 // peersNow are the facts of all Peers that somebody has decided about, by UID, and the
 // Peers by name.
-func (a *audit) peersNow(s world.Snapshot, plan enrol.Plan) (map[string]peerFacts, map[string]*podnet.Peer) {
+func (a *Audit) peersNow(s world.Snapshot, plan enrol.Plan) (map[string]peerFacts, map[string]*podnet.Peer) {
 	facts, byName := make(map[string]peerFacts, len(s.Peers)), make(map[string]*podnet.Peer, len(s.Peers))
 	for i, p := range s.Peers {
 		byName[p.Peer.Name] = p.Object
@@ -100,16 +104,20 @@ func (a *audit) peersNow(s world.Snapshot, plan enrol.Plan) (map[string]peerFact
 		case open == "":
 			open = "none"
 		}
-		facts[p.UID] = peerFacts{object: byName[p.Name], user: p.User, device: p.Device, addr: addr(p.Address4), open: open, in: true}
+		facts[p.UID] = peerFacts{object: byName[p.Name], user: p.User, device: p.Device, addr: p.Address4, open: open, in: true}
 	}
 	return facts, byName
 }
 
-func (a *audit) comparePeer(old, now peerFacts) {
+func (a *Audit) comparePeer(old, now peerFacts) {
 	who := now.user + " on " + orNothing(now.device)
 	switch {
 	case now.in && !old.in:
-		a.event(now.happening("Enrol", "Enrolled", false, fmt.Sprintf("%s enrolled at %s; open namespaces: %s", who, orNothing(now.addr), now.open)))
+		at := "-"
+		if now.addr.IsValid() {
+			at = now.addr.String()
+		}
+		a.event(now.happening("Enrol", "Enrolled", false, fmt.Sprintf("%s enrolled at %s; open namespaces: %s", who, at, now.open)))
 	case now.in && now.open != old.open:
 		a.event(now.happening("Enrol", "AccessChanged", false, fmt.Sprintf("%s; open namespaces: %s", who, now.open)))
 	case !now.in && !old.in && now.reason != old.reason && now.reason != podnet.ReasonExpired:
@@ -119,12 +127,12 @@ func (a *audit) comparePeer(old, now peerFacts) {
 }
 
 // peerGone tells of a Peer that was admitted and is not any more.
-func (a *audit) peerGone(p peerFacts, reason, why string) {
+func (a *Audit) peerGone(p peerFacts, reason, why string) {
 	a.log.Info("peer ended", "peer", p.object.Name, "user", p.user, "device", p.device, "reason", reason, "text", why)
 	a.event(p.happening("Enrol", "Ended", reason != "Deleted", fmt.Sprintf("%s is out: %s", p.user+" on "+orNothing(p.device), why)))
 }
 
-func (a *audit) compareRule(old, now ruleFacts) {
+func (a *Audit) compareRule(old, now ruleFacts) {
 	switch {
 	case now.accepted && !old.accepted:
 		a.log.Info("rule accepted", ruleAttrs(now)...)
@@ -136,7 +144,7 @@ func (a *audit) compareRule(old, now ruleFacts) {
 }
 
 // event tells by an Event, but of what was there before this gateway.
-func (a *audit) event(h happening) {
+func (a *Audit) event(h happening) {
 	if a.begun {
 		a.tell(h)
 	}

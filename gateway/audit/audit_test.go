@@ -1,4 +1,4 @@
-package gateway
+package audit
 
 import (
 	"bytes"
@@ -12,14 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnet "podnet.dev/api/v1alpha1"
-	"podnet.dev/deploy"
-	"podnet.dev/e2e/apiserver"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/gateway/world"
@@ -29,14 +25,14 @@ import (
 func TestAudit(t *testing.T) {
 	var log bytes.Buffer
 	var told []string
-	a := newAudit(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, at slog.Attr) slog.Attr {
+	a := &Audit{log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, at slog.Attr) slog.Attr {
 		if at.Key == slog.TimeKey || at.Key == slog.LevelKey {
 			return slog.Attr{}
 		}
 		return at
-	}})), func(h happening) {
+	}})), tell: func(h happening) {
 		told = append(told, fmt.Sprintf("%s %v %s: %s", h.reason, h.warning, h.regarding.Name, h.note))
-	})
+	}}
 	object := func(name, user string) world.Peer {
 		o := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Namespace: "podnet-system", Name: name, UID: types.UID(name)}, Spec: podnet.PeerSpec{User: user, Device: name + "-book"}}
 		return world.Peer{Object: o, Peer: world.PeerOf(o)}
@@ -82,7 +78,7 @@ func TestAudit(t *testing.T) {
 	} {
 		log.Reset()
 		told = nil
-		a.look(step.s, step.plan, step.steered)
+		a.Look(step.s, step.plan, step.steered)
 		if got := log.String(); got != step.log {
 			t.Errorf("log:\n%swant:\n%s", got, step.log)
 		}
@@ -95,9 +91,9 @@ func TestAudit(t *testing.T) {
 // What a gateway finds when it starts is no news.
 func TestAuditOfWhatWasThere(t *testing.T) {
 	told := 0
-	a := newAudit(slog.New(slog.DiscardHandler), func(happening) { told++ })
+	a := &Audit{log: slog.New(slog.DiscardHandler), tell: func(happening) { told++ }}
 	o := &podnet.Peer{ObjectMeta: metav1.ObjectMeta{Name: "u1", UID: "u1"}}
-	a.look(world.Snapshot{Peers: []world.Peer{{Object: o, Peer: world.PeerOf(o)}}}, enrol.Plan{Peers: []enrol.Verdict{{Ready: true}}, Admitted: []enrol.Admitted{{UID: "u1", Name: "u1"}}}, steering.Plan{})
+	a.Look(world.Snapshot{Peers: []world.Peer{{Object: o, Peer: world.PeerOf(o)}}}, enrol.Plan{Peers: []enrol.Verdict{{Ready: true}}, Admitted: []enrol.Admitted{{UID: "u1", Name: "u1"}}}, steering.Plan{})
 	if told != 0 {
 		t.Errorf("%d events", told)
 	}
@@ -118,7 +114,7 @@ func TestEventsAreFew(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- e.run(ctx) }()
+		go func() { done <- e.Run(ctx) }()
 		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
 		if want := eventsAtOnce + 10*eventsPerSecond; written != want {
@@ -132,35 +128,4 @@ func TestEventsAreFew(t *testing.T) {
 			t.Errorf("no %s in %s", want, log.String())
 		}
 	})
-}
-
-// The Events are there, and tell the Peer that they are about.
-func TestEventsOfAPeer(t *testing.T) {
-	s := setStage(t)
-	s.start("podnet-gateway-0")
-	l := s.enrol("laptop", 300)
-	want := func(reason, note string) {
-		t.Helper()
-		apiserver.Eventually(t, 20*time.Second, "the Event "+reason, func() error {
-			var all eventsv1.EventList
-			if err := s.admin.List(t.Context(), &all, client.InNamespace(deploy.DefaultNamespace)); err != nil {
-				return err
-			}
-			for _, e := range all.Items {
-				if e.Reason == reason && strings.Contains(e.Note, note) && e.Regarding.Kind == "Peer" && e.Regarding.Name == l.name {
-					return nil
-				}
-			}
-			return fmt.Errorf("%d Events", len(all.Items))
-		})
-	}
-	want("Enrolled", "alice on laptop enrolled at 198.18.")
-	if err := s.alice.Create(t.Context(), access("shop", "laptop", 1)); err != nil {
-		t.Fatal(err)
-	}
-	want("AccessChanged", "open namespaces: shop")
-	if err := s.alice.Delete(t.Context(), &l.peer); err != nil {
-		t.Fatal(err)
-	}
-	want("Ended", "the Peer was deleted")
 }

@@ -1,4 +1,4 @@
-package gateway
+package audit
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
@@ -57,21 +58,31 @@ func (r ruleFacts) happening(action, reason string, warning bool, note string) h
 	return h
 }
 
-// events writes Events in the background, not too many.
-type events struct {
+// Events writes Events in the background, not too many.
+type Events struct {
 	log   *slog.Logger
 	write func(context.Context, happening) error
 	leads func() bool
+	self  corev1.ObjectReference // the gateway's pod
 	queue chan happening
 	lost  atomic.Int64
 }
 
-func newEvents(log *slog.Logger, leads func() bool, write func(context.Context, happening) error) *events {
-	return &events{log: log, leads: leads, write: write, queue: make(chan happening, eventsWaiting)}
+// NewEvents makes the Events of a gateway's pod. Run must be called for those about peers
+// and rules, which are told by the gateway that leads.
+func NewEvents(c client.Client, namespace, pod, podUID string, log *slog.Logger, leads func() bool) *Events {
+	e := newEvents(log, leads, nil)
+	e.self = corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: namespace, Name: pod, UID: types.UID(podUID)}
+	e.write = func(ctx context.Context, h happening) error { return e.create(ctx, c, h) }
+	return e
+}
+
+func newEvents(log *slog.Logger, leads func() bool, write func(context.Context, happening) error) *Events {
+	return &Events{log: log, leads: leads, write: write, queue: make(chan happening, eventsWaiting)}
 }
 
 // tell has an Event written by the gateway that leads. It does not wait.
-func (e *events) tell(h happening) {
+func (e *Events) tell(h happening) {
 	if !e.leads() || h.regarding.Name == "" {
 		return
 	}
@@ -82,8 +93,8 @@ func (e *events) tell(h happening) {
 	}
 }
 
-// run writes until ctx ends.
-func (e *events) run(ctx context.Context) error {
+// Run writes until ctx ends.
+func (e *Events) Run(ctx context.Context) error {
 	pace := rate.NewLimiter(eventsPerSecond, eventsAtOnce)
 	for {
 		select {
@@ -103,30 +114,25 @@ func (e *events) run(ctx context.Context) error {
 	}
 }
 
-// event leaves a Kubernetes Event about this gateway.
-func (g *Gateway) event(ctx context.Context, reason, note string) {
-	h := happening{action: "Guard", reason: reason, note: note, warning: true, regarding: g.self()}
-	if err := g.writeEvent(ctx, h); err != nil && ctx.Err() == nil {
-		g.o.Log.Warn("could not write an event", "reason", reason, "err", err)
+// Warn leaves an Event about the gateway itself.
+func (e *Events) Warn(ctx context.Context, reason, note string) {
+	h := happening{action: "Guard", reason: reason, note: note, warning: true, regarding: e.self}
+	if err := e.write(ctx, h); err != nil && ctx.Err() == nil {
+		e.log.Warn("could not write an event", "reason", reason, "err", err)
 	}
 }
 
-// self is this gateway's pod.
-func (g *Gateway) self() corev1.ObjectReference {
-	return corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: g.o.Namespace, Name: g.o.Pod, UID: types.UID(g.o.PodUID)}
-}
-
-func (g *Gateway) writeEvent(ctx context.Context, h happening) error {
+func (e *Events) create(ctx context.Context, c client.Client, h happening) error {
 	kind := corev1.EventTypeNormal
 	if h.warning {
 		kind = corev1.EventTypeWarning
 	}
 	ctx, cancel := context.WithTimeout(ctx, write.Timeout)
 	defer cancel()
-	return g.client.Create(ctx, &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: g.o.Namespace, GenerateName: deploy.StatefulSetName + "-"},
+	return c.Create(ctx, &eventsv1.Event{
+		ObjectMeta:          metav1.ObjectMeta{Namespace: e.self.Namespace, GenerateName: deploy.StatefulSetName + "-"},
 		EventTime:           metav1.NewMicroTime(time.Now()),
-		ReportingController: "podnet.dev/gateway", ReportingInstance: g.o.Pod,
+		ReportingController: "podnet.dev/gateway", ReportingInstance: e.self.Name,
 		Action: h.action, Reason: h.reason, Type: kind, Note: strings.ToValidUTF8(h.note[:min(len(h.note), maxNote)], ""),
 		Regarding: h.regarding, Related: h.related,
 	})
