@@ -44,6 +44,7 @@ import (
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/pressure"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/usage"
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
 	"podnet.dev/internal/forward"
@@ -94,7 +95,7 @@ type Gateway struct {
 	dns    *dnsproxy.Server
 
 	memory  *pressure.Reader
-	traffic *traffic
+	traffic *usage.Traffic
 	meters  meters
 	events  *audit.Events
 
@@ -122,7 +123,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	cluster := clusterDNS(&o)
-	g := &Gateway{o: o, memory: pressure.NewReader(), traffic: newTraffic(o.Log), meters: newMeters()}
+	g := &Gateway{o: o, memory: pressure.NewReader(), traffic: usage.NewTraffic(o.Log), meters: newMeters()}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -139,7 +140,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.leader = &leadership{o: g.o, log: o.Log, changed: g.world.LookAgain}
 	g.events = audit.NewEvents(g.client, o.Namespace, o.Pod, o.PodUID, o.Log, g.leader.leads.Load)
 	g.guard = guard.New(g.client, g.o.Namespace, o.Log, g.world.LookAgain, g.events.Warn)
-	g.forward = forward.New(g.stack, flowPolicy{g.world.Policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: FlowLimits(o.Limits)})
+	g.forward = forward.New(g.stack, flowPolicy{g.world.Policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: usage.FlowLimits(o.Limits)})
 	g.admit = &admitter{
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
 		write: write.New(g.client, o.Log, g.world.LookAgain),
@@ -148,7 +149,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 
 		setPeers: g.tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
 		audit:     audit.New(o.Log, g.events),
-		setOwners: g.forward.SetOwners, traffic: g.traffic, stats: g.tunnel.Stats, limited: newLimited(g.forward.Usage),
+		setOwners: g.forward.SetOwners, traffic: g.traffic, stats: g.tunnel.Stats, limited: usage.NewLimited(g.forward.Usage),
 		mayBegin: func() bool { return g.published.Load() && g.guard.Tried() },
 
 		probes: &prober{private: g.private, paths: g.bind, log: o.Log},
@@ -323,7 +324,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.serveAgents, g.admit.steer.run, g.admit.expose.Run, g.admit.fronts.Run,
 		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
 		g.keepWithinMemory, g.serveDesk, g.events.Run,
-		func(ctx context.Context) error { return g.traffic.run(ctx, g.tunnel.Stats) },
+		func(ctx context.Context) error { return g.traffic.Run(ctx, g.tunnel.Stats) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {
 			return g.world.Watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); wake.Up(g.world.NetChanged) })

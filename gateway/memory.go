@@ -17,7 +17,7 @@ func (g *Gateway) keepWithinMemory(ctx context.Context) error {
 		Read: g.memory.Read, SetFull: g.forward.SetFull,
 		Shed: func(part int) { g.forward.Shed(1+g.forward.Stats().OpenTCP/part, shedLeast) },
 		Changed: func(l pressure.Level, r pressure.Reading) {
-			g.admit.limited.setFull(l != pressure.Calm)
+			g.admit.limited.SetFull(l != pressure.Calm)
 			if l == pressure.Calm {
 				g.o.Log.Info("memory is enough again", "used", r.Used, "budget", r.Budget)
 				return

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"podnet.dev/internal/forward"
+	"podnet.dev/gateway/usage"
 	"podnet.dev/internal/limits"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
@@ -189,20 +189,11 @@ func (c *collector) flows(w samples) {
 	for reason, n := range map[string]uint64{"refused": f.Refused, "denied": f.Denied, "unreachable": f.Failed, "limit": f.OverLimit} {
 		w.put(flowsFailed, float64(n), reason)
 	}
-	for name, n := range byLimit(f.RefusedFor) {
+	for name, n := range usage.ByLimit(f.RefusedFor) {
 		w.put(flowsOverLimit, float64(n), name)
 	}
 	w.put(flowBytes, float64(f.BytesUp), "up")
 	w.put(flowBytes, float64(f.BytesDown), "down")
-}
-
-// byLimit adds up refusals by the names of limits; each name is there.
-func byLimit(refused map[forward.Refusal]uint64) map[string]uint64 {
-	all := map[string]uint64{}
-	for why, name := range limitNames {
-		all[name] += refused[why]
-	}
-	return all
 }
 
 func (c *collector) names(w samples) {
@@ -227,29 +218,29 @@ func (c *collector) tunnel(w samples, peers []tunnel.PeerStats) {
 	w.put(spoofedPackets, float64(c.g.tunnel.Spoofed()))
 	w.put(peersActive, float64(active))
 	w.each(peersByPath, byPath)
-	c.g.traffic.add(peers)
-	paths := map[route]uint64{}
-	for r, n := range c.g.traffic.totals() {
-		paths[route{path: r.path, up: r.up}] += n
+	c.g.traffic.Add(peers)
+	paths := map[usage.Route]uint64{}
+	for r, n := range c.g.traffic.Totals() {
+		paths[usage.Route{Path: r.Path, Up: r.Up}] += n
 	}
 	for r, n := range paths {
-		w.put(tunnelBytes, float64(n), r.path, r.direction())
+		w.put(tunnelBytes, float64(n), r.Path, r.Direction())
 	}
 }
 
 func (c *collector) users(w samples) {
-	for user, n := range c.g.traffic.devices() {
+	for user, n := range c.g.traffic.Devices() {
 		w.put(userPeers, float64(n), user)
 	}
-	for r, n := range c.g.traffic.totals() {
-		if r.user != "" {
-			w.put(userBytes, float64(n), r.user, r.path, r.direction())
+	for r, n := range c.g.traffic.Totals() {
+		if r.User != "" {
+			w.put(userBytes, float64(n), r.User, r.Path, r.Direction())
 		}
 	}
 	for _, u := range c.g.forward.Usage() {
 		w.put(userFlows, float64(u.Connections), u.Owner, "tcp")
 		w.put(userFlows, float64(u.Datagrams), u.Owner, "udp")
-		by := byLimit(u.Refused)
+		by := usage.ByLimit(u.Refused)
 		for _, name := range slices.Sorted(maps.Keys(by)) {
 			if by[name] > 0 {
 				w.put(userOverLimit, float64(by[name]), u.Owner, name)

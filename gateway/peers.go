@@ -21,6 +21,7 @@ import (
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/presence"
 	"podnet.dev/gateway/steering"
+	"podnet.dev/gateway/usage"
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
 	"podnet.dev/internal/key"
@@ -62,8 +63,8 @@ type admitter struct {
 	fronts *fronts.Fronts
 
 	audit   *audit.Audit
-	limited *limited
-	traffic *traffic
+	limited *usage.Limited
+	traffic *usage.Traffic
 	stats   func() ([]tunnel.PeerStats, error)
 	moved   presence.Peers // at the last change of who is admitted
 
@@ -153,7 +154,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	a.invite(s, author, in)
 	exposed := a.expose.Look(now, s, w, plan.Admitted)
 	a.count(plan, steered.plan, exposed.Plan)
-	at := a.limited.look(now)
+	at := a.limited.Look(now)
 	a.audit.Look(s, plan, steered.plan)
 	a.show(s, plan, steered.plan, at)
 	for i, p := range s.Peers {
@@ -274,14 +275,14 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 // the keys are from now on.
 func (a *admitter) account(admitted []enrol.Admitted) {
 	if peers, err := a.stats(); err == nil { // or the tunnel is closing
-		a.traffic.add(peers)
+		a.traffic.Add(peers)
 		a.moved = presence.Of(peers)
 	}
-	owners := make(map[key.Public]device, len(admitted))
+	owners := make(map[key.Public]usage.Device, len(admitted))
 	for _, p := range admitted {
-		owners[p.Key] = device{p.User, p.Name}
+		owners[p.Key] = usage.Device{User: p.User, Peer: p.Name}
 	}
-	a.traffic.setOwners(owners)
+	a.traffic.SetOwners(owners)
 }
 
 // ownersOf says whose each address is.

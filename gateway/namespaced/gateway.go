@@ -23,6 +23,7 @@ import (
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/ranges"
+	"podnet.dev/gateway/usage"
 	"podnet.dev/internal/desk"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
@@ -117,7 +118,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.policy = policy.NewAlone(policy.Config{
 		Tunnel: []netip.Prefix{o.Enrol.Pool, key.Prefix6, key.RelayPrefix6}, Self: slices.Concat(o.PodIPs, o.HostIPs),
 	}, g.claims.Belongs)
-	g.forward = forward.New(g.stack, flowPolicy{g.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: gateway.FlowLimits(o.Limits), Undecided: func(peer netip.Addr, dst netip.AddrPort) bool {
+	g.forward = forward.New(g.stack, flowPolicy{g.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: usage.FlowLimits(o.Limits), Undecided: func(peer netip.Addr, dst netip.AddrPort) bool {
 		return g.policy.Undecided(peer, policy.ICMP, dst)
 	}})
 	g.zone = kube.New(kube.Config{

@@ -1,4 +1,6 @@
-package gateway
+// Package usage tells what users make of a gateway: how much they move, by which paths,
+// and at which of their limits they are. Keeping to limits is internal/forward's.
+package usage
 
 import (
 	"context"
@@ -25,58 +27,60 @@ const trafficKept = time.Hour
 // agentPath is the path in metrics of what goes to and from agents.
 const agentPath = "agent"
 
-// route is a way of bytes: whose, by which path, in which direction. The user of
+// Route is a way of bytes: whose, by which path, in which direction. The user of
 // agents is "".
-type route struct {
-	user, path string
-	up         bool // from the peer
+type Route struct {
+	User, Path string
+	Up         bool // from the peer
 }
 
-func (r route) direction() string {
-	if r.up {
+// Direction is "up" or "down".
+func (r Route) Direction() string {
+	if r.Up {
 		return "up"
 	}
 	return "down"
 }
 
-// device is whose a key is, and the name of its Peer.
-type device struct{ user, peer string }
+// Device is whose a key is, and the name of its Peer.
+type Device struct{ User, Peer string }
 
-// traffic adds up what WireGuard's counters say, which go away with each peer, and
+// Traffic adds up what WireGuard's counters say, which go away with each peer, and
 // tells where peers come from.
-type traffic struct {
+type Traffic struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
-	owners map[key.Public]device
+	owners map[key.Public]Device
 	last   map[key.Public]tunnel.PeerStats
-	sums   map[route]uint64
+	sums   map[Route]uint64
 	seen   map[string]time.Time // users
 }
 
-func newTraffic(log *slog.Logger) *traffic {
-	return &traffic{log: log, owners: map[key.Public]device{}, last: map[key.Public]tunnel.PeerStats{}, sums: map[route]uint64{}, seen: map[string]time.Time{}}
+// NewTraffic makes one of nothing.
+func NewTraffic(log *slog.Logger) *Traffic {
+	return &Traffic{log: log, owners: map[key.Public]Device{}, last: map[key.Public]tunnel.PeerStats{}, sums: map[Route]uint64{}, seen: map[string]time.Time{}}
 }
 
-// run reads the counters until ctx ends.
-func (t *traffic) run(ctx context.Context, stats func() ([]tunnel.PeerStats, error)) error {
+// Run reads the counters until ctx ends.
+func (t *Traffic) Run(ctx context.Context, stats func() ([]tunnel.PeerStats, error)) error {
 	for wake.After(ctx, trafficEvery) {
 		if peers, err := stats(); err == nil { // or the tunnel is closing
-			t.add(peers)
+			t.Add(peers)
 		}
 	}
 	return nil
 }
 
-// setOwners says whose the keys are. Those of nobody are agents'.
-func (t *traffic) setOwners(owners map[key.Public]device) {
+// SetOwners says whose the keys are. Those of nobody are agents'.
+func (t *Traffic) SetOwners(owners map[key.Public]Device) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.owners = owners
 }
 
-// add takes note of counters. A counter that is less than it was has begun anew.
-func (t *traffic) add(peers []tunnel.PeerStats) {
+// Add takes note of counters. A counter that is less than it was has begun anew.
+func (t *Traffic) Add(peers []tunnel.PeerStats) {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -85,46 +89,47 @@ func (t *traffic) add(peers []tunnel.PeerStats) {
 		next[p.PublicKey] = p
 		old := t.last[p.PublicKey]
 		owner, path := t.owners[p.PublicKey], agentPath
-		if owner.user != "" {
+		if owner.User != "" {
 			path = string(transport.EndpointKind(p.Endpoint))
 		}
 		if path == "" { // no word from it yet
 			continue
 		}
-		if owner.user != "" && whereabouts(p.Endpoint) != whereabouts(old.Endpoint) {
-			t.log.Info("peer's path", "peer", owner.peer, "user", owner.user, "path", path, "from", p.Endpoint)
+		if owner.User != "" && whereabouts(p.Endpoint) != whereabouts(old.Endpoint) {
+			t.log.Info("peer's path", "peer", owner.Peer, "user", owner.User, "path", path, "from", p.Endpoint)
 		}
 		if p.RxBytes < old.RxBytes || p.TxBytes < old.TxBytes {
 			old = tunnel.PeerStats{}
 		}
-		t.sums[route{owner.user, path, true}] += p.RxBytes - old.RxBytes
-		t.sums[route{owner.user, path, false}] += p.TxBytes - old.TxBytes
+		t.sums[Route{owner.User, path, true}] += p.RxBytes - old.RxBytes
+		t.sums[Route{owner.User, path, false}] += p.TxBytes - old.TxBytes
 	}
 	t.last = next
 	for _, o := range t.owners {
-		t.seen[o.user] = now
+		t.seen[o.User] = now
 	}
 	for user, last := range t.seen {
 		if now.Sub(last) > trafficKept {
 			delete(t.seen, user)
-			maps.DeleteFunc(t.sums, func(r route, _ uint64) bool { return r.user == user })
+			maps.DeleteFunc(t.sums, func(r Route, _ uint64) bool { return r.User == user })
 		}
 	}
 }
 
-func (t *traffic) totals() map[route]uint64 {
+// Totals are the sums.
+func (t *Traffic) Totals() map[Route]uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.sums)
 }
 
-// devices are how many each user has.
-func (t *traffic) devices() map[string]int {
+// Devices are how many each user has.
+func (t *Traffic) Devices() map[string]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all := map[string]int{}
 	for _, o := range t.owners {
-		all[o.user]++
+		all[o.User]++
 	}
 	return all
 }

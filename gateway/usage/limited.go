@@ -1,4 +1,4 @@
-package gateway
+package usage
 
 import (
 	"slices"
@@ -28,8 +28,17 @@ var limitNames = map[forward.Refusal]string{
 	forward.OverRate: "user-rate", forward.OverFlows: "flows", forward.OverMemory: limitMemory, forward.WasShed: limitMemory,
 }
 
-// limited knows which users are at which limits.
-type limited struct {
+// ByLimit adds up refusals by the names of limits; each name is there.
+func ByLimit(refused map[forward.Refusal]uint64) map[string]uint64 {
+	all := map[string]uint64{}
+	for why, name := range limitNames {
+		all[name] += refused[why]
+	}
+	return all
+}
+
+// Limited knows which users are at which limits.
+type Limited struct {
 	usage func() []forward.Usage
 	full  atomic.Bool // of memory
 
@@ -41,15 +50,16 @@ type limitedUser struct {
 	last    map[string]time.Time // of a refusal, by the limit's name
 }
 
-func newLimited(usage func() []forward.Usage) *limited {
-	return &limited{usage: usage, users: map[string]*limitedUser{}}
+// NewLimited makes one of what the forwarder says of users.
+func NewLimited(usage func() []forward.Usage) *Limited {
+	return &Limited{usage: usage, users: map[string]*limitedUser{}}
 }
 
-// setFull says whether the gateway is out of memory.
-func (l *limited) setFull(full bool) { l.full.Store(full) }
+// SetFull says whether the gateway is out of memory.
+func (l *Limited) SetFull(full bool) { l.full.Store(full) }
 
-// look finds the names of the limits that each user is at, sorted.
-func (l *limited) look(now time.Time) map[string][]string {
+// Look finds the names of the limits that each user is at, sorted.
+func (l *Limited) Look(now time.Time) map[string][]string {
 	at := map[string][]string{}
 	here := map[string]bool{}
 	full := l.full.Load()
