@@ -104,7 +104,7 @@ func (g *Gateway) overview() overview.Gateway {
 	r := g.memory.Read()
 	o := overview.Gateway{
 		Pod: g.o.Pod, Version: version.Version, Time: time.Now(), Leader: g.leader.leads.Load(), Frozen: g.guard.Away(),
-		PoliciesHold: g.guard.Holds(), MemoryUsed: r.Used, MemoryBudget: r.Budget, Agents: g.admit.steer.connected(), Peers: []overview.Peer{},
+		PoliciesHold: g.guard.Holds(), MemoryUsed: r.Used, MemoryBudget: r.Budget, Agents: g.admit.steer.Connected(), Peers: []overview.Peer{},
 	}
 	if shown := g.admit.shown.Load(); shown != nil {
 		o.Peers = slices.Clone(*shown)
@@ -149,7 +149,7 @@ func (a *admitter) show(s world.Snapshot, plan enrol.Plan, steered steering.Plan
 		shown[i] = overview.Peer{
 			Name: p.Name, User: p.User, Device: p.Device, Namespaces: p.Namespaces, Cluster: p.Cluster, Rules: rules[p.Name], Limits: limits[p.User], Key: p.Key,
 		}
-		for _, at := range addresses(p) {
+		for _, at := range p.Addresses() {
 			shown[i].Addresses = append(shown[i].Addresses, at.String())
 		}
 	}

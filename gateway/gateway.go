@@ -38,12 +38,13 @@ import (
 	"podnet.dev/gateway/audit"
 	"podnet.dev/gateway/egress"
 	"podnet.dev/gateway/enrol"
-	"podnet.dev/gateway/exposure/keep"
+	expose "podnet.dev/gateway/exposure/keep"
 	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/pressure"
 	"podnet.dev/gateway/steering"
+	steer "podnet.dev/gateway/steering/keep"
 	"podnet.dev/gateway/usage"
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
@@ -145,6 +146,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
 		write: write.New(g.client, o.Log, g.world.LookAgain),
 		book:  enrol.NewBook(o.Enrol),
+		self:  g.key,
 		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
 
 		setPeers: g.tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
@@ -158,26 +160,28 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 			changed: g.world.LookAgain,
 		},
 		absent: absences{},
-		steer:  newSteerer(o.Log, g.key, g.clusterEndpoints(), o.Enrol.Keep),
 	}
 	g.admit.entry.ClusterEndpoints = addrPortTexts(g.clusterEndpoints())
-	s := g.admit.steer
-	s.stats, s.relay, s.changed = g.tunnel.Stats, g.stack.Relay, g.world.LookAgain
-	s.exits = g.forward.SetExits
-	s.exit = func(e steering.Egress) forward.Exit {
-		return egress.Exit{Agent: e.Agent, Self: g.key.Address6(), Rule: e.Rule, Stack: g.stack}
-	}
-	g.admit.expose = keep.New(keep.Config{
+	again := g.world.LookAgain
+	g.admit.steer = steer.New(steer.Config{
+		Self: g.key, Own: g.clusterEndpoints(), Reserved: Service6, Pod: o.Pod, PodUID: o.PodUID, Keep: o.Enrol.Keep, Log: o.Log,
+		Write: g.admit.write, Stats: g.tunnel.Stats, Relay: g.stack.Relay, Exits: g.forward.SetExits,
+		Exit: func(e steering.Egress) forward.Exit {
+			return egress.Exit{Agent: e.Agent, Self: g.key.Address6(), Rule: e.Rule, Stack: g.stack}
+		},
+		Changed: again,
+	})
+	g.admit.expose = expose.New(expose.Config{
 		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs, DNSDomain: g.o.DNSDomain,
 		Keep: g.o.Enrol.Keep, Log: o.Log, Write: g.admit.write, Stack: g.stack, Self: g.key.Address6(), Stats: g.tunnel.Stats,
-		ID: g.admit.probes.id, Probed: g.bind.LastProbe, Changed: s.changed,
+		ID: g.admit.probes.id, Probed: g.bind.LastProbe, Changed: again,
 	})
 	g.admit.fronts = fronts.New(fronts.Config{
 		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs,
 		Client: g.client, Write: g.admit.write, Log: o.Log,
 		Self:   func() control.Gateway { return control.Gateway{PublicKey: g.key, Endpoints: g.clusterEndpoints()} },
 		Allow:  func(namespace string, at netip.AddrPort) bool { return g.serves(namespace, policy.TCP, at) },
-		Report: s.server.Report, Changed: s.changed,
+		Report: g.admit.steer.Server().Report, Changed: again,
 	})
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.Policy.Visible, Map: g.forward.Map, Upstream: cluster,
@@ -321,7 +325,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	for _, run := range []func(context.Context) error{
 		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.run,
-		g.serveAgents, g.admit.steer.run, g.admit.expose.Run, g.admit.fronts.Run,
+		g.serveAgents, g.admit.steer.Run, g.admit.expose.Run, g.admit.fronts.Run,
 		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
 		g.keepWithinMemory, g.serveDesk, g.events.Run,
 		func(ctx context.Context) error { return g.traffic.Run(ctx, g.tunnel.Stats) },
@@ -444,7 +448,7 @@ func (g *Gateway) serveAgents(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
-	return g.admit.steer.serve(ctx, l)
+	return g.admit.steer.Serve(ctx, l)
 }
 
 func (g *Gateway) serveHTTP(ctx context.Context) error {

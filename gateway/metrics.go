@@ -148,8 +148,8 @@ func (c *collector) objects(w samples) {
 		w.each(exposuresNow, n.exposures)
 	}
 	s := c.g.admit.steer
-	w.put(steeringAgents, float64(s.connected()))
-	t := s.server.Totals()
+	w.put(steeringAgents, float64(s.Connected()))
+	t := s.Server().Totals()
 	w.put(steeringDecided, float64(t.Matched-t.Failed), "taken")
 	w.put(steeringDecided, float64(t.Failed), "failed")
 	w.put(steeringDecided, float64(t.Passed), "passed")

@@ -9,18 +9,20 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/audit"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/exposure"
-	"podnet.dev/gateway/exposure/keep"
+	expose "podnet.dev/gateway/exposure/keep"
 	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/presence"
 	"podnet.dev/gateway/steering"
+	steer "podnet.dev/gateway/steering/keep"
 	"podnet.dev/gateway/usage"
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
@@ -55,11 +57,12 @@ type admitter struct {
 	client client.Client
 	write  *write.Writer
 	book   *enrol.Book
+	self   key.Public
 	entry  podnet.Gateway // ours; endpoints are the world's
 	probes *prober
 	mapped *reflector
-	steer  *steerer
-	expose *keep.Keeper
+	steer  *steer.Keeper
+	expose *expose.Keeper
 	fronts *fronts.Fronts
 
 	audit   *audit.Audit
@@ -134,14 +137,14 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	w.PolicyHolds, w.Connected, w.Leader = a.guard.Holds(), !a.guard.Away(), a.leader.leads.Load()
 	plan := a.book.Plan(now, w)
 	// Nobody has our key but us: who says so would spoil the tunnel for all.
-	plan.Admitted = slices.DeleteFunc(plan.Admitted, func(p enrol.Admitted) bool { return p.Key == a.steer.self })
+	plan.Admitted = slices.DeleteFunc(plan.Admitted, func(p enrol.Admitted) bool { return p.Key == a.self })
 	a.fronts.Judge(&s, w.Leader)
-	steered := a.steer.look(now, s, w, plan.Admitted)
-	a.steer.leave(steered, plan.Admitted)
+	steered := a.steer.Look(now, s, w, plan.Admitted)
+	a.steer.Leave(steered, plan.Admitted)
 	maps := mappings(s)
 	a.setMaps(mapsOf(plan.Admitted, maps))
-	a.enforce(plan.Admitted, steered.agents)
-	a.steer.act(steered, s, plan.Admitted)
+	a.enforce(plan.Admitted, steered.Agents)
+	a.steer.Act(steered, s, plan.Admitted)
 
 	author := author{entry: a.entry, network: s.Network, maps: maps, leads: w.Leader, now: now}
 	a.write.Clear("Peer", ".status.network", &author.network)
@@ -153,10 +156,10 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	}
 	a.invite(s, author, in)
 	exposed := a.expose.Look(now, s, w, plan.Admitted)
-	a.count(plan, steered.plan, exposed.Plan)
+	a.count(plan, steered.Plan, exposed.Plan)
 	at := a.limited.Look(now)
-	a.audit.Look(s, plan, steered.plan)
-	a.show(s, plan, steered.plan, at)
+	a.audit.Look(s, plan, steered.Plan)
+	a.show(s, plan, steered.Plan, at)
 	for i, p := range s.Peers {
 		author.entry.Limits = at[p.Peer.User]
 		a.write.Clear("Peer", ".status.gateways", &author.entry)
@@ -167,16 +170,15 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	for i, o := range s.Accesses {
 		a.apply(ctx, "access/"+o.Access.UID, nil, author.accessPatch(o.Object, plan.Accesses[i]))
 	}
-	led := a.fronts.Follow(ctx, now, s, steered.plan.Verdicts, w.Leader)
-	disputed := a.steer.report(author, steered, s,
-		func(r world.Rule, v agentView) agentView { return a.viaService(now, r, s.Services, v) },
-		func(uid string, entry, shared *unstructured.Unstructured) { a.apply(ctx, "rule/"+uid, entry, shared) },
-		func(o *podnet.SteeringRule) { a.write.Remove(ctx, o) })
+	led := a.fronts.Follow(ctx, now, s, steered.Plan.Verdicts, w.Leader)
+	disputed := a.steer.Report(ctx, now, w.Leader, steered, s, func(r world.Rule) (fronts.Standing, bool) {
+		return a.fronts.Standing(now, types.UID(r.Rule.PodUID), s.Services)
+	})
 	if a.draining.Load() {
 		exposed.Ready = nil // nobody new is sent to a gateway that stops
 	}
 	a.expose.Report(ctx, now, w.Leader, exposed, s)
-	next := wake.Earlier(wake.Earlier(plan.Next, steered.plan.Next), a.absent.note(now, s.Peers, s.Gateways))
+	next := wake.Earlier(wake.Earlier(plan.Next, steered.Plan.Next), a.absent.note(now, s.Peers, s.Gateways))
 	next = wake.Earlier(wake.Earlier(wake.Earlier(next, exposed.Plan.Next), disputed), led)
 	if w.Leader {
 		a.sweep(ctx, now, s.Peers)
@@ -235,7 +237,7 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 	peers := make([]tunnel.Peer, len(admitted), len(admitted)+len(agents))
 	in := make(map[netip.Addr]bool, 2*len(admitted))
 	for i, p := range admitted {
-		addrs := addresses(p)
+		addrs := p.Addresses()
 		grants[i] = policy.Grant{Addrs: addrs, Namespaces: p.Namespaces, Cluster: p.Cluster, Routes: p.Routes, Domains: p.Domains}
 		peers[i] = tunnel.Peer{PublicKey: p.Key}
 		for _, ip := range addrs {
@@ -260,7 +262,7 @@ func (a *admitter) enforce(admitted []enrol.Admitted, agents []steering.Agent) {
 		a.told = true
 	}
 	for _, p := range a.admitted {
-		for _, ip := range addresses(p) {
+		for _, ip := range p.Addresses() {
 			if !in[ip] {
 				a.closePeer(ip)
 			}
@@ -289,7 +291,7 @@ func (a *admitter) account(admitted []enrol.Admitted) {
 func ownersOf(admitted []enrol.Admitted) map[netip.Addr]string {
 	owners := make(map[netip.Addr]string, 2*len(admitted))
 	for _, p := range admitted {
-		for _, ip := range addresses(p) {
+		for _, ip := range p.Addresses() {
 			owners[ip] = p.User
 		}
 	}
@@ -329,14 +331,6 @@ func (a *admitter) tell(admitted []enrol.Admitted) {
 
 func sameAdmitted(a, b enrol.Admitted) bool {
 	return a.UID == b.UID && a.Key == b.Key && a.Address4 == b.Address4 && a.Cluster == b.Cluster && slices.Equal(a.Namespaces, b.Namespaces) && a.Beyond.Equal(b.Beyond)
-}
-
-func addresses(p enrol.Admitted) []netip.Addr {
-	all := []netip.Addr{p.Address6}
-	if p.Address4.IsValid() {
-		all = append(all, p.Address4)
-	}
-	return all
 }
 
 // apply writes an object's status: our own entry first, so that whoever waits for

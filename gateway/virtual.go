@@ -30,7 +30,7 @@ func mapsOf(admitted []enrol.Admitted, all map[string]virtual.Mapping) map[netip
 	maps := map[netip.Addr]remap.Map{}
 	for _, p := range admitted {
 		if m, some := all[p.UID]; some && !m.IsZero() {
-			for _, a := range addresses(p) {
+			for _, a := range p.Addresses() {
 				maps[a] = m.Map
 			}
 		}

@@ -106,6 +106,15 @@ type Admitted struct {
 	Beyond
 }
 
+// Addresses are those that it has in the tunnel.
+func (a Admitted) Addresses() []netip.Addr {
+	all := []netip.Addr{a.Address6}
+	if a.Address4.IsValid() {
+		all = append(all, a.Address4)
+	}
+	return all
+}
+
 // Verdict is what to tell about the object with the same index in the World.
 type Verdict struct {
 	// Pending: another gateway decides, or has yet to; there is nothing to tell.

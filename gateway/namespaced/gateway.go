@@ -282,7 +282,7 @@ func (g *Gateway) enforce(all admitted) bool {
 			continue // nobody has our key but us: who says so would spoil the tunnel for all
 		}
 		one := tunnel.Peer{PublicKey: p.Key}
-		for _, a := range addressesOf(p) {
+		for _, a := range p.Addresses() {
 			in[a] = true
 			addresses = append(addresses, a)
 			one.AllowedIPs = append(one.AllowedIPs, netip.PrefixFrom(a, a.BitLen()))
@@ -299,7 +299,7 @@ func (g *Gateway) enforce(all admitted) bool {
 	}
 	g.bind.Answer(keys)
 	for _, p := range g.told {
-		for _, a := range addressesOf(p) {
+		for _, a := range p.Addresses() {
 			if !in[a] {
 				g.forward.ClosePeer(a)
 			}
@@ -323,13 +323,6 @@ func mapsEqual(a, b map[netip.Addr]remap.Map) bool {
 		}
 	}
 	return true
-}
-
-func addressesOf(p enrol.Admitted) []netip.Addr {
-	if p.Address4.IsValid() {
-		return []netip.Addr{p.Address6, p.Address4}
-	}
-	return []netip.Addr{p.Address6}
 }
 
 // keepTime looks at the roster when a lease ends.

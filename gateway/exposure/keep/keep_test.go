@@ -94,6 +94,9 @@ func TestSlicesFollowTheLaptop(t *testing.T) {
 
 	shook["podnet-gateway-1"] = time.Now()
 	want("there is no Service yet", look(second, false), "", "")
+	if len(got.status) != 0 {
+		t.Error("a gateway that does not lead writes status")
+	}
 	want("the leader writes it", look(first, true), "podnet-gateway service/"+name, "")
 	if len(got.status) != 0 {
 		t.Error("somebody is told of a name that is not there")

@@ -1,4 +1,6 @@
-package gateway
+// Package keep keeps ties, agents and what agents are told in step with what package
+// steering plans, and tells in the status of rules what became of them.
+package keep
 
 import (
 	"context"
@@ -11,11 +13,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway/enrol"
 	"podnet.dev/gateway/presence"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/gateway/world"
+	"podnet.dev/gateway/write"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/packet"
@@ -26,19 +31,36 @@ import (
 // countsEvery is how often a rule's counts are written at most.
 const countsEvery = 5 * time.Second
 
-// steerer keeps ties, agents and what agents are told in step with what package
-// steering plans. The admitter drives it; run watches the tunnel meanwhile.
-type steerer struct {
-	log     *slog.Logger
-	self    key.Public
-	own     []netip.AddrPort // where pods reach us by UDP
-	book    *steering.Book
-	server  *steering.Server
-	stats   func() ([]tunnel.PeerStats, error)
-	relay   func(func(*packet.Packet) bool)
-	exits   func(map[netip.Addr]forward.Exit)
-	exit    func(steering.Egress) forward.Exit
-	changed func() // asks for another look
+// Config is what a Keeper must be told: which gateway's it is, and what it drives.
+type Config struct {
+	Self        key.Public
+	Own         []netip.AddrPort // where pods reach us by UDP
+	Reserved    netip.Addr       // of the tunnel's, that can be nobody's
+	Pod, PodUID string
+	Keep        time.Duration // see steering.NewBook
+	Log         *slog.Logger
+	Write       Writer
+	Stats       func() ([]tunnel.PeerStats, error)
+	Relay       func(func(*packet.Packet) bool)
+	Exits       func(map[netip.Addr]forward.Exit)
+	Exit        func(steering.Egress) forward.Exit
+	// Changed asks for another look.
+	Changed func()
+}
+
+// Writer takes what is to be written, as write.Writer does.
+type Writer interface {
+	Status(ctx context.Context, key string, patches ...write.Patch)
+	Remove(context.Context, client.Object)
+}
+
+// Keeper keeps what one gateway has of steering. Look, Leave, Act and Report are for one
+// goroutine; Run watches the tunnel meanwhile.
+type Keeper struct {
+	o      Config
+	log    *slog.Logger
+	book   *steering.Book
+	server *steering.Server
 
 	// By a rule's UID: when its counts were written, and since when its status and
 	// what we know are at odds.
@@ -61,24 +83,28 @@ type agentOfPod struct {
 	pod string // UID
 }
 
-func newSteerer(log *slog.Logger, self key.Public, own []netip.AddrPort, keep time.Duration) *steerer {
-	s := &steerer{log: log, self: self, own: own, book: steering.NewBook(keep), counted: map[string]time.Time{}, since: map[string]time.Time{}}
-	s.server = steering.NewServer(log, s.allGateways)
+// New makes a Keeper. Run and Serve must be called to use it.
+func New(o Config) *Keeper {
+	s := &Keeper{o: o, log: o.Log, book: steering.NewBook(o.Keep), counted: map[string]time.Time{}, since: map[string]time.Time{}}
+	s.server = steering.NewServer(o.Log, s.allGateways)
 	s.fresh.Store(&map[netip.Addr]bool{})
 	return s
 }
 
-// steered is what the steerer makes of a look at the world.
-type steered struct {
-	plan   steering.Plan
-	agents []steering.Agent         // for the tunnel, each key once
+// Server is where agents say what they do.
+func (s *Keeper) Server() *steering.Server { return s.server }
+
+// Steered is what a Keeper makes of a look at the world.
+type Steered struct {
+	Plan   steering.Plan
+	Agents []steering.Agent         // for the tunnel, each key once
 	leases map[string]time.Duration // of Peers by name
 }
 
-// look plans. Nothing has changed yet when it returns.
-func (s *steerer) look(now time.Time, w world.Snapshot, c enrol.World, admitted []enrol.Admitted) steered {
+// Look plans. Nothing has changed yet when it returns.
+func (s *Keeper) Look(now time.Time, w world.Snapshot, c enrol.World, admitted []enrol.Admitted) Steered {
 	laptops, leases := w.Laptops(admitted)
-	world := steering.World{
+	seen := steering.World{
 		Rules: make([]steering.Object, len(w.Rules)), Laptops: laptops,
 		PolicyHolds: c.PolicyHolds, Connected: c.Connected,
 		PodAddrs: func(uid string) []netip.Addr { return w.Pods[uid] },
@@ -88,14 +114,14 @@ func (s *steerer) look(now time.Time, w world.Snapshot, c enrol.World, admitted 
 		},
 	}
 	for i, r := range w.Rules {
-		world.Rules[i] = r.Rule
+		seen.Rules[i] = r.Rule
 	}
-	taken := map[netip.Addr]bool{s.self.Address6(): true, Service6: true}
+	taken := map[netip.Addr]bool{s.o.Self.Address6(): true, s.o.Reserved: true}
 	for _, p := range admitted {
 		taken[p.Address6] = true
 	}
-	out := steered{plan: s.book.Plan(now, world), leases: leases}
-	for _, a := range out.plan.Agents {
+	out := Steered{Plan: s.book.Plan(now, seen), leases: leases}
+	for _, a := range out.Plan.Agents {
 		// A user may write any key; it must not be in anybody's way. A key may
 		// also be there for two pods.
 		at := a.Key.Address6()
@@ -103,17 +129,17 @@ func (s *steerer) look(now time.Time, w world.Snapshot, c enrol.World, admitted 
 			continue
 		}
 		taken[at] = true
-		out.agents = append(out.agents, a)
+		out.Agents = append(out.Agents, a)
 	}
 	return out
 }
 
-// leave has the flows of who sends as a pod leave from there, or not at all. It is
+// Leave has the flows of who sends as a pod leave from there, or not at all. It is
 // called before the tunnel has the peers of the plan: not a packet of theirs may
 // leave as the gateway's.
-func (s *steerer) leave(p steered, admitted []enrol.Admitted) {
-	by := make(map[string]steering.Egress, len(p.plan.Egress))
-	for _, e := range p.plan.Egress {
+func (s *Keeper) Leave(p Steered, admitted []enrol.Admitted) {
+	by := make(map[string]steering.Egress, len(p.Plan.Egress))
+	for _, e := range p.Plan.Egress {
 		by[e.Peer] = e
 	}
 	exits := map[netip.Addr]forward.Exit{}
@@ -122,43 +148,43 @@ func (s *steerer) leave(p steered, admitted []enrol.Admitted) {
 		if !elsewhere {
 			continue
 		}
-		for _, a := range addresses(l) {
+		for _, a := range l.Addresses() {
 			exits[a] = nil
 			if egress.Agent.IsValid() {
-				exits[a] = s.exit(egress)
+				exits[a] = s.o.Exit(egress)
 			}
 		}
 	}
-	s.exits(exits)
+	s.o.Exits(exits)
 }
 
-// act makes the plan count, once the tunnel has the peers for it.
-func (s *steerer) act(p steered, w world.Snapshot, admitted []enrol.Admitted) {
-	in := make(map[key.Public]bool, len(p.agents))
-	for _, a := range p.agents {
+// Act makes the plan count, once the tunnel has the peers for it.
+func (s *Keeper) Act(p Steered, w world.Snapshot, admitted []enrol.Admitted) {
+	in := make(map[key.Public]bool, len(p.Agents))
+	for _, a := range p.Agents {
 		in[a.Key] = true
 	}
 	laptops := make([]key.Public, len(admitted))
 	for i, l := range admitted {
 		laptops[i] = l.Key
 	}
-	gateways := gatewaysFor(w, control.Gateway{PublicKey: s.self, Endpoints: s.own})
+	gateways := gatewaysFor(w, control.Gateway{PublicKey: s.o.Self, Endpoints: s.o.Own})
 	s.gateways.Store(&gateways)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.plan.Agents = slices.DeleteFunc(slices.Clone(p.plan.Agents), func(a steering.Agent) bool { return !in[a.Key] })
-	s.plan, s.laptops = p.plan, laptops
+	p.Plan.Agents = slices.DeleteFunc(slices.Clone(p.Plan.Agents), func(a steering.Agent) bool { return !in[a.Key] })
+	s.plan, s.laptops = p.Plan, laptops
 	s.settleLocked(true)
 }
 
 // settleLocked has ties and agents follow from the plan, which may be a new one,
 // and from where everybody is now.
-func (s *steerer) settleLocked(replanned bool) {
+func (s *Keeper) settleLocked(replanned bool) {
 	fresh, before := map[netip.Addr]bool{}, s.strange
 	s.places, s.strange = map[netip.Addr]string{}, map[agentOfPod]bool{}
 	if len(s.plan.Agents) > 0 {
-		peers, err := s.stats()
+		peers, err := s.o.Stats()
 		if err != nil {
 			return // the tunnel is closing
 		}
@@ -182,9 +208,9 @@ func (s *steerer) settleLocked(replanned bool) {
 	if ties := tiesOf(s.plan.Ties, agents); !slices.Equal(ties, s.ties) {
 		s.ties = ties
 		if table := newTies(ties); table != nil {
-			s.relay(table.claims)
+			s.o.Relay(table.claims)
 		} else {
-			s.relay(nil)
+			s.o.Relay(nil)
 		}
 	}
 	old := s.fresh.Swap(&fresh)
@@ -197,7 +223,7 @@ func (s *steerer) settleLocked(replanned bool) {
 }
 
 // here reports whether the laptop with this relay address is with us.
-func (s *steerer) here(laptop netip.Addr) bool { return (*s.fresh.Load())[laptop] }
+func (s *Keeper) here(laptop netip.Addr) bool { return (*s.fresh.Load())[laptop] }
 
 // elsewhere reports whether an endpoint of the tunnel is none of the addresses,
 // as far as those of its family are known: EndpointSlices name those of the
@@ -232,9 +258,9 @@ func tiesOf(all []steering.Tie, agents []steering.Agent) []steering.Tie {
 	return slices.DeleteFunc(slices.Clone(all), func(t steering.Tie) bool { return !ways[way{t.Agent, t.Laptop}][t.Port] })
 }
 
-// run watches, until ctx ends, where agents and laptops are while there are
+// Run watches, until ctx ends, where agents and laptops are while there are
 // agents, and asks for a look when an agent has something new to report.
-func (s *steerer) run(ctx context.Context) error {
+func (s *Keeper) Run(ctx context.Context) error {
 	tick := time.NewTicker(presence.Poll)
 	defer tick.Stop()
 	for {
@@ -242,14 +268,14 @@ func (s *steerer) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.server.Changed():
-			s.changed()
+			s.o.Changed()
 		case <-tick.C:
 			s.poll()
 		}
 	}
 }
 
-func (s *steerer) poll() {
+func (s *Keeper) poll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.plan.Agents) == 0 {
@@ -258,19 +284,19 @@ func (s *steerer) poll() {
 	before := s.strange
 	s.settleLocked(false)
 	if !maps.Equal(before, s.strange) {
-		s.changed()
+		s.o.Changed()
 	}
 }
 
-// serve lets agents in at l until ctx ends.
-func (s *steerer) serve(ctx context.Context, l net.Listener) error {
+// Serve lets agents in at l until ctx ends.
+func (s *Keeper) Serve(ctx context.Context, l net.Listener) error {
 	return s.server.Serve(ctx, located{l, s})
 }
 
 // located looks where an agent sends from before it is told anything.
 type located struct {
 	net.Listener
-	s *steerer
+	s *Keeper
 }
 
 func (l located) Accept() (net.Conn, error) {
@@ -281,7 +307,7 @@ func (l located) Accept() (net.Conn, error) {
 	return c, err
 }
 
-func (s *steerer) locate(who net.Addr) {
+func (s *Keeper) locate(who net.Addr) {
 	at, err := netip.ParseAddrPort(who.String())
 	if err != nil {
 		return
@@ -295,7 +321,7 @@ func (s *steerer) locate(who net.Addr) {
 }
 
 // allGateways are what agents are told of.
-func (s *steerer) allGateways() []control.Gateway {
+func (s *Keeper) allGateways() []control.Gateway {
 	if all := s.gateways.Load(); all != nil {
 		return *all
 	}

@@ -1,6 +1,7 @@
-package gateway
+package keep
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -8,12 +9,13 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 
 	podnet "podnet.dev/api/v1alpha1"
+	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/status"
 	"podnet.dev/gateway/steering"
 	"podnet.dev/gateway/world"
+	"podnet.dev/gateway/write"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 	"podnet.dev/internal/wake"
@@ -61,13 +63,9 @@ func viewOf(rule steering.Object, agent *steering.Agent, strange string, report 
 	return v
 }
 
-// viaService is what there is to tell about the agent of an accepted rule when that is
-// the front of its Service: v is of the agent as such.
-func (a *admitter) viaService(now time.Time, r world.Rule, services []world.Service, v agentView) agentView {
-	s, here := a.fronts.Standing(now, types.UID(r.Rule.PodUID), services)
-	if !here {
-		return v
-	}
+// atFront is what there is to tell about the agent of an accepted rule for a Service when
+// that is a front of this gateway's: v is of the agent as such.
+func (v agentView) atFront(s fronts.Standing) agentView {
 	v.key, v.selector = s.Key, s.Selector
 	switch {
 	case s.Trouble != "":
@@ -83,6 +81,13 @@ func (a *admitter) viaService(now time.Time, r world.Rule, services []world.Serv
 	return v
 }
 
+// author is a gateway that writes into status.
+type author struct {
+	pod, podUID string
+	leads       bool
+	now         time.Time
+}
+
 // rulePatch is the apply patch for a SteeringRule's status, or nil when nothing
 // is worth a write or another gateway leads. Counts and generation alone are worth
 // one when they are due.
@@ -94,14 +99,14 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 	accepted, same := status.Condition(s.Conditions, podnet.ConditionAccepted, v.Accepted, v.Reason, v.Message, a.now)
 	fields := map[string]any{"observedRenew": v.Renew}
 	conditions := []any{status.Plain(accepted)}
-	write := !same || v.Reason == podnet.ReasonExpired && s.ObservedRenew != v.Renew
+	worth := !same || v.Reason == podnet.ReasonExpired && s.ObservedRenew != v.Renew
 	if v.Accepted {
 		ready, same := status.Condition(s.Conditions, podnet.ConditionAgentReady, agent.ready, agent.reason, agent.message, a.now)
 		conditions = append(conditions, status.Plain(ready))
-		write = write || !same || status.Stale(s.ExpiresAt, v.Expires, lease)
+		worth = worth || !same || status.Stale(s.ExpiresAt, v.Expires, lease)
 		fields["expiresAt"] = v.Expires.UTC().Format(time.RFC3339)
 	} else {
-		write = write || meta.FindStatusCondition(s.Conditions, podnet.ConditionAgentReady) != nil
+		worth = worth || meta.FindStatusCondition(s.Conditions, podnet.ConditionAgentReady) != nil
 		if s.ExpiresAt != nil {
 			fields["expiresAt"] = s.ExpiresAt.UTC().Format(time.RFC3339)
 		}
@@ -128,19 +133,20 @@ func (a author) rulePatch(o *podnet.SteeringRule, v steering.Verdict, agent agen
 			fields[name] = n
 		}
 	}
-	write = write || have.PublicKey != want.PublicKey || !maps.Equal(s.Selector, agent.selector) || asked(o) != (want.Generation == 0) || due && (have != want || counts != old)
-	if !write {
+	worth = worth || have.PublicKey != want.PublicKey || !maps.Equal(s.Selector, agent.selector) || asked(o) != (want.Generation == 0) || due && (have != want || counts != old)
+	if !worth {
 		return nil
 	}
 	fields["conditions"] = conditions
 	return status.Patch("SteeringRule", o, fields)
 }
 
-// report writes what became of the rules, or what the gateway that leads does not
-// know of them, and removes those that expired long ago. The function front says of
-// a rule for a Service, whose agent is this gateway's, how it is. It returns when to
-// look again; zero for never.
-func (s *steerer) report(a author, p steered, w world.Snapshot, front func(world.Rule, agentView) agentView, write func(uid string, entry, shared *unstructured.Unstructured), remove func(*podnet.SteeringRule)) (next time.Time) {
+// Report writes what became of the rules, or what the gateway that leads does not know
+// of them, and removes those that expired long ago. The function front tells of the front
+// of the Service that a rule is about, if this gateway has one. It returns when to look
+// again; zero for never.
+func (s *Keeper) Report(ctx context.Context, now time.Time, leads bool, p Steered, w world.Snapshot, front func(world.Rule) (fronts.Standing, bool)) (next time.Time) {
+	a := author{s.o.Pod, s.o.PodUID, leads, now}
 	s.mu.Lock()
 	agents, places, strange := s.plan.Agents, s.places, s.strange
 	s.mu.Unlock()
@@ -154,7 +160,7 @@ func (s *steerer) report(a author, p steered, w world.Snapshot, front func(world
 
 	present := make(map[string]bool, len(w.Rules))
 	for i, r := range w.Rules {
-		uid, accepted := r.Rule.UID, p.plan.Verdicts[i].Accepted
+		uid, accepted := r.Rule.UID, p.Plan.Verdicts[i].Accepted
 		present[uid] = true
 		var view agentView
 		may := chosen[r.Rule.PodUID]
@@ -171,22 +177,22 @@ func (s *steerer) report(a author, p steered, w world.Snapshot, front func(world
 		var entry, shared *unstructured.Unstructured
 		switch {
 		case a.leads && r.Via():
-			if accepted {
-				view = front(r, view)
+			if standing, here := front(r); accepted && here {
+				view = view.atFront(standing)
 			}
-			shared = a.rulePatch(r.Object, p.plan.Verdicts[i], view, p.leases[r.Rule.Peer], due)
+			shared = a.rulePatch(r.Object, p.Plan.Verdicts[i], view, p.leases[r.Rule.Peer], due)
 		case r.Via():
 		case a.leads:
 			view = s.believe(a.now, w, r.Object, view, may)
 			entry = a.witnessPatch(r.Object, view, false, false)
-			shared = a.rulePatch(r.Object, p.plan.Verdicts[i], view, p.leases[r.Rule.Peer], due)
+			shared = a.rulePatch(r.Object, p.Plan.Verdicts[i], view, p.leases[r.Rule.Peer], due)
 		default:
 			unsaid := s.lasts(a.now, uid, view.ready && asked(r.Object))
 			entry = a.witnessPatch(r.Object, view, unsaid >= answerAfter, due)
 		}
 		if entry != nil || shared != nil {
 			s.counted[uid] = a.now
-			write(uid, entry, shared)
+			s.o.Write.Status(ctx, "rule/"+uid, write.Patch{Manager: s.o.Pod, Object: entry}, write.Patch{Manager: write.Shared, Object: shared})
 		}
 	}
 	maps.DeleteFunc(s.counted, func(uid string, _ time.Time) bool { return !present[uid] })
@@ -200,8 +206,8 @@ func (s *steerer) report(a author, p steered, w world.Snapshot, front func(world
 	for _, since := range s.since {
 		next = upcoming(upcoming(next, a.now, since.Add(askAfter)), a.now, since.Add(missingAfter))
 	}
-	for _, i := range p.plan.Delete {
-		remove(w.Rules[i].Object)
+	for _, i := range p.Plan.Delete {
+		s.o.Write.Remove(ctx, w.Rules[i].Object)
 	}
 	return next
 }
@@ -216,7 +222,7 @@ func upcoming(next, now, t time.Time) time.Time {
 
 // view is what this gateway knows of a rule's agent: of those that may be it, the
 // one that is connected.
-func (s *steerer) view(rule steering.Object, agents []*steering.Agent, places map[netip.Addr]string, strange map[agentOfPod]bool) agentView {
+func (s *Keeper) view(rule steering.Object, agents []*steering.Agent, places map[netip.Addr]string, strange map[agentOfPod]bool) agentView {
 	var agent *steering.Agent
 	place, report, connected := "", steering.Report{}, false
 	for _, one := range agents {
@@ -232,7 +238,7 @@ func (s *steerer) view(rule steering.Object, agents []*steering.Agent, places ma
 }
 
 // believe is what the leader makes of a view that is in doubt.
-func (s *steerer) believe(now time.Time, w world.Snapshot, o *podnet.SteeringRule, v agentView, agents []*steering.Agent) agentView {
+func (s *Keeper) believe(now time.Time, w world.Snapshot, o *podnet.SteeringRule, v agentView, agents []*steering.Agent) agentView {
 	if v.doubted && v.key.IsZero() {
 		keys := make([]key.Public, len(agents))
 		for i, agent := range agents {
@@ -250,7 +256,7 @@ func (s *steerer) believe(now time.Time, w world.Snapshot, o *podnet.SteeringRul
 }
 
 // lasts is for how long something has been so about a rule.
-func (s *steerer) lasts(now time.Time, uid string, so bool) time.Duration {
+func (s *Keeper) lasts(now time.Time, uid string, so bool) time.Duration {
 	if !so {
 		delete(s.since, uid)
 		return 0
@@ -263,8 +269,8 @@ func (s *steerer) lasts(now time.Time, uid string, so bool) time.Duration {
 	return now.Sub(since)
 }
 
-// connected counts the agents that speak with us.
-func (s *steerer) connected() int {
+// Connected counts the agents that speak with us.
+func (s *Keeper) Connected() int {
 	s.mu.Lock()
 	agents := s.plan.Agents
 	s.mu.Unlock()

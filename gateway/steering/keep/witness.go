@@ -1,4 +1,4 @@
-package gateway
+package keep
 
 import (
 	"cmp"
@@ -95,7 +95,7 @@ func (v agentView) patient(o *podnet.SteeringRule, doubted time.Duration) agentV
 // or nil when it is there already as it should be. Counts alone are worth a write
 // when they are due.
 func (a author) witnessPatch(o *podnet.SteeringRule, agent agentView, speaks, due bool) *unstructured.Unstructured {
-	i := slices.IndexFunc(o.Status.Witnesses, func(w podnet.SteeringWitness) bool { return w.Pod == a.entry.Pod })
+	i := slices.IndexFunc(o.Status.Witnesses, func(w podnet.SteeringWitness) bool { return w.Pod == a.pod })
 	if !speaks {
 		if i < 0 {
 			return nil
@@ -103,7 +103,7 @@ func (a author) witnessPatch(o *podnet.SteeringRule, agent agentView, speaks, du
 		return status.Patch("SteeringRule", o, map[string]any{}) // gives up the entry
 	}
 	want := podnet.SteeringWitness{
-		Pod: a.entry.Pod, PodUID: a.entry.PodUID, PublicKey: agent.key.String(),
+		Pod: a.pod, PodUID: a.podUID, PublicKey: agent.key.String(),
 		Matched: agent.counts.Matched, Failed: agent.counts.Failed, Passed: agent.counts.Passed,
 	}
 	if i >= 0 {

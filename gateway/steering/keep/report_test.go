@@ -1,4 +1,4 @@
-package gateway
+package keep
 
 import (
 	"encoding/json"
@@ -75,53 +75,58 @@ func told(t *testing.T, r *podnet.SteeringRule, u *unstructured.Unstructured) {
 	}
 }
 
+var (
+	then   = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	leader = author{pod: "podnet-gateway-0", podUID: "u", leads: true, now: then}
+)
+
 func TestRuleStatusIsWrittenSparingly(t *testing.T) {
 	const lease = 300 * time.Second
 	r := &podnet.SteeringRule{ObjectMeta: metav1.ObjectMeta{Name: "r", Namespace: "shop", UID: "1"}, Spec: podnet.SteeringRuleSpec{Renew: 1}}
 	v := steering.Verdict{Accepted: true, Reason: podnet.ReasonAccepted, Message: "It acts.", Renew: 1, Expires: then.Add(lease)}
 	missing := agentView{reason: podnet.ReasonAgentMissing, message: "There is none."}
-	other := writer0
+	other := leader
 	if other.leads = false; other.rulePatch(r, v, missing, lease, true) != nil {
 		t.Error("who does not lead writes")
 	}
-	told(t, r, writer0.rulePatch(r, v, missing, lease, false))
+	told(t, r, leader.rulePatch(r, v, missing, lease, false))
 	if s := r.Status; s.Agent != nil || len(s.Conditions) != 2 || !s.ExpiresAt.Time.Equal(v.Expires) {
 		t.Errorf("status %+v", s)
 	}
-	if writer0.rulePatch(r, v, missing, lease, true) != nil {
+	if leader.rulePatch(r, v, missing, lease, true) != nil {
 		t.Error("what is there is written again")
 	}
 
 	there := agentView{key: key.Public{7}, generation: 3, ready: true, reason: podnet.ReasonInForce, message: "It has it."}
-	told(t, r, writer0.rulePatch(r, v, there, lease, false))
+	told(t, r, leader.rulePatch(r, v, there, lease, false))
 	there.counts, there.counted, there.generation = control.Counts{Matched: 5, Passed: 9}, true, 4
-	if writer0.rulePatch(r, v, there, lease, false) != nil {
+	if leader.rulePatch(r, v, there, lease, false) != nil {
 		t.Error("counts are written before they are due")
 	}
-	told(t, r, writer0.rulePatch(r, v, there, lease, true))
+	told(t, r, leader.rulePatch(r, v, there, lease, true))
 	if s := r.Status; s.Matched != 5 || s.Passed != 9 || s.Agent.Generation != 4 {
 		t.Errorf("status %+v", s)
 	}
-	told(t, r, writer0.rulePatch(r, v, missing, lease, false))
+	told(t, r, leader.rulePatch(r, v, missing, lease, false))
 	if s := r.Status; s.Agent != nil || s.Matched != 5 || s.Passed != 9 {
 		t.Errorf("without its agent: status %+v", s)
 	}
 
 	v.Renew, v.Expires = 2, v.Expires.Add(100*time.Second)
-	if writer0.rulePatch(r, v, missing, lease, true) != nil {
+	if leader.rulePatch(r, v, missing, lease, true) != nil {
 		t.Error("each renewal is written")
 	}
 	v.Renew, v.Expires = 3, v.Expires.Add(100*time.Second)
-	told(t, r, writer0.rulePatch(r, v, missing, lease, true))
+	told(t, r, leader.rulePatch(r, v, missing, lease, true))
 	if s := r.Status; s.ObservedRenew != 3 || !s.ExpiresAt.Time.Equal(v.Expires) {
 		t.Errorf("status %+v", s)
 	}
-	told(t, r, writer0.rulePatch(r, steering.Verdict{Reason: podnet.ReasonExpired, Message: "Over.", Renew: 3}, agentView{}, lease, false))
+	told(t, r, leader.rulePatch(r, steering.Verdict{Reason: podnet.ReasonExpired, Message: "Over.", Renew: 3}, agentView{}, lease, false))
 	r.Spec.Renew = 3
 	if s := r.Status; len(s.Conditions) != 1 || s.ExpiresAt == nil || !world.RuleOf(r).Ended {
 		t.Errorf("after the end: status %+v", s)
 	}
-	if writer0.rulePatch(r, steering.Verdict{Reason: podnet.ReasonExpired, Message: "Over.", Renew: 3}, agentView{}, lease, true) != nil {
+	if leader.rulePatch(r, steering.Verdict{Reason: podnet.ReasonExpired, Message: "Over.", Renew: 3}, agentView{}, lease, true) != nil {
 		t.Error("the end is written again")
 	}
 }

@@ -1,4 +1,4 @@
-package gateway
+package keep
 
 import (
 	"log/slog"
@@ -46,7 +46,7 @@ func TestGatewaysThatAgentsAreTold(t *testing.T) {
 	entry := func(n byte, pod, uid string, draining bool, at ...string) podnet.Gateway {
 		return podnet.Gateway{Pod: pod, PodUID: uid, PublicKey: key.Public{n}.String(), Draining: draining, ClusterEndpoints: at}
 	}
-	p := newPeer()
+	p := &podnet.Peer{}
 	p.Status.Gateways = []podnet.Gateway{
 		entry(9, "podnet-gateway-0", "a", false, "10.244.0.1:1"), // ours, from before
 		entry(4, "podnet-gateway-1", "b", false, "10.244.0.6:51820", "[fd00::6]:51820"),
@@ -82,27 +82,29 @@ func TestSettling(t *testing.T) {
 	var peers []tunnel.PeerStats
 	var claims func(*packet.Packet) bool
 	looks := 0
-	s := newSteerer(slog.New(slog.DiscardHandler), self, nil, time.Hour)
-	s.stats = func() ([]tunnel.PeerStats, error) { return peers, nil }
-	s.relay = func(f func(*packet.Packet) bool) { claims = f }
-	s.changed = func() { looks++ }
+	s := New(Config{
+		Self: self, Keep: time.Hour, Log: slog.New(slog.DiscardHandler),
+		Stats:   func() ([]tunnel.PeerStats, error) { return peers, nil },
+		Relay:   func(f func(*packet.Packet) bool) { claims = f },
+		Changed: func() { looks++ },
+	})
 	rule := steering.Object{UID: "r", Namespace: "shop", Name: "r", User: "alice", Peer: "laptop", Pod: "web-0", PodUID: "u", Renew: 1, RelayPort: 20000, Agent: agent,
 		Steer: steer.Rule{Name: "r", Owner: "alice", Protocol: steer.TCP, Port: 80, Mode: steer.Steal}}
 	w := world.Snapshot{
-		Peers: []world.Peer{{Object: newPeer(), Peer: enrol.Peer{Name: "laptop", Lease: 300 * time.Second}}},
+		Peers: []world.Peer{{Object: &podnet.Peer{}, Peer: enrol.Peer{Name: "laptop", Lease: 300 * time.Second}}},
 		Rules: []world.Rule{{Rule: rule}}, Pods: map[string][]netip.Addr{"u": {netip.MustParseAddr("10.244.0.7")}},
 	}
 	admitted := []enrol.Admitted{{Name: "laptop", User: "alice", Key: laptop, Address6: laptop.Address6()}}
-	look := func() steered {
-		p := s.look(time.Now(), w, enrol.World{PolicyHolds: true, Connected: true}, admitted)
-		s.act(p, w, admitted)
+	look := func() Steered {
+		p := s.Look(time.Now(), w, enrol.World{PolicyHolds: true, Connected: true}, admitted)
+		s.Act(p, w, admitted)
 		return p
 	}
 	segment, _ := packet.Parse(segment(netip.AddrPortFrom(agent.Address6(), 40000), netip.AddrPortFrom(laptop.RelayAddress6(), 20000), 2))
 
 	p := look()
-	if len(p.agents) != 1 || p.agents[0].Key != agent || claims == nil || !claims(&segment) || s.here(laptop.RelayAddress6()) {
-		t.Fatalf("agents %+v, tied %v", p.agents, claims != nil)
+	if len(p.Agents) != 1 || p.Agents[0].Key != agent || claims == nil || !claims(&segment) || s.here(laptop.RelayAddress6()) {
+		t.Fatalf("agents %+v, tied %v", p.Agents, claims != nil)
 	}
 	peers = []tunnel.PeerStats{{PublicKey: laptop, LastHandshake: time.Now().Add(-time.Minute)}, {PublicKey: agent, Endpoint: "10.244.0.7:4500"}}
 	if s.poll(); !s.here(laptop.RelayAddress6()) || claims == nil {
@@ -120,7 +122,7 @@ func TestSettling(t *testing.T) {
 
 	for what, k := range map[string]key.Public{"the gateway's": self, "the laptop's": laptop} {
 		w.Rules[0].Rule.Agent = k
-		if p := look(); slices.ContainsFunc(p.agents, func(a steering.Agent) bool { return a.Key == k }) {
+		if p := look(); slices.ContainsFunc(p.Agents, func(a steering.Agent) bool { return a.Key == k }) {
 			t.Errorf("%s key is an agent's", what)
 		}
 	}
