@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"podnet.dev/internal/probe"
+	"podnet.dev/internal/transport"
 	"podnet.dev/internal/wake"
 )
 
@@ -38,12 +40,20 @@ func (a *admitter) leave(ctx context.Context) {
 	}
 }
 
+// paths is where peers are asked to go, and where it shows that they have.
+type paths interface {
+	// LastProbe tells when, and by what, a peer last probed us; zero: never.
+	LastProbe(probe.ID) (time.Time, transport.Kind)
+	// Drain asks all who probe us to go to another gateway.
+	Drain()
+}
+
 // drain asks the peers to go to other gateways, and waits until they have, or
 // until it is time to stop. Peers are admitted and cut meanwhile as ever.
 func (a *admitter) drain(ctx context.Context) {
 	began := time.Now()
 	a.draining.Store(true)
-	a.probes.paths.Drain()
+	a.paths.Drain()
 	a.world.LookAgain()
 	quiet := a.quiet(began)
 	for !quiet && time.Since(began) < a.patience() && wake.After(ctx, drainPoll) {
@@ -66,7 +76,7 @@ func (a *admitter) quiet(now time.Time) bool {
 		return true
 	}
 	for _, id := range *ids {
-		if at, _ := a.probes.paths.LastProbe(id); now.Sub(at) < quietTime {
+		if at, _ := a.paths.LastProbe(id); now.Sub(at) < quietTime {
 			return false
 		}
 	}

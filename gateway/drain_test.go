@@ -13,7 +13,6 @@ import (
 
 // laptops probe once a second until they have left.
 type laptops struct {
-	fakePaths
 	staying time.Duration // after they were asked; negative: for ever
 	asked   atomic.Int64
 	begun   time.Time
@@ -48,7 +47,7 @@ func TestDrainWaitsForWhoCanLeave(t *testing.T) {
 			time.Sleep(time.Hour)
 			l := &laptops{staying: c.staying, begun: time.Now()}
 			time.Sleep(300 * time.Millisecond)
-			a := &admitter{log: slog.New(slog.DiscardHandler), world: testWorld(), probes: &prober{paths: l}}
+			a := &admitter{log: slog.New(slog.DiscardHandler), world: testWorld(), paths: l}
 			ids := make([]probe.ID, c.peers)
 			a.ids.Store(&ids)
 			a.elsewhere.Store(c.elsewhere)

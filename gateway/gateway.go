@@ -41,6 +41,7 @@ import (
 	expose "podnet.dev/gateway/exposure/keep"
 	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/guard"
+	"podnet.dev/gateway/meet"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/pressure"
 	"podnet.dev/gateway/steering"
@@ -154,11 +155,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		setOwners: g.forward.SetOwners, traffic: g.traffic, stats: g.tunnel.Stats, limited: usage.NewLimited(g.forward.Usage),
 		mayBegin: func() bool { return g.published.Load() && g.guard.Tried() },
 
-		probes: &prober{private: g.private, paths: g.bind, log: o.Log},
-		mapped: &reflector{
-			servers: o.STUN, log: o.Log, lookup: lookupHost, ask: g.bind.STUN, port: g.tunnel.ListenPort(),
-			changed: g.world.LookAgain,
-		},
+		paths:  g.bind,
+		probes: meet.NewProber(g.private, g.bind, o.Log),
+		mapped: meet.NewReflector(o.STUN, g.tunnel.ListenPort(), g.bind.STUN, o.Log, g.world.LookAgain),
 		absent: absences{},
 	}
 	g.admit.entry.ClusterEndpoints = addrPortTexts(g.clusterEndpoints())
@@ -174,7 +173,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.admit.expose = expose.New(expose.Config{
 		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs, DNSDomain: g.o.DNSDomain,
 		Keep: g.o.Enrol.Keep, Log: o.Log, Write: g.admit.write, Stack: g.stack, Self: g.key.Address6(), Stats: g.tunnel.Stats,
-		ID: g.admit.probes.id, Probed: g.bind.LastProbe, Changed: again,
+		ID: g.admit.probes.ID, Probed: g.bind.LastProbe, Changed: again,
 	})
 	g.admit.fronts = fronts.New(fronts.Config{
 		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs,
@@ -324,7 +323,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer resign()
 
 	for _, run := range []func(context.Context) error{
-		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.run,
+		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.Run,
 		g.serveAgents, g.admit.steer.Run, g.admit.expose.Run, g.admit.fronts.Run,
 		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
 		g.keepWithinMemory, g.serveDesk, g.events.Run,

@@ -19,6 +19,7 @@ import (
 	expose "podnet.dev/gateway/exposure/keep"
 	"podnet.dev/gateway/fronts"
 	"podnet.dev/gateway/guard"
+	"podnet.dev/gateway/meet"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/presence"
 	"podnet.dev/gateway/steering"
@@ -59,8 +60,9 @@ type admitter struct {
 	book   *enrol.Book
 	self   key.Public
 	entry  podnet.Gateway // ours; endpoints are the world's
-	probes *prober
-	mapped *reflector
+	paths  paths
+	probes *meet.Prober
+	mapped *meet.Reflector
 	steer  *steer.Keeper
 	expose *expose.Keeper
 	fronts *fronts.Fronts
@@ -149,7 +151,7 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 	author := author{entry: a.entry, network: s.Network, maps: maps, leads: w.Leader, now: now}
 	a.write.Clear("Peer", ".status.network", &author.network)
 	author.entry.Endpoints, author.entry.Draining = s.Endpoints, a.draining.Load()
-	a.mapped.describe(&author.entry)
+	a.mapped.Describe(&author.entry)
 	in := make(map[string]bool, len(plan.Admitted))
 	for _, p := range plan.Admitted {
 		in[p.UID] = true
@@ -197,17 +199,17 @@ func (a *admitter) look(ctx context.Context, now time.Time) time.Time {
 
 // invite lets the admitted probe us, and notes what a drain has to know.
 func (a *admitter) invite(s world.Snapshot, own author, in map[string]bool) {
-	var all []invitation
+	var all []meet.Invitation
 	elsewhere := false
 	for _, p := range s.Peers {
 		if in[p.Peer.UID] {
-			all = append(all, invitation{p.Peer.Key, p.Object.Spec.Candidates})
+			all = append(all, meet.Invitation{Key: p.Peer.Key, Candidates: p.Object.Spec.Candidates})
 			elsewhere = elsewhere || own.elsewhere(p.Object)
 		}
 	}
-	a.probes.set(all, s.Outside)
+	a.probes.Set(all, s.Outside)
 	a.elsewhere.Store(elsewhere)
-	ids := a.probes.ids()
+	ids := a.probes.IDs()
 	a.ids.Store(&ids)
 }
 

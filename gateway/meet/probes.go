@@ -1,38 +1,39 @@
-package gateway
+// Package meet has a gateway and its peers find each other by UDP: whose probes are
+// answered, where NATs are asked to let a peer through, and how the cluster's NAT shows
+// the gateway to the world. The peer chooses the path.
+package meet
 
 import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"time"
 
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/probe"
-	"podnet.dev/internal/transport"
 )
 
-// paths is what a gateway can do about paths: the laptop chooses them, the
-// gateway answers.
-type paths interface {
+// Paths is what a gateway can do about paths.
+type Paths interface {
 	// Answer makes the probes made with these keys be answered, and no others.
 	Answer([]probe.Key)
 	// Punch pings the places where a peer may be, so that NATs let it through,
 	// until UDP works; none ends it.
 	Punch(probe.ID, []netip.AddrPort)
-	// LastProbe tells when, and by what, a peer last probed us; zero: never.
-	LastProbe(probe.ID) (time.Time, transport.Kind)
-	// Drain asks all who probe us to go to another gateway.
-	Drain()
 }
 
-// prober tells the paths who may probe, and where peers that hide behind a NAT
+// Prober tells the paths who may probe, and where peers that hide behind a NAT
 // say that they are.
-type prober struct {
+type Prober struct {
 	private key.Private
-	paths   paths
+	paths   Paths
 	log     *slog.Logger
 
 	known map[key.Public]*caller
+}
+
+// NewProber makes one of the gateway with this key, which knows nobody.
+func NewProber(private key.Private, paths Paths, log *slog.Logger) *Prober {
+	return &Prober{private: private, paths: paths, log: log, known: map[key.Public]*caller{}}
 }
 
 // caller is an admitted peer that may probe.
@@ -42,30 +43,27 @@ type caller struct {
 	candidates []string
 }
 
-// invitation is what an admitted peer says of itself.
-type invitation struct {
-	key        key.Public
-	candidates []string
+// Invitation is what an admitted peer says of itself.
+type Invitation struct {
+	Key        key.Public
+	Candidates []string
 }
 
-// set makes exactly these peers' probes be answered, and those places pinged
+// Set makes exactly these peers' probes be answered, and those places pinged
 // where they may be by UDP. outside tells which addresses may be sent to.
-func (p *prober) set(peers []invitation, outside func(netip.Addr) bool) {
-	if p.known == nil {
-		p.known = map[key.Public]*caller{}
-	}
+func (p *Prober) Set(peers []Invitation, outside func(netip.Addr) bool) {
 	changed := false
 	present := make(map[key.Public]bool, len(peers))
 	for _, in := range peers {
-		present[in.key] = true
-		if p.known[in.key] != nil {
+		present[in.Key] = true
+		if p.known[in.Key] != nil {
 			continue
 		}
-		k, err := probe.NewKey(p.private, in.key)
+		k, err := probe.NewKey(p.private, in.Key)
 		if err != nil {
-			p.log.Warn("a peer cannot be probed", "key", in.key, "err", err)
+			p.log.Warn("a peer cannot be probed", "key", in.Key, "err", err)
 		}
-		p.known[in.key] = &caller{key: k, sane: err == nil}
+		p.known[in.Key] = &caller{key: k, sane: err == nil}
 		changed = true
 	}
 	for k, c := range p.known {
@@ -79,20 +77,20 @@ func (p *prober) set(peers []invitation, outside func(netip.Addr) bool) {
 		p.paths.Answer(p.keys())
 	}
 	for _, in := range peers {
-		p.invite(p.known[in.key], in.candidates, outside)
+		p.invite(p.known[in.Key], in.Candidates, outside)
 	}
 }
 
 // invite pings a peer where it says it is, which takes a word only when it says
 // something new.
-func (p *prober) invite(c *caller, candidates []string, outside func(netip.Addr) bool) {
+func (p *Prober) invite(c *caller, candidates []string, outside func(netip.Addr) bool) {
 	if c.sane && !slices.Equal(c.candidates, candidates) {
 		c.candidates = candidates
 		p.paths.Punch(c.key.ID(), harmless(candidates, outside))
 	}
 }
 
-func (p *prober) keys() []probe.Key {
+func (p *Prober) keys() []probe.Key {
 	var all []probe.Key
 	for _, c := range p.known {
 		if c.sane {
@@ -102,8 +100,8 @@ func (p *prober) keys() []probe.Key {
 	return all
 }
 
-// ids are the names by which LastProbe knows the peers.
-func (p *prober) ids() []probe.ID {
+// IDs are the names by which LastProbe knows the peers.
+func (p *Prober) IDs() []probe.ID {
 	all := make([]probe.ID, 0, len(p.known))
 	for _, c := range p.known {
 		if c.sane {
@@ -113,8 +111,8 @@ func (p *prober) ids() []probe.ID {
 	return all
 }
 
-// id is the name by which LastProbe knows a peer; the zero ID is nobody's.
-func (p *prober) id(k key.Public) (id probe.ID) {
+// ID is the name by which LastProbe knows a peer; the zero ID is nobody's.
+func (p *Prober) ID(k key.Public) (id probe.ID) {
 	if c := p.known[k]; c != nil && c.sane {
 		id = c.key.ID()
 	}

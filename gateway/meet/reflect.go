@@ -1,4 +1,4 @@
-package gateway
+package meet
 
 import (
 	"context"
@@ -30,9 +30,9 @@ const (
 	serverAddresses = 2
 )
 
-// reflector learns from STUN servers how the cluster's NAT shows the WireGuard
+// Reflector learns from STUN servers how the cluster's NAT shows the WireGuard
 // port to the world.
-type reflector struct {
+type Reflector struct {
 	servers []string // host:port
 	log     *slog.Logger
 	lookup  func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -41,6 +41,12 @@ type reflector struct {
 	changed func()
 
 	found atomic.Pointer[reflection]
+}
+
+// NewReflector makes one that asks these servers (host:port) from the WireGuard port, by
+// ask, and calls changed when it has learned something.
+func NewReflector(servers []string, port uint16, ask func(context.Context, netip.AddrPort) (netip.AddrPort, error), log *slog.Logger, changed func()) *Reflector {
+	return &Reflector{servers: servers, log: log, lookup: lookupHost, ask: ask, port: port, changed: changed}
 }
 
 // reflection is what servers saw.
@@ -57,15 +63,15 @@ func lookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// describe puts what was found into a gateway's entry.
-func (r *reflector) describe(e *podnet.Gateway) {
+// Describe puts what was found into a gateway's entry.
+func (r *Reflector) Describe(e *podnet.Gateway) {
 	if f := r.found.Load(); f != nil {
 		e.Candidates, e.NAT = f.candidates, string(f.nat)
 	}
 }
 
-// run asks until ctx ends.
-func (r *reflector) run(ctx context.Context) error {
+// Run asks until ctx ends.
+func (r *Reflector) Run(ctx context.Context) error {
 	if len(r.servers) == 0 {
 		return nil
 	}
@@ -90,7 +96,7 @@ func (r *reflector) run(ctx context.Context) error {
 }
 
 // once asks all servers and notes what they say. It reports whether any did.
-func (r *reflector) once(ctx context.Context) bool {
+func (r *Reflector) once(ctx context.Context) bool {
 	answers := r.round(ctx)
 	if len(answers) == 0 {
 		return false
@@ -100,7 +106,7 @@ func (r *reflector) once(ctx context.Context) bool {
 	return true
 }
 
-func (r *reflector) note(f *reflection) {
+func (r *Reflector) note(f *reflection) {
 	if old := r.found.Swap(f); old == nil && len(f.candidates) == 0 || old != nil && old.equal(f) {
 		return
 	}
@@ -110,7 +116,7 @@ func (r *reflector) note(f *reflection) {
 
 // round asks every server once, one after the other: how the NAT counts from one
 // to the next says where it will be next.
-func (r *reflector) round(ctx context.Context) []nat.Answer {
+func (r *Reflector) round(ctx context.Context) []nat.Answer {
 	var all []nat.Answer
 	for _, server := range r.servers {
 		for _, at := range r.resolve(ctx, server) {
@@ -126,7 +132,7 @@ func (r *reflector) round(ctx context.Context) []nat.Answer {
 }
 
 // resolve finds a server's addresses, at most two of each family.
-func (r *reflector) resolve(ctx context.Context, server string) []netip.AddrPort {
+func (r *Reflector) resolve(ctx context.Context, server string) []netip.AddrPort {
 	if at, err := netip.ParseAddrPort(server); err == nil {
 		return []netip.AddrPort{at}
 	}

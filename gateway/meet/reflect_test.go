@@ -1,4 +1,4 @@
-package gateway
+package meet
 
 import (
 	"context"
@@ -46,9 +46,9 @@ func (n *internet) ask(_ context.Context, server netip.AddrPort) (netip.AddrPort
 	return netip.AddrPort{}, errors.New("no answer")
 }
 
-func reflected(n *internet, servers ...string) (*reflector, *atomic.Int32) {
+func reflected(n *internet, servers ...string) (*Reflector, *atomic.Int32) {
 	changes := new(atomic.Int32)
-	return &reflector{
+	return &Reflector{
 		servers: servers, log: slog.New(slog.DiscardHandler), lookup: n.lookup, ask: n.ask, port: 51820,
 		changed: func() { changes.Add(1) },
 	}, changes
@@ -63,8 +63,8 @@ func TestReflectionComesAndGoes(t *testing.T) {
 		r, changes := reflected(n, "stun.example.org:3478", "gone.example.org:3478", "192.0.2.1:3479")
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- r.run(ctx) }()
-		entry := func() (e podnet.Gateway) { r.describe(&e); return e }
+		go func() { done <- r.Run(ctx) }()
+		entry := func() (e podnet.Gateway) { r.Describe(&e); return e }
 
 		synctest.Wait()
 		n.mu.Lock()
@@ -105,7 +105,7 @@ func TestSymmetricNATIsTold(t *testing.T) {
 	r, _ := reflected(n, "192.0.2.1:3478", "192.0.2.2:3478")
 	r.once(t.Context())
 	var e podnet.Gateway
-	if r.describe(&e); e.NAT != "endpoint-dependent" || !slices.Contains(e.Candidates, "203.0.113.1:40003") || len(e.Candidates) > maxCandidates {
+	if r.Describe(&e); e.NAT != "endpoint-dependent" || !slices.Contains(e.Candidates, "203.0.113.1:40003") || len(e.Candidates) > maxCandidates {
 		t.Errorf("entry %+v", e)
 	}
 }
@@ -113,7 +113,7 @@ func TestSymmetricNATIsTold(t *testing.T) {
 // Without servers nobody is asked, and nothing waits.
 func TestNoServersNoQuestions(t *testing.T) {
 	r, _ := reflected(&internet{})
-	if err := r.run(t.Context()); err != nil {
+	if err := r.Run(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,25 +1,18 @@
-package gateway
+package meet
 
 import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
-	podnet "podnet.dev/api/v1alpha1"
-	"podnet.dev/deploy"
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/world/worldtest"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/probe"
-	"podnet.dev/internal/transport"
 )
 
 // fakePaths remembers what it was told.
@@ -27,15 +20,10 @@ type fakePaths struct {
 	answer  []probe.Key
 	answers int
 	punched [][]netip.AddrPort
-	last    time.Time
-	kind    transport.Kind
-	drained bool
 }
 
-func (f *fakePaths) Answer(keys []probe.Key)                        { f.answer = keys; f.answers++ }
-func (f *fakePaths) Punch(_ probe.ID, to []netip.AddrPort)          { f.punched = append(f.punched, to) }
-func (f *fakePaths) LastProbe(probe.ID) (time.Time, transport.Kind) { return f.last, f.kind }
-func (f *fakePaths) Drain()                                         { f.drained = true }
+func (f *fakePaths) Answer(keys []probe.Key)               { f.answer = keys; f.answers++ }
+func (f *fakePaths) Punch(_ probe.ID, to []netip.AddrPort) { f.punched = append(f.punched, to) }
 
 func privateKey(t *testing.T) key.Private {
 	t.Helper()
@@ -51,7 +39,7 @@ func anywhere(netip.Addr) bool { return true }
 // Who is admitted may probe, and both ends have the same key for it.
 func TestOnlyTheAdmittedMayProbe(t *testing.T) {
 	f := &fakePaths{}
-	p := &prober{private: privateKey(t), paths: f, log: slog.New(slog.DiscardHandler)}
+	p := NewProber(privateKey(t), f, slog.New(slog.DiscardHandler))
 	alice, bob := privateKey(t), privateKey(t)
 	may := func(of ...key.Private) {
 		t.Helper()
@@ -66,11 +54,11 @@ func TestOnlyTheAdmittedMayProbe(t *testing.T) {
 		}
 	}
 	in := func(keys ...key.Public) {
-		var all []invitation
+		var all []Invitation
 		for _, k := range keys {
-			all = append(all, invitation{key: k})
+			all = append(all, Invitation{Key: k})
 		}
-		p.set(all, anywhere)
+		p.Set(all, anywhere)
 	}
 	in(alice.Public(), bob.Public())
 	may(alice, bob)
@@ -82,20 +70,20 @@ func TestOnlyTheAdmittedMayProbe(t *testing.T) {
 	may(bob)
 	in(bob.Public(), key.Public{1}) // a point of low order: the secret would be everybody's
 	may(bob)
-	if n := len(p.ids()); n != 1 {
+	if n := len(p.IDs()); n != 1 {
 		t.Errorf("%d peers are waited for", n)
 	}
 }
 
 func TestPunchWherePeersSayTheyAre(t *testing.T) {
 	f := &fakePaths{}
-	p := &prober{private: privateKey(t), paths: f, log: slog.New(slog.DiscardHandler)}
+	p := NewProber(privateKey(t), f, slog.New(slog.DiscardHandler))
 	laptop := privateKey(t).Public()
-	says := func(candidates ...string) []invitation { return []invitation{{laptop, candidates}} }
+	says := func(candidates ...string) []Invitation { return []Invitation{{laptop, candidates}} }
 	home, train := "203.0.113.9:40001", "198.51.100.4:50002"
 	for _, step := range []struct {
 		what string
-		in   []invitation
+		in   []Invitation
 		want []string // nil: not told again
 	}{
 		{"nothing to go by", says(), nil},
@@ -108,7 +96,7 @@ func TestPunchWherePeersSayTheyAre(t *testing.T) {
 		{"it comes back", says(home), []string{home}},
 	} {
 		f.punched = nil
-		p.set(step.in, func(a netip.Addr) bool { return !a.IsLoopback() })
+		p.Set(step.in, func(a netip.Addr) bool { return !a.IsLoopback() })
 		var got []string
 		for _, to := range f.punched {
 			got = []string{}
@@ -125,9 +113,7 @@ func TestPunchWherePeersSayTheyAre(t *testing.T) {
 // A peer cannot make the gateway send to the cluster, to itself, or to what is
 // nobody's laptop.
 func TestHarmlessCandidates(t *testing.T) {
-	w := testWorld(func(o *Options) {
-		o.PodIPs, o.PodCIDRs = []netip.Addr{netip.MustParseAddr("10.244.1.5")}, []string{"10.244.0.0/16"}
-	})
+	w := testWorld()
 	w.Set(worldtest.Node("node1", true, "172.16.0.10", "203.0.113.2"))
 	w.Set(worldtest.Service("shop", "web", "10.96.1.1"))
 	w.Set(worldtest.Slice("default", "kubernetes", "172.16.0.99"))
@@ -190,68 +176,11 @@ func FuzzHarmless(f *testing.F) {
 	})
 }
 
-func TestAbsentGatewaysAreSwept(t *testing.T) {
-	w := testWorld(func(o *Options) { o.PodUID = "u0" })
-	p := newPeer()
-	p.Status.Gateways = gatewaysOf("podnet-gateway-0/u0", "podnet-gateway-1/u1", "podnet-gateway-2/u2")
-	m, now := absences{}, then
-	look := func() (gone []string, next time.Duration) {
-		s := w.Snapshot()
-		at := m.note(now, []world.Peer{{Object: p}}, s.Gateways)
-		for _, g := range p.Status.Gateways {
-			if m.gone(now, g) {
-				gone = append(gone, g.Pod)
-			}
-		}
-		if !at.IsZero() {
-			next = at.Sub(now)
-		}
-		return gone, next
-	}
-	running := func(pods ...string) {
-		s := worldtest.Gateways()
-		s.Labels[discoveryv1.LabelServiceName] = deploy.StatefulSetName
-		for _, g := range gatewaysOf(pods...) {
-			ready := false // it counts that there is a pod
-			e := worldtest.Gateways(g.Pod).Endpoints[0]
-			e.Conditions.Ready, e.TargetRef.UID = &ready, types.UID(g.PodUID)
-			s.Endpoints = append(s.Endpoints, e)
-		}
-		w.Set(s)
-	}
-	want := func(what string, next time.Duration, gone ...string) {
-		t.Helper()
-		got, at := look()
-		if !slices.Equal(got, gone) || at != next {
-			t.Errorf("%s: %v are gone, next look after %v; want %v, %v", what, got, at, gone, next)
-		}
-	}
-	want("a cluster that tells nothing", 0)
-	running("podnet-gateway-1/u1")
-	want("a list without us proves nothing", 0)
-	running("podnet-gateway-0/u0", "podnet-gateway-1/u1", "podnet-gateway-2/u2")
-	want("all run", 0)
-	running("podnet-gateway-0/u0", "podnet-gateway-1/new")
-	want("one was replaced, one is gone", goneAfter)
-	now = now.Add(goneAfter - time.Second)
-	p.Status.Gateways[1].PodUID = "new" // it has written itself
-	want("one is back", time.Second)
-	now = now.Add(time.Second)
-	want("and one is not", 0, "podnet-gateway-2")
-	running("podnet-gateway-0/u0", "podnet-gateway-1/new", "podnet-gateway-2/u2")
-	want("an old pod that was only cut off", 0)
+func testWorld() *world.World {
+	return world.New(world.Config{Namespace: "podnet-system", PodIPs: []netip.Addr{netip.MustParseAddr("10.244.1.5")}, PodCIDRs: []string{"10.244.0.0/16"},
+		Tunnel: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/16"), key.Prefix6, key.RelayPrefix6}, Log: slog.New(slog.DiscardHandler)})
 }
 
 func serviceCIDR(text string) *networkingv1.ServiceCIDR {
 	return &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{text}}}
-}
-
-// gatewaysOf makes entries of pod/UID.
-func gatewaysOf(pods ...string) []podnet.Gateway {
-	var all []podnet.Gateway
-	for _, text := range pods {
-		pod, uid, _ := strings.Cut(text, "/")
-		all = append(all, podnet.Gateway{Pod: pod, PodUID: uid, PublicKey: "k", StreamPort: StreamPort})
-	}
-	return all
 }
