@@ -109,7 +109,7 @@ func (g *Gateway) overview() overview.Gateway {
 	if shown := g.admit.shown.Load(); shown != nil {
 		o.Peers = slices.Clone(*shown)
 	}
-	peers, err := g.tunnel.Stats()
+	peers, err := g.ground.Tunnel.Stats()
 	if err != nil {
 		return o // the tunnel is closing
 	}

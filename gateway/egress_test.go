@@ -49,7 +49,7 @@ func (a *podAgent) letOut(g *Gateway) *counted {
 			a.Errorf("a flow leaves by %q", rule)
 		}
 	})
-	s.Set([]netip.Addr{g.key.Address6()})
+	s.Set([]netip.Addr{g.ground.Key.Address6()})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	flows := &counted{Listener: l}

@@ -136,7 +136,7 @@ func TestDeletedPeersStopAtOnce(t *testing.T) {
 			}
 		}
 		apiserver.Eventually(t, 10*time.Second, "the peers are cut", func() error {
-			if n, err := g.tunnel.Stats(); err != nil || len(n) > 0 {
+			if n, err := g.ground.Tunnel.Stats(); err != nil || len(n) > 0 {
 				return fmt.Errorf("%d peers, %v", len(n), err)
 			}
 			return nil

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"podnet.dev/dnsproxy"
+	"podnet.dev/gateway/ground"
 	"podnet.dev/internal/limits"
 	"podnet.dev/internal/measure"
 )
@@ -76,7 +77,7 @@ func (c *clusterServer) ServeDNS(ctx context.Context, r *dnsproxy.Request) *dns.
 // that nobody has asked for before, and hears no answer out.
 func (l *laptop) flood(ctx context.Context, rate int) error {
 	const burst = 50
-	c, err := l.stack.DialUDP(netip.AddrPortFrom(Service4, 53))
+	c, err := l.stack.DialUDP(netip.AddrPortFrom(ground.Service4, 53))
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (l *laptop) flood(ctx context.Context, rate int) error {
 // latency asks for a name again and again for a while, one question after the
 // other, and tells how long the answers took; one that is lost took a second.
 func (l *laptop) latency(name string, rcode int, d time.Duration) (took []time.Duration, lost int, err error) {
-	c, err := l.stack.DialUDP(netip.AddrPortFrom(Service4, 53))
+	c, err := l.stack.DialUDP(netip.AddrPortFrom(ground.Service4, 53))
 	if err != nil {
 		return nil, 0, err
 	}

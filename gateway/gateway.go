@@ -40,6 +40,7 @@ import (
 	"podnet.dev/gateway/enrol"
 	expose "podnet.dev/gateway/exposure/keep"
 	"podnet.dev/gateway/fronts"
+	"podnet.dev/gateway/ground"
 	"podnet.dev/gateway/guard"
 	"podnet.dev/gateway/meet"
 	"podnet.dev/gateway/policy"
@@ -50,11 +51,7 @@ import (
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
 	"podnet.dev/internal/forward"
-	"podnet.dev/internal/key"
-	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/steer/control"
-	"podnet.dev/internal/transport"
-	"podnet.dev/internal/tunnel"
 	"podnet.dev/internal/version"
 	"podnet.dev/internal/wake"
 )
@@ -72,18 +69,14 @@ const questions = 1024
 
 // Gateway is one gateway pod.
 type Gateway struct {
-	o       Options
-	private key.Private
-	key     key.Public
+	o      Options
+	ground *ground.Ground
 
 	client  client.Client
 	contact *rest.RESTClient
 	cache   cache.Cache
 
-	stack   *netstack.Stack
 	forward *forward.Forwarder
-	bind    *transport.Bind
-	tunnel  *tunnel.Tunnel
 	streams []net.Listener
 	http    net.Listener
 	desk    net.Listener // for administrators
@@ -134,7 +127,10 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.reach(); err != nil {
 		return nil, err
 	}
-	if err := g.openTunnel(ctx); err != nil {
+	if g.ground, err = ground.Open(o.WireGuardPort, o.Log); err != nil {
+		return nil, err
+	}
+	if err := g.listen(ctx); err != nil {
 		return nil, err
 	}
 	g.world = world.New(g.o.world())
@@ -142,43 +138,45 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.leader = &leadership{o: g.o, log: o.Log, changed: g.world.LookAgain}
 	g.events = audit.NewEvents(g.client, o.Namespace, o.Pod, o.PodUID, o.Log, g.leader.leads.Load)
 	g.guard = guard.New(g.client, g.o.Namespace, o.Log, g.world.LookAgain, g.events.Warn)
-	g.forward = forward.New(g.stack, flowPolicy{g.world.Policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: usage.FlowLimits(o.Limits)})
+	g.forward = forward.New(g.ground.Stack, ground.Policy{Engine: g.world.Policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: usage.FlowLimits(o.Limits)})
 	g.admit = &admitter{
 		log: o.Log, world: g.world, guard: g.guard, leader: g.leader, client: g.client,
 		write: write.New(g.client, o.Log, g.world.LookAgain),
 		book:  enrol.NewBook(o.Enrol),
-		self:  g.key,
-		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
+		self:  g.ground.Key,
+		entry: podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.ground.Key.String(), StreamPort: int32(g.streamPort()), Version: version.Version},
 
-		setPeers: g.tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
+		setPeers: g.ground.Tunnel.SetPeers, setMaps: g.forward.SetMaps, closePeer: g.forward.ClosePeer, recheck: g.forward.Recheck,
 		audit:     audit.New(o.Log, g.events),
-		setOwners: g.forward.SetOwners, traffic: g.traffic, stats: g.tunnel.Stats, limited: usage.NewLimited(g.forward.Usage),
+		setOwners: g.forward.SetOwners, traffic: g.traffic, stats: g.ground.Tunnel.Stats, limited: usage.NewLimited(g.forward.Usage),
 		mayBegin: func() bool { return g.published.Load() && g.guard.Tried() },
 
-		paths:  g.bind,
-		probes: meet.NewProber(g.private, g.bind, o.Log),
-		mapped: meet.NewReflector(o.STUN, g.tunnel.ListenPort(), g.bind.STUN, o.Log, g.world.LookAgain),
+		paths:  g.ground.Bind,
+		probes: meet.NewProber(g.ground.Private, g.ground.Bind, o.Log),
+		mapped: meet.NewReflector(o.STUN, g.ground.Tunnel.ListenPort(), g.ground.Bind.STUN, o.Log, g.world.LookAgain),
 		absent: absences{},
 	}
 	g.admit.entry.ClusterEndpoints = addrPortTexts(g.clusterEndpoints())
 	again := g.world.LookAgain
 	g.admit.steer = steer.New(steer.Config{
-		Self: g.key, Own: g.clusterEndpoints(), Reserved: Service6, Pod: o.Pod, PodUID: o.PodUID, Keep: o.Enrol.Keep, Log: o.Log,
-		Write: g.admit.write, Stats: g.tunnel.Stats, Relay: g.stack.Relay, Exits: g.forward.SetExits,
+		Self: g.ground.Key, Own: g.clusterEndpoints(), Reserved: ground.Service6, Pod: o.Pod, PodUID: o.PodUID, Keep: o.Enrol.Keep, Log: o.Log,
+		Write: g.admit.write, Stats: g.ground.Tunnel.Stats, Relay: g.ground.Stack.Relay, Exits: g.forward.SetExits,
 		Exit: func(e steering.Egress) forward.Exit {
-			return egress.Exit{Agent: e.Agent, Self: g.key.Address6(), Rule: e.Rule, Stack: g.stack}
+			return egress.Exit{Agent: e.Agent, Self: g.ground.Key.Address6(), Rule: e.Rule, Stack: g.ground.Stack}
 		},
 		Changed: again,
 	})
 	g.admit.expose = expose.New(expose.Config{
 		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs, DNSDomain: g.o.DNSDomain,
-		Keep: g.o.Enrol.Keep, Log: o.Log, Write: g.admit.write, Stack: g.stack, Self: g.key.Address6(), Stats: g.tunnel.Stats,
-		ID: g.admit.probes.ID, Probed: g.bind.LastProbe, Changed: again,
+		Keep: g.o.Enrol.Keep, Log: o.Log, Write: g.admit.write, Stack: g.ground.Stack, Self: g.ground.Key.Address6(), Stats: g.ground.Tunnel.Stats,
+		ID: g.admit.probes.ID, Probed: g.ground.Bind.LastProbe, Changed: again,
 	})
 	g.admit.fronts = fronts.New(fronts.Config{
 		Namespace: g.o.Namespace, Pod: g.o.Pod, PodUID: g.o.PodUID, Node: g.o.Node, PodIPs: g.o.PodIPs,
 		Client: g.client, Write: g.admit.write, Log: o.Log,
-		Self:   func() control.Gateway { return control.Gateway{PublicKey: g.key, Endpoints: g.clusterEndpoints()} },
+		Self: func() control.Gateway {
+			return control.Gateway{PublicKey: g.ground.Key, Endpoints: g.clusterEndpoints()}
+		},
 		Allow:  func(namespace string, at netip.AddrPort) bool { return g.serves(namespace, policy.TCP, at) },
 		Report: g.admit.steer.Server().Report, Changed: again,
 	})
@@ -186,7 +184,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		Domain: o.DNSDomain, Informers: g.cache, Visible: g.world.Policy.Visible, Map: g.forward.Map, Upstream: cluster,
 		Quota:  kube.Quota{AtOnce: askAtOnce, PerSecond: o.Limits.PeerQuestions},
 		MayAsk: g.world.Policy.MayAsk, Beside: g.world.Policy.Beside, Behind: g.guard.Behind,
-		Addresses: []netip.Addr{Service4, Service6}, Log: o.Log,
+		Addresses: []netip.Addr{ground.Service4, ground.Service6}, Log: o.Log,
 	})
 	g.dns = dnsproxy.NewServer(dnsproxy.Observed(g.zone, g.meters.answered), dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})
 	return g, nil
@@ -257,43 +255,15 @@ func (g *Gateway) reach() error {
 	return nil
 }
 
-// openTunnel makes stack, tunnel and listeners.
-func (g *Gateway) openTunnel(ctx context.Context) error {
-	var err error
-	if g.private, err = key.NewPrivate(); err != nil { // in memory only: a new one with each start
-		return err
-	}
-	g.key = g.private.Public()
-	if g.stack, err = netstack.New(netstack.Config{MTU: MTU, Log: g.o.Log}); err != nil {
-		return fmt.Errorf("make network stack: %w", err)
-	}
-	for _, a := range []netip.Addr{Service4, Service6, g.key.Address6()} {
-		if err := g.stack.AddAddress(a); err != nil {
-			return fmt.Errorf("add tunnel address %s: %w", a, err)
-		}
-	}
-	g.bind = transport.NewBind(transport.Options{Log: g.o.Log})
-	if g.tunnel, err = tunnel.New(g.stack.Device(), g.bind, tunnel.Config{PrivateKey: g.private, ListenPort: uint16(g.o.WireGuardPort), Log: g.o.Log}); err != nil {
-		return fmt.Errorf("start tunnel on UDP port %d: %w", g.o.WireGuardPort, err)
-	}
-	return g.listen(ctx)
-}
-
 func (g *Gateway) listen(ctx context.Context) error {
-	var lc net.ListenConfig
-	port := g.o.StreamPort
-	l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	streams, without, err := ground.Loopback(ctx, g.o.StreamPort)
 	if err != nil {
 		return fmt.Errorf("listen for streams: %w", err)
 	}
-	g.streams = append(g.streams, l)
-	// Where "localhost" is ::1 first, a port-forward tries that one first.
-	port = l.Addr().(*net.TCPAddr).Port
-	if l, err := lc.Listen(ctx, "tcp6", net.JoinHostPort("::1", strconv.Itoa(port))); err != nil {
-		g.o.Log.Info("no stream listener on IPv6 loopback", "err", err)
-	} else {
-		g.streams = append(g.streams, l)
+	if g.streams = streams; without != nil {
+		g.o.Log.Info("no stream listener on IPv6 loopback", "err", without)
 	}
+	var lc net.ListenConfig
 	if g.http, err = lc.Listen(ctx, "tcp", ":"+strconv.Itoa(g.o.HTTPPort)); err != nil {
 		return fmt.Errorf("listen for probes: %w", err)
 	}
@@ -303,7 +273,7 @@ func (g *Gateway) listen(ctx context.Context) error {
 	return nil
 }
 
-func (g *Gateway) streamPort() int { return g.streams[0].Addr().(*net.TCPAddr).Port }
+func (g *Gateway) streamPort() int { return ground.Port(g.streams[0]) }
 
 // HTTPAddr is where probes and metrics are served.
 func (g *Gateway) HTTPAddr() net.Addr { return g.http.Addr() }
@@ -311,7 +281,7 @@ func (g *Gateway) HTTPAddr() net.Addr { return g.http.Addr() }
 // Run runs the gateway until ctx ends, and closes it.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.close()
-	g.o.Log.Info("gateway starting", "pod", g.o.Pod, "key", g.key, "domain", g.o.DNSDomain, "udp", g.tunnel.ListenPort(), "stream", g.streamPort())
+	g.o.Log.Info("gateway starting", "pod", g.o.Pod, "key", g.ground.Key, "domain", g.o.DNSDomain, "udp", g.ground.Tunnel.ListenPort(), "stream", g.streamPort())
 
 	// All but the admitter outlive ctx, so that it can say goodbye.
 	group, failed := errgroup.WithContext(context.WithoutCancel(ctx))
@@ -323,11 +293,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer resign()
 
 	for _, run := range []func(context.Context) error{
-		g.serveHTTP, g.serveDNS, g.forward.Run, g.tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.Run,
+		g.serveHTTP, g.serveDNS, g.forward.Run, g.ground.Tunnel.Watch, g.publishChanges, g.cache.Start, g.zone.Run, g.guard.RunPolicies, g.admit.mapped.Run,
 		g.serveAgents, g.admit.steer.Run, g.admit.expose.Run, g.admit.fronts.Run,
 		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
 		g.keepWithinMemory, g.serveDesk, g.events.Run,
-		func(ctx context.Context) error { return g.traffic.Run(ctx, g.tunnel.Stats) },
+		func(ctx context.Context) error { return g.traffic.Run(ctx, g.ground.Tunnel.Stats) },
 		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
 		func(ctx context.Context) error {
 			return g.world.Watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); wake.Up(g.world.NetChanged) })
@@ -336,7 +306,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		group.Go(func() error { return run(life) })
 	}
 	for _, l := range g.streams {
-		group.Go(func() error { return g.bind.ServeStreams(life, l) })
+		group.Go(func() error { return g.ground.Bind.ServeStreams(life, l) })
 	}
 	group.Go(func() error { return g.leader.run(leading) })
 	group.Go(func() error {
@@ -364,7 +334,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return err
 }
 
-// close gives back whatever New has opened. The tunnel owns device and sockets.
+// close gives back whatever New has opened.
 func (g *Gateway) close() {
 	for _, l := range g.streams {
 		_ = l.Close()
@@ -375,15 +345,8 @@ func (g *Gateway) close() {
 	if g.desk != nil {
 		_ = g.desk.Close()
 	}
-	if g.tunnel != nil {
-		if err := g.tunnel.Close(); err != nil {
-			g.o.Log.Warn("could not close the tunnel", "err", err)
-		}
-	}
-	if g.stack != nil {
-		if err := g.stack.Close(); err != nil {
-			g.o.Log.Warn("could not close the network stack", "err", err)
-		}
+	if g.ground != nil {
+		g.ground.Close()
 	}
 }
 
@@ -394,7 +357,7 @@ const maxClusterEndpoints = 4
 func (g *Gateway) clusterEndpoints() []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, a := range g.o.PodIPs[:min(len(g.o.PodIPs), maxClusterEndpoints)] {
-		all = append(all, netip.AddrPortFrom(a, g.tunnel.ListenPort()))
+		all = append(all, netip.AddrPortFrom(a, g.ground.Tunnel.ListenPort()))
 	}
 	return all
 }
@@ -439,11 +402,11 @@ func (g *Gateway) publishChanges(ctx context.Context) error {
 	}
 }
 
-func (g *Gateway) serveDNS(ctx context.Context) error { return ServeDNS(ctx, g.stack, g.dns) }
+func (g *Gateway) serveDNS(ctx context.Context) error { return g.ground.ServeDNS(ctx, g.dns) }
 
 // serveAgents listens for the agents of steered pods, inside the tunnel.
 func (g *Gateway) serveAgents(ctx context.Context) error {
-	l, err := g.stack.ListenTCP(netip.AddrPortFrom(g.key.Address6(), control.Port))
+	l, err := g.ground.Stack.ListenTCP(netip.AddrPortFrom(g.ground.Key.Address6(), control.Port))
 	if err != nil {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
@@ -457,19 +420,4 @@ func (g *Gateway) serveHTTP(ctx context.Context) error {
 		return fmt.Errorf("serve probes: %w", err)
 	}
 	return nil
-}
-
-// flowPolicy is policy as the forwarder asks it.
-type flowPolicy struct{ engine *policy.Engine }
-
-func (p flowPolicy) Allow(peer netip.Addr, proto forward.Proto, dst netip.AddrPort) bool {
-	switch proto {
-	case forward.TCP:
-		return p.engine.Allow(peer, policy.TCP, dst)
-	case forward.UDP:
-		return p.engine.Allow(peer, policy.UDP, dst)
-	case forward.ICMP:
-		return p.engine.Allow(peer, policy.ICMP, dst)
-	}
-	return false
 }

@@ -35,7 +35,7 @@ func TestLaptopReachesShopAndNothingElse(t *testing.T) {
 	if n := st.Network; n == nil || n.DNSDomain != "cluster.test" || !slices.Contains(n.PodCIDRs, "10.244.0.0/24") || !slices.Contains(n.ServiceCIDRs, "10.96.0.0/16") || !slices.Contains(n.ServiceCIDRs, "fd00:10:96::/112") {
 		t.Errorf("network %+v", n)
 	}
-	if len(st.Gateways) != 1 || st.Gateways[0].PublicKey != g.key.String() || st.Gateways[0].PodUID != "uid-podnet-gateway-0" || st.Address6 != l.secret.Public().Address6().String() || st.ExpiresAt == nil {
+	if len(st.Gateways) != 1 || st.Gateways[0].PublicKey != g.ground.Key.String() || st.Gateways[0].PodUID != "uid-podnet-gateway-0" || st.Address6 != l.secret.Public().Address6().String() || st.ExpiresAt == nil {
 		t.Errorf("status %+v", st)
 	}
 
@@ -71,7 +71,7 @@ func TestLaptopReachesShopAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	apiserver.Eventually(t, 10*time.Second, "the peer is cut", func() error {
-		if n, err := g.tunnel.Stats(); err != nil || len(n) > 0 {
+		if n, err := g.ground.Tunnel.Stats(); err != nil || len(n) > 0 {
 			return fmt.Errorf("%d peers, %v", len(n), err)
 		}
 		return nil

@@ -16,6 +16,7 @@ import (
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/deploy"
 	"podnet.dev/e2e/apiserver"
+	"podnet.dev/gateway/ground"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/transport"
@@ -91,7 +92,7 @@ func (l *laptop) await(what string, f func(*podnet.Peer) bool) {
 // connect brings up the laptop's end of the tunnel.
 func (l *laptop) connect(g *Gateway, routes ...netip.Prefix) {
 	l.Helper()
-	l.connectAt(g.tunnel.ListenPort(), routes...)
+	l.connectAt(g.ground.Tunnel.ListenPort(), routes...)
 }
 
 // connectAt is connect to a gateway whose UDP port is known.
@@ -116,7 +117,7 @@ func (l *laptop) connectAt(port uint16, routes ...netip.Prefix) {
 	if err != nil {
 		l.Fatal(err)
 	}
-	routes = append(routes, netip.PrefixFrom(Service4, 32), key.Prefix6)
+	routes = append(routes, netip.PrefixFrom(ground.Service4, 32), key.Prefix6)
 	if err := tun.SetPeers([]tunnel.Peer{{PublicKey: gatewayKey, Endpoint: fmt.Sprintf("127.0.0.1:%d", port), AllowedIPs: routes}}); err != nil {
 		l.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func (l *laptop) resolve(name string) ([]string, error) {
 // resolver asks the gateway's DNS through the tunnel.
 func (l *laptop) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		at := netip.AddrPortFrom(Service4, 53)
+		at := netip.AddrPortFrom(ground.Service4, 53)
 		if strings.HasPrefix(network, "udp") {
 			return l.stack.DialUDP(at)
 		}

@@ -119,7 +119,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.control(w)
 	c.flows(w)
 	c.names(w)
-	if peers, err := c.g.tunnel.Stats(); err == nil { // or the tunnel is closing
+	if peers, err := c.g.ground.Tunnel.Stats(); err == nil { // or the tunnel is closing
 		c.tunnel(w, peers)
 	}
 	if c.g.o.UserMetrics {
@@ -215,7 +215,7 @@ func (c *collector) tunnel(w samples, peers []tunnel.PeerStats) {
 			byPath[string(transport.EndpointKind(p.Endpoint))]++
 		}
 	}
-	w.put(spoofedPackets, float64(c.g.tunnel.Spoofed()))
+	w.put(spoofedPackets, float64(c.g.ground.Tunnel.Spoofed()))
 	w.put(peersActive, float64(active))
 	w.each(peersByPath, byPath)
 	c.g.traffic.Add(peers)

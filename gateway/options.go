@@ -12,19 +12,13 @@ import (
 
 	"podnet.dev/deploy"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/ground"
 	"podnet.dev/gateway/world"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/limits"
 )
 
-// The gateway's addresses and ports, which laptops and manifests rely on.
-var (
-	// Service4 and Service6 are the tunnel addresses of every gateway: DNS on
-	// port 53, and ping.
-	Service4 = netip.MustParseAddr("198.18.0.1")
-	Service6 = netip.MustParseAddr("fd70:6f64:6e65:7400::1")
-)
-
+// The gateway's ports, which laptops and manifests rely on.
 const (
 	// WireGuardPort is UDP, on all addresses.
 	WireGuardPort = 51820
@@ -33,11 +27,6 @@ const (
 	// HTTPPort serves probes and metrics.
 	HTTPPort = 8081
 )
-
-// MTU is the inner packet size the gateway's stack offers. It is large so that
-// TCP's segments follow what the laptop offers: 1420 over UDP, more over the
-// API server.
-const MTU = 16384
 
 // Options are what a gateway must be told. Environment fills most of them.
 type Options struct {
@@ -172,7 +161,7 @@ func (o Options) tunnelRanges() []netip.Prefix {
 func (o Options) world() world.Config {
 	return world.Config{
 		Namespace: o.Namespace, Pod: o.Pod, PodUID: o.PodUID, Node: o.Node, PodIPs: o.PodIPs, DNSDomain: o.DNSDomain,
-		DNS: []netip.Addr{Service4, Service6}, Tunnel: o.tunnelRanges(), WireGuardPort: WireGuardPort,
+		DNS: []netip.Addr{ground.Service4, ground.Service6}, Tunnel: o.tunnelRanges(), WireGuardPort: WireGuardPort,
 		Advertise: o.Advertise, PodCIDRs: o.PodCIDRs, STUN: o.STUN, Log: o.Log,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"podnet.dev/e2e/apiserver"
+	"podnet.dev/gateway/ground"
 )
 
 // TestControlPlaneAway: the API server stops answering in mid-session. Whoever
@@ -79,7 +80,7 @@ func TestControlPlaneAway(t *testing.T) {
 // "": none does.
 func (l *laptop) explained(name string) string {
 	l.Helper()
-	c, err := l.stack.DialUDP(netip.AddrPortFrom(Service4, 53))
+	c, err := l.stack.DialUDP(netip.AddrPortFrom(ground.Service4, 53))
 	if err != nil {
 		l.Fatal(err)
 	}

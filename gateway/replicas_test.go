@@ -26,7 +26,7 @@ import (
 
 // admits reports an error unless a gateway's tunnel has n peers.
 func admits(g *Gateway, n int) error {
-	if peers, err := g.tunnel.Stats(); err != nil || len(peers) != n {
+	if peers, err := g.ground.Tunnel.Stats(); err != nil || len(peers) != n {
 		return fmt.Errorf("%s has %d peers, %v, want %d", g.o.Pod, len(peers), err, n)
 	}
 	return nil
@@ -131,13 +131,13 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = tun.Close(); _ = stack.Close() })
-	k, err := probe.NewKey(l.secret, first.key)
+	k, err := probe.NewKey(l.secret, first.ground.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := bind.NewGateway(transport.GatewayConfig{Key: k})
 	t.Cleanup(func() { _ = path.Close() })
-	path.SetUDP([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), first.tunnel.ListenPort())})
+	path.SetUDP([]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), first.ground.Tunnel.ListenPort())})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := path.Wait(ctx); err != nil {

@@ -124,8 +124,8 @@ func (s *stage) agentOf(secret key.Private, g *Gateway, reaches ...netip.Addr) *
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { _ = tun.Close(); _ = a.stack.Close() })
-	peer := tunnel.Peer{PublicKey: g.key, Endpoint: fmt.Sprintf("127.0.0.1:%d", g.tunnel.ListenPort()), Keepalive: time.Second}
-	for _, ip := range append(reaches, g.key.Address6()) {
+	peer := tunnel.Peer{PublicKey: g.ground.Key, Endpoint: fmt.Sprintf("127.0.0.1:%d", g.ground.Tunnel.ListenPort()), Keepalive: time.Second}
+	for _, ip := range append(reaches, g.ground.Key.Address6()) {
 		peer.AllowedIPs = append(peer.AllowedIPs, netip.PrefixFrom(ip, ip.BitLen()))
 	}
 	if err := tun.SetPeers([]tunnel.Peer{peer}); err != nil {
@@ -138,7 +138,7 @@ func (s *stage) agentOf(secret key.Private, g *Gateway, reaches ...netip.Addr) *
 func (a *podAgent) attend(g *Gateway, podUID string) error {
 	ctx, cancel := context.WithTimeout(a.Context(), 20*time.Second)
 	defer cancel()
-	c, err := a.stack.DialTCP(ctx, netip.AddrPortFrom(g.key.Address6(), control.Port))
+	c, err := a.stack.DialTCP(ctx, netip.AddrPortFrom(g.ground.Key.Address6(), control.Port))
 	if err != nil {
 		return err
 	}
@@ -251,7 +251,7 @@ func TestSteeredTrafficReachesTheLaptop(t *testing.T) {
 	at := l.relay(20000, 20001)
 	a := s.agent(g, at)
 	a.deaf.Store(true)
-	pods := netip.AddrPortFrom(loopback, g.tunnel.ListenPort())
+	pods := netip.AddrPortFrom(loopback, g.ground.Tunnel.ListenPort())
 	if got := l.peer.Status.Gateways[0].ClusterEndpoints; !slices.Equal(got, []string{pods.String()}) {
 		t.Errorf("pods are told to reach the gateway at %v", got)
 	}
@@ -267,7 +267,7 @@ func TestSteeredTrafficReachesTheLaptop(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.set("both rules, whose laptop is here", func(set control.Set) bool {
-		return len(set.Rules) == 2 && set.Rules[0].Here && set.Rules[1].Here && set.Rules[0].Laptop == at && len(set.Gateways) == 1 && set.Gateways[0].PublicKey == g.key && slices.Equal(set.Gateways[0].Endpoints, []netip.AddrPort{pods})
+		return len(set.Rules) == 2 && set.Rules[0].Here && set.Rules[1].Here && set.Rules[0].Laptop == at && len(set.Gateways) == 1 && set.Gateways[0].PublicKey == g.ground.Key && slices.Equal(set.Gateways[0].Endpoints, []netip.AddrPort{pods})
 	})
 	s.awaitRule("web-tcp", "waits for the agent", func(st podnet.SteeringRuleStatus) bool {
 		return ready(podnet.ReasonAgentMissing)(st) && st.Agent != nil

@@ -19,18 +19,16 @@ import (
 	"podnet.dev/dnsproxy"
 	"podnet.dev/dnsproxy/claims"
 	"podnet.dev/dnsproxy/kube"
-	"podnet.dev/gateway"
 	"podnet.dev/gateway/enrol"
+	"podnet.dev/gateway/ground"
 	"podnet.dev/gateway/policy"
 	"podnet.dev/gateway/ranges"
 	"podnet.dev/gateway/usage"
 	"podnet.dev/internal/desk"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/key"
-	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/probe"
 	"podnet.dev/internal/remap"
-	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 	"podnet.dev/internal/version"
 	"podnet.dev/internal/wake"
@@ -56,13 +54,8 @@ const askAtOnce = 32
 // Gateway is the gateway's process.
 type Gateway struct {
 	o       Options
-	private key.Private
-	key     key.Public
-
-	stack   *netstack.Stack
+	ground  *ground.Ground
 	forward *forward.Forwarder
-	bind    *transport.Bind
-	tunnel  *tunnel.Tunnel
 	streams []net.Listener
 	desks   []net.Listener
 	http    net.Listener
@@ -118,39 +111,26 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.policy = policy.NewAlone(policy.Config{
 		Tunnel: []netip.Prefix{o.Enrol.Pool, key.Prefix6, key.RelayPrefix6}, Self: slices.Concat(o.PodIPs, o.HostIPs),
 	}, g.claims.Belongs)
-	g.forward = forward.New(g.stack, flowPolicy{g.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: usage.FlowLimits(o.Limits), Undecided: func(peer netip.Addr, dst netip.AddrPort) bool {
+	g.forward = forward.New(g.ground.Stack, ground.Policy{Engine: g.policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: usage.FlowLimits(o.Limits), Undecided: func(peer netip.Addr, dst netip.AddrPort) bool {
 		return g.policy.Undecided(peer, policy.ICMP, dst)
 	}})
 	g.zone = kube.New(kube.Config{
 		Domain: o.DNSDomain, Unwatched: true, Map: g.forward.Map, Upstream: g.claims.Exchanger(dnsproxy.NewCache(quick), settle), Quota: kube.Quota{AtOnce: askAtOnce, PerSecond: o.Limits.PeerQuestions},
 		Visible: func(_ netip.Addr, namespace string) bool { return namespace == o.Namespace },
-		Beside:  g.mayName, Addresses: []netip.Addr{gateway.Service4, gateway.Service6}, Log: o.Log,
+		Beside:  g.mayName, Addresses: []netip.Addr{ground.Service4, ground.Service6}, Log: o.Log,
 	})
 	// Not the zone itself: as nothing is watched no answer is ready at once.
 	g.dns = dnsproxy.NewServer(dnsproxy.HandlerFunc(g.zone.ServeDNS), dnsproxy.Options{Log: o.Log, MaxInFlight: questions, MaxPerClient: questions / 8})
 	g.roster = newRoster(o.Enrol, o.Log, time.Now())
-	g.roster.entry = podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.key.String(), Endpoints: g.endpoints(), StreamPort: int32(port(g.streams[0])), Version: version.Version}
+	g.roster.entry = podnet.Gateway{Pod: o.Pod, PodUID: o.PodUID, PublicKey: g.ground.Key.String(), Endpoints: g.endpoints(), StreamPort: int32(ground.Port(g.streams[0])), Version: version.Version}
 	g.roster.network, g.roster.enforce = g.network, g.enforce
 	return g, nil
 }
 
-// open makes stack, tunnel and listeners.
+// open makes the tunnel and listeners.
 func (g *Gateway) open(ctx context.Context) (err error) {
-	if g.private, err = key.NewPrivate(); err != nil { // in memory only: a new one with each start
+	if g.ground, err = ground.Open(g.o.WireGuardPort, g.o.Log); err != nil {
 		return err
-	}
-	g.key = g.private.Public()
-	if g.stack, err = netstack.New(netstack.Config{MTU: gateway.MTU, Log: g.o.Log}); err != nil {
-		return fmt.Errorf("make network stack: %w", err)
-	}
-	for _, a := range []netip.Addr{gateway.Service4, gateway.Service6, g.key.Address6()} {
-		if err := g.stack.AddAddress(a); err != nil {
-			return fmt.Errorf("add tunnel address %s: %w", a, err)
-		}
-	}
-	g.bind = transport.NewBind(transport.Options{Log: g.o.Log})
-	if g.tunnel, err = tunnel.New(g.stack.Device(), g.bind, tunnel.Config{PrivateKey: g.private, ListenPort: uint16(g.o.WireGuardPort), Log: g.o.Log}); err != nil {
-		return fmt.Errorf("start tunnel on UDP port %d: %w", g.o.WireGuardPort, err)
 	}
 	if g.streams, err = g.loopback(ctx, g.o.StreamPort); err != nil {
 		return fmt.Errorf("listen for streams: %w", err)
@@ -164,23 +144,13 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// loopback listens on a port of the pod's loopback, IPv6's as well where there is one:
-// where "localhost" is ::1 first, a port-forward tries that first.
-func (g *Gateway) loopback(ctx context.Context, at int) ([]net.Listener, error) {
-	var lc net.ListenConfig
-	four, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(at)))
-	if err != nil {
-		return nil, err
+func (g *Gateway) loopback(ctx context.Context, port int) ([]net.Listener, error) {
+	all, without, err := ground.Loopback(ctx, port)
+	if without != nil {
+		g.o.Log.Info("no listener on IPv6 loopback", "port", ground.Port(all[0]), "err", without)
 	}
-	six, err := lc.Listen(ctx, "tcp6", net.JoinHostPort("::1", strconv.Itoa(port(four))))
-	if err != nil {
-		g.o.Log.Info("no listener on IPv6 loopback", "port", port(four), "err", err)
-		return []net.Listener{four}, nil
-	}
-	return []net.Listener{four, six}, nil
+	return all, err
 }
-
-func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
 // DeskAddr is where laptops call, HTTPAddr where probes do.
 func (g *Gateway) DeskAddr() net.Addr { return g.desks[0].Addr() }
@@ -204,23 +174,23 @@ func (g *Gateway) network() podnet.Network {
 	known := slices.Concat(g.pods, g.services)
 	return podnet.Network{
 		PodCIDRs: ranges.Texts(ranges.Tidy(slices.Concat(g.pods, ranges.Strays(known, g.claims.Addresses())))), ServiceCIDRs: ranges.Texts(g.services),
-		DNSDomain: g.o.DNSDomain, DNSAddresses: []string{gateway.Service4.String(), gateway.Service6.String()},
+		DNSDomain: g.o.DNSDomain, DNSAddresses: []string{ground.Service4.String(), ground.Service6.String()},
 	}
 }
 
 // Run runs the gateway until ctx ends, and closes it.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.close()
-	g.o.Log.Info("gateway of a namespace starting", "namespace", g.o.Namespace, "pod", g.o.Pod, "key", g.key, "domain", g.o.DNSDomain,
-		"udp", g.tunnel.ListenPort(), "stream", port(g.streams[0]), "desk", port(g.desks[0]), "pods", g.pods, "services", g.services)
+	g.o.Log.Info("gateway of a namespace starting", "namespace", g.o.Namespace, "pod", g.o.Pod, "key", g.ground.Key, "domain", g.o.DNSDomain,
+		"udp", g.ground.Tunnel.ListenPort(), "stream", ground.Port(g.streams[0]), "desk", ground.Port(g.desks[0]), "pods", g.pods, "services", g.services)
 	group, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	life, stop := context.WithCancel(failed)
 	defer stop()
-	for _, run := range []func(context.Context) error{g.serveHTTP, g.serveDNS, g.zone.Run, g.forward.Run, g.tunnel.Watch, g.keepTime, g.keepAsking} {
+	for _, run := range []func(context.Context) error{g.serveHTTP, g.serveDNS, g.zone.Run, g.forward.Run, g.ground.Tunnel.Watch, g.keepTime, g.keepAsking} {
 		group.Go(func() error { return run(life) })
 	}
 	for _, l := range g.streams {
-		group.Go(func() error { return g.bind.ServeStreams(life, l) })
+		group.Go(func() error { return g.ground.Bind.ServeStreams(life, l) })
 	}
 	for _, l := range g.desks {
 		group.Go(func() error {
@@ -233,7 +203,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		case <-life.Done():
 		case <-ctx.Done():
 			g.stopping.Store(true)
-			g.bind.Drain()
+			g.ground.Bind.Drain()
 			wake.After(life, farewell)
 		}
 		return nil
@@ -243,7 +213,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return err
 }
 
-// close gives back whatever New has opened. The tunnel owns device and sockets.
+// close gives back whatever New has opened.
 func (g *Gateway) close() {
 	for _, l := range slices.Concat(g.streams, g.desks) {
 		_ = l.Close()
@@ -251,15 +221,8 @@ func (g *Gateway) close() {
 	if g.http != nil {
 		_ = g.http.Close()
 	}
-	if g.tunnel != nil {
-		if err := g.tunnel.Close(); err != nil {
-			g.o.Log.Warn("could not close the tunnel", "err", err)
-		}
-	}
-	if g.stack != nil {
-		if err := g.stack.Close(); err != nil {
-			g.o.Log.Warn("could not close the network stack", "err", err)
-		}
+	if g.ground != nil {
+		g.ground.Close()
 	}
 	for _, f := range g.servers {
 		_ = f.Close()
@@ -278,7 +241,7 @@ func (g *Gateway) enforce(all admitted) bool {
 	var keys []probe.Key
 	in := map[netip.Addr]bool{}
 	for _, p := range all.peers {
-		if p.Key == g.key {
+		if p.Key == g.ground.Key {
 			continue // nobody has our key but us: who says so would spoil the tunnel for all
 		}
 		one := tunnel.Peer{PublicKey: p.Key}
@@ -288,16 +251,16 @@ func (g *Gateway) enforce(all admitted) bool {
 			one.AllowedIPs = append(one.AllowedIPs, netip.PrefixFrom(a, a.BitLen()))
 		}
 		peers = append(peers, one)
-		if k, err := probe.NewKey(g.private, p.Key); err == nil {
+		if k, err := probe.NewKey(g.ground.Private, p.Key); err == nil {
 			keys = append(keys, k)
 		}
 	}
 	g.policy.SetPeers(addresses)
-	err := g.tunnel.SetPeers(peers)
+	err := g.ground.Tunnel.SetPeers(peers)
 	if g.toldRight = err == nil; err != nil {
 		g.o.Log.Error("could not set the tunnel's peers", "err", err) // the next look tries again
 	}
-	g.bind.Answer(keys)
+	g.ground.Bind.Answer(keys)
 	for _, p := range g.told {
 		for _, a := range p.Addresses() {
 			if !in[a] {
@@ -370,7 +333,7 @@ func (g *Gateway) mayName(peer, a netip.Addr) bool {
 	return belongs
 }
 
-func (g *Gateway) serveDNS(ctx context.Context) error { return gateway.ServeDNS(ctx, g.stack, g.dns) }
+func (g *Gateway) serveDNS(ctx context.Context) error { return g.ground.ServeDNS(ctx, g.dns) }
 
 // serveHTTP answers the kubelet's probes: who listens is there, who stops is not ready.
 func (g *Gateway) serveHTTP(ctx context.Context) error {
@@ -389,19 +352,4 @@ func (g *Gateway) serveHTTP(ctx context.Context) error {
 		return fmt.Errorf("serve probes: %w", err)
 	}
 	return nil
-}
-
-// flowPolicy is policy as the forwarder asks it.
-type flowPolicy struct{ *policy.Alone }
-
-func (p flowPolicy) Allow(peer netip.Addr, proto forward.Proto, dst netip.AddrPort) bool {
-	switch proto {
-	case forward.TCP:
-		return p.Alone.Allow(peer, policy.TCP, dst)
-	case forward.UDP:
-		return p.Alone.Allow(peer, policy.UDP, dst)
-	case forward.ICMP:
-		return p.Alone.Allow(peer, policy.ICMP, dst)
-	}
-	return false
 }

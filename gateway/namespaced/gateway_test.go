@@ -20,6 +20,7 @@ import (
 
 	podnet "podnet.dev/api/v1alpha1"
 	"podnet.dev/gateway"
+	"podnet.dev/gateway/ground"
 	"podnet.dev/internal/desk"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/netstack"
@@ -217,7 +218,7 @@ func join(t *testing.T, g *Gateway, name string) *machine {
 		t.Fatal(err)
 	}
 	everything := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), key.Prefix6}
-	if err := tun.SetPeers([]tunnel.Peer{{PublicKey: public, Endpoint: fmt.Sprintf("127.0.0.1:%d", g.tunnel.ListenPort()), AllowedIPs: everything}}); err != nil {
+	if err := tun.SetPeers([]tunnel.Peer{{PublicKey: public, Endpoint: fmt.Sprintf("127.0.0.1:%d", g.ground.Tunnel.ListenPort()), AllowedIPs: everything}}); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -243,7 +244,7 @@ func (m *machine) reach(to netip.AddrPort, limit time.Duration) error {
 // resolver asks the gateway's DNS through the tunnel.
 func (m *machine) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		at := netip.AddrPortFrom(gateway.Service4, 53)
+		at := netip.AddrPortFrom(ground.Service4, 53)
 		if strings.HasPrefix(network, "udp") {
 			return m.stack.DialUDP(at)
 		}
@@ -440,14 +441,14 @@ func TestWhatLaptopsAreTold(t *testing.T) {
 		t.Fatal(a.Error)
 	}
 	s := a.Status
-	if e := s.Gateways[0]; e.Pod != "podnet-gateway-0" || !slices.Equal(e.Endpoints, []string{"203.0.113.7:51820", "172.18.0.2:31820"}) || int(e.StreamPort) != port(g.streams[0]) {
+	if e := s.Gateways[0]; e.Pod != "podnet-gateway-0" || !slices.Equal(e.Endpoints, []string{"203.0.113.7:51820", "172.18.0.2:31820"}) || int(e.StreamPort) != ground.Port(g.streams[0]) {
 		t.Errorf("%+v", e)
 	}
 	want := podnet.Network{PodCIDRs: []string{"10.244.0.0/16"}, ServiceCIDRs: []string{"10.96.0.0/16"}, DNSDomain: "cluster.test"}
 	if w := s.Network; !slices.Equal(w.PodCIDRs, want.PodCIDRs) || !slices.Equal(w.ServiceCIDRs, want.ServiceCIDRs) || w.DNSDomain != want.DNSDomain {
 		t.Errorf("%+v", w)
 	}
-	r, err := http.Get("http://127.0.0.1:" + fmt.Sprint(port(g.http)) + "/readyz")
+	r, err := http.Get("http://127.0.0.1:" + fmt.Sprint(ground.Port(g.http)) + "/readyz")
 	if err != nil {
 		t.Fatal(err)
 	}
