@@ -3,9 +3,10 @@
 // they have access, and answers DNS. It needs no privilege, keeps its state in
 // memory and rebuilds it from the API after a restart.
 //
-// Who is admitted is decided in gateway/enrol, who reaches what in
-// gateway/policy, both without knowing Kubernetes; internal/forward moves the
-// bytes. This package watches, wires and reports.
+// What is known of the cluster is gateway/world's. Who is admitted is decided in
+// gateway/enrol, who reaches what in gateway/policy, both without knowing Kubernetes;
+// internal/forward moves the bytes. This package wires them, has the look at the world
+// that they all follow, and says how it is: status of Peers, probes, metrics.
 package gateway
 
 import (
