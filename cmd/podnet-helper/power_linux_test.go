@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
+
+	"podnet.dev/internal/measure"
 )
 
 // TestPowerCut cuts the power while the user connects, is connected, or disconnects.
@@ -84,7 +86,7 @@ func TestPowerCut(t *testing.T) {
 			t.FailNow()
 		}
 	}
-	t.Logf("MEASURED [26] power cuts, those with something to take back, and the slowest of the boots to a name (10 s)  %d, %d, %v", rounds, noted, slowest.Round(time.Millisecond))
+	measure.AtMost(t, fmt.Sprintf("[26] %d power cuts, %d of them with something to take back: the slowest of the boots to a name", rounds, noted), slowest, 10*time.Second)
 	if noted == 0 || slowest > 10*time.Second {
 		t.Errorf("of %d power cuts %d mattered; a name was found after %v", rounds, noted, slowest)
 	}

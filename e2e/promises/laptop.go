@@ -31,6 +31,7 @@ var laptop = section{"Laptop", []promise{
 		number:  26,
 		says:    "After the power is cut at 50 random moments, names resolve within 10 s of the next boot.",
 		shown:   both(long("cmd/podnet-helper", "TestPowerCut"), short("client/osdns", "TestKilledAtAnyMoment", "TestLostOrDamagedJournal"), short("deploy/systemd", "TestUnitsAreWhatSystemdReads")),
+		limits:  []string{"at most 10 s"},
 		instead: "a machine of its own that loses its power: its disks' file systems (ext4) are cut off, so that what was not written is lost, all that runs is killed, and what the boot's unit runs is run",
 	},
 	{
