@@ -182,17 +182,19 @@ func (m machine) die(t testing.TB, random *rand.Rand, after time.Duration, victi
 }
 
 // ended is nil when nothing of a process is open any more. One that is on its way out
-// has no program to be seen by, and still listens.
+// has no program to be seen by, and still listens; so does one whose first thread is a
+// zombie and whose others are not through yet.
 func ended(pid int) error {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return nil
 	}
 	_, state, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
-	if state[0] == 'Z' || state[0] == 'X' {
+	threads, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "task"))
+	if err != nil || len(threads) <= 1 && (state[0] == 'Z' || state[0] == 'X') {
 		return nil
 	}
-	return fmt.Errorf("%d is in state %c", pid, state[0])
+	return fmt.Errorf("%d is in state %c with %d threads", pid, state[0], len(threads))
 }
 
 // podnetArgs is a process of podnet in words: "podnet daemon".
