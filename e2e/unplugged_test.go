@@ -14,23 +14,24 @@ import (
 	"podnet.dev/internal/measure"
 )
 
-// TestUnpluggedLaptop pulls alice's plug in mid-session: the gateway finds out that
-// nobody is at the other end of her flows, although her lease goes on.
+// TestUnpluggedLaptop pulls bob's plug in mid-session: the gateway finds out that
+// nobody is at the other end of his flows, although his lease goes on. (Alice's would
+// be the admin's as well, who looks on.)
 func TestUnpluggedLaptop(t *testing.T) {
 	if !long {
 		t.Skip("waits for two minutes; PODNET_E2E_LONG=1 runs it")
 	}
 	calm(t)
 	const limit = 120 * time.Second
-	alice.connect(t, "-n", "shop", "--lease", "15m")
-	alice.start(t, "echo", podAddress(t, "app=db")+":5432")
+	bob.connect(t, "-n", "shop", "--lease", "15m")
+	bob.start(t, "echo", podAddress(t, "app=db")+":5432")
 	eventually(t, 10*time.Second, "a flow is open", func() error {
 		if openFlows(t) == 0 {
 			return errors.New("none")
 		}
 		return nil
 	})
-	lab("link", "laptop", "down").must(t)
+	lab("link", "laptop2", "down").must(t)
 	took := eventually(t, 2*limit, "no flow is open", func() error {
 		if n := openFlows(t); n > 0 {
 			return fmt.Errorf("%d are", n)
@@ -41,7 +42,7 @@ func TestUnpluggedLaptop(t *testing.T) {
 	if took > limit {
 		t.Errorf("after %v", took)
 	}
-	lab("link", "laptop", "up").must(t)
+	lab("link", "laptop2", "up").must(t)
 }
 
 // openFlows is how many flows the gateway says are open.
