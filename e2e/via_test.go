@@ -31,6 +31,15 @@ func guild(t testing.TB) {
 	kubectl("create", "role", "-n", "guild", "patch-stall", "--verb=patch", "--resource=services", "--resource-name=stall").must(t)
 	kubectl("create", "rolebinding", "-n", "guild", "patch-stall", "--role=patch-stall", "--user=alice").must(t)
 	kubectl("rollout", "status", "-n", "guild", "deployment/stall", "--timeout=90s").must(t)
+	// Slices follow in their own time, and a story begins with how they are.
+	eventually(t, time.Minute, "three stalls in the Service's slices", func() error {
+		ready := kubectl("get", "endpointslices", "-n", "guild", "-l", "kubernetes.io/service-name=stall",
+			"-o", "jsonpath={.items[*].endpoints[*].conditions.ready}").must(t)
+		if ready != "true true true" {
+			return fmt.Errorf("%q", ready)
+		}
+		return nil
+	})
 }
 
 // services are all Services and EndpointSlices of the guild, but for what the API
