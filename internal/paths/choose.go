@@ -17,7 +17,8 @@ const (
 // choose picks the path that carries the datagrams.
 //
 //   - For want of an active path, the best that is alive is taken at once.
-//   - UDP takes over from the stream when it has proved itself.
+//   - UDP takes over from the stream when it has proved itself, or has answered
+//     where the stream has not for a while.
 //   - Otherwise an active path that works is left only for one that has been
 //     clearly better for some time.
 func (s *Set) choose(now time.Time, todo []Action) []Action {
@@ -26,7 +27,7 @@ func (s *Set) choose(now time.Time, todo []Action) []Action {
 	}
 	var best *path
 	for _, p := range s.paths {
-		if p.phase != live || p == s.active || !clearlyBetter(p, s.active) {
+		if p.phase != live || p == s.active || !clearlyBetter(p, s.active) && !outlives(p, s.active) {
 			p.better = time.Time{}
 			continue
 		}
@@ -87,7 +88,7 @@ func (s *Set) holdOff(now time.Time, p *path) time.Duration {
 	switch {
 	case s.active == nil || p.kind != UDP || s.active.kind == UDP:
 		return steady
-	case now.Before(s.race):
+	case now.Before(s.race), outlives(p, s.active):
 		return 0
 	default:
 		return p.hold
@@ -110,6 +111,13 @@ func clearlyBetter(p, active *path) bool {
 	default:
 		return active.base > bearable(p)
 	}
+}
+
+// outlives reports whether p answers by UDP where the active stream is silent: what
+// cut UDP off may have cut off the stream as well, whose own repetitions come late
+// when it is over.
+func outlives(p, active *path) bool {
+	return p.kind == UDP && active.kind != UDP && active.phase == suspect && p.heard.Sub(active.heard) > slackMax
 }
 
 // bearable is the round trip up to which UDP is better than a stream: one stream

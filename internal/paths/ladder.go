@@ -78,11 +78,7 @@ func (l *ladder) pong(g ping) {
 // judge looks for pings that were lost for their size, and for the end of a
 // measurement. It reports false when not even the smallest datagram passes.
 func (l *ladder) judge(now time.Time, p *path) bool {
-	for i := range l.sent {
-		g := &l.sent[i]
-		if g.tried || now.Sub(g.at) < p.patience() {
-			continue
-		}
+	for g := l.untried(); g != nil && now.Sub(g.at) >= p.patience(); g = l.untried() {
 		g.tried = true
 		if g.size == l.proved && g.seq < p.answered && l.made == 0 {
 			l.measure(now, p.seq, 0)
@@ -93,6 +89,9 @@ func (l *ladder) judge(now time.Time, p *path) bool {
 	}
 	switch {
 	case l.best > 0:
+		if l.proved != l.best {
+			p.due = now // the gateway learns it from the next ping
+		}
 		l.proved = l.best
 		l.measure(now, p.seq, l.best)
 		l.due = now.Add(climbEvery)
@@ -102,6 +101,25 @@ func (l *ladder) judge(now time.Time, p *path) bool {
 		l.measure(now, p.seq, 0)
 	}
 	return true
+}
+
+// untried is the first ping of which it is not decided whether it was lost; nil:
+// there is none.
+func (l *ladder) untried() *ping {
+	for i := range l.sent {
+		if !l.sent[i].tried {
+			return &l.sent[i]
+		}
+	}
+	return nil
+}
+
+// missedAt is when the first unanswered ping counts as lost; zero: there is none.
+func (l *ladder) missedAt(p *path) time.Time {
+	if g := l.untried(); g != nil {
+		return g.at.Add(p.patience())
+	}
+	return time.Time{}
 }
 
 // round is the sizes to be asked for now.

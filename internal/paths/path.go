@@ -36,9 +36,10 @@ const (
 	proof      = 600 * time.Millisecond
 	proofMax   = 2400 * time.Millisecond
 	proofPongs = 3
-	// settledPongs in a row have shown what the round trip is.
+	// settledPongs in a row, and this long a life, have shown what the round trip is.
 	settledPongs = 8
-	young        = time.Minute
+	settled      = 5 * time.Second
+	young   = time.Minute
 
 	// Counts are looked at this often until nothing has gone out for a pause.
 	glance = 100 * time.Millisecond
@@ -46,17 +47,25 @@ const (
 	// Pings between which more than this many bytes went either way say more
 	// about our own load than about the path.
 	load = 64 << 10
-	// fullEvery is of how many pings of the active path one is full size.
+	// fullEvery is of how many pings of the active path one is full size; while much
+	// goes by it, each is. So an outer path that begins to swallow what is long costs
+	// a transfer two seconds, and an idle session little.
 	fullEvery = 5
 	// keepSent bounds the unanswered pings that are remembered.
 	keepSent = 64
 )
 
 // backoff is the pauses between tries of a UDP path that does not answer, give
-// or take a quarter; the last one repeats. While no path is alive, the second
-// one does. A path that works again is to be in use within 15 s, also when the
-// first try meets with some mishap.
-var backoff = [...]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}
+// or take a quarter; the last one repeats. While no path is alive, that at
+// backoffAlone does. Most cuts last a second or two, and TCP inside doubles its own
+// pauses meanwhile: the first tries are quick. A path that works again is to be in
+// use within 15 s, also when the first try meets with some mishap.
+var backoff = [...]time.Duration{
+	250 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2 * time.Second, 4 * time.Second,
+}
+
+const backoffAlone = 4
 
 type phase int
 
@@ -102,7 +111,8 @@ type path struct {
 	rtt  time.Duration // smoothed as in RFC 6298, section 2
 	last time.Duration // the last round trip
 	base time.Duration // as rtt, without those that our own load has made longer
-	mark uint64        // bytes carried until the last ping
+	mark uint64        // bytes carried until the last ping for life
+	busy bool          // more than load went between the last two of these
 
 	counts    Traffic
 	sending   time.Time // when datagrams last went out
@@ -238,7 +248,7 @@ func (p *path) pong(now time.Time, seq uint32) {
 	p.hear(now)
 	p.answered = max(p.answered, seq)
 	p.size.pong(g)
-	p.roundTrip(now.Sub(g.at), p.carried()-g.mark < load)
+	p.roundTrip(now, now.Sub(g.at), p.carried()-g.mark < load)
 	p.streak++
 	switch p.phase {
 	case trying:
@@ -273,7 +283,7 @@ func (p *path) take(seq uint32) (ping, bool) {
 	return g, ok
 }
 
-func (p *path) roundTrip(d time.Duration, quiet bool) {
+func (p *path) roundTrip(now time.Time, d time.Duration, quiet bool) {
 	p.last = d
 	if p.phase == trying {
 		p.rtt, p.base = d, d
@@ -282,7 +292,7 @@ func (p *path) roundTrip(d time.Duration, quiet bool) {
 	p.rtt += (d - p.rtt) / 8
 	switch {
 	case !quiet:
-	case d < p.base && p.streak < settledPongs:
+	case d < p.base && (p.streak < settledPongs || now.Sub(p.since) < settled):
 		// A first ping that waited for a busy machine, or for a radio to wake
 		// up, must not keep a session away from UDP for half a minute.
 		p.base = d
@@ -383,7 +393,7 @@ func (p *path) ask(now time.Time, active *path, jitter func(time.Duration) time.
 		}
 		longest := len(backoff) - 1
 		if active == nil {
-			longest = 1
+			longest = backoffAlone
 		}
 		p.due = now.Add(jitter(backoff[min(p.tries, longest)]))
 		p.tries++
@@ -399,7 +409,9 @@ func (p *path) ask(now time.Time, active *path, jitter func(time.Duration) time.
 	}
 	// The full one goes first: when it is lost, the small one tells that it was
 	// lost for its size.
-	if p.keeps++; p.keeps >= fullEvery && p == active && p.kind == UDP {
+	was := p.busy
+	p.busy = p.carried()-p.mark > load
+	if p.keeps++; (p.keeps >= fullEvery || p.busy || was) && p == active && p.kind == UDP {
 		p.keeps = 0
 		todo = p.ping(now, p.size.proved, todo)
 	}
@@ -409,13 +421,14 @@ func (p *path) ask(now time.Time, active *path, jitter func(time.Duration) time.
 func (p *path) ping(now time.Time, size int, todo []Action) []Action {
 	p.seq++
 	g := ping{seq: p.seq, at: now, size: size, mark: p.mark}
-	p.mark = p.carried()
 	if p.pinged.IsZero() {
 		p.pinged = now
 	}
 	list := &p.sent
 	if size > SmallestPing {
 		list = &p.size.sent
+	} else {
+		p.mark = p.carried()
 	}
 	if len(*list) == keepSent {
 		*list = (*list)[1:]
@@ -434,7 +447,7 @@ func (p *path) next() time.Time {
 		t = earliest(t, p.deadAt())
 	}
 	if p.alive() {
-		t = earliest(t, p.size.due, p.look)
+		t = earliest(t, p.size.due, p.size.missedAt(p), p.look)
 	}
 	return t
 }

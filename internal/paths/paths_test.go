@@ -164,6 +164,47 @@ func TestUDPIsTakenBack(t *testing.T) {
 	}
 }
 
+// What cuts everything cuts the stream too, and its own repetitions come late: the
+// first of the two that answers is used.
+func TestUDPIsTakenBackFromASilentStream(t *testing.T) {
+	for away := 1200 * msec; away <= 3*time.Second; away += 100 * msec {
+		for seed := range uint64(20) {
+			w, u, s := home(t, seed)
+			w.talk(50 * msec)
+			u.cut(true)
+			s.cut(true)
+			w.run(away)
+			w.heal(u)
+			w.after(away, func() { w.heal(s) })
+			w.within(700*msec, fmt.Sprintf("UDP is used again after %v", away), w.uses(udp))
+		}
+	}
+}
+
+// A path that begins to swallow what is long is found by those who use it in little
+// more than the second between two pings.
+func TestPathThatShrinks(t *testing.T) {
+	var worst time.Duration
+	for seed := range uint64(20) {
+		w, u, _ := home(t, seed)
+		var bulk func()
+		bulk = func() {
+			if u.largest == 0 {
+				u.counts.Received += 100_000
+			}
+			w.after(50*msec, bulk)
+		}
+		bulk()
+		w.run(10*time.Second + time.Duration(w.rng.Int64N(int64(time.Second))))
+		u.largest = 1300
+		worst = max(worst, w.within(2100*msec, "the size is known", func() bool { return w.set.State(udp).Datagram == MinDatagram }))
+		if sent := w.set.paths[udp].sent; len(sent) == 0 || !sent[len(sent)-1].at.Equal(w.now) {
+			t.Errorf("%v: no ping tells the gateway: %+v", w.age(), sent)
+		}
+	}
+	t.Logf("after at most %v", worst)
+}
+
 // The network is back, and the first try is lost all the same: to a socket that
 // is just being changed, to a neighbour that has to be found first.
 func TestUDPIsTakenBackAfterAMishap(t *testing.T) {
