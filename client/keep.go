@@ -28,7 +28,9 @@ const (
 	longSleep = time.Minute
 	// seekEvery is how often a session that could be by UDP and is not asks where
 	// the gateway is, for the first time after seekFirst. The pause between two
-	// tries from another port begins with it too and doubles to seekMax.
+	// tries from another port begins with it too and doubles to seekMax. One that
+	// has lost UDP tries from another port after seekFirst: a cut that is over by
+	// then needs none, and what the gateway repeats to the old port arrives.
 	seekFirst = 3 * time.Second
 	seekEvery = 30 * time.Second
 	seekMax   = 10 * time.Minute
@@ -314,7 +316,7 @@ func (k *keeper) seekUDP(st transport.GatewayStatus) {
 		return
 	}
 	if k.lostUDP { // perhaps our outside address is another one, or the gateway's
-		k.lostUDP, k.knock, k.knockPause = false, now, 0
+		k.lostUDP, k.knock, k.knockPause = false, now.Add(seekFirst), 0
 	}
 	if !now.Before(k.knock) {
 		k.knockPause = min(max(2*k.knockPause, seekEvery), seekMax)

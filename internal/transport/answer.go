@@ -55,8 +55,22 @@ type udpWay struct {
 	limit int // the longest datagram that passes, in bytes
 
 	quiet silence
-	held  held // of what was sent there while it was quiet
+	held  held        // of what was sent there while it was quiet
+	long  repetitions // of what was sent there
 	shake shake
+}
+
+// sends takes note of what is being sent there, the longest of it n bytes.
+func (w *udpWay) sends(now time.Time, bufs [][]byte, n int) {
+	if w.quiet.lasts(now) {
+		w.held.add(now, bufs)
+	}
+	if n > paths.MinDatagram {
+		w.long.note(now, bufs)
+	}
+	if len(bufs) == 1 && len(bufs[0]) > 0 && bufs[0][0] == msgResponse {
+		w.shake.response(bufs[0])
+	}
 }
 
 func (a *answers) prober(id probe.ID) *prober {
@@ -108,24 +122,30 @@ func (a *answers) heard(p *prober, w way, m probe.Message) {
 		return // the pong to a ping that has already done its work in NATs
 	}
 	now := time.Now()
-	a.remember(p, w, m.Limit, now)
+	shrunk := a.remember(p, w, m.Limit, now)
 	a.b.tell(w, p.key.Append(nil, probe.Message{
 		Kind: probe.Pong, FromGateway: true, Draining: a.draining.Load(),
 		TxID: m.TxID, Observed: w.from, Size: m.Size,
 	}))
 	if w.c == nil {
-		a.repeat(w, now)
+		a.repeat(w, now, shrunk)
 	}
 }
 
 // repeat sends once more what went to an address that had fallen silent and has
-// pinged again. Nothing goes anywhere else: a ping may be a replay.
-func (a *answers) repeat(w way, now time.Time) {
+// pinged again, and what was too long for a path that has shrunk. Nothing goes
+// anywhere else: a ping may be a replay.
+func (a *answers) repeat(w way, now time.Time, shrunk bool) {
 	known := a.way(w.from)
 	if known == nil {
 		return
 	}
-	if lost := known.held.take(now); len(lost) > 0 {
+	lost := known.held.take(now)
+	if shrunk {
+		lost = append(lost, known.long.take(now)...)
+	}
+	known.long.tidy(now)
+	if len(lost) > 0 {
 		a.b.Send(lost, a.b.newUDPEndpoint(w.from, w.to))
 	}
 }
@@ -137,7 +157,9 @@ func (a *answers) way(addr netip.AddrPort) *udpWay {
 	return a.udp[addr]
 }
 
-func (a *answers) remember(p *prober, w way, limit int, now time.Time) {
+// remember takes note of a ping, and reports whether shorter datagrams pass where it
+// came from than before.
+func (a *answers) remember(p *prober, w way, limit int, now time.Time) (shrunk bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p.at, p.kind = now, w.kind()
@@ -145,15 +167,16 @@ func (a *answers) remember(p *prober, w way, limit int, now time.Time) {
 		if !slices.Contains(p.streams, w.c) {
 			p.streams = append(p.streams[max(0, len(p.streams)-maxWays+1):], w.c)
 		}
-		return
+		return false
 	}
 	p.udpAt = now
 	// A path is not used before it has carried MinDatagram.
 	limit = max(limit, paths.MinDatagram)
 	if old := a.udp[w.from]; old != nil && old.p == p {
+		shrunk = limit < old.limit
 		old.at, old.to, old.limit = now, w.to, limit
 		old.quiet.heard.Add(1)
-		return
+		return shrunk
 	}
 	// Each new one makes the receivers look at all their senders again, which
 	// a laptop must not have them do all the time.
@@ -161,7 +184,7 @@ func (a *answers) remember(p *prober, w way, limit int, now time.Time) {
 		p.second, p.fresh = now, 0
 	}
 	if p.fresh++; p.fresh > maxWays {
-		return
+		return false
 	}
 	p.udp = slices.DeleteFunc(p.udp, func(addr netip.AddrPort) bool {
 		old := a.udp[addr]
@@ -180,6 +203,7 @@ func (a *answers) remember(p *prober, w way, limit int, now time.Time) {
 	p.udp = append(p.udp, w.from)
 	a.udp[w.from] = &udpWay{p: p, to: w.to, at: now, limit: limit}
 	a.b.epoch.Add(1) // pieces are welcome from there now
+	return false
 }
 
 // forget ends what is known of a stream.

@@ -191,13 +191,11 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	}
 	switch ep := ep.(type) {
 	case *udpEndpoint:
-		if now := time.Now(); ep.way != nil && ep.way.quiet.lasts(now) {
-			ep.way.held.add(now, bufs)
+		n := longest(bufs)
+		if ep.way != nil {
+			ep.way.sends(time.Now(), bufs, n)
 		}
-		if ep.way != nil && len(bufs) == 1 && len(bufs[0]) > 0 && bufs[0][0] == msgResponse {
-			ep.way.shake.response(bufs[0])
-		}
-		if n := longest(bufs); n > paths.MinDatagram {
+		if n > paths.MinDatagram {
 			if limit, ok := b.answers.limit(ep.dst); ok && n > limit {
 				return b.cut(bufs, ep, limit)
 			}

@@ -284,9 +284,14 @@ func (g *Gateway) use(p *activePath, why string) {
 
 // moved is for when datagrams go a way on which they have not gone before. It
 // sends what has waited, repeats a handshake initiation that may have been lost
-// with the path before, and has the tunnel show itself to the gateway.
+// with the path before, and has the tunnel show itself to the gateway. What has
+// waited goes on waiting when it goes into a stream: what cut UDP off may have cut
+// the stream off as well.
 func (g *Gateway) moved(p path) {
-	first := g.held.take(time.Now())
+	first := g.held.show(time.Now())
+	if _, udp := p.(*udpPath); udp {
+		first = g.held.take(time.Now())
+	}
 	g.mu.Lock()
 	if m := g.init.waiting(); m != nil {
 		first = append(first, m)
@@ -328,9 +333,16 @@ func (g *Gateway) suspectLocked(now time.Time) {
 		return
 	}
 	lost := g.held.take(now)
-	if u, udp := a.path.(*udpPath); udp && len(lost) > 0 && !g.closed {
+	if u, udp := a.path.(*udpPath); udp {
+		g.againLocked(u, lost)
+	}
+}
+
+// againLocked sends by a path what may have been lost there.
+func (g *Gateway) againLocked(p *udpPath, lost [][]byte) {
+	if len(lost) > 0 && !g.closed {
 		// Probing must go on meanwhile.
-		g.wait.Go(func() { u.send(lost, nil) })
+		g.wait.Go(func() { p.send(lost, nil) })
 	}
 }
 
@@ -383,7 +395,7 @@ func (g *Gateway) tidyLocked(now time.Time) {
 	g.suspectLocked(now)
 	for a, p := range g.udp {
 		st := g.set.State(p.id)
-		p.limit.Store(int32(st.Datagram))
+		p.limitLocked(now, st.Datagram)
 		if p.found && !st.Live && now.Sub(p.knocked) > foundFor {
 			g.removeLocked(a, p)
 		}

@@ -3,7 +3,10 @@ package transport
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"podnet.dev/internal/paths"
 )
 
 const (
@@ -56,8 +59,8 @@ func (h *held) trim(now time.Time) {
 	h.list = slices.Delete(h.list, 0, n)
 }
 
-// take returns what is held, in the order in which it came, and holds it no more.
-func (h *held) take(now time.Time) [][]byte {
+// show returns what is held, in the order in which it came.
+func (h *held) show(now time.Time) [][]byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.trim(now)
@@ -65,6 +68,50 @@ func (h *held) take(now time.Time) [][]byte {
 	for _, d := range h.list {
 		bufs = append(bufs, d.m)
 	}
+	return bufs
+}
+
+// take returns what show does, and holds it no more.
+func (h *held) take(now time.Time) [][]byte {
+	bufs := h.show(now)
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.list, h.bytes = nil, 0
 	return bufs
+}
+
+// tidy gives memory back that is not needed any more.
+func (h *held) tidy(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.trim(now); len(h.list) == 0 {
+		h.list = nil
+	}
+}
+
+// sparse is the pause that has what follows it held by repetitions. TCP's own
+// pauses before it repeats are at least twice as long.
+const sparse = 100 * time.Millisecond
+
+// repetitions keeps, of datagrams that are too long for some paths, each that
+// follows a pause. When a path begins to swallow what is long, all other signs of
+// life go on, and these are what TCP repeats meanwhile: sent once more in pieces,
+// they end the silence inside. The zero repetitions is empty.
+type repetitions struct {
+	held
+	last atomic.Int64 // when one was last sent, in ns since 1970
+}
+
+// note looks at what is being sent.
+func (r *repetitions) note(now time.Time, bufs [][]byte) {
+	at := now.UnixNano()
+	if time.Duration(at-r.last.Swap(at)) < sparse {
+		return
+	}
+	for i, m := range bufs {
+		if len(m) > paths.MinDatagram {
+			r.add(now, bufs[i:i+1])
+			return
+		}
+	}
 }

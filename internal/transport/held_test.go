@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"podnet.dev/internal/paths"
 	"podnet.dev/internal/transport"
 )
 
@@ -72,6 +73,40 @@ func TestLastWordsOfACutArrive(t *testing.T) {
 				if time.Since(start) > 10*time.Second {
 					t.Fatalf("word %d of %d was the last that came", got.last(), word-1)
 				}
+			}
+		})
+	}
+}
+
+// A path begins to swallow what is long, and everything else goes on as before. What
+// was long arrives in pieces once the size is known, though nobody repeats it.
+func TestLongWordsOfAShrinkingPathArrive(t *testing.T) {
+	for name, up := range map[string]bool{"up": true, "down": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			laptop, gw := newNode(t, 1420, transport.Options{}), newNode(t, 1420, transport.Options{})
+			nat := newNAT(t, gw.udpAddr())
+			g := laptop.gateway(t, gw, nil, nat.addr())
+			wantKind(t, g, transport.UDP, 10*time.Second)
+			gw.echo()
+			newFlow(laptop, gw.addr, 1300).mustExchange(t, 0, 3)
+
+			from, to := laptop, gw
+			if !up {
+				from, to = gw, laptop
+			}
+			got := to.hears()
+			nat.lose(func(_ bool, size int) bool { return size > paths.MinDatagram })
+			time.Sleep(200 * time.Millisecond) // TCP's first timeout: the word is its repetition
+			word := make([]byte, 1300)
+			binary.BigEndian.PutUint32(word, 1)
+			from.tun.send(packet(from.addr, to.addr, word))
+			for start := time.Now(); got.last() != 1; time.Sleep(5 * time.Millisecond) {
+				if time.Since(start) > 20*time.Second {
+					t.Fatal("it never came")
+				}
+				// Somebody makes use of the path, so that its size is asked for.
+				laptop.tun.send(packet(laptop.addr, gw.addr, make([]byte, 1000)))
 			}
 		})
 	}

@@ -17,6 +17,7 @@ type udpPath struct {
 	ep     *udpEndpoint
 	rx, tx atomic.Uint64
 	limit  atomic.Int32 // the longest datagram that passes, in bytes; 0: not known
+	long   repetitions  // of what was sent
 	failed atomic.Pointer[error]
 
 	// Under Gateway.mu.
@@ -25,8 +26,12 @@ type udpPath struct {
 }
 
 func (p *udpPath) send(bufs [][]byte, _ <-chan struct{}) (err error) {
+	n := longest(bufs)
+	if n > paths.MinDatagram {
+		p.long.note(time.Now(), bufs)
+	}
 	// A path that is in use has carried MinDatagram.
-	if limit := max(int(p.limit.Load()), paths.MinDatagram); longest(bufs) > limit {
+	if limit := max(int(p.limit.Load()), paths.MinDatagram); n > limit {
 		err = p.g.b.cut(bufs, p.ep, limit)
 	} else {
 		err = p.g.b.udp.send(bufs, p.ep)
@@ -38,6 +43,15 @@ func (p *udpPath) send(bufs [][]byte, _ <-chan struct{}) (err error) {
 		p.tx.Add(uint64(len(m)))
 	}
 	return nil
+}
+
+// limitLocked sets the longest datagram that passes, 0 when it is not known any more.
+// When it falls, what was too long is sent once more. g.mu is held.
+func (p *udpPath) limitLocked(now time.Time, limit int) {
+	if old := int(p.limit.Swap(int32(limit))); 0 < limit && limit < old {
+		p.g.againLocked(p, p.long.take(now))
+	}
+	p.long.tidy(now)
 }
 
 func (p *udpPath) probe(m []byte) error {

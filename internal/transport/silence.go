@@ -7,8 +7,10 @@ import (
 )
 
 // tooQuiet is how long a laptop's address may say nothing before what is sent there
-// may be lost: a laptop pings the path that it uses every second.
-const tooQuiet = 1200 * time.Millisecond
+// may be lost: a laptop pings the path that it uses every second. TCP repeats 0.2,
+// 0.6, 1.4 and 3 s after a loss, and the first of these may be the first look: the
+// third must be held, or a cut of 1.5 s lasts for 3.
+const tooQuiet = 1050 * time.Millisecond
 
 // silence tells that nothing comes from an address to which much may be sent. It
 // costs those who receive one count, and looks at the clock when something is sent.
