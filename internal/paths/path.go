@@ -39,7 +39,7 @@ const (
 	// settledPongs in a row, and this long a life, have shown what the round trip is.
 	settledPongs = 8
 	settled      = 5 * time.Second
-	young   = time.Minute
+	young        = time.Minute
 
 	// Counts are looked at this often until nothing has gone out for a pause.
 	glance = 100 * time.Millisecond
