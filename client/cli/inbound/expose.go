@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -205,23 +204,15 @@ func (x *exposed) show(e localapi.Exposure) {
 }
 
 func newExposeList(env *caller.Env) *cobra.Command {
-	return newList("Say what is exposed", "exposures", func(ctx context.Context, c *localapi.Client, l listing) error {
-		list, err := c.Exposed(ctx, l.owners, l.namespace)
-		if err != nil {
-			return session.NotConnected(err)
-		}
-		list.Exposures = slices.DeleteFunc(list.Exposures, func(e localapi.Exposure) bool { return l.hides(e.Namespace) })
-		switch {
-		case answer.ForPrograms(l.output):
-			return answer.Print(env.Out, l.output, list)
-		case l.output == answer.Name:
-			return answer.Names(env.Out, list.Exposures, func(e localapi.Exposure) string { return e.Name })
-		}
-		printExposures(env.Out, list.Exposures, l.owners, time.Now())
-		if l.output == answer.Wide {
-			printWideExposures(env.Out, list.Exposures)
-		}
-		return nil
+	return newList(env, things[localapi.Exposure]{
+		short: "Say what is exposed", plural: "exposures",
+		get: func(ctx context.Context, c *localapi.Client, owners bool, namespace string) ([]localapi.Exposure, error) {
+			list, err := c.Exposed(ctx, owners, namespace)
+			return list.Exposures, err
+		},
+		whole: func(all []localapi.Exposure) any { return localapi.NewExposeList(all) },
+		place: func(e localapi.Exposure) (namespace, name string) { return e.Namespace, e.Name },
+		print: printExposures, wide: printWideExposures,
 	})
 }
 

@@ -3,6 +3,8 @@ package inbound
 import (
 	"context"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,13 +22,23 @@ type listing struct {
 	owners, all       bool
 }
 
+// things are what a list shows: rules, or exposures.
+type things[T any] struct {
+	short, plural string
+	get           func(ctx context.Context, c *localapi.Client, owners bool, namespace string) ([]T, error)
+	whole         func([]T) any // for programs
+	place         func(T) (namespace, name string)
+	print         func(w io.Writer, all []T, owners bool, now time.Time)
+	wide          func(w io.Writer, all []T)
+}
+
 // newList is the command list of things of a session, or with --all-owners of the
-// cluster; show gets and prints them.
-func newList(short, things string, show func(context.Context, *localapi.Client, listing) error) *cobra.Command {
+// cluster.
+func newList[T any](env *caller.Env, of things[T]) *cobra.Command {
 	var l listing
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: short,
+		Short: of.short,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _ := session.Client(cmd)
 			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
@@ -34,15 +46,36 @@ func newList(short, things string, show func(context.Context, *localapi.Client, 
 			if err := l.check(ctx, c, session.NameOf(cmd)); err != nil {
 				return err
 			}
-			return show(ctx, c, l)
+			all, err := of.get(ctx, c, l.owners, l.namespace)
+			if err != nil {
+				return session.NotConnected(err)
+			}
+			return of.show(env, l, slices.DeleteFunc(all, func(t T) bool {
+				namespace, _ := of.place(t)
+				return l.hides(namespace)
+			}))
 		},
 	}
 	f := cmd.Flags()
 	answer.Flag(f, &l.output, answer.ListForms, "")
-	f.BoolVar(&l.owners, "all-owners", false, "everybody's "+things+", as the cluster has them")
+	f.BoolVar(&l.owners, "all-owners", false, "everybody's "+of.plural+", as the cluster has them")
 	f.StringVarP(&l.namespace, "namespace", "n", "", "of this namespace only (default with --all-owners: the session's)")
 	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of every namespace")
 	return cmd
+}
+
+func (of things[T]) show(env *caller.Env, l listing, all []T) error {
+	switch {
+	case answer.ForPrograms(l.output):
+		return answer.Print(env.Out, l.output, of.whole(all))
+	case l.output == answer.Name:
+		return answer.Names(env.Out, all, func(t T) string { _, name := of.place(t); return name })
+	}
+	of.print(env.Out, all, l.owners, time.Now())
+	if l.output == answer.Wide {
+		of.wide(env.Out, all)
+	}
+	return nil
 }
 
 // newStop is the command stop of things of this machine, which list shows; none says that

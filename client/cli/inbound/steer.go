@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -196,23 +194,15 @@ func (o *steerFlags) requests(args []string) ([]localapi.SteerRequest, error) {
 }
 
 func newSteerList(env *caller.Env) *cobra.Command {
-	return newList("Say what is steered", "rules", func(ctx context.Context, c *localapi.Client, l listing) error {
-		list, err := c.Steered(ctx, l.owners, l.namespace)
-		if err != nil {
-			return session.NotConnected(err)
-		}
-		list.Rules = slices.DeleteFunc(list.Rules, func(r localapi.SteerRule) bool { return l.hides(r.Namespace) })
-		switch {
-		case answer.ForPrograms(l.output):
-			return answer.Print(env.Out, l.output, list)
-		case l.output == answer.Name:
-			return answer.Names(env.Out, list.Rules, func(r localapi.SteerRule) string { return r.Name })
-		}
-		printRules(env.Out, list.Rules, l.owners, time.Now())
-		if l.output == answer.Wide {
-			printWideRules(env.Out, list.Rules)
-		}
-		return nil
+	return newList(env, things[localapi.SteerRule]{
+		short: "Say what is steered", plural: "rules",
+		get: func(ctx context.Context, c *localapi.Client, owners bool, namespace string) ([]localapi.SteerRule, error) {
+			list, err := c.Steered(ctx, owners, namespace)
+			return list.Rules, err
+		},
+		whole: func(all []localapi.SteerRule) any { return localapi.NewSteerList(all) },
+		place: func(r localapi.SteerRule) (namespace, name string) { return r.Namespace, r.Name },
+		print: printRules, wide: printWideRules,
 	})
 }
 
