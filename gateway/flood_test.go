@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -241,15 +242,15 @@ func TestSYNFlood(t *testing.T) {
 
 	flooding, stop := context.WithCancel(t.Context())
 	defer stop()
-	rate := make(chan float64, 1)
-	go func() { rate <- eve.floodSYN(flooding, at, 50000) }()
+	sent := make(chan float64, 1)
+	go func() { sent <- eve.floodSYN(flooding, at, 50000) }()
 	before, began := cpu(t, pid), time.Now()
 	took, failed = ada.fares(at, lasts)
 	busy := float64(cpu(t, pid)-before) / float64(time.Since(began))
 	measure.AtMost(t, "[37] 99 of 100 of another user's connects beside the flood", printFare(t, "beside the flood", took, failed), 50*time.Millisecond)
 	stop()
 	over := time.Now()
-	t.Logf("MEASURED [37] %.0f packets a second; the gateway used %.2f cores and let %.0f by, having refused %.0f for the rate and %.0f for those being opened", <-rate, busy,
+	t.Logf("MEASURED [37] %.0f packets a second; the gateway used %.2f cores and let %.0f by, having refused %.0f for the rate and %.0f for those being opened", <-sent, busy,
 		metric(t, web, `podnet_gateway_flows_opened_total{proto="tcp"}`), metric(t, web, `podnet_gateway_flows_over_limit_total{limit="user-rate"}`),
 		metric(t, web, `podnet_gateway_flows_over_limit_total{limit="user-opening"}`))
 	for {
@@ -265,14 +266,15 @@ func TestSYNFlood(t *testing.T) {
 	measure.AtMost(t, "[37] the flood's end to a connect of who has flooded", time.Since(over), 5*time.Second)
 }
 
-// open opens connections until n are open or ctx ends, so many at once, and tells how
-// many there are.
-func (l *laptop) open(ctx context.Context, to []netip.AddrPort, n int) []net.Conn {
+// open tries to open n connections, or as many as ctx has time for, at most 200 at once
+// and no faster than pace, and returns those that are open.
+func (l *laptop) open(ctx context.Context, to []netip.AddrPort, n int, pace rate.Limit) []net.Conn {
 	all := make([]net.Conn, n)
+	paced := rate.NewLimiter(pace, 100)
 	var g errgroup.Group
 	g.SetLimit(200)
 	for i := range n {
-		if ctx.Err() != nil {
+		if paced.Wait(ctx) != nil {
 			break
 		}
 		g.Go(func() error {
@@ -289,7 +291,7 @@ func (l *laptop) open(ctx context.Context, to []netip.AddrPort, n int) []net.Con
 }
 
 // TestManyFlows has one user open as many connections as the gateway may have files
-// for, 20,000 at most, and try for as many again.
+// for, 20,000 at most, and try for as many again while another one is watched.
 func TestManyFlows(t *testing.T) {
 	if os.Getenv("PODNET_E2E_LONG") == "" {
 		t.Skip("opens 20,000 connections: a minute; PODNET_E2E_LONG=1 runs it")
@@ -298,7 +300,7 @@ func TestManyFlows(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		t.Fatal(err)
 	}
-	many := min(20000, int(files.Max)-1000)
+	many := min(20000, int(files.Max)-2000) // some are for everybody else
 	s := setStage(t)
 	to := s.targets(2)
 	l := limits.Default()
@@ -308,12 +310,12 @@ func TestManyFlows(t *testing.T) {
 	eve, ada := s.enrol("eve", 300, "shop"), s.as("ada").enrol("ada", 300, "shop")
 	eve.connectAt(port, route)
 	ada.connectAt(port, route)
-	const lasts = 4 * time.Second
+	const lasts = 8 * time.Second
 	took, failed := ada.fares(to[0], lasts)
 	rest := printFare(t, "at rest", took, failed)
 
 	began := time.Now()
-	open := eve.open(t.Context(), to, many)
+	open := eve.open(t.Context(), to, many, rate.Inf)
 	t.Logf("MEASURED [36] %d connections of %d open after %v; memory %.0f MiB, %.0f MiB of it for good", len(open), many, time.Since(began).Round(time.Second),
 		memory(t, pid, "VmRSS"), metric(t, web, "podnet_gateway_memory_used_bytes")/(1<<20))
 	if len(open) < many*9/10 {
@@ -326,7 +328,9 @@ func TestManyFlows(t *testing.T) {
 	defer stop()
 	more := make(chan int, 1)
 	go func() {
-		further := eve.open(trying, to, many)
+		// Over all of the time in which ada is watched; all at once would be over in
+		// half of it, and would measure how these two share the test's own process.
+		further := eve.open(trying, to, many, rate.Limit(float64(many)/lasts.Seconds()))
 		for _, c := range further {
 			_ = c.Close()
 		}
@@ -373,7 +377,7 @@ func TestOutOfMemory(t *testing.T) {
 	t.Logf("before: %.1f MiB are used for good, of %.0f", metric(t, web, "podnet_gateway_memory_used_bytes")/(1<<20), metric(t, web, "podnet_gateway_memory_budget_bytes")/(1<<20))
 	trying, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
-	open := eve.open(trying, to, 8000)
+	open := eve.open(trying, to, 8000, rate.Inf)
 	refused := metric(t, web, `podnet_gateway_flows_over_limit_total{limit="memory"}`)
 	t.Logf("MEASURED [36] %d connections were opened, %.0f refused or ended; memory %.0f MiB at the most, %.1f MiB of it for good", len(open), refused,
 		memory(t, pid, "VmHWM"), metric(t, web, "podnet_gateway_memory_used_bytes")/(1<<20))
