@@ -83,9 +83,9 @@ bench-compare: ## Compare bin/bench.json with OLD=FILE, an earlier one, by bench
 	@test -n "$(OLD)" || { echo "say which file to compare with: make bench-compare OLD=FILE.json"; exit 1; }
 	go tool benchstat -ignore kernel,goos,goarch $(OLD:.json=.txt) bin/bench.txt
 
-FUZZTIME ?= 30s
+FUZZTIME ?= 60s
 .PHONY: fuzz
-fuzz: ## Fuzz every parser of outside bytes, FUZZTIME (30s) each
+fuzz: ## Fuzz every parser of outside bytes, FUZZTIME (60s) each
 	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | cut -c6-); do \
 	    echo "== $$dir $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$dir; done; done
