@@ -58,10 +58,19 @@ func (l *line) carry(from, to *Stack) {
 	}
 }
 
-// TestDownloadsShareTheWay has more to send than the way takes: what waits on the way
-// stays short, however many send.
-func TestDownloadsShareTheWay(t *testing.T) {
-	for name, flows := range map[string]int{"one": 1, "four": 4} {
+// TestConnectionsShareTheWay has more to send than the way takes: what waits on the way
+// stays short, however many send, and whichever end sees to it. The other one does not.
+func TestConnectionsShareTheWay(t *testing.T) {
+	shares := func(c *TCPConn, b []byte) (int, error) { return c.Write(b) }
+	takesAll := func(c *TCPConn, b []byte) (int, error) { return c.write(b, nil, false) }
+	for name, how := range map[string]struct {
+		flows int
+		write func(*TCPConn, []byte) (int, error)
+	}{
+		"one sends": {1, shares}, "four send": {4, shares},
+		"one receives": {1, takesAll}, "four receive": {4, takesAll},
+	} {
+		flows := how.flows
 		t.Run(name, func(t *testing.T) {
 			goleak.VerifyNone(t)
 			var wires, ends sync.WaitGroup
@@ -86,7 +95,7 @@ func TestDownloadsShareTheWay(t *testing.T) {
 					}
 					defer c.Close()
 					for block := make([]byte, 64<<10); !over.Load(); {
-						if _, err := c.Write(block); err != nil {
+						if _, err := how.write(c.(*TCPConn), block); err != nil {
 							t.Error(err)
 							return
 						}
@@ -153,12 +162,20 @@ func TestShare(t *testing.T) {
 		{"far, since the peer has moved", rttMemory + 1, 50 * ms, 50 * flightPerMillisecond},
 	} {
 		now += c.at
-		if got := f.share(c.rtt, now); got != c.want {
+		f.hear(c.rtt, now)
+		if got := f.share(&f.out, c.rtt, now); got != c.want {
 			t.Errorf("%s: %d, want %d", c.what, got, c.want)
 		}
 	}
+	if got := f.share(&f.in, 50*ms, now); got != 50*flightPerMillisecond {
+		t.Errorf("the other direction: %d", got)
+	}
+	now += 2*rttMemory + 1
+	if got := f.share(&f.in, 100*ms, now); got != 100*flightPerMillisecond {
+		t.Errorf("of what nobody has heard for long: %d", got)
+	}
 	for range 100 {
-		if got := f.share(ms, now); got < shareLeast {
+		if got := f.share(&f.out, ms, now); got < shareLeast {
 			t.Fatalf("a share of %d bytes", got)
 		}
 	}

@@ -50,7 +50,7 @@ func (c *TCPConn) Read(b []byte) (int, error) {
 	}
 	n, err := c.read(b, nil)
 	if n > 0 {
-		c.ep.ModerateRecvBuf(n)
+		c.received(n)
 	}
 	if err != nil {
 		err = opError("read", c.local, c.remote, c.reset(err))
@@ -145,7 +145,7 @@ func (d *discard) Write(p []byte) (int, error) {
 func (c *TCPConn) Discard(n int) {
 	d := discard(n)
 	c.ep.Read(&d, tcpip.ReadOptions{})
-	c.ep.ModerateRecvBuf(n)
+	c.received(n)
 }
 
 // filler is the source of one Fill.
