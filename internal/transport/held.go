@@ -63,20 +63,25 @@ func (h *held) trim(now time.Time) {
 func (h *held) show(now time.Time) [][]byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.all(now)
+}
+
+// take returns what show does, and holds it no more.
+func (h *held) take(now time.Time) [][]byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	bufs := h.all(now)
+	h.list, h.bytes = nil, 0
+	return bufs
+}
+
+// all is what is held and not too old. h.mu is held.
+func (h *held) all(now time.Time) [][]byte {
 	h.trim(now)
 	var bufs [][]byte
 	for _, d := range h.list {
 		bufs = append(bufs, d.m)
 	}
-	return bufs
-}
-
-// take returns what show does, and holds it no more.
-func (h *held) take(now time.Time) [][]byte {
-	bufs := h.show(now)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.list, h.bytes = nil, 0
 	return bufs
 }
 
