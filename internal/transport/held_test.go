@@ -33,6 +33,24 @@ func (h *heard) last() uint32 {
 	return h.max
 }
 
+// behindNAT is a laptop that reaches a gateway by UDP.
+func behindNAT(t *testing.T, mtu int) (laptop, gw *node, way *nat) {
+	t.Helper()
+	laptop, gw = newNode(t, mtu, transport.Options{}), newNode(t, mtu, transport.Options{})
+	way = newNAT(t, gw.udpAddr())
+	wantKind(t, laptop.gateway(t, gw, nil, way.addr()), transport.UDP, 10*time.Second)
+	gw.echo()
+	return laptop, gw, way
+}
+
+// speakers are the one that speaks, the laptop when it goes up, and the other one.
+func speakers(laptop, gw *node, up bool) (from, to *node) {
+	if up {
+		return laptop, gw
+	}
+	return gw, laptop
+}
+
 // What is sent while UDP is cut arrives when it is not any more, though nobody
 // repeats it: TCP would, but after a pause as long as the cut.
 func TestLastWordsOfACutArrive(t *testing.T) {
@@ -47,17 +65,9 @@ func TestLastWordsOfACutArrive(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			laptop, gw := newNode(t, 1280, transport.Options{}), newNode(t, 1280, transport.Options{})
-			nat := newNAT(t, gw.udpAddr())
-			g := laptop.gateway(t, gw, nil, nat.addr())
-			wantKind(t, g, transport.UDP, 10*time.Second)
-			gw.echo()
+			laptop, gw, nat := behindNAT(t, 1280)
 			newFlow(laptop, gw.addr, 100).mustExchange(t, 0, 3)
-
-			from, to := laptop, gw
-			if !c.up {
-				from, to = gw, laptop
-			}
+			from, to := speakers(laptop, gw, c.up)
 			got := to.hears()
 			nat.lose(everything)
 			word := uint32(1)
@@ -84,17 +94,9 @@ func TestLongWordsOfAShrinkingPathArrive(t *testing.T) {
 	for name, up := range map[string]bool{"up": true, "down": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			laptop, gw := newNode(t, 1420, transport.Options{}), newNode(t, 1420, transport.Options{})
-			nat := newNAT(t, gw.udpAddr())
-			g := laptop.gateway(t, gw, nil, nat.addr())
-			wantKind(t, g, transport.UDP, 10*time.Second)
-			gw.echo()
+			laptop, gw, nat := behindNAT(t, 1420)
 			newFlow(laptop, gw.addr, 1300).mustExchange(t, 0, 3)
-
-			from, to := laptop, gw
-			if !up {
-				from, to = gw, laptop
-			}
+			from, to := speakers(laptop, gw, up)
 			got := to.hears()
 			nat.lose(func(_ bool, size int) bool { return size > paths.MinDatagram })
 			time.Sleep(200 * time.Millisecond) // TCP's first timeout: the word is its repetition
