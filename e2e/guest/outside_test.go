@@ -46,7 +46,8 @@ type outside struct {
 // told is what the guest says of a part of its story.
 type told struct {
 	Name  string
-	Text  string // what was measured
+	Text  string        // what was measured
+	Took  time.Duration // what is promised, where something is
 	Error string
 }
 

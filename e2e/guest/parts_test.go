@@ -33,22 +33,27 @@ const (
 	killed = 2
 )
 
-// parts are the story, in order. Each says what it measured.
+// parts are the story, in order. Each says what it measured, and how long took what is
+// promised to take no longer than limit.
 var parts = []struct {
-	name string
-	play func(*scene) (string, error)
+	name    string
+	play    func(*scene) (string, error)
+	promise string
+	limit   time.Duration
 }{
-	{"boots", boots},
-	{"connects by podnet-helper", connects},
-	{"reaches a Service by its name", reaches},
-	{"is reached by the gateway, which begins the handshake", isReached},
-	{"goes on by the API server when UDP is cut, and back", moves},
-	{"leaves nothing when the laptop is killed", laptopKilled},
-	{"leaves nothing when podnet-helper is killed", helperKilled},
-	{"connects as root, by a stream only", asRoot},
-	{"leaves nothing when root's podnet is killed", rootKilled},
-	{"ends as it should", ends},
-	{"a plain device uses what podnet export wrote", plain},
+	{name: "boots", play: boots},
+	{name: "connects by podnet-helper", play: connects},
+	{name: "reaches a Service by its name", play: reaches},
+	{name: "is reached by the gateway, which begins the handshake", play: isReached},
+	{name: "goes on by the API server when UDP is cut, and back", play: moves},
+	{name: "leaves nothing when the laptop is killed", play: laptopKilled},
+	{name: "leaves nothing when podnet-helper is killed", play: helperKilled},
+	{name: "connects as root, by a stream only", play: asRoot},
+	{name: "leaves nothing when root's podnet is killed", play: rootKilled},
+	{name: "ends as it should", play: ends},
+	{name: "connects with the clock a day back", play: atAnotherTime(-24 * time.Hour), promise: "[32] the clock a day back: connect to the first answer", limit: 10 * time.Second},
+	{name: "connects with the clock ten years ahead", play: atAnotherTime(10 * 365 * 24 * time.Hour), promise: "[32] the clock ten years ahead: connect to the first answer", limit: 10 * time.Second},
+	{name: "a plain device uses what podnet export wrote", play: plain},
 }
 
 // scene is the guest, as it is between two parts.
@@ -56,6 +61,7 @@ type scene struct {
 	*away
 	helper *exec.Cmd
 	laptop *laptopProcess
+	took   time.Duration // what is promised, in this part
 }
 
 func (s *scene) end() {
@@ -343,4 +349,33 @@ func ends(s *scene) (string, error) {
 		return "", err
 	}
 	return nothing(0)
+}
+
+// atAnotherTime is a session while the machine's clock is wrong.
+func atAnotherTime(by time.Duration) func(*scene) (string, error) {
+	return func(s *scene) (text string, err error) {
+		if err := turnClock(by); err != nil {
+			return "", err
+		}
+		defer func() { err = errors.Join(err, turnClock(-by)) }()
+		begun := time.Now() // its reading of the clock that nobody turns is what counts
+		if err := s.connect(0, client.PathAuto); err != nil {
+			return "", err
+		}
+		if _, err = reaches(s); err != nil {
+			return "", err
+		}
+		s.took = time.Since(begun)
+		return time.Now().UTC().Format(time.RFC3339), s.laptop.leave()
+	}
+}
+
+// turnClock sets the machine's clock forward, or back.
+func turnClock(by time.Duration) error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return err
+	}
+	to := unix.NsecToTimeval(now.Nano() + int64(by))
+	return unix.Settimeofday(&to)
 }

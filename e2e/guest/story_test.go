@@ -14,6 +14,7 @@ import (
 
 	"podnet.dev/e2e/guest"
 	"podnet.dev/e2e/town"
+	"podnet.dev/internal/measure"
 )
 
 // role makes the test binary one of the guest's programs.
@@ -76,6 +77,9 @@ func TestKernelWireGuard(t *testing.T) {
 				t.Error(s.Error)
 			default:
 				t.Log(s.Text)
+				if p.limit > 0 {
+					measure.AtMost(t, p.promise, s.Took, p.limit)
+				}
 			}
 		})
 	}
@@ -122,7 +126,7 @@ func tell(a *away) error {
 	for _, p := range parts {
 		begun := time.Now()
 		text, err := p.play(s)
-		one := told{Name: p.name, Text: fmt.Sprintf("%.0f ms. %s", float64(time.Since(begun).Microseconds())/1000, text)}
+		one := told{Name: p.name, Text: fmt.Sprintf("%.0f ms. %s", float64(time.Since(begun).Microseconds())/1000, text), Took: s.took}
 		if err != nil {
 			one.Error = err.Error()
 		}
