@@ -11,6 +11,7 @@ import (
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/nat"
 	"podnet.dev/internal/transport"
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -168,7 +169,7 @@ func (s *Session) lookAround(anew bool) {
 		var err error
 		if !slices.Equal(r.candidates, last) {
 			err = s.say(ctx, m, r.candidates)
-			sleep(ctx, knockTime)
+			wake.After(ctx, knockTime)
 		}
 		s.Log.Debug("looked for where we may be reached", "port", s.link.tunnel.ListenPort(), "candidates", r.candidates, "nat", r.finding.Kind, "err", err)
 		if err == nil {
@@ -202,15 +203,6 @@ func (s *Session) say(ctx context.Context, m *member, candidates []string) error
 	}
 	s.cluster.Redial()
 	return s.cluster.SetCandidates(ctx, m.Namespace, m.Peer, candidates)
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // said is what the gateway was told last of where a member may be reached.

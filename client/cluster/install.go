@@ -21,6 +21,7 @@ import (
 
 	"podnet.dev/client/localapi"
 	"podnet.dev/deploy"
+	"podnet.dev/internal/wake"
 )
 
 // partOf selects all that an install makes, whichever version made it: one for the
@@ -329,14 +330,8 @@ func establishedCRD(crd *apiextensionsv1.CustomResourceDefinition) (ok bool, ref
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	wake.After(ctx, d)
+	return ctx.Err()
 }
 
 const gatewayPod = deploy.StatefulSetName + "-0"
