@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -52,6 +51,7 @@ import (
 	"podnet.dev/gateway/world"
 	"podnet.dev/gateway/write"
 	"podnet.dev/internal/forward"
+	"podnet.dev/internal/resident"
 	"podnet.dev/internal/steer/control"
 	"podnet.dev/internal/version"
 	"podnet.dev/internal/wake"
@@ -299,7 +299,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		func(ctx context.Context) error { return g.guard.RunContact(ctx, g.alive) },
 		g.keepWithinMemory, g.serveDesk, g.events.Run,
 		func(ctx context.Context) error { return g.traffic.Run(ctx, g.ground.Tunnel.Stats) },
-		func(ctx context.Context) error { return giveBack(ctx, g.admit.live, debug.FreeOSMemory) },
+		func(ctx context.Context) error { return resident.Follow(ctx, g.admit.live) },
 		func(ctx context.Context) error {
 			return g.world.Watch(ctx, g.cache, g.client.RESTMapper(), func() { g.synced.Store(true); wake.Up(g.world.NetChanged) })
 		},

@@ -19,6 +19,7 @@ import (
 
 	"podnet.dev/client/localapi"
 	"podnet.dev/internal/httpjson"
+	"podnet.dev/internal/resident"
 	"podnet.dev/internal/version"
 )
 
@@ -119,6 +120,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	var beside sync.WaitGroup
 	beside.Go(func() { o.Exports.Run(ctx) })
 	beside.Go(func() { o.Dashboard.Run(ctx) })
+	beside.Go(func() { _ = resident.Follow(ctx, d.sessions.count) })
 	defer beside.Wait()
 	o.Log.Info("daemon started", "socket", o.Socket, "pid", os.Getpid(), "version", version.Version)
 

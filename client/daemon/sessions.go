@@ -203,6 +203,13 @@ func (s *sessions) idle() time.Duration {
 	return time.Since(s.idleSince)
 }
 
+// count is how many sessions there are, ready or not.
+func (s *sessions) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
+}
+
 // none says that there is no session, and none wanted.
 func (s *sessions) none() bool {
 	s.mu.Lock()

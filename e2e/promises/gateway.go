@@ -16,7 +16,7 @@ var gateway = section{"Reliability of the gateway", []promise{
 	{
 		number:  35,
 		says:    "50 peers that come and go for 24 hours leave the gateway's memory within 5 % and its goroutines within 20 of what they were.",
-		shown:   both(long("e2e", "TestFiftyLaptops", "TestSoak"), short("gateway", "TestMemoryGoesBack"), short("e2e/crowd", "TestCrowd")),
+		shown:   both(long("e2e", "TestFiftyLaptops", "TestSoak"), short("internal/resident", "TestFollow"), short("e2e/crowd", "TestCrowd")),
 		missing: "24 hours: two crowds of fifty laptops, the second of which may leave 10 % more memory, and half an hour of a laptop that stays while another comes and goes",
 	},
 	{

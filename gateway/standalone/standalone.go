@@ -19,6 +19,7 @@ import (
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/probe"
+	"podnet.dev/internal/resident"
 	"podnet.dev/internal/transport"
 	"podnet.dev/internal/tunnel"
 	"podnet.dev/internal/wgconf"
@@ -54,6 +55,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
 	o.Log.Info("gateway ready", "port", g.tunnel.ListenPort(), "key", cfg.PrivateKey.Public().String(), "peers", len(cfg.Peers))
+	resident.Shed() // what starting took
 	return g.run(ctx)
 }
 
