@@ -5,43 +5,45 @@ import (
 	"time"
 )
 
-// look is how often Follow looks who is there.
-const look = 10 * time.Second
+const (
+	// look is how often Follow looks how things are.
+	look = 10 * time.Second
+	// little is what a process at rest computes from one look to the next: 3 % of a core.
+	little = look * 3 / 100
+)
 
 // Follow sheds whenever it has become quiet, until ctx ends: what starting took, what
 // somebody's coming took, and what the last one has left behind. users are those who
 // are there.
 func Follow(ctx context.Context, users func() int) error {
-	return follow(ctx, users, Shed, ShedProgram)
+	return follow(ctx, users, computed, Shed)
 }
 
-// follow calls all once the last user has been gone for a moment, and again three
-// minutes later: then the objects of those who left without a word are tidied away as
-// well, and the buffers in pools have outlived a collection. The runtime would keep all
-// that: it collects every two minutes when nothing happens, and holds on to as much as
-// it had before the last collection. While somebody is there it calls program, which
-// nobody notices.
-func follow(ctx context.Context, users func() int, all, program func()) error {
+// follow calls shed once nobody has come or gone and next to nothing was computed from
+// one look to the next, and again three minutes later: then the objects of those who
+// left without a word are tidied away as well, and the buffers in pools have outlived a
+// collection. The runtime would keep all that: it collects every two minutes when
+// nothing happens, and holds on to as much as it had before the last collection.
+func follow(ctx context.Context, users func() int, computed func() time.Duration, shed func()) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	last, same := -1, 0 // same: looks that saw as many as the one before
+	had, so, quiet := -1, time.Duration(0), 0 // quiet: looks in a row that found it so
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		n := users()
-		if n != last {
-			last, same = n, 0
+		n, c := users(), computed()
+		still := n == had && c-so <= little
+		had, so = n, c
+		if !still {
+			quiet = 0
 			continue
 		}
-		same++
-		switch {
-		case n > 0 && same == 1:
-			program()
-		case n == 0 && (same == 1 || same == 19):
-			all()
+		if quiet++; quiet == 1 || quiet == 19 {
+			shed()
+			so = computed() // which took some itself
 		}
 	}
 }

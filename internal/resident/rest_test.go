@@ -7,39 +7,62 @@ import (
 	"time"
 )
 
-// TestFollow lets two crowds come and go.
+// TestFollow has a crowd come, work, rest and leave, twice.
 func TestFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		users, all, program := 0, 0, 0
+		users, shed := 0, 0
+		used := time.Duration(0)
 		done := make(chan error, 1)
-		go func() { done <- follow(ctx, func() int { return users }, func() { all++ }, func() { program++ }) }()
-		after := func(d time.Duration, wantAll, wantProgram int, when string) {
+		go func() {
+			done <- follow(ctx, func() int { return users }, func() time.Duration { return used }, func() { shed++; used += time.Second })
+		}()
+		after := func(d time.Duration, want int, when string) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
-			if all != wantAll || program != wantProgram {
-				t.Errorf("%s: shed all %d times and the program %d times, want %d and %d", when, all, program, wantAll, wantProgram)
+			if shed != want {
+				t.Errorf("%s: shed %d times, want %d", when, shed, want)
 			}
 		}
-		after(time.Minute, 1, 0, "when it has started")
+		after(time.Minute, 1, "when it has started")
 		for users = 1; users < 50; users++ {
-			after(look, 1, 0, "while they come")
+			after(look, 1, "while they come")
 		}
-		after(time.Hour, 1, 1, "while they are there")
+		for range 60 {
+			used += look / 10
+			after(look, 1, "while they work")
+		}
+		after(2*look, 2, "while they rest")
+		after(time.Hour, 3, "an hour later")
 		users = 0
-		after(look+time.Second, 1, 1, "just after they left")
-		after(2*look, 2, 1, "a moment later")
-		after(2*time.Minute, 2, 1, "while objects are still tidied")
-		after(2*time.Minute, 3, 1, "when that is over")
-		after(time.Hour, 3, 1, "an hour later")
+		after(look+time.Second, 3, "just after they left")
+		after(2*look, 4, "a moment later")
+		after(2*time.Minute, 4, "while objects are still tidied")
+		after(2*time.Minute, 5, "when that is over")
+		after(time.Hour, 5, "an hour later")
 		users = 1
-		after(look, 3, 1, "with another one")
+		after(look, 5, "with another one")
 		users = 0
-		after(3*look, 4, 1, "after that one has left")
+		after(3*look, 6, "after that one has left")
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// TestComputed: time goes on only when somebody computes.
+func TestComputed(t *testing.T) {
+	before := computed()
+	for begin := time.Now(); computed()-before < 50*time.Millisecond; {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("it computes for a minute, and is said not to")
+		}
+	}
+	idle := computed()
+	time.Sleep(200 * time.Millisecond)
+	if took := computed() - idle; took > 150*time.Millisecond {
+		t.Errorf("sleeping for 200 ms takes %v", took)
+	}
 }
