@@ -146,6 +146,33 @@ func TestTwoPeersTalkThroughARelay(t *testing.T) {
 	}
 }
 
+// What cannot be cut is lost, and what comes after it is not: a peer may put more
+// headers before a fragment than a piece has room for.
+func TestRelayedFragmentBehindManyExtensions(t *testing.T) {
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Relay(func(p *packet.Packet) bool { return p.Fragment || p.Proto == packet.UDP })
+	const extensions = 2048
+	b := make([]byte, 40+extensions+8+8)
+	packet.PutIP(b, 60, a6, b6) // destination options
+	b[40], b[41] = 44, extensions/8-1
+	b[40+extensions], b[40+extensions+3] = packet.UDP, 8
+	next := make([]byte, 48)
+	packet.PutUDP(next, netip.AddrPortFrom(a6, 40000), netip.AddrPortFrom(b6, 53))
+	for _, p := range [][]byte{b, next} {
+		if _, err := s.Device().Write([][]byte{p}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bufs, sizes := [][]byte{make([]byte, 65535)}, []int{0}
+	if n, err := s.Device().Read(bufs, sizes, 0); n != 1 || err != nil || !bytes.Equal(bufs[0][:sizes[0]], next) {
+		t.Errorf("%d packets, of %d bytes, %v: want the one that can be sent", n, sizes[0], err)
+	}
+}
+
 // BenchmarkRelay writes batches of 32 bulk segments of 1,280 bytes into a device:
 // without a relay, with one that claims none of them, and with one that claims
 // them all. The first two drop them at the stack.

@@ -8,7 +8,8 @@ import (
 // Fragment splits the whole packet b into fragments of at most mtu bytes and
 // hands out each one's length to alloc, which returns the space to write it
 // to. A packet that fits is copied as it is. b may itself be a fragment. mtu
-// must be at least 576.
+// must be at least 576. It reports false, and asks for no space, when b is no
+// packet, or a fragment that repeats more headers than maxRepeated in each piece.
 func Fragment(b []byte, mtu int, alloc func(n int) []byte) bool {
 	if len(b) <= mtu {
 		copy(alloc(len(b)), b)
@@ -18,13 +19,20 @@ func Fragment(b []byte, mtu int, alloc func(n int) []byte) bool {
 	if !ok {
 		return false
 	}
-	if p.Is6() {
-		fragment6(&p, mtu, alloc)
-	} else {
+	switch {
+	case !p.Is6():
 		fragment4(&p, mtu, alloc)
+	case p.Fragment && p.fragHeader > maxRepeated:
+		return false
+	default:
+		fragment6(&p, mtu, alloc)
 	}
 	return true
 }
+
+// maxRepeated bounds what an IPv6 packet has before its fragment header. A peer may
+// send 16 KiB of extensions there, behind which no piece has room for data.
+const maxRepeated = header6 + 60
 
 // Fragments is how many pieces Fragment makes of a packet of n bytes, or one
 // more.
@@ -32,7 +40,7 @@ func Fragments(n, mtu int) int {
 	if n <= mtu {
 		return 1
 	}
-	room := (mtu - header6 - 8 - 60) &^ 7
+	room := (mtu - maxRepeated - 8) &^ 7
 	return n/room + 1
 }
 

@@ -161,6 +161,40 @@ func TestFragmentsComeTogether(t *testing.T) {
 	}
 }
 
+// A fragment may have more extension headers before its fragment header than fit
+// into what it is to be cut to.
+func TestFragmentBehindManyExtensions(t *testing.T) {
+	for _, extensions := range []int{8, 56, 64, 1024, 1360, 1368, 1376, 2048, 4 * 2048} {
+		b := make([]byte, header6+extensions+8+1600)
+		PutIP(b, destOpts, src6.Addr(), dst6.Addr())
+		at := header6
+		for left := extensions; left > 0; {
+			n := min(left, 2048)
+			b[at], b[at+1] = destOpts, byte(n/8-1)
+			if left -= n; left == 0 {
+				b[at] = fragment
+			}
+			at += n
+		}
+		b[at] = UDP
+		binary.BigEndian.PutUint16(b[at+2:], 8|1)
+		p, ok := Parse(b)
+		if !ok || !p.Fragment {
+			t.Fatalf("%d bytes of extensions: %+v, %v", extensions, p, ok)
+		}
+		pieces := 0
+		whole := Fragment(b, 1420, func(n int) []byte {
+			if pieces++; n > 1420 || pieces > Fragments(len(b), 1420) {
+				t.Fatalf("%d bytes of extensions: piece %d has %d bytes", extensions, pieces, n)
+			}
+			return make([]byte, n)
+		})
+		if whole != (pieces > 0) {
+			t.Errorf("%d bytes of extensions: %v, with %d pieces", extensions, whole, pieces)
+		}
+	}
+}
+
 func TestReassemblerIsBounded(t *testing.T) {
 	piece := func(id uint16, at int, n int, more bool) *Packet {
 		b := make([]byte, 20+n)
