@@ -311,11 +311,12 @@ func (d *device) Write(bufs [][]byte, offset int) (int, error) {
 
 // receive sorts a packet: to the stack, to the hooks, or nowhere.
 func (d *device) receive(p *packet.Packet, h *Hooks, batch *[]packet.Packet) {
-	if h == nil || d.s.IsLocal(p.Dst) {
+	if h == nil {
 		d.deliver(p)
 		return
 	}
-	if !forwardable(p) {
+	local := d.s.IsLocal(p.Dst)
+	if !local && !forwardable(p) {
 		return
 	}
 	if p.Fragment {
@@ -330,6 +331,13 @@ func (d *device) receive(p *packet.Packet, h *Hooks, batch *[]packet.Packet) {
 			return
 		}
 		p = &whole
+	}
+	if p.Err() && !d.s.link.out.ofOne(p.Src, packet.Intended(p)) {
+		return // the stack would believe what one peer says of another's flows
+	}
+	if local {
+		d.deliver(p)
+		return
 	}
 	switch {
 	case p.SYN():

@@ -43,6 +43,12 @@ func (d *device) Sort(of func(netip.Addr) uint64, credit func(peer uint64) (room
 // Look makes a Read that waits ask for credit again.
 func (d *device) Look() { d.s.link.out.look() }
 
+// ofOne reports whether two addresses are one peer's.
+func (q *queue) ofOne(a, b netip.Addr) bool {
+	p := q.peers.Load()
+	return p == nil || b.IsValid() && p.of(a) != 0 && p.of(a) == p.of(b)
+}
+
 // judge asks whether the way to a peer is slow; s is its shelf, or nil.
 func (q *queue) judge(peer uint64, s *shelf) bool {
 	p := q.peers.Load()

@@ -159,15 +159,34 @@ func PutUnreachable(b, original []byte, why Unreachable) {
 
 // AboutTCP reports whether p is an ICMP error that quotes a TCP packet.
 func AboutTCP(p *Packet) bool {
-	b := p.Payload()
-	if !p.Err() || len(b) < 8 {
+	b := quoted(p)
+	if b == nil {
 		return false
 	}
-	quoted := b[8:]
-	if p.Is6() {
-		return len(quoted) >= header6 && quoted[6] == TCP
+	return p.Is6() && b[6] == TCP || !p.Is6() && b[9] == TCP
+}
+
+// Intended is where a packet went about which p, an ICMP error, tells; the zero Addr:
+// it quotes none.
+func Intended(p *Packet) netip.Addr {
+	b := quoted(p)
+	switch {
+	case b == nil:
+		return netip.Addr{}
+	case p.Is6():
+		return netip.AddrFrom16([16]byte(b[24:40]))
 	}
-	return len(quoted) >= header4 && quoted[9] == TCP
+	return netip.AddrFrom4([4]byte(b[16:20]))
+}
+
+// quoted is what p, an ICMP error, quotes, an IP header at least; nil: nothing.
+func quoted(p *Packet) []byte {
+	const before = 8
+	b := p.Payload()
+	if !p.Err() || len(b) < before+HeaderIP(p.Src) {
+		return nil
+	}
+	return b[before:]
 }
 
 // RelaxUnreachable turns the ICMPv6 "unreachable" codes of p that gVisor

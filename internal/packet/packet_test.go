@@ -266,6 +266,7 @@ func FuzzParse(f *testing.F) {
 		p.SYN()
 		p.Echo()
 		AboutTCP(&p)
+		Intended(&p)
 		RelaxUnreachable(&p)
 		e := make([]byte, UnreachableSize(p.Data))
 		PutUnreachable(e, p.Data, Prohibited)
