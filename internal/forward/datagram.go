@@ -266,8 +266,8 @@ func (f *Forwarder) openFlow(k dgramKey, to netip.AddrPort, a *account) (*dgramF
 	} else {
 		f.counters.icmp.Add(1)
 	}
-	if e, other := f.exit(k.src.Addr()); e != exit || other != elsewhere || f.real(k.src.Addr(), k.dst) != to {
-		f.end(fl) // SetExits or SetMaps came between
+	if e, other := f.exit(k.src.Addr()); e != exit || other != elsewhere || f.real(k.src.Addr(), k.dst) != to || !f.allow(k.src.Addr(), k.proto, to) {
+		f.end(fl) // SetExits, SetMaps or Recheck came between
 	}
 	go func() {
 		defer f.wg.Done()

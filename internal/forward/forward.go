@@ -50,10 +50,10 @@ func (p Proto) String() string {
 }
 
 // Policy decides whether a peer, known by its tunnel address, may open a
-// flow. It is asked once per flow, for each packet of a flow it has denied,
-// and again about every open flow by Recheck. dst is the real target, and has
-// port 0 for ICMP. Allow is called where packets are received: it must be quick and
-// must not block.
+// flow. It is asked before a flow begins, again once Recheck would find the flow,
+// for each packet of a flow it has denied, and about every open flow by Recheck. dst
+// is the real target, and has port 0 for ICMP. Allow is called where packets are
+// received: it must be quick and must not block.
 type Policy interface {
 	Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool
 }

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"podnet.dev/internal/forward"
 )
 
 func TestTargetLooksAsItIs(t *testing.T) {
@@ -77,4 +81,55 @@ func TestRunEndsFlows(t *testing.T) {
 	if s := w.f.Stats(); s.OpenTCP+s.OpenUDP+s.OpenICMP != 0 {
 		t.Errorf("flows left: %+v", s)
 	}
+}
+
+// revoked is a policy that is told otherwise, and the forwarder with it, while it
+// says its first yes.
+type revoked struct {
+	f    *forward.Forwarder
+	once sync.Once
+	no   atomic.Bool
+}
+
+func (p *revoked) Allow(netip.Addr, forward.Proto, netip.AddrPort) bool {
+	yes := !p.no.Load()
+	p.once.Do(func() {
+		p.no.Store(true)
+		p.f.Recheck()
+	})
+	return yes
+}
+
+// A flow that begins while the policy changes is not overlooked: whoever opens flows
+// all the time would keep one of them else.
+func TestRecheckWhileAFlowBegins(t *testing.T) {
+	t.Run("tcp", func(t *testing.T) {
+		p := &revoked{}
+		w := newWorldWith(t, p, forward.Options{})
+		p.f = w.f
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		if c, err := w.laptop.DialTCP(ctx, listen(t, pod4, echo)); err == nil {
+			_ = c.Close()
+			t.Error("it is open")
+		}
+	})
+	t.Run("udp", func(t *testing.T) {
+		p := &revoked{}
+		w := newWorldWith(t, p, forward.Options{})
+		p.f = w.f
+		at, _ := udpEcho(t, pod4)
+		c, err := w.laptop.DialUDP(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 3 {
+			_, _ = c.Write([]byte("still there?"))
+			time.Sleep(20 * time.Millisecond)
+		}
+		if n := w.f.Stats().OpenUDP; n != 0 {
+			t.Errorf("%d flows are open", n)
+		}
+	})
 }

@@ -200,8 +200,8 @@ func (f *Forwarder) syn(p *packet.Packet) bool {
 		}
 		return false
 	}
-	if f.real(src.Addr(), dst) != fl.to {
-		fl.interrupt() // SetMaps came between: the peer will repeat it
+	if f.real(src.Addr(), dst) != fl.to || !f.allow(src.Addr(), TCP, fl.to) {
+		fl.interrupt() // SetMaps or Recheck came between: the peer will repeat it
 		return false
 	}
 	return true
