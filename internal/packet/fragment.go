@@ -100,12 +100,17 @@ const (
 )
 
 // Reassembler puts fragments together. It is bounded in packets, bytes and
-// time, and refuses overlapping fragments (RFC 5722; RFC 1858 shows the
-// attacks). It is not safe for concurrent use.
+// time: when it is full, who takes up the most of it makes room. It refuses
+// overlapping fragments (RFC 5722; RFC 1858 shows the attacks). It is not safe for
+// concurrent use.
 type Reassembler struct {
 	partials map[fragKey]*partial
+	senders  map[[16]byte]load
 	bytes    int
 }
+
+// load is what a sender takes up.
+type load struct{ packets, bytes int }
 
 type fragKey struct {
 	src, dst [16]byte
@@ -137,22 +142,28 @@ func (r *Reassembler) Add(p *Packet, now time.Time) (whole []byte, ok bool) {
 	}
 	key := fragKey{src: p.Src.As16(), dst: p.Dst.As16(), id: p.ID, proto: p.Proto, six: p.Is6()}
 	if r.partials == nil {
-		r.partials = make(map[fragKey]*partial)
+		r.partials, r.senders = make(map[fragKey]*partial), make(map[[16]byte]load)
 	}
 	r.expire(now)
+	if r.partials[key] == nil {
+		for len(r.partials) >= maxPartial {
+			r.dropOf(func(l load) int { return l.packets })
+		}
+		r.partials[key] = &partial{since: now}
+		r.count(key, 1, 0)
+	}
+	for r.bytes+len(data) > maxPartialBytes {
+		r.dropOf(func(l load) int { return l.bytes })
+	}
 	q := r.partials[key]
 	if q == nil {
-		if len(r.partials) >= maxPartial {
-			return nil, false
-		}
-		q = &partial{since: now}
-		r.partials[key] = q
+		return nil, false // it has just made room for others
 	}
-	if r.bytes+len(data) > maxPartialBytes || !q.add(p, data) {
+	if !q.add(p, data) {
 		r.drop(key, q)
 		return nil, false
 	}
-	r.bytes += len(data)
+	r.count(key, 0, len(data))
 	if q.want == 0 || q.have != q.want {
 		return nil, false
 	}
@@ -169,9 +180,37 @@ func (r *Reassembler) expire(now time.Time) {
 	}
 }
 
+// dropOf drops the oldest packet of the sender that takes up the most.
+func (r *Reassembler) dropOf(takes func(load) int) {
+	var most [16]byte
+	for src, l := range r.senders {
+		if takes(l) > takes(r.senders[most]) {
+			most = src
+		}
+	}
+	var oldest fragKey
+	for key, q := range r.partials {
+		if old := r.partials[oldest]; key.src == most && (old == nil || q.since.Before(old.since)) {
+			oldest = key
+		}
+	}
+	r.drop(oldest, r.partials[oldest])
+}
+
 func (r *Reassembler) drop(key fragKey, q *partial) {
-	r.bytes -= q.have
 	delete(r.partials, key)
+	r.count(key, -1, -q.have)
+}
+
+// count adds to what a packet's sender takes up, and all together.
+func (r *Reassembler) count(key fragKey, packets, bytes int) {
+	r.bytes += bytes
+	l := r.senders[key.src]
+	if l.packets, l.bytes = l.packets+packets, l.bytes+bytes; l.packets == 0 {
+		delete(r.senders, key.src)
+		return
+	}
+	r.senders[key.src] = l
 }
 
 // add files the fragment in order. It reports false when the fragment

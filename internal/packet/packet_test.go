@@ -154,7 +154,7 @@ func TestFragmentsComeTogether(t *testing.T) {
 			if !ok || !ok2 || p.Fragment || !bytes.Equal(payload, noise(n)) {
 				t.Errorf("%d bytes did not come together again", n)
 			}
-			if r.bytes != 0 || len(r.partials) != 0 {
+			if r.bytes != 0 || len(r.partials) != 0 || len(r.senders) != 0 {
 				t.Errorf("reassembler keeps %d bytes", r.bytes)
 			}
 		}
@@ -239,6 +239,46 @@ func TestReassemblerIsBounded(t *testing.T) {
 	}
 }
 
+// Whoever begins packets without end takes the room from himself: what others send
+// comes together beside it.
+func TestReassemblerIsFair(t *testing.T) {
+	flooder := netip.MustParseAddrPort("198.18.0.66:6666")
+	cut := func(b []byte) (all []Packet) {
+		Fragment(b, 1280, func(n int) []byte {
+			all = append(all, Packet{Data: make([]byte, n)})
+			return all[len(all)-1].Data
+		})
+		for i := range all {
+			all[i], _ = Parse(all[i].Data)
+		}
+		return all
+	}
+	for name, size := range map[string]int{"many packets": 1300, "many bytes": 60000} {
+		var r Reassembler
+		now := time.Unix(1000, 0)
+		flood := func() {
+			for range 80 {
+				pieces := cut(udp(flooder, dst4, noise(size)))
+				for i := range pieces[1:] {
+					r.Add(&pieces[i], now)
+				}
+			}
+		}
+		flood()
+		pieces := cut(udp(src4, dst4, noise(30000)))
+		for i := range pieces {
+			whole, ok := r.Add(&pieces[i], now)
+			if last := i == len(pieces)-1; ok != last || last && len(whole) != 30000+28 {
+				t.Fatalf("%s: fragment %d of %d makes a packet of %d bytes", name, i, len(pieces), len(whole))
+			}
+			flood()
+		}
+		if len(r.partials) > maxPartial || r.bytes > maxPartialBytes {
+			t.Errorf("%s: holds %d packets of %d bytes", name, len(r.partials), r.bytes)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(udp(src4, dst4, noise(32)))
 	f.Add(udp(src6, dst6, noise(32)))
@@ -318,8 +358,8 @@ func FuzzReassemble(f *testing.F) {
 				}
 				sum += have
 			}
-			if sum != r.bytes || sum > maxPartialBytes || len(r.partials) > maxPartial {
-				t.Fatalf("holds %d bytes, counts %d", sum, r.bytes)
+			if sum != r.bytes || sum > maxPartialBytes || len(r.partials) > maxPartial || r.senders[p.Src.As16()] != (load{len(r.partials), sum}) {
+				t.Fatalf("holds %d bytes, counts %d, %v", sum, r.bytes, r.senders)
 			}
 		}
 	})
