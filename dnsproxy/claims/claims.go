@@ -31,11 +31,11 @@ const (
 	unused = time.Minute
 
 	// maxAddresses bounds what is remembered, and atOnce how many questions are
-	// under way, in all and for one peer: a laptop that scans a network shall not
-	// keep the others waiting.
+	// under way, in all and for each of a peer's two addresses: a laptop that scans a
+	// network shall not keep the others waiting.
 	maxAddresses = 8192
 	atOnce       = 64
-	atOncePeer   = 32
+	atOncePeer   = 16
 
 	// askTime is how long one address may take: two questions.
 	askTime = 4 * time.Second
@@ -168,7 +168,7 @@ func (b *Book) lookLocked(peer, a netip.Addr) *verdict {
 	now := b.now()
 	v := b.known[a]
 	if v == nil {
-		if len(b.known) >= maxAddresses || !b.mayAskLocked(peer) {
+		if !b.mayAskLocked(peer) || !b.roomLocked() {
 			return nil
 		}
 		v = &verdict{}
@@ -182,6 +182,21 @@ func (b *Book) lookLocked(peer, a netip.Addr) *verdict {
 		go b.ask(peer, a, v)
 	}
 	return v
+}
+
+// roomLocked reports whether one address more can be remembered. Any that is not the
+// namespace's makes room: a scan finds nearly nothing else.
+func (b *Book) roomLocked() bool {
+	if len(b.known) < maxAddresses {
+		return true
+	}
+	for a, v := range b.known {
+		if !v.belongs && v.asking == nil {
+			delete(b.known, a)
+			return true
+		}
+	}
+	return false
 }
 
 func (b *Book) mayAskLocked(peer netip.Addr) bool {

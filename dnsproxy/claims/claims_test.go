@@ -112,6 +112,9 @@ func newServer() *server {
 
 var alice, bob = netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("198.18.0.3")
 
+// alice6 is alice's other address.
+var alice6 = netip.MustParseAddr("fd70:6f64:6e65:7400::2")
+
 func newBook(s *server, lost func()) *Book {
 	return New(Config{Server: s, Domain: "cluster.test", Namespace: "shop", Lost: lost})
 }
@@ -274,11 +277,12 @@ func TestScan(t *testing.T) {
 	for range 10_000 {
 		a = a.Next()
 		b.Belongs(alice, a)
+		b.Belongs(alice6, a.Next())
 	}
 	b.mu.Lock()
 	under := b.total
 	b.mu.Unlock()
-	if under != atOncePeer {
+	if under != 2*atOncePeer {
 		t.Errorf("%d questions of one peer are under way", under)
 	}
 	if _, known := b.Belongs(bob, netip.MustParseAddr("10.96.0.5")); known {
@@ -287,13 +291,40 @@ func TestScan(t *testing.T) {
 	b.mu.Lock()
 	under = b.total
 	b.mu.Unlock()
-	if under != atOncePeer+1 {
+	if under != 2*atOncePeer+1 {
 		t.Error("one peer's scan keeps another one waiting")
 	}
 	close(s.hold)
 	settleAll(b)
 	if !learn(t, b, "10.96.0.5") {
 		t.Error("not ours")
+	}
+}
+
+// TestPatientScan has one peer ask about more addresses than are remembered, all of
+// which are answered: what belongs to the namespace is known to the others as before.
+func TestPatientScan(t *testing.T) {
+	b := newBook(newServer(), nil)
+	if !learn(t, b, "10.96.0.5") {
+		t.Fatal("not ours")
+	}
+	a := netip.MustParseAddr("10.1.0.0")
+	for range maxAddresses + 100 {
+		a = a.Next()
+		b.Settle(t.Context(), alice, []netip.Addr{a})
+	}
+	if belongs, known := b.Belongs(bob, netip.MustParseAddr("10.96.0.5")); !belongs || !known {
+		t.Errorf("what was known is not: %v, %v", belongs, known)
+	}
+	fresh := netip.MustParseAddr("10.244.0.17")
+	b.Settle(t.Context(), bob, []netip.Addr{fresh})
+	if belongs, known := b.Belongs(bob, fresh); !belongs || !known {
+		t.Errorf("another peer's address cannot be known: %v, %v", belongs, known)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.known); n > maxAddresses {
+		t.Errorf("%d addresses are remembered", n)
 	}
 }
 
