@@ -10,6 +10,7 @@ import (
 type Service struct {
 	Namespace, Name string
 	ClusterIPs      []netip.Addr
+	External        []netip.Addr // kube-proxy takes what is sent to its ports there
 	Ports           []Port
 	// Selector is true when the Service selects pods, so that the endpointslice
 	// controller looks after its slices.
@@ -96,7 +97,7 @@ func (x *index) fresh() {
 func (e *Engine) SetService(s Service) (changed bool) {
 	k := name{s.Namespace, s.Name}
 	old, ok := e.index.services[k]
-	if ok && old.Selector == s.Selector && slices.Equal(old.ClusterIPs, s.ClusterIPs) && slices.Equal(old.Ports, s.Ports) {
+	if ok && old.Selector == s.Selector && slices.Equal(old.ClusterIPs, s.ClusterIPs) && slices.Equal(old.External, s.External) && slices.Equal(old.Ports, s.Ports) {
 		return false
 	}
 	e.index.putService(k, &s)

@@ -11,7 +11,8 @@
 //   - the cluster IPs of Services there, on the Services' ports, if every one
 //     of a Service's endpoints is a pod of the same namespace. Else whoever may
 //     edit Endpoints could send kube-proxy, and with it the peer, anywhere
-//     (CVE-2021-25740);
+//     (CVE-2021-25740). Nobody reaches anything at such a Service's ports by its
+//     external IPs, which may be anybody's (CVE-2020-8554);
 //   - the gateway's own DNS;
 //   - the networks beside the cluster that it was granted, where the cluster
 //     itself has nothing.
@@ -139,6 +140,9 @@ func (e *Engine) Allow(peer netip.Addr, proto Proto, dst netip.AddrPort) bool {
 		return false
 	}
 	t := e.table.Load()
+	if contains(t.taken[addr], port) {
+		return false
+	}
 	entry, known := t.at(addr)
 	if !known {
 		return r.cluster && t.isPodAddress(addr) && !nodePort(proto, port.Port) || e.beside(t, r, addr)
@@ -165,7 +169,11 @@ func (e *Engine) Serves(namespace string, proto Proto, dst netip.AddrPort) bool 
 	if e.never(addr) {
 		return false
 	}
-	switch entry, _ := e.table.Load().at(addr); entry.kind {
+	t := e.table.Load()
+	if contains(t.taken[addr], port) {
+		return false
+	}
+	switch entry, _ := t.at(addr); entry.kind {
 	case pod:
 		return entry.managed && entry.namespace == namespace
 	case host:

@@ -120,6 +120,53 @@ func TestWhoReachesWhat(t *testing.T) {
 	}
 }
 
+// Around a Service that leads where it should not its external IPs are no way either:
+// kube-proxy sends what comes for them to its endpoints, whatever else has the address.
+func TestExternalIPsOfHandEditedServices(t *testing.T) {
+	e := shop()
+	e.SetGrants([]Grant{{Addrs: []netip.Addr{alice}, Namespaces: []string{"shop"}, Routes: []netip.Prefix{cidr("192.0.2.0/24")}}, {Addrs: []netip.Addr{admin}, Cluster: true}})
+	e.SetRanges([]netip.Prefix{cidr("10.96.0.0/16"), cidr("10.244.0.0/16")})
+	external := []netip.Addr{ip("10.244.0.20"), ip("::ffff:10.244.0.77"), ip("172.16.0.10"), ip("192.0.2.7")}
+	e.SetService(Service{Namespace: "shop", Name: "bad", ClusterIPs: []netip.Addr{ip("10.96.1.66")}, External: external, Ports: []Port{http80}})
+	bad := Slice{Namespace: "shop", Name: "bad-1", Service: "bad", Endpoints: podsAt("172.16.0.10"), Ports: []Port{{TCP, 10250}}}
+	check := func(when string, want bool) {
+		t.Helper()
+		e.Rebuild()
+		for _, c := range []struct {
+			peer netip.Addr
+			dst  string
+			want bool
+		}{
+			{alice, "10.244.0.20:80", want}, {admin, "10.244.0.20:80", want}, {admin, "10.244.0.77:80", want}, {alice, "172.16.0.10:80", want}, {alice, "192.0.2.7:80", want},
+			{alice, "10.244.0.20:8080", true}, {alice, "10.244.0.21:80", true}, {alice, "192.0.2.7:443", true}, {alice, "10.244.0.30:80", false}, {alice, "10.96.1.66:80", want},
+		} {
+			if got := e.Allow(c.peer, TCP, netip.MustParseAddrPort(c.dst)); got != c.want {
+				t.Errorf("%s: Allow(%s, %s) = %v", when, c.peer, c.dst, got)
+			}
+		}
+		if got := e.Serves("shop", TCP, netip.MustParseAddrPort("10.244.0.20:80")); got != want {
+			t.Errorf("%s: a front may connect: %v", when, got)
+		}
+		if !e.Allow(alice, ICMP, netip.MustParseAddrPort("10.244.0.20:0")) {
+			t.Errorf("%s: no ping", when)
+		}
+	}
+	check("without endpoints", true)
+	e.SetSlice(bad)
+	check("it leads to kubelet", false)
+	bad.Endpoints, bad.Ports = podsAt("10.244.0.20"), []Port{http8080}
+	e.SetSlice(bad)
+	check("it leads to a pod of its namespace", true)
+	bad.Endpoints = podsAt("10.244.0.30")
+	e.SetSlice(bad)
+	check("it leads to a pod of pay", false)
+	e.SetService(Service{Namespace: "shop", Name: "bad", ClusterIPs: []netip.Addr{ip("10.96.1.66")}, Ports: []Port{http80}})
+	e.Rebuild()
+	if !e.Allow(alice, TCP, netip.MustParseAddrPort("10.244.0.20:80")) {
+		t.Error("it has no external IPs any more")
+	}
+}
+
 // A user who may edit Endpoints must not get anywhere by it.
 func TestHandEditedEndpoints(t *testing.T) {
 	service := Service{Namespace: "shop", Name: "bad", ClusterIPs: []netip.Addr{ip("10.96.1.66")}, Ports: []Port{http80}, Selector: true}

@@ -35,7 +35,8 @@ type hostPort struct {
 type table struct {
 	parts    [256]map[netip.Addr]entry
 	podCIDRs map[netip.Prefix]struct{}
-	lengths  []int // the prefix lengths among podCIDRs, IPv6 ones negative
+	lengths  []int                 // the prefix lengths among podCIDRs, IPv6 ones negative
+	taken    map[netip.Addr][]Port // at external IPs, by Services that are not clean
 }
 
 func part(a netip.Addr) byte { return a.As16()[15] }
@@ -134,8 +135,23 @@ func (e *Engine) Rebuild() {
 		entry, known := e.look(a)
 		w.set(a, entry, known)
 	}
+	w.taken = e.taken()
 	x.fresh()
 	e.table.Store(&w.table)
+}
+
+// taken is where kube-proxy leads to the endpoints of Services that are not clean,
+// beside their cluster IPs.
+func (e *Engine) taken() map[netip.Addr][]Port {
+	all := map[netip.Addr][]Port{}
+	for k := range e.unclean {
+		if s := e.index.services[k]; s != nil && len(s.ClusterIPs) > 0 { // a headless one takes nothing
+			for _, a := range s.External {
+				all[a.Unmap()] = append(all[a.Unmap()], s.Ports...)
+			}
+		}
+	}
+	return all
 }
 
 // everything makes all stale.

@@ -128,6 +128,17 @@ func serviceOf(o *corev1.Service) policy.Service {
 			s.ClusterIPs = append(s.ClusterIPs, a)
 		}
 	}
+	external := slices.Clone(o.Spec.ExternalIPs)
+	for _, in := range o.Status.LoadBalancer.Ingress {
+		if in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP { // else it comes through the balancer
+			external = append(external, in.IP)
+		}
+	}
+	for _, text := range external {
+		if a, err := netip.ParseAddr(text); err == nil {
+			s.External = append(s.External, a)
+		}
+	}
 	for _, p := range o.Spec.Ports {
 		if proto, ok := protoOf(p.Protocol); ok {
 			s.Ports = append(s.Ports, policy.Port{Proto: proto, Port: uint16(p.Port)})

@@ -136,6 +136,19 @@ func FuzzReach(f *testing.F) {
 	})
 }
 
+// kube-proxy takes what is sent to a Service's external IPs, and to those of load
+// balancers that say nothing else.
+func TestExternalIPsOfServices(t *testing.T) {
+	o, ok := decoded[corev1.Service](`{"spec":{"clusterIPs":["10.96.0.9"],"externalIPs":["10.244.0.20","x"]},
+		"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.7"},{"ip":"192.0.2.8","ipMode":"VIP"},{"ip":"192.0.2.9","ipMode":"Proxy"},{"hostname":"lb.example"}]}}}`)
+	if !ok {
+		t.Fatal("not read")
+	}
+	if got := texts(serviceOf(&o).External); !slices.Equal(got, []string{"10.244.0.20", "192.0.2.7", "192.0.2.8"}) {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestBeyondIsReadAsItIsSpelt(t *testing.T) {
 	b := beyondOf(podnet.PeerSpec{
 		AlsoRoutes:  []string{"10.20.0.0/16", "10.20.3.0/16", "0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "x", "2001:DB8::/32", "2001:db8::/32"},
