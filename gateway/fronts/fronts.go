@@ -32,8 +32,8 @@ import (
 )
 
 const (
-	// maxFronts bounds the Services that are steered at the same time: each has a
-	// tunnel of its own.
+	// maxFronts bounds the Services that are steered at the same time, and as many
+	// that were: each has a tunnel of its own, and some MiB for it.
 	maxFronts = 32
 	// takeOver is how long a front waits for its laptop before it takes a Service
 	// over from another gateway's that may be alive.
@@ -79,6 +79,7 @@ type Fronts struct {
 
 	// Of Judge, Follow and Standing.
 	all       map[types.UID]*fronted
+	lingering []*fronted         // that were dropped, the oldest first
 	overruled map[types.UID]bool // somebody has given these Services a selector while they were steered
 	undecided map[types.UID]bool // it is not known yet whether these may be steered
 }
@@ -339,7 +340,19 @@ func (f *Fronts) drop(uid types.UID) {
 	if one != nil && one.front != nil {
 		one.front.Retire()
 		time.AfterFunc(lingering, one.end)
+		f.linger(one)
 	}
+}
+
+// linger ends the oldest of those that were dropped where there would be too many:
+// rules come and go as fast as somebody writes them.
+func (f *Fronts) linger(one *fronted) {
+	f.lingering = slices.DeleteFunc(f.lingering, func(o *fronted) bool { return o.dead.Load() })
+	if len(f.lingering) == maxFronts {
+		f.lingering[0].end()
+		f.lingering = slices.Delete(f.lingering, 0, 1)
+	}
+	f.lingering = append(f.lingering, one)
 }
 
 // Leave has all Services lead to their pods again; Busy tells when they do.
