@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"strconv"
@@ -415,10 +414,5 @@ func (g *Gateway) serveAgents(ctx context.Context) error {
 }
 
 func (g *Gateway) serveHTTP(ctx context.Context) error {
-	s := &http.Server{Handler: g.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
-	if err := s.Serve(g.http); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve probes: %w", err)
-	}
-	return nil
+	return ground.ServeHTTP(ctx, g.http, g.handler())
 }

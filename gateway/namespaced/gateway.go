@@ -2,7 +2,6 @@ package namespaced
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -346,10 +345,5 @@ func (g *Gateway) serveHTTP(ctx context.Context) error {
 		}
 		_, _ = fmt.Fprintln(w, strings.Join([]string{"ok", "namespace mode: " + g.o.Namespace}, "\n"))
 	})
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
-	if err := s.Serve(g.http); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve probes: %w", err)
-	}
-	return nil
+	return ground.ServeHTTP(ctx, g.http, mux)
 }
