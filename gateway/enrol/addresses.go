@@ -58,6 +58,9 @@ func (a *addresses) claim(addr netip.Addr, uid string, o owner) bool {
 	}
 	a.held[addr] = uid
 	delete(a.left, addr)
+	if last, ok := a.lastHeld[addr]; ok && last != o && a.reserved[last].addr == addr {
+		delete(a.reserved, last) // an address waits for one device: there are as many as anybody names
+	}
 	a.reserved[o] = reservation{addr: addr} // for as long as it is held, and a day more
 	a.lastHeld[addr] = o
 	return true

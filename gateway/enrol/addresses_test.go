@@ -59,6 +59,26 @@ func TestFullPool(t *testing.T) {
 	}
 }
 
+// TestReservationsAreBounded has somebody enrol a new device again and again: there are
+// never more reservations than addresses.
+func TestReservationsAreBounded(t *testing.T) {
+	a := newAddresses(netip.MustParsePrefix("198.18.0.0/27"))
+	now := time.Unix(1_700_000_000, 0)
+	for i := range 1000 {
+		o, uid := owner{"mallory", fmt.Sprint("device", i)}, fmt.Sprint(i)
+		a.forget(now)
+		addr := a.choose(uid, o)
+		if !addr.IsValid() {
+			t.Fatalf("device %d has no address", i)
+		}
+		now = now.Add(time.Second)
+		a.release(now, addr, uid, o)
+	}
+	if n := len(a.reserved); n > 32 || len(a.lastHeld) > 32 {
+		t.Errorf("%d reservations of 29 addresses, last held %d", n, len(a.lastHeld))
+	}
+}
+
 // TestAllocatorKeepsItsPromises takes and gives back at random: no address is
 // held twice, none goes to another user within the quarantine, and a device
 // gets its old one back when nobody holds it.
