@@ -90,7 +90,7 @@ type account struct {
 	up, down                atomic.Uint64
 	refused                 [refusals]atomic.Uint64
 	said                    [refusals]atomic.Int64 // unix seconds, in the log
-	used                    atomic.Int64           // unix seconds of the last look
+	used                    atomic.Int64           // seconds of clock at the last look
 
 	begins           *rate.Limiter // nil: no limit
 	upward, downward *rate.Limiter // nil: no limit
@@ -129,7 +129,7 @@ func (s *accounts) of(peer netip.Addr) *account {
 		}
 		s.all[o] = a
 	}
-	a.used.Store(time.Now().Unix())
+	a.used.Store(clock(time.Now()))
 	return a
 }
 
@@ -147,8 +147,8 @@ func (s *accounts) sweep(now time.Time) {
 			keep = remembered
 		}
 		if here[o.name] && o.name != "" || a.tcp.Load() > 0 || a.datagrams.Load() > 0 {
-			a.used.Store(now.Unix())
-		} else if now.Sub(time.Unix(a.used.Load(), 0)) > keep {
+			a.used.Store(clock(now))
+		} else if time.Duration(clock(now)-a.used.Load())*time.Second > keep {
 			delete(s.all, o)
 		}
 	}

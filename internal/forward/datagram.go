@@ -45,7 +45,7 @@ type dgramFlow struct {
 
 	file     *os.File
 	far      *far         // instead of raw and file
-	last     atomic.Int64 // unix seconds of the last packet
+	last     atomic.Int64 // seconds of clock at the last packet
 	answered atomic.Bool
 }
 
@@ -59,13 +59,18 @@ func (fl *dgramFlow) close() {
 
 // heard notes that the target has answered.
 func (fl *dgramFlow) heard() {
-	fl.last.Store(time.Now().Unix())
+	fl.last.Store(clock(time.Now()))
 	fl.answered.Store(true)
 }
 
 func (fl *dgramFlow) idle(now time.Time) time.Duration {
-	return time.Duration(now.Unix()-fl.last.Load()) * time.Second
+	return time.Duration(clock(now)-fl.last.Load()) * time.Second
 }
+
+var started = time.Now()
+
+// clock is a moment in seconds since the process began, which nobody sets back.
+func clock(now time.Time) int64 { return int64(now.Sub(started) / time.Second) }
 
 // dgramTable knows the flows.
 type dgramTable struct {
@@ -259,7 +264,7 @@ func (f *Forwarder) openFlow(k dgramKey, to netip.AddrPort, a *account) (*dgramF
 		return nil, err
 	}
 	fl.acct = a
-	fl.last.Store(time.Now().Unix())
+	fl.last.Store(clock(time.Now()))
 	f.dgram.add(fl)
 	if k.proto == UDP {
 		f.counters.udp.Add(1)
@@ -293,7 +298,7 @@ func (f *Forwarder) flush(fl *dgramFlow, s *sender) {
 	if s.n == 0 {
 		return
 	}
-	fl.last.Store(time.Now().Unix())
+	fl.last.Store(clock(time.Now()))
 	if !fits(&fl.acct.up, fl.acct.upward, s.bytes) {
 		s.clear()
 		return
