@@ -25,6 +25,7 @@ package policy
 import (
 	"iter"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 )
 
@@ -212,22 +213,35 @@ func contains(ports []Port, p Port) bool {
 // neverRanges are out of reach whatever a table says. Multicast, loopback and
 // link-local are asked of netip.
 var neverRanges = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"),          // "this network", RFC 791: some stacks take it for loopback
-	netip.MustParsePrefix("240.0.0.0/4"),        // reserved, and the broadcast address
-	netip.MustParsePrefix("fd00:ec2::254/128"),  // AWS metadata over IPv6
-	netip.MustParsePrefix("fd20:ce::254/128"),   // Google metadata over IPv6
-	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba metadata
-	netip.MustParsePrefix("168.63.129.16/32"),   // Azure's host agent
-	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle metadata
-	netip.MustParsePrefix("64:ff9b::/96"),       // NAT64, RFC 6052: another way to write any of the above
-	netip.MustParsePrefix("2002::/16"),          // 6to4, RFC 3056: the same
+	netip.MustParsePrefix("0.0.0.0/8"),    // "this network", RFC 791: some stacks take it for loopback
+	netip.MustParsePrefix("240.0.0.0/4"),  // reserved, and the broadcast address
+	netip.MustParsePrefix("64:ff9b::/96"), // NAT64, RFC 6052: another way to write any of these
+	netip.MustParsePrefix("2002::/16"),    // 6to4, RFC 3056: the same
+}
+
+// Metadata reports whether an address is one at which a cloud gives away its machines'
+// credentials, or serves them otherwise. Where most do, it is link-local.
+func Metadata(a netip.Addr) bool {
+	return slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+var metadata = []netip.Prefix{
+	netip.MustParsePrefix("fd00:ec2::/32"),          // AWS over IPv6: metadata at ::254, credentials of EKS's pods at ::23
+	netip.MustParsePrefix("fd20:ce::254/128"),       // Google over IPv6
+	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle over IPv6
+	netip.MustParsePrefix("fd00:a9fe:a9fe::1/128"),  // Akamai over IPv6
+	netip.MustParsePrefix("fd00:42::42/128"),        // Scaleway over IPv6
+	netip.MustParsePrefix("fd00:100::100:200/128"),  // Alibaba over IPv6
+	netip.MustParsePrefix("100.100.100.200/32"),     // Alibaba
+	netip.MustParsePrefix("168.63.129.16/32"),       // Azure's host agent
+	netip.MustParsePrefix("192.0.0.192/32"),         // Oracle
 }
 
 // never reports whether an address is out of reach for everybody.
 func (e *Engine) never(a netip.Addr) bool { return e.config.never(a) }
 
 func (c *Config) never(a netip.Addr) bool {
-	if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
+	if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || Metadata(a) {
 		return true
 	}
 	for _, p := range neverRanges {

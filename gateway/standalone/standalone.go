@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	clouds "podnet.dev/gateway/policy"
 	"podnet.dev/internal/forward"
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/probe"
@@ -173,15 +174,11 @@ func (g *gateway) close() error {
 }
 
 // policy allows what an ordinary router would forward, and nothing of the
-// gateway's own host or of other peers.
+// gateway's own host, of other peers, or that gives away the host's credentials.
 type policy struct {
 	peers []netip.Prefix
 	host  atomic.Pointer[map[netip.Addr]bool]
 }
-
-// metadata addresses of the clouds give away the host's credentials. The IPv4
-// one is link-local.
-var metadata6 = netip.MustParseAddr("fd00:ec2::254")
 
 func newPolicy(peers []wgconf.Peer) *policy {
 	p := &policy{}
@@ -200,7 +197,7 @@ func newPolicy(peers []wgconf.Peer) *policy {
 // and multicast addresses.
 func (p *policy) Allow(_ netip.Addr, _ forward.Proto, dst netip.AddrPort) bool {
 	a := dst.Addr()
-	if a == metadata6 || (*p.host.Load())[a] {
+	if clouds.Metadata(a) || (*p.host.Load())[a] {
 		return false
 	}
 	for _, peer := range p.peers {

@@ -34,7 +34,11 @@ func TestPolicy(t *testing.T) {
 		{"10.99.7.200:22", false},     // behind a peer
 		{"[fd99::2]:22", false},       //
 		{"[fd00:ec2::254]:80", false}, // metadata
-		{"127.0.0.1:8081", false},     // the host, by whatever name
+		{"[fd20:ce::254]:80", false},
+		{"100.100.100.200:80", false},
+		{"192.0.0.192:80", false},
+		{"168.63.129.16:80", false},
+		{"127.0.0.1:8081", false}, // the host, by whatever name
 	} {
 		if got := p.Allow(netip.MustParseAddr("10.99.0.2"), forward.TCP, netip.MustParseAddrPort(c.dst)); got != c.want {
 			t.Errorf("allow %s: %v", c.dst, got)
