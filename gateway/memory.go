@@ -13,8 +13,15 @@ const shedLeast = 32
 // keepWithinMemory refuses flows, and ends some, before the kernel ends the gateway.
 func (g *Gateway) keepWithinMemory(ctx context.Context) error {
 	return pressure.Control{
-		Read: g.memory.Read, SetFull: g.forward.SetFull,
-		Shed: func(part int) { g.forward.Shed(1+g.forward.Stats().OpenTCP/part, shedLeast) },
+		Read: g.memory.Read,
+		SetFull: func(full bool) {
+			g.forward.SetFull(full)
+			g.admit.expose.SetFull(full)
+		},
+		Shed: func(part int) {
+			g.forward.Shed(1+g.forward.Stats().OpenTCP/part, shedLeast)
+			g.admit.expose.Shed(part, shedLeast)
+		},
 		Changed: func(l pressure.Level, r pressure.Reading) {
 			g.admit.limited.SetFull(l != pressure.Calm)
 			if l == pressure.Calm {

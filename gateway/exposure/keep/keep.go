@@ -109,6 +109,10 @@ func (x *Keeper) isHere(laptop netip.Addr) bool {
 	return x.here[laptop]
 }
 
+// SetFull and Shed are Server's, for want of memory.
+func (x *Keeper) SetFull(full bool)     { x.server.SetFull(full) }
+func (x *Keeper) Shed(oneIn, least int) { x.server.Shed(oneIn, least) }
+
 // Exposed is what a Keeper makes of a look at the world.
 type Exposed struct {
 	Plan   exposure.Plan

@@ -62,6 +62,7 @@ type Server struct {
 	dial  Dialer
 	addrs []netip.Addr
 	open  atomic.Int64 // connections and flows
+	full  atomic.Bool  // no memory for more
 
 	mu     sync.Mutex
 	closed bool
@@ -85,8 +86,14 @@ type served struct {
 	work   sync.WaitGroup
 
 	mu    sync.Mutex
-	conns int
+	conns []*carried // the oldest first
 	flows flows
+}
+
+// carried is a connection, and what ends it.
+type carried struct {
+	ctx context.Context
+	end context.CancelFunc
 }
 
 // Set serves these exposures and no others, and returns the UIDs of those whose
@@ -185,7 +192,7 @@ func (x *served) listen(p Port, at netip.AddrPort) error {
 // take reports whether there may be one connection or flow more, which give gives
 // back.
 func (s *Server) take() bool {
-	if s.open.Add(1) > MaxAll {
+	if s.open.Add(1) > MaxAll || s.full.Load() {
 		s.give()
 		return false
 	}
@@ -193,6 +200,32 @@ func (s *Server) take() bool {
 }
 
 func (s *Server) give() { s.open.Add(-1) }
+
+// SetFull says whether there is no memory for further connections and flows: then none
+// begins.
+func (s *Server) SetFull(full bool) { s.full.Store(full) }
+
+// Shed breaks off the newest connections of the exposure that has the most, one in so
+// many, unless it has less than least. What a laptop does not take waits here, up to
+// 1 MiB for each.
+func (s *Server) Shed(oneIn, least int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var most []*carried
+	for _, x := range s.served {
+		x.mu.Lock()
+		if len(x.conns) > len(most) {
+			most = slices.Clone(x.conns)
+		}
+		x.mu.Unlock()
+	}
+	if len(most) < least {
+		return
+	}
+	for _, c := range most[len(most)-len(most)/oneIn-1:] {
+		c.end()
+	}
+}
 
 // end closes the ports, breaks off what there is, and waits.
 func (x *served) end() {

@@ -232,7 +232,7 @@ func TestTooManyClients(t *testing.T) {
 	}
 	x := s.served["u"]
 	x.mu.Lock()
-	x.conns = MaxConns - 1
+	x.conns = make([]*carried, MaxConns-1)
 	x.mu.Unlock()
 	held := dial(t, "tcp", port)
 	if err := say(held, "hello"); err != nil {
@@ -242,7 +242,7 @@ func TestTooManyClients(t *testing.T) {
 		t.Errorf("one more is let in: %v", err)
 	}
 	x.mu.Lock()
-	x.conns = 1
+	x.conns = x.conns[MaxConns-1:]
 	x.mu.Unlock()
 	s.open.Store(MaxAll)
 	if err := knock(port); !errors.Is(err, syscall.ECONNRESET) {
@@ -283,6 +283,55 @@ func TestTooManyClients(t *testing.T) {
 }
 
 // TestSilentFlowEnds: after a minute in which neither side said anything.
+// TestOutOfMemory has the gateway run out of memory while clients are there: nobody comes
+// in, the newest of them go, and when it is over there is room again.
+func TestOutOfMemory(t *testing.T) {
+	const there = 8
+	d := &desk{ports: map[uint16]string{20000: echo(t)}}
+	s, port := newServer(t, d), freePort(t)
+	s.Set([]Exposure{{UID: "one", Name: "shop/web", Laptop: laptop, Ports: []Port{{steer.TCP, port, 20000}}}})
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		return c
+	}
+	answered := func(c net.Conn) bool {
+		_, err := c.Write([]byte("x"))
+		if err == nil {
+			_, err = io.ReadFull(c, make([]byte, 1))
+		}
+		return err == nil
+	}
+	var all []net.Conn
+	for range there {
+		c := dial()
+		if !answered(c) {
+			t.Fatal("not answered")
+		}
+		all = append(all, c)
+	}
+	s.SetFull(true)
+	if answered(dial()) {
+		t.Error("somebody comes in although there is no memory")
+	}
+	s.Shed(4, there+1)
+	s.Shed(4, there)
+	for i, c := range all {
+		if want := i < there-1-there/4; answered(c) != want {
+			t.Errorf("connection %d of %d goes on: %v", i, there, !want)
+		}
+	}
+	s.SetFull(false)
+	if !answered(dial()) {
+		t.Error("nobody comes in although there is memory again")
+	}
+}
+
 func TestSilentFlowEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"podnet.dev/internal/splice"
@@ -32,41 +33,47 @@ func (x *served) accept(l *net.TCPListener, to netip.AddrPort) {
 		case err != nil:
 			time.Sleep(noRoom)
 			continue
-		case !x.enter():
+		}
+		c := x.enter()
+		if c == nil {
 			x.s.log.Debug("too many connections to exposed ports", "exposure", x.Name, "flow", client.RemoteAddr())
 			splice.Reset(client)
 			continue
 		}
 		x.work.Go(func() {
-			defer x.leave()
-			x.carry(client, to)
+			defer x.leave(c)
+			x.carry(c.ctx, client, to)
 		})
 	}
 }
 
-func (x *served) enter() bool {
+// enter makes room for a connection; nil: there is none.
+func (x *served) enter() *carried {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.conns >= MaxConns || !x.s.take() {
-		return false
+	if len(x.conns) >= MaxConns || !x.s.take() {
+		return nil
 	}
-	x.conns++
-	return true
+	c := &carried{}
+	c.ctx, c.end = context.WithCancel(x.ctx)
+	x.conns = append(x.conns, c)
+	return c
 }
 
-func (x *served) leave() {
+func (x *served) leave(c *carried) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.conns--
+	c.end()
+	x.conns = slices.DeleteFunc(x.conns, func(o *carried) bool { return o == c })
 	x.s.give()
 }
 
 // carry joins a client with the laptop. The kernel has accepted it already, so
 // that a laptop that refuses can only have it reset.
-func (x *served) carry(client *net.TCPConn, to netip.AddrPort) {
+func (x *served) carry(life context.Context, client *net.TCPConn, to netip.AddrPort) {
 	defer client.Close()
 	_ = client.SetKeepAliveConfig(keepAlive)
-	ctx, cancel := context.WithTimeout(x.ctx, dialTime)
+	ctx, cancel := context.WithTimeout(life, dialTime)
 	laptop, err := x.s.dial.DialTCP(ctx, to)
 	cancel()
 	if err != nil {
@@ -75,7 +82,7 @@ func (x *served) carry(client *net.TCPConn, to netip.AddrPort) {
 		return
 	}
 	defer laptop.Close()
-	stop := context.AfterFunc(x.ctx, func() {
+	stop := context.AfterFunc(life, func() {
 		splice.Reset(client)
 		splice.Reset(laptop)
 	})
