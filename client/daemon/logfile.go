@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+
+	"podnet.dev/client/localapi"
 )
 
 // maxLog is the size in bytes at which a log file is set aside, under its name with
@@ -34,10 +37,7 @@ func OpenLog(path string, opened func(*os.File)) (*LogFile, error) {
 }
 
 func (l *LogFile) open() error {
-	if err := os.MkdirAll(filepath.Dir(l.path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	f, err := openAppend(l.path)
 	if err != nil {
 		return err
 	}
@@ -68,6 +68,19 @@ func (l *LogFile) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.file.Close()
+}
+
+// openAppend opens a log, and makes its folder. In one of somebody else's, in the
+// temporary folder say, a link may stand where the log would be.
+func openAppend(path string) (*os.File, error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if !localapi.OwnedBy(dir, os.Geteuid()) {
+		return nil, fmt.Errorf("%s belongs to somebody else", dir)
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
 // size is what a file has.

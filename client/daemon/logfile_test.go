@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -53,5 +54,28 @@ func TestLogIsSetAsideWhileItIsWritten(t *testing.T) {
 	}
 	if err := again.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLogInSomebodyElsesFolder: what a link there leads to is left alone, by the daemon
+// and by whoever starts it.
+func TestLogInSomebodyElsesFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("it takes root to be two users")
+	}
+	mine, theirs := filepath.Join(t.TempDir(), "profile"), t.TempDir()
+	path := filepath.Join(theirs, "daemon.log")
+	if err := errors.Join(os.WriteFile(mine, nil, 0o600), os.Symlink(mine, path), os.Chown(theirs, 64102, 64102)); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := OpenLog(path, nil); err == nil {
+		fmt.Fprintln(l, "reboot")
+		_ = l.Close()
+	}
+	l := openLog(path)
+	fmt.Fprintln(l, "reboot")
+	_ = l.Close()
+	if raw, err := os.ReadFile(mine); err != nil || len(raw) > 0 {
+		t.Errorf("the file has %q, %v", raw, err)
 	}
 }

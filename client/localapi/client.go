@@ -42,7 +42,12 @@ type Client struct {
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		d := net.Dialer{Timeout: 2 * time.Second}
-		return d.DialContext(ctx, "unix", socket)
+		conn, err := d.DialContext(ctx, "unix", socket)
+		if err == nil && !isOurs(conn) { // a request may have the caller's whole environment in it
+			_ = conn.Close()
+			return nil, fs.ErrPermission
+		}
+		return conn, err
 	}
 	return &Client{socket, "", &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
@@ -196,7 +201,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, ErrNoDaemon
 	case errors.Is(err, fs.ErrPermission):
-		return nil, &Error{Code: CodeDaemon, Message: fmt.Sprintf("the socket %s belongs to somebody else", c.socket)}
+		return nil, &Error{Code: CodeDaemon, Message: fmt.Sprintf("the socket %s belongs to somebody else", c.socket), Hint: "--socket or XDG_RUNTIME_DIR names a folder of your own for it"}
 	case hungUp(err):
 		return nil, ErrDaemonEnded
 	}

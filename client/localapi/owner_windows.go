@@ -1,6 +1,9 @@
 package localapi
 
-import "os"
+import (
+	"net"
+	"os"
+)
 
 // OwnedBy trusts the folder's access list: the user's temporary and state
 // folders are the user's own on Windows.
@@ -8,3 +11,6 @@ func OwnedBy(path string, _ int) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// isOurs trusts the socket's folder, as OwnedBy does.
+func isOurs(net.Conn) bool { return true }
