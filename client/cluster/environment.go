@@ -136,6 +136,10 @@ func (c *Client) readData(ctx context.Context, namespace string, ref podenv.Ref,
 	if ref.Secret {
 		plural, into = "secrets", s.Secrets
 	}
+	if !isName(ref.Name) {
+		s.Denied[ref] = errors.New("that is no name of an object")
+		return nil
+	}
 	var o struct{ Data map[string]json.RawMessage } // what is binary is in no environment
 	err := c.get(ctx, "/api/v1/namespaces/"+namespace+"/"+plural+"/"+ref.Name, &o)
 	switch {

@@ -94,6 +94,9 @@ type connection struct {
 }
 
 func (c *Client) upgrade(ctx context.Context, namespace, pod string) (*connection, error) {
+	if !isName(pod) {
+		return nil, fmt.Errorf("%q is no name of a pod", pod)
+	}
 	target := c.rest.Post().AbsPath("/api/v1/namespaces/" + namespace + "/pods/" + pod + "/portforward").URL()
 	conn, err := c.overWebSocket(ctx, target)
 	// A WebSocket begins with a GET, and that takes the verb "get" in RBAC where

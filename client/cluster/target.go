@@ -72,6 +72,11 @@ func (k kind) path(namespace string) string {
 	return at + "/namespaces/" + namespace + "/" + k.plural
 }
 
+// isName says whether an object can be called so. Names that somebody else has chosen,
+// a gateway or whoever writes workloads, become parts of paths that are called with the
+// user's rights: one like ../../x would lead elsewhere.
+func isName(name string) bool { return len(validation.IsDNS1123Subdomain(name)) == 0 }
+
 func badTarget(format string, a ...any) error {
 	return &localapi.Error{Code: localapi.CodeUsage, Message: fmt.Sprintf(format, a...), Status: http.StatusBadRequest,
 		Hint: "name what to steer as deploy/web, pod/web-0, svc/web, sts/db, ds/agent, rs/web-5d4 or job/load, or give a label selector by -l"}
@@ -100,7 +105,7 @@ func ParseTarget(text, selector string) (Target, error) {
 	if !known {
 		return Target{}, badTarget("%q is no kind that can be steered", name)
 	}
-	if problems := validation.IsDNS1123Subdomain(object); len(problems) > 0 {
+	if !isName(object) {
 		return Target{}, badTarget("%q is no name of an object", object)
 	}
 	return Target{Kind: k.short, Name: object}, nil
