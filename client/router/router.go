@@ -16,8 +16,14 @@ import (
 	"strings"
 )
 
-// MaxRoutes is how many prefixes a cluster may ask for.
-const MaxRoutes = 1024
+const (
+	// MaxRoutes is how many prefixes a cluster may ask for.
+	MaxRoutes = 1024
+	// MaxAvoid is how many addresses may be carved out of them, and maxCarved how many
+	// routes may come of that: an address in a prefix makes up to 24 of it, by IPv6 96.
+	MaxAvoid  = 256
+	maxCarved = 16 * MaxRoutes
+)
 
 // Config is the whole wish for one interface.
 type Config struct {
@@ -243,6 +249,9 @@ func Routes(have Host, want Config) ([]netip.Prefix, error) {
 	if len(want.Routes) > MaxRoutes {
 		return nil, fmt.Errorf("%d routes are too many, at most %d", len(want.Routes), MaxRoutes)
 	}
+	if len(want.Avoid) > MaxAvoid {
+		return nil, fmt.Errorf("%d addresses outside of the routes are too many, at most %d", len(want.Avoid), MaxAvoid)
+	}
 	var out []netip.Prefix
 	for _, p := range want.Routes {
 		p = p.Masked()
@@ -255,11 +264,16 @@ func Routes(have Host, want Config) ([]netip.Prefix, error) {
 		if err := collision(p, have, want.Interface); err != nil {
 			return nil, err
 		}
-		out = append(out, carve(p, want.Avoid)...)
+		if out = append(out, carve(p, want.Avoid)...); len(out) > maxCarved {
+			return nil, fmt.Errorf("%d routes around %d addresses are too many, at most %d", len(out), len(want.Avoid), maxCarved)
+		}
 	}
 	slices.SortFunc(out, comparePrefix)
 	return slices.Compact(out), nil
 }
+
+// linkLocal4 is longer than the broadest prefix that we take: others have it in them.
+var linkLocal4 = netip.MustParsePrefix("169.254.0.0/16")
 
 func valid(p netip.Prefix) error {
 	least := 8
@@ -273,7 +287,7 @@ func valid(p netip.Prefix) error {
 		return &InvalidError{p, fmt.Sprintf("broader than /%d", least)}
 	case a.IsLoopback(), a.IsUnspecified():
 		return &InvalidError{p, "loopback"}
-	case a.IsLinkLocalUnicast():
+	case a.IsLinkLocalUnicast(), p.Overlaps(linkLocal4):
 		return &InvalidError{p, "link-local"}
 	case a.IsMulticast(), a.Is4() && a.As4()[0] == 255:
 		return &InvalidError{p, "multicast or broadcast"}

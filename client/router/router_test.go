@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -123,7 +124,7 @@ func TestCollision(t *testing.T) {
 }
 
 func TestUnreasonableRoutes(t *testing.T) {
-	for _, p := range []string{"0.0.0.0/0", "0.0.0.0/1", "8.0.0.0/7", "::/0", "2000::/3", "127.0.0.0/8", "127.1.0.0/16", "169.254.0.0/16", "224.0.0.0/8", "255.0.0.0/8", "0.1.0.0/16", "fe80::/64", "ff00::/32", "::1/128", "::ffff:10.0.0.0/112"} {
+	for _, p := range []string{"0.0.0.0/0", "0.0.0.0/1", "8.0.0.0/7", "::/0", "2000::/3", "127.0.0.0/8", "127.1.0.0/16", "169.254.0.0/16", "169.0.0.0/8", "169.252.0.0/14", "224.0.0.0/8", "255.0.0.0/8", "0.1.0.0/16", "fe80::/64", "ff00::/32", "::1/128", "::ffff:10.0.0.0/112"} {
 		var invalid *InvalidError
 		if ops, err := Plan(home(), Config{Interface: "podnet0", Routes: prefixes(p)}); !errors.As(err, &invalid) || ops != nil {
 			t.Errorf("%s: got %v, %v", p, ops, err)
@@ -138,6 +139,28 @@ func TestUnreasonableRoutes(t *testing.T) {
 	}
 	if _, err := Plan(home(), Config{Interface: "podnet7"}); !errors.Is(err, ErrNoInterface) {
 		t.Errorf("no interface: %v", err)
+	}
+}
+
+// TestManyHoles: what a short wish can make many routes of is not all carried out.
+func TestManyHoles(t *testing.T) {
+	want := Config{Interface: "podnet0"}
+	for i := range 256 {
+		want.Avoid = append(want.Avoid, netip.AddrFrom16([16]byte{0xfd, 4: byte(i), 15: 1}))
+	}
+	for range MaxRoutes {
+		want.Routes = append(want.Routes, netip.MustParsePrefix("fd00::/32"))
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	ops, err := Plan(home(), want)
+	runtime.ReadMemStats(&after)
+	if n := (after.TotalAlloc - before.TotalAlloc) >> 20; err == nil || n > 64 {
+		t.Errorf("%d changes, %v, for which it took %d MiB", len(ops), err, n)
+	}
+	want.Routes, want.Avoid = want.Routes[:1], slices.Concat(want.Avoid, want.Avoid)
+	if _, err := Plan(home(), want); err == nil {
+		t.Error("any number of holes is taken")
 	}
 }
 

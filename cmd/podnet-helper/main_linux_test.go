@@ -171,7 +171,7 @@ func TestBadWishesChangeNothing(t *testing.T) {
 	before := h.Snapshot()
 	for _, c := range []struct{ wish, says string }{
 		{"route 0.0.0.0/0", "broader than /8"}, {"route 10.0.0.0/7", "broader than /8"}, {"route ::/0", "broader than /32"}, {"route fd00::/31", "broader than /32"},
-		{"route 127.0.0.0/8", "loopback"}, {"route ::1/128", "loopback"}, {"route 169.254.0.0/16", "link-local"}, {"route fe80::/64", "link-local"},
+		{"route 127.0.0.0/8", "loopback"}, {"route ::1/128", "loopback"}, {"route 169.254.0.0/16", "link-local"}, {"route 169.0.0.0/8", "link-local"}, {"route fe80::/64", "link-local"},
 		{"route 224.0.0.0/8", "multicast"}, {"route 192.168.7.0/24", "collides"}, {"route 192.168.7.1/32", "collides"}, {"route 192.168.0.0/16", "collides"},
 		{"shared 192.168.7.0/24", "collides"}, {"shared 0.0.0.0/0", "broader"}, {"routes", "too many"},
 		{"address 192.168.7.1/32", "collides"}, {"address 127.0.0.1/32", "127.0.0.1"}, {"address 10.0.0.0/8", "network around it"},
