@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"podnet.dev/api/v1alpha1"
+	"podnet.dev/client/helper/wire"
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/remap"
 )
@@ -24,6 +26,17 @@ func (n network) equal(o network) bool {
 	return n.domain == o.domain && slices.Equal(n.own, o.own) && slices.Equal(n.prefixes, o.prefixes) && n.virtual.Equal(o.virtual) && slices.Equal(n.dns, o.dns) && slices.Equal(n.also, o.also)
 }
 
+// tunnel4 is the IPv4 range of all tunnel addresses, gateways' and laptops'; that of IPv6
+// is key.Prefix6.
+var tunnel4 = netip.MustParsePrefix("198.18.0.0/16")
+
+// tunnelAddress reads an address in the tunnel. Any other that the gateway made ours, or
+// had us route, would take from this machine what it has there: its router, its resolver.
+func tunnelAddress(text string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(text)
+	return a, err == nil && (tunnel4.Contains(a) || key.Prefix6.Contains(a))
+}
+
 // parseNetwork reads the gateway's word. It is another program's, so nothing in
 // it is taken for granted.
 func parseNetwork(p *v1alpha1.Peer) (network, error) {
@@ -32,9 +45,9 @@ func parseNetwork(p *v1alpha1.Peer) (network, error) {
 		if text == "" {
 			continue
 		}
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return n, fmt.Errorf("the gateway gave us the address %q", text)
+		a, ok := tunnelAddress(text)
+		if !ok {
+			return n, fmt.Errorf("the gateway gave us the address %q, which is not the tunnel's", text)
 		}
 		n.own = append(n.own, a)
 	}
@@ -59,17 +72,22 @@ func parseNetwork(p *v1alpha1.Peer) (network, error) {
 		return n, fmt.Errorf("the gateway maps addresses: %w", err)
 	}
 	for _, text := range w.DNSAddresses {
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return n, fmt.Errorf("the gateway published the DNS address %q", text)
+		a, ok := tunnelAddress(text)
+		if !ok {
+			return n, fmt.Errorf("the gateway published the DNS address %q, which is not the tunnel's", text)
 		}
 		n.dns = append(n.dns, a)
 	}
 	if len(n.dns) == 0 {
 		return n, fmt.Errorf("the gateway did not say who answers DNS")
 	}
-	if n.domain = w.DNSDomain; n.domain == "" {
+	if n.domain = strings.ToLower(strings.TrimSuffix(w.DNSDomain, ".")); w.DNSDomain == "" {
 		n.domain = "cluster.local"
+	}
+	// Whoever changes the host: all names in there are asked of the gateway, and the
+	// name itself comes into files and onto terminals.
+	if wire.Domain(n.domain) != nil {
+		return n, fmt.Errorf("the gateway published the DNS domain %q, which is no cluster's", w.DNSDomain)
 	}
 	return n, nil
 }

@@ -282,10 +282,27 @@ func TestNetwork(t *testing.T) {
 		"bad CIDR":    func(s *v1alpha1.PeerStatus) { s.Network.PodCIDRs = []string{"10.244.0.0"} },
 		"bad DNS":     func(s *v1alpha1.PeerStatus) { s.Network.DNSAddresses = []string{"dns"} },
 		"no DNS":      func(s *v1alpha1.PeerStatus) { s.Network.DNSAddresses = nil },
+
+		"the router's address": func(s *v1alpha1.PeerStatus) { s.Address4 = "192.168.1.1" },
+		"every address":        func(s *v1alpha1.PeerStatus) { s.Address4 = "0.0.0.0" },
+		"loopback":             func(s *v1alpha1.PeerStatus) { s.Address4 = "127.0.0.53" },
+		"a relay's address":    func(s *v1alpha1.PeerStatus) { s.Address6 = "fd70:6f64:6e65:7403::5" },
+		"somebody's zone":      func(s *v1alpha1.PeerStatus) { s.Address6 = "fd70:6f64:6e65:7400::5%eth0" },
+		"the world's resolver": func(s *v1alpha1.PeerStatus) { s.Network.DNSAddresses = []string{"198.18.0.1", "9.9.9.9"} },
+		"the API server":       func(s *v1alpha1.PeerStatus) { s.Network.DNSAddresses = []string{"203.0.113.6"} },
+		"all names":            func(s *v1alpha1.PeerStatus) { s.Network.DNSDomain = "." },
+		"half of the names":    func(s *v1alpha1.PeerStatus) { s.Network.DNSDomain = "com" },
+		"this machine's":       func(s *v1alpha1.PeerStatus) { s.Network.DNSDomain = "localhost" },
+		"addresses' names":     func(s *v1alpha1.PeerStatus) { s.Network.DNSDomain = "in-addr.arpa" },
+		"a line more":          func(s *v1alpha1.PeerStatus) { s.Network.DNSDomain = "x.local\nnameserver 203.0.113.7" },
+		"a terminal's":         func(s *v1alpha1.PeerStatus) { s.Network.DNSDomain = "cluster.local\x1b[2J" },
 	} {
 		if _, err := parseNetwork(status(edit)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+	if n, err := parseNetwork(status(func(s *v1alpha1.PeerStatus) { s.Network.DNSDomain = "K8s.example.com." })); err != nil || n.domain != "k8s.example.com" {
+		t.Errorf("a zone of a company's: %q, %v", n.domain, err)
 	}
 	if n, err := parseNetwork(status(func(s *v1alpha1.PeerStatus) { s.Address4 = "" })); err != nil || len(n.own) != 1 {
 		t.Errorf("IPv6 alone: %v, %v", n.own, err)

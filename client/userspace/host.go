@@ -96,19 +96,19 @@ func (h *Host) routedLocked(to netip.Addr) bool {
 }
 
 // SetNetwork gives the stack its addresses, and Dial its routes. As the kernel's
-// router does it takes no network from the host.
+// router does it takes no network from the host, and none that is out of all reason.
 func (h *Host) SetNetwork(want router.Config) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stack == nil {
 		return fmt.Errorf("there is no interface %s", want.Interface)
 	}
-	for _, p := range want.Routes {
-		for _, n := range h.others {
-			if p.Overlaps(n.Prefix) {
-				return &router.ConflictError{Prefix: p, Interface: n.Interface, Network: n.Prefix}
-			}
-		}
+	have := router.Host{}
+	for _, n := range h.others {
+		have.Routes = append(have.Routes, router.Route{Dst: n.Prefix, Interface: n.Interface})
+	}
+	if _, err := router.Routes(have, router.Config{Routes: want.Routes}); err != nil {
+		return err
 	}
 	for _, a := range want.Addresses {
 		if err := h.stack.AddAddress(a.Addr()); err != nil {
