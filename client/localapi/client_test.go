@@ -1,9 +1,11 @@
 package localapi
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"path/filepath"
 	"testing"
 
@@ -42,5 +44,28 @@ func TestDaemonThatEnds(t *testing.T) {
 				t.Errorf("got %v, want ErrDaemonEnded", err)
 			}
 		})
+	}
+}
+
+// TestAFullInspection: a rule's last connections come over at all that is kept of them.
+func TestAFullInspection(t *testing.T) {
+	full := bytes.Repeat([]byte{0xff}, 64<<10) // relay.InspectBytes
+	var all []Inspection
+	for range 20 { // relay.InspectConns
+		all = append(all, Inspection{Pod: "web-1", Exchanges: []Exchange{{In: full, Out: full}}})
+	}
+	socket := filepath.Join(t.TempDir(), "d.sock")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		httpjson.Write(w, http.StatusOK, NewInspections("cart", all))
+	})}
+	go func() { _ = srv.Serve(ln) }()
+	defer srv.Close()
+	got, err := NewClient(socket).Inspect(t.Context(), "cart")
+	if err != nil || len(got.Connections) != len(all) || !bytes.Equal(got.Connections[19].Exchanges[0].Out, full) {
+		t.Errorf("%d connections, %v", len(got.Connections), err)
 	}
 }

@@ -13,9 +13,14 @@ import (
 	"net/http"
 )
 
-// MaxBody is the largest request or response body that is read, in bytes. A
-// connect request with a whole environment is about 20 KiB.
-const MaxBody = 1 << 20
+const (
+	// MaxBody is the largest request body that is read, in bytes. A connect request
+	// with a whole environment is about 20 KiB.
+	MaxBody = 1 << 20
+	// MaxAnswer is the same of an answer. What is kept of a steered rule's connections
+	// is 2.5 MiB at most, and a third more as JSON has bytes.
+	MaxAnswer = 16 << 20
+)
 
 // Error is what an API answers instead of a result. Code is stable and short
 // (`forbidden`), Message is one sentence without a full stop, Hint says what
@@ -123,9 +128,12 @@ func WriteError(w http.ResponseWriter, err error) {
 // older client understands a newer server.
 func Response(resp *http.Response, v any) error {
 	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody))
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, MaxAnswer+1))
 	if err != nil {
 		return fmt.Errorf("read answer: %w", err)
+	}
+	if len(raw) > MaxAnswer {
+		return fmt.Errorf("read answer: it is longer than %d MiB", MaxAnswer>>20)
 	}
 	if resp.StatusCode/100 != 2 {
 		return responseError(resp.StatusCode, raw)
