@@ -87,6 +87,11 @@ func Open(kube localapi.Kube, log *slog.Logger) (*Client, error) {
 	if c.rest, err = rest.UnversionedRESTClientFor(config); err != nil {
 		return nil, &CredentialsError{Server: config.Host, Err: err}
 	}
+	if config.ExecProvider != nil {
+		own := *c.rest.Client
+		own.Transport = impatient{own.Transport}
+		c.rest.Client = &own
+	}
 	return c, nil
 }
 

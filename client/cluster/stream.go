@@ -131,7 +131,7 @@ func (c *Client) overWebSocket(ctx context.Context, target *url.URL) (*connectio
 	if err != nil {
 		return nil, err
 	}
-	ws, err := websocket.Negotiate(rt, holder, req, portforwardconst.WebsocketsSPDYTunnelingPrefix+protocol)
+	ws, err := websocket.Negotiate(impatient{rt}, holder, req, portforwardconst.WebsocketsSPDYTunnelingPrefix+protocol)
 	if err != nil {
 		if said := verdict(err); said != nil {
 			return nil, said
@@ -151,7 +151,7 @@ func (c *Client) overSPDY(target *url.URL) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, _, err := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: rt, Timeout: requestTimeout}, http.MethodPost, target).Dial(protocol)
+	conn, _, err := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: impatient{rt}, Timeout: requestTimeout}, http.MethodPost, target).Dial(protocol)
 	if err != nil {
 		return nil, err
 	}
