@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
 	"unicode"
@@ -83,6 +84,24 @@ func safe(text string) string {
 		}
 	}
 	return w.String()
+}
+
+// Shown is w for text that somebody else has had a part in, a gateway, another user or a
+// request: of its characters a terminal is given those that it prints, and the ends of
+// lines. A name could clear the screen otherwise, or say what podnet does not.
+func Shown(w io.Writer) io.Writer { return shown{w} }
+
+type shown struct{ w io.Writer }
+
+func (s shown) Write(b []byte) (int, error) {
+	lines := strings.Split(string(b), "\n")
+	for i, line := range lines {
+		lines[i] = safe(line)
+	}
+	if _, err := io.WriteString(s.w, strings.Join(lines, "\n")); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 func dump(b []byte) []string {

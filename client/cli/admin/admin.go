@@ -126,7 +126,7 @@ func (t *topView) show(all []overview.Gateway) error {
 	}
 	var b bytes.Buffer
 	rows := t.rows(all, time.Now())
-	printTop(&b, all, rows, t.output == answer.Wide)
+	printTop(words.Shown(&b), all, rows, t.output == answer.Wide)
 	text := b.String()
 	if t.screen {
 		text = "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
@@ -334,7 +334,7 @@ func printRevoked(env *setting, output string, ended []Revoked) error {
 		return answer.Names(env.Out, ended, func(r Revoked) string { return r.Peer })
 	}
 	for _, r := range ended {
-		if _, err := fmt.Fprintf(env.Out, "revoked %s of %s on %s\n", r.Peer, r.User, answer.OrDash(r.Device)); err != nil {
+		if _, err := fmt.Fprintf(words.Shown(env.Out), "revoked %s of %s on %s\n", r.Peer, r.User, answer.OrDash(r.Device)); err != nil {
 			return err
 		}
 	}

@@ -35,6 +35,17 @@ func twoGateways(up uint64) []overview.Gateway {
 	}
 }
 
+// TestDevicesSteerNoTerminal: whoever may connect calls his machine what he likes.
+func TestDevicesSteerNoTerminal(t *testing.T) {
+	m := fakemachine.New(t)
+	looks := twoGateways(1024)
+	looks[0].Peers[0].Device, looks[0].Peers[1].User = "pc\x1b]0;root\x07", "bob\x1b[2J"
+	m.Admin.Looks = [][]overview.Gateway{looks}
+	if r := m.Podnet("admin", "top"); r.Code != exit.OK || strings.ContainsAny(r.Out, "\x1b\x07") || !strings.Contains(r.Out, `pc\x1b]0;root\x07`) {
+		t.Errorf("%d: %q", r.Code, r.Out)
+	}
+}
+
 func TestAdminTop(t *testing.T) {
 	m := fakemachine.New(t)
 	m.Admin.Looks = [][]overview.Gateway{twoGateways(1024)}

@@ -87,13 +87,13 @@ func (env *Env) Coloured(w io.Writer) bool {
 	return !env.told.plain && flags.Variable(env.Environ, "NO_COLOR") == "" && flags.Variable(env.Environ, "TERM") != "dumb" && env.Interactive(w)
 }
 
-// Paint is w, where the first word of a line has its colour if it says how something
-// is.
+// Paint is w as words.Shown has it, where the first word of a line has its colour if it
+// says how something is.
 func (env *Env) Paint(w io.Writer) io.Writer {
 	if !env.Coloured(w) {
-		return w
+		return words.Shown(w)
 	}
-	return Colour(w)
+	return words.Shown(Colour(w))
 }
 
 // The colours of words, as SGR sequences (ECMA-48).

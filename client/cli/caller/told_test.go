@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"podnet.dev/client/localapi"
 )
 
 func TestColours(t *testing.T) {
@@ -59,5 +61,15 @@ func TestWhoHasColours(t *testing.T) {
 		if env.Coloured(file) || env.Coloured(&bytes.Buffer{}) {
 			t.Error("colours in a file")
 		}
+	}
+}
+
+// TestErrorsSteerNoTerminal: much of an error may be a server's.
+func TestErrorsSteerNoTerminal(t *testing.T) {
+	var out bytes.Buffer
+	env := &Env{Err: &out, Spoken: func(s string) string { return s }}
+	env.PrintError(&localapi.Error{Message: "it says \x1b[2Jdone", Hint: "see\rhint: sudo"})
+	if want := "error: it says \\x1b[2Jdone\nhint: see\\x0dhint: sudo\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
 	}
 }

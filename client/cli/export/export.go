@@ -19,6 +19,7 @@ import (
 	"podnet.dev/client/cli/flags"
 	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // leaseExport is how long a device without podnet outlives the laptop that renews
@@ -199,7 +200,7 @@ cluster of the kubeconfig are looked at, and renewed from now on.`,
 			case output == answer.Name:
 				return answer.Names(env.Out, list.Exports, func(e localapi.Export) string { return e.Name })
 			}
-			printExports(env.Out, list.Exports, time.Now())
+			printExports(words.Shown(env.Out), list.Exports, time.Now())
 			return nil
 		},
 	}

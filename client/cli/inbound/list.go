@@ -14,6 +14,7 @@ import (
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // listing is what the lists of rules and of exposures are asked for.
@@ -71,9 +72,10 @@ func (of things[T]) show(env *caller.Env, l listing, all []T) error {
 	case l.output == answer.Name:
 		return answer.Names(env.Out, all, func(t T) string { _, name := of.place(t); return name })
 	}
-	of.print(env.Out, all, l.owners, time.Now())
+	out := words.Shown(env.Out)
+	of.print(out, all, l.owners, time.Now())
 	if l.output == answer.Wide {
-		of.wide(env.Out, all)
+		of.wide(out, all)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // stopTime is for a rule or an exposure to go when its command is over.
@@ -32,7 +33,7 @@ func (t *teller) tell(v any, name string, text func(io.Writer)) {
 	case answer.ForPrograms(t.output):
 		_ = answer.PrintNext(t.env.Out, t.output, v) // who does not read any more needs none
 	case t.output != answer.Name:
-		text(t.env.Out)
+		text(words.Shown(t.env.Out))
 	case name != "":
 		fmt.Fprintln(t.env.Out, name)
 	}
@@ -47,6 +48,6 @@ func (t *teller) stays(name string, err error) {
 	switch session.NotConnected(err).Code {
 	case localapi.CodeNotFound, localapi.CodeNotConnected:
 	default:
-		fmt.Fprintf(t.env.Err, "warning: %s may go on until its lease ends: %v\n", name, err)
+		fmt.Fprintf(words.Shown(t.env.Err), "warning: %s may go on until its lease ends: %v\n", name, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // ContainerRequest asks for a container's environment.
@@ -49,7 +50,7 @@ func (x *execution) addEnvironment(ctx context.Context) error {
 	}
 	x.command.Env = append(slices.Clone(x.command.Env), e.Vars...) // the last of a name counts
 	for _, u := range e.Unknown {
-		fmt.Fprintf(x.env.Err, "warning: left out of the environment of %s: %s\n", e.Container, u)
+		fmt.Fprintf(words.Shown(x.env.Err), "warning: left out of the environment of %s: %s\n", e.Container, u)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 // The values of --progress.
@@ -87,7 +88,7 @@ func (p *Progress) Step(e any, since time.Duration, name, text string) {
 	case p.mode == None || name == "":
 	default:
 		p.endLocked()
-		fmt.Fprintf(p.w, "%s  %-9s  %s\n", clock(since), name, text)
+		fmt.Fprintf(words.Shown(p.w), "%s  %-9s  %s\n", clock(since), name, text)
 	}
 }
 
@@ -117,7 +118,7 @@ func (p *Progress) Say(since time.Duration, text string) {
 		}{since.Milliseconds(), text})
 	case None:
 	default:
-		fmt.Fprintf(p.w, "%s  %s\n", clock(since), text)
+		fmt.Fprintf(words.Shown(p.w), "%s  %s\n", clock(since), text)
 	}
 }
 
@@ -130,7 +131,7 @@ func (p *Progress) News(e any, text string) {
 		p.encode(e)
 	case None:
 	default:
-		fmt.Fprintln(p.w, text)
+		fmt.Fprintln(words.Shown(p.w), text)
 	}
 }
 

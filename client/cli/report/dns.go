@@ -72,11 +72,11 @@ The exit status is 9 when there is no such record.`,
 			case answer.ForPrograms(output):
 				err = answer.Print(env.Out, output, a)
 			case explain || output == answer.Wide:
-				explainAnswer(env.Out, a)
+				explainAnswer(words.Shown(env.Out), a)
 			case len(a.Answers) == 0:
 				return &localapi.Error{Code: localapi.CodeDNS, Message: fmt.Sprintf("%s %s: %s", a.Name, a.Type, outcome(a.Rcode)), Hint: "--explain says who was asked"}
 			default:
-				printRecords(env.Out, a.Answers)
+				printRecords(words.Shown(env.Out), a.Answers)
 			}
 			if err == nil && len(a.Answers) == 0 {
 				return exit.Status(exit.DNS)

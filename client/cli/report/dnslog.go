@@ -37,7 +37,7 @@ but its owner.
 				if answer.ForPrograms(output) {
 					return next(q)
 				}
-				_, err := fmt.Fprintln(env.Out, describeQuery(q))
+				_, err := fmt.Fprintln(words.Shown(env.Out), describeQuery(q))
 				return err
 			})
 			switch {

@@ -10,6 +10,7 @@ import (
 	"podnet.dev/client/cli/caller"
 	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 	"podnet.dev/internal/version"
 )
 
@@ -45,12 +46,13 @@ are. It warns of those that differ from this one by more than a patch.`,
 			if answer.ForPrograms(output) {
 				return answer.Print(env.Out, output, v)
 			}
-			fmt.Fprintf(env.Out, "podnet %s\n", v.Version)
+			out := words.Shown(env.Out)
+			fmt.Fprintf(out, "podnet %s\n", v.Version)
 			if d := v.Daemon; d != nil {
-				fmt.Fprintf(env.Out, "daemon %s, pid %d, log %s\n", d.Version, d.PID, d.Log)
+				fmt.Fprintf(out, "daemon %s, pid %d, log %s\n", d.Version, d.PID, d.Log)
 			}
 			for _, g := range v.Gateways {
-				fmt.Fprintf(env.Out, "gateway %s, %s of session %s\n", answer.OrDash(g.Version), g.Pod, g.Session)
+				fmt.Fprintf(out, "gateway %s, %s of session %s\n", answer.OrDash(g.Version), g.Pod, g.Session)
 			}
 			warn(env, v.Warnings)
 			return nil

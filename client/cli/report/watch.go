@@ -15,6 +15,7 @@ import (
 	"podnet.dev/client/cli/exit"
 	"podnet.dev/client/cli/session"
 	"podnet.dev/client/localapi"
+	"podnet.dev/client/words"
 )
 
 const (
@@ -37,7 +38,7 @@ func watch(ctx context.Context, env *caller.Env, c *localapi.Client, output stri
 	if terminal {
 		since = 0 // there is room for what was
 	} else if !answer.ForPrograms(output) {
-		fmt.Fprintln(env.Out, summary(s, time.Now()))
+		fmt.Fprintln(words.Shown(env.Out), summary(s, time.Now()))
 	}
 	news, ended := make(chan localapi.Event), make(chan error, 1)
 	following, stop := context.WithCancel(ctx)
@@ -88,7 +89,7 @@ func list(w io.Writer, output string, news <-chan localapi.Event, ended <-chan e
 					return err
 				}
 			} else if line, ok := describeEvent(e); ok {
-				if _, err := fmt.Fprintln(w, line); err != nil {
+				if _, err := fmt.Fprintln(words.Shown(w), line); err != nil {
 					return err
 				}
 			}
@@ -129,16 +130,17 @@ func draw(ctx context.Context, env *caller.Env, c *localapi.Client, news <-chan 
 // end, so that nothing flickers.
 func screen(s localapi.Status, lines []string, now time.Time, coloured bool) []byte {
 	var b bytes.Buffer
+	out := words.Shown(&b)
 	if coloured {
-		printStatus(caller.Colour(&b), s, now)
+		printStatus(words.Shown(caller.Colour(&b)), s, now)
 	} else {
-		printStatus(&b, s, now)
+		printStatus(out, s, now)
 	}
 	if len(lines) > 0 {
 		fmt.Fprintln(&b)
 	}
 	for _, l := range lines {
-		fmt.Fprintln(&b, l)
+		fmt.Fprintln(out, l)
 	}
 	return []byte("\x1b[H" + strings.ReplaceAll(b.String(), "\n", "\x1b[K\n") + "\x1b[J")
 }
