@@ -20,6 +20,8 @@ const (
 	minNegative = 5 * time.Second
 	failureTime = 1 * time.Second
 	cacheSize   = 4096 // answers kept
+	// cacheBytes is what they take at most, about: one of 64 KiB has 4,000 records.
+	cacheBytes = 16 << 20
 )
 
 // Cache is an Exchanger that remembers what another one said and asks it once
@@ -32,6 +34,7 @@ type Cache struct {
 
 	mu      sync.Mutex
 	entries map[cacheKey]cached
+	size    int    // of all entries
 	epoch   uint64 // of the last Flush: answers to older questions are not kept
 }
 
@@ -51,6 +54,7 @@ type cached struct {
 	server  netip.AddrPort
 	stored  time.Time
 	expires time.Time
+	size    int
 }
 
 // NewCache puts a cache before next.
@@ -126,6 +130,7 @@ func (c *Cache) Flush() {
 	defer c.mu.Unlock()
 	c.epoch++
 	clear(c.entries)
+	c.size = 0
 }
 
 // Len is the number of answers kept.
@@ -167,7 +172,7 @@ func (c *Cache) lookup(key cacheKey) (*dns.Msg, netip.AddrPort, uint64) {
 	c.mu.Lock()
 	e, ok := c.entries[key]
 	if ok && !now.Before(e.expires) {
-		delete(c.entries, key)
+		c.dropLocked(key)
 		ok = false
 	}
 	epoch := c.epoch
@@ -194,30 +199,44 @@ func (c *Cache) store(key cacheKey, m *dns.Msg, server netip.AddrPort, epoch uin
 		return
 	}
 	now := c.now()
-	e := cached{msg: m.Copy(), server: server, stored: now, expires: now.Add(life)}
+	e := cached{msg: m.Copy(), server: server, stored: now, expires: now.Add(life), size: sizeOf(m)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if epoch != c.epoch {
 		return
 	}
-	if len(c.entries) >= cacheSize {
+	c.dropLocked(key)
+	if len(c.entries) >= cacheSize || c.size+e.size > cacheBytes {
 		c.evictLocked(now)
 	}
 	c.entries[key] = e
+	c.size += e.size
+}
+
+// sizeOf is about how many bytes an answer takes: what its records say, and themselves.
+func sizeOf(m *dns.Msg) int {
+	const record = 128
+	return m.Len() + record*(len(m.Answer)+len(m.Ns)+len(m.Extra))
+}
+
+// dropLocked forgets an answer, if there is one.
+func (c *Cache) dropLocked(key cacheKey) {
+	c.size -= c.entries[key].size
+	delete(c.entries, key)
 }
 
 // evictLocked makes room: what has expired, else an arbitrary eighth.
 func (c *Cache) evictLocked(now time.Time) {
 	for k, e := range c.entries {
 		if !now.Before(e.expires) {
-			delete(c.entries, k)
+			c.dropLocked(k)
 		}
 	}
 	for k := range c.entries {
-		if len(c.entries) < cacheSize*7/8 {
+		if len(c.entries) < cacheSize*7/8 && c.size <= cacheBytes*7/8 {
 			return
 		}
-		delete(c.entries, k)
+		c.dropLocked(k)
 	}
 }
 

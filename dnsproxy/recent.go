@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 // keptQuestions is how many questions a Split remembers: some minutes of a busy
 // browser's, and a few hundred KiB.
 const keptQuestions = 500
+
+// keptRecords is how many records of an answer it remembers: one may have thousands.
+const keptRecords = 64
 
 // Asked is a question of one of this machine's programs, and what it got.
 type Asked struct {
@@ -94,6 +98,9 @@ func (s *Split) ServeDNS(ctx context.Context, r *Request) *dns.Msg {
 		return m // our own check whether the host asks here
 	}
 	a.took, a.rcode, a.rrs = time.Since(a.at), m.Rcode, m.Answer
+	if len(a.rrs) > keptRecords {
+		a.rrs = slices.Clone(a.rrs[:keptRecords])
+	}
 	a.trace.by.recent.add(a)
 	return m
 }
