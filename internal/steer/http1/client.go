@@ -110,7 +110,15 @@ func (c *conn) carry(req *Request) (done bool, err error) {
 		room = 1 // its response comes from elsewhere, and behind all others
 		begun = begun[:req.Size]
 	}
-	c.wait(0, func() bool { return len(c.pending) < room })
+	wasLast := false
+	c.wait(0, func() bool {
+		wasLast = c.saidLastLocked()
+		return wasLast || len(c.pending) < room
+	})
+	if wasLast {
+		c.passRest(Doubt("a request behind the last one"))
+		return false, nil
+	}
 	ex := new(exchange)
 	ex.begin(req, d, begun)
 	ex.sent = through && n == 0
@@ -144,6 +152,16 @@ func (c *conn) carry(req *Request) (done bool, err error) {
 		c.in.skip(n)
 	}
 	return c.carryBody(ex, &body, through)
+}
+
+// saidLastLocked reports whether the client, or the app, has said that no request
+// follows on the connection. What does nevertheless is what the app makes of it, which
+// as a rule is nothing: nobody else is to answer it.
+func (c *conn) saidLastLocked() bool {
+	if n := len(c.pending); n > 0 && !c.pending[n-1].persistent {
+		return true
+	}
+	return c.app != nil && c.app.last
 }
 
 // carryBody carries what is left of a request.

@@ -187,6 +187,45 @@ func TestLastResponse(t *testing.T) {
 	}
 }
 
+// What comes behind the last request the app would not read, or read as it likes: it
+// is nobody else's.
+func TestBehindTheLastRequest(t *testing.T) {
+	const bye = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+	for _, c := range []struct{ name, request, response string }{
+		{"close of the client", get("/1", "Connection: close\r\n"), ok},
+		{"1.0", "GET /1 HTTP/1.0\r\n\r\n", ok},
+		{"close of the app", get("/1", ""), bye},
+	} {
+		behind := get("/2", forAda)
+		heard := make(chan string, 1)
+		app := serveRaw(t, func(conn *net.TCPConn) {
+			r := bufio.NewReader(conn)
+			http.ReadRequest(r)
+			io.WriteString(conn, c.response)
+			b := make([]byte, len(behind))
+			n, _ := io.ReadFull(r, b) // it is in no hurry to end
+			heard <- string(b[:n])
+		})
+		w := newTown(t, app, steal(), steer.Rule{
+			Name: "copies", Owner: "eve", Protocol: steer.TCP, Port: 8080, Mode: steer.Mirror,
+			Matches: []steer.Match{{Path: "/2"}},
+		})
+		w.laptops["ada"] = serveHTTP(t, named("ada"))
+		conn := w.client()
+		conn.send(c.request + behind)
+		got, err := io.ReadAll(conn.r)
+		if err != nil || string(got) != c.response {
+			t.Errorf("%s: %q, %v", c.name, got, err)
+		}
+		if b := <-heard; b != behind {
+			t.Errorf("%s: the app read %q", c.name, b)
+		}
+		if w.dials("ada") > 0 || w.dials("eve") > 0 {
+			t.Errorf("%s: what is behind was decided", c.name)
+		}
+	}
+}
+
 func TestOddBodyOfStolenRequest(t *testing.T) {
 	w := newTown(t, "", steal())
 	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
