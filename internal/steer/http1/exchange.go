@@ -13,6 +13,7 @@ import (
 type exchange struct {
 	rule       *steer.Rule // whose laptop answers; nil: the app does; guarded by conn.send
 	persistent bool        // the client may send more after this
+	upgrade    bool        // the client asks for another protocol
 	head       []byte      // what is sent first, as the client sent it
 	response   Response
 	seen       steer.Seen
@@ -31,7 +32,7 @@ type exchange struct {
 // begin makes a zero exchange that of a request.
 func (ex *exchange) begin(req *Request, d steer.Decision, head []byte) {
 	*ex = exchange{
-		rule: d.Steal, persistent: req.Persistent, head: head,
+		rule: d.Steal, persistent: req.Persistent, upgrade: req.Upgrade, head: head,
 		response: Response{Method: req.Method},
 		seen: steer.Seen{
 			Rule: d.Steal, Method: req.Method, Target: req.Target, Host: req.Host, Began: time.Now(),

@@ -226,6 +226,35 @@ func TestBehindTheLastRequest(t *testing.T) {
 	}
 }
 
+// A laptop has a connection to itself that it was asked to switch, and no other:
+// what a proxy's other clients send on it is not for the laptop.
+func TestLaptopSwitchesUnasked(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")), steal())
+	const answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhello"
+	answered, heard := make(chan bool), make(chan string, 1)
+	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		http.ReadRequest(r)
+		io.WriteString(c, answer)
+		<-answered
+		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		b, _ := io.ReadAll(r)
+		heard <- string(b)
+	})
+	c := w.client()
+	c.send(get("/1", forAda))
+	got := make([]byte, len(answer))
+	if _, err := io.ReadFull(c.r, got); err != nil || string(got) != answer {
+		t.Fatalf("%q, %v", got, err)
+	}
+	c.send(get("/2", "cookie: session=bob\r\n"))
+	close(answered)
+	if b := <-heard; b != "" {
+		t.Errorf("the laptop got %q", b)
+	}
+	c.wantEnd()
+}
+
 func TestOddBodyOfStolenRequest(t *testing.T) {
 	w := newTown(t, "", steal())
 	w.laptops["ada"] = serveRaw(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })

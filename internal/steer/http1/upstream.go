@@ -195,6 +195,10 @@ func (c *conn) untrack(ex *exchange, u *upstream) {
 
 // answered takes note that a response is through.
 func (c *conn) answered(ex *exchange, u *upstream) {
+	if ex.response.Upgraded && u.rule != nil && !ex.upgrade {
+		c.untrack(ex, u)
+		return
+	}
 	if ex.response.Upgraded {
 		c.mu.Lock()
 		ex.untracked = true
