@@ -5,13 +5,19 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/packet"
 	"podnet.dev/internal/steer/control"
 )
+
+// maxText is how many bytes of a text are kept that an agent says: one of ours says
+// no more, but it is in a pod, and a line of another's may have a MiB.
+const maxText = 1024
 
 // acceptLive takes an agent's live connection.
 func (r *Relay) acceptLive(ctx context.Context, q *netstack.TCPRequest) {
@@ -86,10 +92,10 @@ func beat(w net.Conn, stop <-chan struct{}) error {
 // greet judges an agent's first line.
 func (r *Relay) greet(agent netip.Addr, line *control.FromPod) error {
 	if line.Podnet != control.Version {
-		return fmt.Errorf("the agent speaks %q, this machine %q", line.Podnet, control.Version)
+		return fmt.Errorf("the agent speaks %q, this machine %q", text(line.Podnet), control.Version)
 	}
 	if uid := r.table.Load().podUID(agent); uid != "" && uid != line.PodUID {
-		return fmt.Errorf("the agent says that it is in pod %q, its rule is for %q", line.PodUID, uid)
+		return fmt.Errorf("the agent says that it is in pod %q, its rule is for %q", text(line.PodUID), uid)
 	}
 	return nil
 }
@@ -130,4 +136,15 @@ func (r *Relay) hear(conn net.Conn, agent netip.Addr, line *control.FromPod, fir
 	if rule, pod := t.byObject(agent, line.Event.Rule); rule != nil {
 		r.state.event(rule, pod, line.Event)
 	}
+}
+
+// text makes an agent's words fit to be kept, and for a terminal.
+func text(s string) string {
+	s = strings.ToValidUTF8(strings.Clone(s[:min(len(s), maxText)]), "") // and lets go of its line
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
 }

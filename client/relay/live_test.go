@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	"log/slog"
 
@@ -184,6 +185,39 @@ func TestEventsBecomeRequests(t *testing.T) {
 	w.relay.SetRules([]Rule{rule("web", 20000, dead)})
 	if w.relay.Requests("api") != nil {
 		t.Error("requests outlive their rule")
+	}
+}
+
+// An agent is in a pod, and whoever broke into that may say anything.
+func TestWordsOfAHostileAgent(t *testing.T) {
+	w := newWorld(t, rule("web", 20000, "1"))
+	long := strings.Repeat("x", control.MaxLine/2)
+	c := w.mustDial(control.LivePort)
+	say(t, c, control.FromPod{Podnet: control.Version, PodUID: long})
+	until(t, "it is sent away", func() bool { return w.relay.Live()[0].Trouble != "" })
+	if n := len(w.relay.Live()[0].Trouble); n > 2*maxText {
+		t.Errorf("%d bytes of trouble are kept", n)
+	}
+	c, _ = w.greet()
+	const evil = "/\x1b]0;owned\x07\x1b[2J\r\n12:00:00  GET /forged \u202e\u009b1m"
+	events := []control.Event{
+		{Rule: "ada-web", Method: "GET", Target: long, Host: "web"},
+		{Rule: "ada-web", Method: evil, Target: evil, Host: evil, Error: evil},
+		{Rule: "ada-web", Method: "GET", Target: "/straße?q=ü", Error: "no answer"},
+	}
+	for i := range events {
+		say(t, c, control.FromPod{Event: &events[i]})
+	}
+	until(t, "all are told", func() bool { return len(w.relay.Requests("web")) == len(events) })
+	for _, q := range w.relay.Requests("web") {
+		for _, s := range []string{q.Method, q.Target, q.Host, q.Error} {
+			if len(s) > maxText || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("kept %d bytes: %.60q", len(s), s)
+			}
+		}
+	}
+	if q := w.relay.Requests("web")[2]; q.Target != events[2].Target || q.Error != events[2].Error {
+		t.Errorf("%+v", q)
 	}
 }
 

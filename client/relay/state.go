@@ -129,8 +129,8 @@ func (s *state) local(rule, trouble string) {
 func (s *state) event(r *Rule, p Pod, e *control.Event) {
 	q := Request{
 		Rule: r.Name, Namespace: p.Namespace, Pod: p.Name, By: ByLaptop, Mirror: e.Mirror,
-		Began: e.Began, Took: e.Took, Method: e.Method, Target: e.Target, Host: e.Host, Status: e.Status,
-		In: e.In, Out: e.Out, Error: e.Error,
+		Began: e.Began, Took: e.Took, Method: text(e.Method), Target: text(e.Target), Host: text(e.Host), Status: e.Status,
+		In: e.In, Out: e.Out, Error: text(e.Error),
 	}
 	if e.ByApp {
 		q.By = ByApp
