@@ -25,12 +25,16 @@ type inspection struct {
 	answered  bool // the local program was the last to speak
 	forgotten int64
 	over      bool
+	unseen    bool // nobody will see it: nothing is kept
 }
 
 // heard keeps what the pod sent.
 func (i *inspection) heard(p []byte) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.unseen {
+		return
+	}
 	if len(i.exchanges) == 0 || i.answered && !owes(i.lastLocked()) {
 		i.beginLocked()
 	}
@@ -53,6 +57,9 @@ func owes(e *Exchange) bool {
 func (i *inspection) said(p []byte) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.unseen {
+		return
+	}
 	if len(i.exchanges) == 0 {
 		i.beginLocked()
 	}
@@ -88,6 +95,13 @@ func keep(b *[]byte, more *int64, p []byte) int {
 	return n
 }
 
+// forget drops what is kept, and has nothing more be: the connection may go on.
+func (i *inspection) forget() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.unseen, i.exchanges, i.forgotten = true, nil, 0
+}
+
 func (i *inspection) end() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -111,11 +125,13 @@ func (s *state) inspect(rule string, i *inspection, t func() *table) *inspection
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !t().has(rule) {
-		return i // which nobody will see
+		i.forget()
+		return i
 	}
 	list := append(s.inspections[rule], i)
 	if len(list) > InspectConns {
-		list = slices.Delete(list, 0, len(list)-InspectConns)
+		list[0].forget()
+		list = slices.Delete(list, 0, 1)
 	}
 	s.inspections[rule] = list
 	return i

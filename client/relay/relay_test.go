@@ -167,6 +167,28 @@ func TestInspectKeepsTheLastConnections(t *testing.T) {
 	}
 }
 
+// Of more connections at once nothing is kept but of the last.
+func TestInspectForgetsWhatGoesOn(t *testing.T) {
+	w := newWorld(t, rule("web", 20000, "1"))
+	var all []*inspection
+	for range InspectConns + 1 {
+		i := w.relay.state.inspect("web", &inspection{began: time.Now()}, w.relay.table.Load)
+		i.heard([]byte("hello"))
+		all = append(all, i)
+	}
+	all = append(all, w.relay.state.inspect("gone", &inspection{began: time.Now()}, w.relay.table.Load))
+	for n, i := range all {
+		i.heard([]byte("and more"))
+		i.said([]byte("hello"))
+		if kept, want := len(i.seen().Exchanges) > 0, n > 0 && n <= InspectConns; kept != want {
+			t.Errorf("connection %d: kept %v, want %v", n, kept, want)
+		}
+	}
+	if got := w.relay.Inspected("web"); len(got) != InspectConns {
+		t.Errorf("%d connections are kept", len(got))
+	}
+}
+
 // A connection is kept as exchanges, and of a long one the last.
 func TestExchanges(t *testing.T) {
 	var i inspection
