@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"podnet.dev/internal/steer"
+	"podnet.dev/internal/steer/control"
 )
 
 // flow is a connection to a laptop on behalf of a rule. It ends with the rule.
@@ -17,25 +18,25 @@ type flow struct {
 	once   sync.Once
 }
 
+// tied is what ends with a rule.
+type tied struct {
+	rule control.Rule
+	end  func()
+}
+
 // tie has end called when a rule goes out of force, until forget is called. It is
 // false when the rule is not in force.
-func (w *worker) tie(rule string, end func()) (forget func(), ok bool) {
-	tied := &end
+func (w *worker) tie(rule control.Rule, end func()) (forget func(), ok bool) {
+	t := &tied{rule, end}
 	w.mu.Lock()
-	if w.ends[rule] == nil {
-		w.ends[rule] = map[*func()]struct{}{}
-	}
-	w.ends[rule][tied] = struct{}{}
+	w.ends[t] = struct{}{}
 	w.mu.Unlock()
 	forget = func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		delete(w.ends[rule], tied)
-		if len(w.ends[rule]) == 0 {
-			delete(w.ends, rule)
-		}
+		delete(w.ends, t)
 	}
-	if _, ok := w.forced.Load().rules[rule]; !ok { // and cut may have been before us
+	if !w.forced.Load().has(rule) { // and cut may have been before us
 		forget()
 		return nil, false
 	}
@@ -71,13 +72,13 @@ func (f *streamFlow) SetLinger(seconds int) error {
 func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error) {
 	gone := fmt.Errorf("rule %q is not in force any more", r.Name)
 	rule, ok := w.forced.Load().rules[r.Name]
-	if !ok {
+	if !ok || !rule.Is(r) {
 		return nil, gone
 	}
 	to := netip.AddrPortFrom(rule.Laptop, rule.RelayPort)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	forget, ok := w.tie(r.Name, cancel)
+	forget, ok := w.tie(rule, cancel)
 	if !ok {
 		return nil, gone
 	}
@@ -92,7 +93,7 @@ func (w *worker) dialLaptop(ctx context.Context, r *steer.Rule) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	if forget, ok = w.tie(r.Name, func() { c.Close() }); !ok {
+	if forget, ok = w.tie(rule, func() { c.Close() }); !ok {
 		c.Close()
 		return nil, gone
 	}
@@ -111,18 +112,15 @@ func (f *flow) Close() error {
 
 // cut ends what is tied to rules that are not in force.
 func (w *worker) cut(in *force) {
-	var over []*func()
+	var over []*tied
 	w.mu.Lock()
-	for rule, ends := range w.ends {
-		if _, ok := in.rules[rule]; ok {
-			continue
-		}
-		for end := range ends {
-			over = append(over, end)
+	for t := range w.ends {
+		if !in.has(t.rule) {
+			over = append(over, t)
 		}
 	}
 	w.mu.Unlock()
-	for _, end := range over {
-		(*end)()
+	for _, t := range over {
+		t.end()
 	}
 }

@@ -118,7 +118,7 @@ func (o portObserver) Seen(s steer.Seen) {
 		return
 	}
 	failed := unanswered(&s)
-	rule, known := o.took(s.Rule.Name, failed)
+	rule, known := o.took(s.Rule, failed)
 	if !known {
 		return
 	}
@@ -139,13 +139,13 @@ func (o portObserver) Seen(s steer.Seen) {
 }
 
 // took counts what a rule took, unless the rule is gone.
-func (o *observer) took(name string, failed bool) (r control.Rule, known bool) {
+func (o *observer) took(rule *steer.Rule, failed bool) (r control.Rule, known bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if r, known = o.rules[name]; !known {
+	if r, known = o.rules[rule.Name]; !known || !r.Is(rule) {
 		return r, false
 	}
-	c := o.counts[name]
+	c := o.counts[rule.Name]
 	c.Matched++
 	if failed {
 		c.Failed++

@@ -58,13 +58,20 @@ type worker struct {
 	mu       sync.Mutex
 	gateways map[key.Public]*gateway
 	laptops  map[netip.Addr]*laptop
-	ends     map[string]map[*func()]struct{} // by rule: ends what is open, or being opened, with its laptop
+	ends     map[*tied]struct{} // what is open, or being opened, with laptops
 }
 
 // force is what is in force.
 type force struct {
 	set   *steer.Set
 	rules map[string]control.Rule
+}
+
+// has reports whether a rule is in force, with the same way to the same laptop: its
+// name may have come back with another rule behind it.
+func (f *force) has(r control.Rule) bool {
+	in, ok := f.rules[r.Name]
+	return ok && in.Is(&r.Rule) && in.Laptop == r.Laptop && in.RelayPort == r.RelayPort
 }
 
 // tableID is the name of the redirection of the agent that has a key.
@@ -78,7 +85,7 @@ func tableID(k key.Public) string {
 func newWorker(o Options, private key.Private, c serve.Config, log *slog.Logger) (w *worker, err error) {
 	w = &worker{
 		o: o, log: log, seen: newObserver(), poked: make(chan struct{}, 1), known: o.Gateways,
-		gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}, ends: map[string]map[*func()]struct{}{},
+		gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}, ends: map[*tied]struct{}{},
 	}
 	w.forced.Store(&force{set: new(steer.Set)})
 	if w.wire, err = newWire(private, log); err != nil {

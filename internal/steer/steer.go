@@ -69,6 +69,12 @@ type Rule struct {
 	ClientAddress ClientAddress `json:"clientAddress,omitempty"`
 }
 
+// Is reports whether r and o are one rule, perhaps compiled anew. A name may come back
+// with another rule, and another laptop, behind it.
+func (r *Rule) Is(o *Rule) bool {
+	return r.Name == o.Name && r.Owner == o.Owner && r.Since.Equal(o.Since)
+}
+
 // Match is a set of conditions on a request, at most MaxConditions and at least
 // one. All that is given must hold.
 //

@@ -21,7 +21,10 @@ const (
 	pieceCost = 512
 )
 
-var errSlowMirror = errors.New("the laptop does not take the copies as fast as they come")
+var (
+	errSlowMirror = errors.New("the laptop does not take the copies as fast as they come")
+	errOtherRule  = errors.New("another rule has its name")
+)
 
 // mirror sends copies of a connection's requests to one rule's laptop, one behind
 // the other, and reads what it answers. Whoever has a request only ever puts
@@ -64,6 +67,10 @@ func (p *piece) cost() int {
 func (c *conn) openMirrors(ex *exchange, rules []*steer.Rule, head []byte) {
 	for _, r := range rules {
 		m := c.mirrors[r.Name]
+		if m != nil && !m.rule.Is(r) {
+			m.cancel(errOtherRule)
+			m = nil
+		}
 		if m == nil {
 			m = c.newMirror(r)
 		}

@@ -68,6 +68,33 @@ func TestRulesComeAndGo(t *testing.T) {
 	}
 }
 
+// A name may come back with another rule, of another owner, while a connection that
+// was made for the one before is open: it is not for the new one.
+func TestNameComesBack(t *testing.T) {
+	w := newTown(t, serveHTTP(t, named("app")))
+	copied := make(chan string, 10)
+	for _, name := range []string{"ada", "eve"} {
+		w.laptops[name] = serveHTTP(t, func(out http.ResponseWriter, r *http.Request) {
+			if r.Header.Get(steer.Mirrored) != "" {
+				copied <- name + r.URL.Path
+			}
+			named(name)(out, r)
+		})
+	}
+	c := w.client()
+	for n, owner := range []string{"eve", "ada", "eve"} {
+		one, two := steal(), copies()
+		one.Owner, one.Since = owner, time.Unix(int64(n), 0)
+		two.Owner, two.Since = owner, one.Since
+		w.steer(one, two)
+		c.send(get("/a", forAda))
+		c.want(200, owner+" GET /a")
+		if got := <-copied; got != owner+"/a" {
+			t.Errorf("the copy for %s is %s", owner, got)
+		}
+	}
+}
+
 func TestPipelineKeepsItsOrder(t *testing.T) {
 	slow := func(name string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {

@@ -47,7 +47,10 @@ func (c *conn) connect(ex *exchange) (*upstream, error) {
 	c.mu.Lock()
 	u := c.app
 	if ex.rule != nil {
-		u = c.laptops[ex.rule.Name]
+		if u = c.laptops[ex.rule.Name]; u != nil && !u.rule.Is(ex.rule) {
+			u.conn.Close()
+			u = nil
+		}
 	}
 	if u != nil {
 		ex.up, u.used = u, true

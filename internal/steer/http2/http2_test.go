@@ -71,6 +71,36 @@ func TestRulesComeAndGo(t *testing.T) {
 	}
 }
 
+// A name may come back with another rule, of another owner, while a connection that
+// was made for the one before is open: it is not for the new one.
+func TestNameComesBack(t *testing.T) {
+	w := newWorld(t)
+	w.serve("app", says("from the pod"))
+	copied := make(chan string, 10)
+	for _, name := range []string{"ada", "eve"} {
+		w.serve(name, func(out http.ResponseWriter, r *http.Request) {
+			if r.Header.Get(steer.Mirrored) != "" {
+				copied <- name
+				return
+			}
+			says("from "+name)(out, r)
+		})
+	}
+	c := w.client()
+	for n, owner := range []string{"eve", "ada", "eve"} {
+		one, two := steals("ada"), mirrors("ada")
+		one.Owner, one.Since = owner, time.Unix(int64(n), 0)
+		two.Owner, two.Since = owner, one.Since
+		w.steer(one, two)
+		if _, got := w.do(c, "GET", "/mirror", nil, "X-User", "ada"); got != "from "+owner {
+			t.Errorf("%s's rule: %q", owner, got)
+		}
+		if got := <-copied; got != owner {
+			t.Errorf("the copy for %s went to %s", owner, got)
+		}
+	}
+}
+
 func TestManyStreamsAtOnce(t *testing.T) {
 	w := newWorld(t, steals("ada"))
 	for _, name := range []string{"app", "ada"} {

@@ -76,7 +76,7 @@ func (st *stream) copyPartLocked(fields []hpack.HeaderField, data []byte, end bo
 // has an error.
 func (s *session) mirrorLocked(rule *steer.Rule) *conn {
 	c := s.mirrors[rule.Name]
-	if c == nil {
+	if c == nil || !c.rule.Is(rule) {
 		c = newConn(s, mirror, rule)
 		s.mirrors[rule.Name] = c
 		s.dialLocked(c)

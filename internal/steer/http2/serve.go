@@ -180,7 +180,7 @@ func (s *session) passOn(client net.Conn, o *opening, began time.Time, why error
 // yet, but takes streams.
 func (s *session) laptopLocked(rule *steer.Rule) *conn {
 	c := s.laptops[rule.Name]
-	if c == nil || c.closing {
+	if c == nil || c.closing || !c.rule.Is(rule) {
 		c = newConn(s, laptop, rule)
 		s.laptops[rule.Name] = c
 		s.dialLocked(c)
