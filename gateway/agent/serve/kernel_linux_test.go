@@ -216,13 +216,18 @@ func TestPodIsSteered(t *testing.T) {
 // A pod whose rules take marks away has its connections translated.
 func TestPodIsSteeredByTranslation(t *testing.T) {
 	inPod(t, func(t *testing.T) {
-		if _, err := exec.LookPath("nft"); err != nil {
-			t.Skip("needs nft to have other rules in the pod")
-		}
-		testpod.Run(t, "nft add table inet firewall ; add chain inet firewall out { type filter hook output priority 0 ; } ; "+
-			"add rule inet firewall out meta mark set 1")
+		takeMarksAway(t)
 		podIsSteered(t)
 	})
+}
+
+// takeMarksAway has the pod's own rules do that.
+func takeMarksAway(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("needs nft to have other rules in the pod")
+	}
+	testpod.Run(t, "nft add table inet firewall ; add chain inet firewall out { type filter hook output priority 0 ; } ; "+
+		"add rule inet firewall out meta mark set 1")
 }
 
 func podIsSteered(t *testing.T) {
@@ -263,6 +268,53 @@ func podIsSteered(t *testing.T) {
 	tick(bothPorts...)
 	if got := far.Say("who tcp 10.99.1.1:8080"); !strings.Contains(got, "refused") {
 		t.Errorf("without an app: %s", got)
+	}
+}
+
+// An app that listens in one family of IP is refused in the other, as without an agent:
+// a client that tries both addresses of localhost goes on to the second one only then.
+func TestOtherFamilyIsRefused(t *testing.T) {
+	inPod(t, otherFamilyIsRefused)
+}
+
+func TestOtherFamilyIsRefusedByTranslation(t *testing.T) {
+	inPod(t, func(t *testing.T) {
+		takeMarksAway(t)
+		otherFamilyIsRefused(t)
+	})
+}
+
+func otherFamilyIsRefused(t *testing.T) {
+	far, near := host(t), start(t, 0)
+	line(t, "laptop", 9000)
+	var steal atomic.Bool
+	steal.Store(true)
+	tick, _ := agent(t, &steal, "127.0.0.1:9000")
+	four, six := []string{"127.0.0.1", "10.99.1.1"}, []string{"[::1]", "[fd99:1::1]"}
+	const refused = "connect: connection refused"
+	want := func(addrs []string, name string) {
+		t.Helper()
+		tick(bothPorts...)
+		for i, a := range addrs {
+			all := []testpod.Process{near, far}[:1+i] // the host has a loopback of its own
+			for _, p := range all {
+				if got := p.Say(fmt.Sprintf("who tcp %s:%d", a, appPort)); got != name && !(name == refused && strings.HasSuffix(got, refused)) {
+					t.Errorf("%s: %s, want %s", a, got, name)
+				}
+			}
+		}
+	}
+	for _, c := range []struct{ network, address, four, six string }{
+		{"tcp4", "0.0.0.0", "laptop", refused}, {"tcp6", "[::]", refused, "laptop"},
+		{"tcp", "[::]", "laptop", "laptop"}, {"tcp4", "0.0.0.0", "laptop", refused},
+	} {
+		app, err := net.Listen(c.network, fmt.Sprintf("%s:%d", c.address, appPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(four, c.four)
+		want(six, c.six)
+		app.Close()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -76,11 +77,17 @@ func TestListeningPorts(t *testing.T) {
    1: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0
    2: 0100007F:2000 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 3 1 0 100 0 0 10 0
 `
+	const file6 = `  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 00000000000000000000000000000000:0051 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0
+   2: 00000000000000000000000001000000:0052 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3 1 0 100 0 0 10 0
+`
 	ports := portSet{}
-	if err := ports.read(strings.NewReader(file)); err != nil || !ports.has(8080) || !ports.has(80) || ports.has(0x2000) {
-		t.Errorf("%v, %v", ports, err)
+	err := errors.Join(ports.read(strings.NewReader(file), inet4), ports.read(strings.NewReader(file6), inet6))
+	if want := (portSet{8080: inetBoth, 80: inet4, 81: inetBoth, 82: inet6}); err != nil || !maps.Equal(ports, want) {
+		t.Errorf("%v, %v, want %v", ports, err, want)
 	}
-	if !portSet(nil).has(1) {
+	if portSet(nil).of(1) != inetBoth {
 		t.Error("what is not known counts as listening")
 	}
 }
@@ -95,7 +102,7 @@ func TestListenersAreAskedFor(t *testing.T) {
 	ports := portSet{}
 	if err := ports.ask(); errors.Is(err, syscall.ENOENT) {
 		t.Skip("the kernel has no tcp_diag")
-	} else if err != nil || !ports.has(listens) || ports.has(connects) {
+	} else if err != nil || ports.of(listens) != inet4 || ports.of(connects) != 0 {
 		t.Errorf("%d listens and %d does not: %v, %v", listens, connects, ports, err)
 	}
 }
@@ -154,7 +161,7 @@ func FuzzListening(f *testing.F) {
 	f.Add("head\n0: nothing 0:0 0A\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		ports := portSet{}
-		if err := ports.read(strings.NewReader(text)); err == nil && len(ports) > strings.Count(text, "0A") {
+		if err := ports.read(strings.NewReader(text), inet6); err == nil && len(ports) > strings.Count(text, "0A") {
 			t.Errorf("%d ports in %q", len(ports), text)
 		}
 	})

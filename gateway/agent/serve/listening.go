@@ -8,10 +8,24 @@ import (
 	"strings"
 )
 
-// portSet is a set of TCP ports; nil has all of them.
-type portSet map[uint16]bool
+// families are those of IP in which somebody listens to a port.
+type families uint8
 
-func (s portSet) has(port uint16) bool { return s == nil || s[port] }
+const (
+	inet4 families = 1 << iota
+	inet6
+	inetBoth = inet4 | inet6
+)
+
+// portSet is by TCP ports where somebody listens to them; nil: to all of them.
+type portSet map[uint16]families
+
+func (s portSet) of(port uint16) families {
+	if s == nil {
+		return inetBoth
+	}
+	return s[port]
+}
 
 // listeningPorts returns the TCP ports of this network namespace to which somebody
 // listens, and all ports when that cannot be known. A listener of ours would answer
@@ -23,12 +37,12 @@ func listeningPorts() portSet {
 		return ports
 	}
 	known := false
-	for _, name := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+	for name, in := range map[string]families{"/proc/self/net/tcp": inet4, "/proc/self/net/tcp6": inet6} {
 		f, err := os.Open(name)
 		if err != nil {
 			continue // a kernel without IPv6 has no tcp6
 		}
-		err = ports.read(f)
+		err = ports.read(f, in)
 		f.Close()
 		if err != nil {
 			return nil
@@ -42,7 +56,7 @@ func listeningPorts() portSet {
 }
 
 // read adds the ports of a file of proc(5), which lists listeners before all others.
-func (s portSet) read(r io.Reader) error {
+func (s portSet) read(r io.Reader, in families) error {
 	const (
 		local, state = 1, 3 // columns
 		listen       = "0A" // TCP_LISTEN
@@ -54,12 +68,15 @@ func (s portSet) read(r io.Reader) error {
 		if len(f) <= state || f[state] != listen {
 			break
 		}
-		_, hex, _ := strings.Cut(f[local], ":")
+		address, hex, _ := strings.Cut(f[local], ":")
 		port, err := strconv.ParseUint(hex, 16, 16)
 		if err != nil {
 			return err
 		}
-		s[uint16(port)] = true
+		s[uint16(port)] |= in
+		if in == inet6 && strings.Trim(address, "0") == "" {
+			s[uint16(port)] |= inet4 // unless it has IPV6_V6ONLY, which is not said here
+		}
 	}
 	return lines.Err()
 }

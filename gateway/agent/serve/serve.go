@@ -90,9 +90,10 @@ type Server struct {
 
 // port is a listener for a steered port.
 type port struct {
-	key   PortKey
-	to    uint16 // where it listens
-	close func()
+	key    PortKey
+	to     uint16               // where it listens
+	follow func(families) error // the app, whose families these are; nil: it listens in all
+	close  func()
 }
 
 // New returns a Server that listens nowhere yet.
@@ -142,7 +143,7 @@ func (s *Server) Set(ports []PortKey) ([]redirect.Port, error) {
 		}
 		if p == nil {
 			var err error
-			if p, err = s.listen(k, want); err != nil {
+			if p, err = s.listen(k, want, listening.of(k.Port)); err != nil {
 				errs = append(errs, fmt.Errorf("listen for port %s: %w", k, err))
 				continue
 			}
@@ -152,16 +153,20 @@ func (s *Server) Set(ports []PortKey) ([]redirect.Port, error) {
 		case k.Protocol == steer.UDP:
 			r.Protocol = redirect.UDP
 			redirects = append(redirects, r)
-		case listening.has(k.Port):
+		case listening.of(k.Port) != 0:
+			if err := p.follow(listening.of(k.Port)); err != nil {
+				errs = append(errs, fmt.Errorf("listen for port %s: %w", k, err))
+			}
 			redirects = append(redirects, r)
 		}
 	}
 	return redirects, errors.Join(errs...)
 }
 
-// listen opens a listener for a port at one that is not to be redirected itself.
-func (s *Server) listen(k PortKey, steered map[PortKey]bool) (*port, error) {
-	open := s.listenTCP
+// listen opens a listener for a port, to which the app listens in some families, at one
+// that is not to be redirected itself.
+func (s *Server) listen(k PortKey, steered map[PortKey]bool, in families) (*port, error) {
+	open := func(k PortKey, at uint16) (*port, error) { return s.listenTCP(k, at, in) }
 	if k.Protocol == steer.UDP {
 		open = s.listenUDP
 	}

@@ -24,26 +24,6 @@ import (
 // its queue may be full, and the kernel tries again after 1 s and after 3 s.
 const knockTime = 10 * time.Second
 
-// listenTCP listens at a port; 0: any.
-func (s *Server) listenTCP(k PortKey, at uint16) (*port, error) {
-	open := s.Listen
-	if open == nil {
-		open = func(ctx context.Context) (net.Listener, error) { return listenAt(ctx, at) }
-	}
-	l, err := open(s.ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.wg.Go(func() { s.accept(l, k) })
-	return &port{key: k, to: l.Addr().(*net.TCPAddr).AddrPort().Port(), close: func() { l.Close() }}, nil
-}
-
-func listenAt(ctx context.Context, port uint16) (net.Listener, error) {
-	lc := net.ListenConfig{Control: redirect.ControlListener}
-	lc.SetMultipathTCP(false) // the pod's own program has not asked for it
-	return lc.Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
-}
-
 func (s *Server) accept(l net.Listener, k PortKey) {
 	const pause = 50 * time.Millisecond
 	for {
