@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 	"podnet.dev/internal/wake"
@@ -22,6 +24,11 @@ const (
 	maxSessions = 1024
 	// countsEvery is how often changed counts are news.
 	countsEvery = 5 * time.Second
+	// An agent may come, or have another error, so often in a row, and then again
+	// every newsEvery: for each time the status of all rules of its pod is written, and
+	// an agent is in a pod that somebody may have broken into.
+	newsInARow = 20
+	newsEvery  = 2 * time.Second
 )
 
 // Server tells agents their rules, and hears how they are. An agent dials
@@ -36,6 +43,7 @@ type Server struct {
 	here       func(laptop netip.Addr) bool
 	agents     map[netip.Addr]known
 	sessions   map[key.Public]*session
+	news       map[key.Public]*rate.Limiter // of agents
 	generation int64
 	counted    bool // counts have changed since this was last news
 	tally      tally
@@ -69,7 +77,7 @@ type Report struct {
 // there are, this one included; it must be quick and safe for concurrent use.
 func NewServer(log *slog.Logger, gateways func() []control.Gateway) *Server {
 	return &Server{
-		log: log, gateways: gateways, changed: make(chan struct{}, 1), sessions: map[key.Public]*session{}, tally: newTally(),
+		log: log, gateways: gateways, changed: make(chan struct{}, 1), sessions: map[key.Public]*session{}, news: map[key.Public]*rate.Limiter{}, tally: newTally(),
 		// An agent outlives a gateway, so the generations go on growing when it
 		// starts again.
 		generation: time.Now().UnixMilli(),
@@ -95,6 +103,7 @@ func (s *Server) SetAgents(agents []Agent, here func(laptop netip.Addr) bool) {
 	defer s.mu.Unlock()
 	s.agents, s.here = all, here
 	s.tally.keep(all)
+	maps.DeleteFunc(s.news, func(k key.Public, _ *rate.Limiter) bool { return all[k.Address6()].key != k })
 	for k, c := range s.sessions {
 		if s.toldLocked(c) == nil {
 			s.dropLocked(k, c)
@@ -205,6 +214,10 @@ func (s *Server) welcome(conn net.Conn) *session {
 		s.log.Debug("not an agent", "addr", from)
 		return nil
 	}
+	if !s.newsLocked(a.key) {
+		s.log.Debug("agent comes too often", "addr", from)
+		return nil
+	}
 	if old := s.sessions[a.key]; old != nil {
 		s.dropLocked(a.key, old)
 	}
@@ -215,6 +228,14 @@ func (s *Server) welcome(conn net.Conn) *session {
 	c := newSession(a.key, from.Addr(), conn)
 	s.sessions[a.key] = c
 	return c
+}
+
+// newsLocked reports whether an agent may be news again.
+func (s *Server) newsLocked(k key.Public) bool {
+	if s.news[k] == nil {
+		s.news[k] = rate.NewLimiter(rate.Every(newsEvery), newsInARow)
+	}
+	return s.news[k].Allow()
 }
 
 // dropLocked ends a session. Its goroutines notice by its connection.
@@ -292,6 +313,9 @@ func (s *Server) hear(c *session, m control.FromAgent) bool {
 		}
 		s.log.Info("agent connected", "addr", c.addr, "key", c.key, "pod", a.Namespace+"/"+a.Pod)
 		wake.Up(s.changed)
+	}
+	if line(m.Error) != c.report.Error && !s.newsLocked(c.key) {
+		m.Error = c.report.Error // it says so again
 	}
 	news, counted := c.take(m)
 	if counted {

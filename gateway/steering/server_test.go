@@ -294,6 +294,55 @@ func TestCountsAreNewsEveryFewSeconds(t *testing.T) {
 	})
 }
 
+// For each news of an agent the status of all rules of its pod is written: one that
+// comes and goes, or has another trouble all the time, is news now and then.
+func TestAFickleAgent(t *testing.T) {
+	const most = newsInARow + int(time.Minute/newsEvery) + 1
+	for name, fickle := range map[string]func(o *office, c *caller, i int) *caller{
+		"its troubles": func(_ *office, c *caller, i int) *caller {
+			_ = c.say(control.FromAgent{Error: strings.Repeat("x", i%7)})
+			return c
+		},
+		"it comes and goes": func(o *office, c *caller, _ int) *caller {
+			_ = c.conn.Close()
+			c = o.dial(testKey(3))
+			_ = c.say(control.FromAgent{Podnet: control.Version, PodUID: "pod-1"})
+			return c
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *office) {
+				o.set(testAgent(3, "1", "a"))
+				c := o.greet(testKey(3), "pod-1")
+				news := 0
+				for i := range int(time.Minute / pace) {
+					time.Sleep(pace)
+					c = fickle(o, c, i)
+					synctest.Wait()
+					if o.changed() {
+						news++
+					}
+				}
+				if news > 2*most { // that it went is news as well
+					t.Errorf("news %d times in a minute", news)
+				}
+				_ = c.conn.Close()
+				time.Sleep(newsEvery)
+				synctest.Wait()
+				c = o.greet(testKey(3), "pod-1")
+				for _, trouble := range []string{"no nftables", ""} {
+					time.Sleep(newsEvery)
+					_ = c.say(control.FromAgent{Error: trouble})
+					synctest.Wait()
+					if r, ok := o.s.Report(testKey(3)); !ok || r.Error != trouble {
+						t.Errorf("later: %+v, %v", r, ok)
+					}
+				}
+			})
+		})
+	}
+}
+
 // Who sends as much as it can is read slowly.
 func TestATalkativeAgentWaits(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
