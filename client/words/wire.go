@@ -69,6 +69,10 @@ func FirstLine(sent []byte) string {
 	return safe(text[:strings.LastIndexByte(text, ' ')])
 }
 
+// Line makes what somebody else has written fit for a cell or a line of a terminal: it
+// neither steers that nor looks like more than one.
+func Line(text string) string { return strings.ReplaceAll(safe(text), "\t", `\x09`) }
+
 // safe is what a terminal may show.
 func safe(text string) string {
 	var w strings.Builder

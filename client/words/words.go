@@ -61,7 +61,7 @@ func Matches(all []steer.Match) []string {
 				parts = append(parts, c.name+" "+c.pattern)
 			}
 		}
-		out = append(out, strings.Join(parts, ", "))
+		out = append(out, Line(strings.Join(parts, ", ")))
 	}
 	return out
 }

@@ -97,7 +97,7 @@ func printExposures(w io.Writer, all []localapi.Exposure, owners bool, now time.
 		}
 		row := []string{e.Name, e.Namespace, portList(e), e.Local, string(e.State), taken, age}
 		if owners { // who took what is known at home only
-			row = []string{e.Owner, e.Name, e.Namespace, portList(e), e.Local, string(e.State), age}
+			row = []string{words.Line(e.Owner), e.Name, e.Namespace, portList(e), words.Line(e.Local), string(e.State), age}
 		}
 		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}

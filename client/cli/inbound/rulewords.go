@@ -54,7 +54,7 @@ func printRule(w io.Writer, r localapi.SteerRule, now time.Time) {
 		row("inspect", "podnet steer inspect "+r.Name)
 	}
 	for _, o := range r.Others {
-		row("beside", o.Owner+" steers this port too: "+o.Name)
+		row("beside", words.Line(o.Owner)+" steers this port too: "+o.Name)
 	}
 	switch {
 	case r.Held:
@@ -173,7 +173,7 @@ func printRules(w io.Writer, rules []localapi.SteerRule, owners bool, now time.T
 	fmt.Fprintf(t, "%sNAME\tNAMESPACE\tTARGET\tPORT\tTO\tMODE\tREADY\tMATCHED\tAGE\tMATCHES\n", owner)
 	for _, r := range rules {
 		if owners {
-			owner = r.Owner + "\t"
+			owner = words.Line(r.Owner) + "\t"
 		}
 		age := ""
 		if r.Since != nil {
@@ -183,7 +183,7 @@ func printRules(w io.Writer, rules []localapi.SteerRule, owners bool, now time.T
 		if r.Failed > 0 {
 			matched += fmt.Sprintf(" (%d failed)", r.Failed)
 		}
-		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", owner, r.Name, r.Namespace, r.Target, cmp.Or(r.Port, "-"), cmp.Or(r.Local, "-"), r.Mode, readiness(r),
+		fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", owner, r.Name, r.Namespace, words.Line(r.Target), cmp.Or(r.Port, "-"), words.Line(cmp.Or(r.Local, "-")), r.Mode, readiness(r),
 			matched, age, takes(r))
 	}
 	_ = t.Flush()
@@ -192,7 +192,7 @@ func printRules(w io.Writer, rules []localapi.SteerRule, owners bool, now time.T
 			if p.Text == "" {
 				continue
 			}
-			fmt.Fprintf(w, "%s, %s %s: %s\n", r.Name, kindOf(r), p.Name, p.Text)
+			fmt.Fprintf(w, "%s, %s %s: %s\n", r.Name, kindOf(r), words.Line(p.Name), words.Line(p.Text))
 			if p.Hint != "" {
 				fmt.Fprintf(w, "  hint: %s\n", p.Hint)
 			}
@@ -232,7 +232,7 @@ func printWideRules(w io.Writer, rules []localapi.SteerRule) {
 	for _, r := range rules {
 		for _, p := range r.Pods {
 			n++
-			fmt.Fprintln(t, strings.Join([]string{r.Name, p.Name, answer.OrDash(p.Address), strconv.Itoa(int(p.Port)), string(p.State)}, "\t"))
+			fmt.Fprintln(t, strings.Join([]string{r.Name, words.Line(p.Name), answer.OrDash(p.Address), strconv.Itoa(int(p.Port)), string(p.State)}, "\t"))
 		}
 	}
 	if n > 0 {
