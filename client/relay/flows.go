@@ -5,9 +5,15 @@ import (
 	"sync"
 )
 
-// maxFlows bounds the connections and UDP flows of a relay. Agents send at most
-// 256 connections per rule and pod.
-const maxFlows = 4096
+const (
+	// maxFlows bounds the connections and UDP flows of a relay, those that are only
+	// being opened among them, as each has a connection to a local program. Agents
+	// send at most 256 connections per rule and pod.
+	maxFlows = 4096
+	// maxFromOne is what of it one agent may have, lest one that is broken into keeps
+	// out all others.
+	maxFromOne = maxFlows / 2
+)
 
 // flow is one TCP connection, UDP flow or live connection of an agent.
 type flow struct {
@@ -31,31 +37,43 @@ func (f *flow) allowed(t *table) bool {
 type flows struct {
 	mu     sync.Mutex
 	closed bool
+	served int                // whatever is not done
+	from   map[netip.Addr]int // of those
 	all    map[*flow]struct{}
 	work   sync.WaitGroup
 }
 
-// begin counts a goroutine that serves something, until done. It reports false
-// when the relay ends.
-func (f *flows) begin() bool {
+// begin counts a goroutine that serves something of an agent, until done. It reports
+// false when the relay ends or serves too much.
+func (f *flows) begin(src netip.Addr) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	if f.closed || f.served >= maxFlows || f.from[src] >= maxFromOne {
 		return false
 	}
+	f.served++
+	f.from[src]++
 	f.work.Add(1)
 	return true
 }
 
-func (f *flows) done() { f.work.Done() }
+func (f *flows) done(src netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.served--
+	if f.from[src]--; f.from[src] == 0 {
+		delete(f.from, src)
+	}
+	f.work.Done()
+}
 
-// add reports false, and has nothing added, when the relay ends or has too many
-// flows, or when t, which is asked for while nobody can sweep, has no room for
-// it. Of an agent's live connections the newest stays.
+// add reports false, and has nothing added, when the relay ends, or when t, which is
+// asked for while nobody can sweep, does not allow it. Of an agent's live connections
+// the newest stays.
 func (f *flows) add(fl *flow, t func() *table) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || len(f.all) >= maxFlows || !fl.allowed(t()) {
+	if f.closed || !fl.allowed(t()) {
 		return false
 	}
 	if fl.rule == "" {

@@ -61,7 +61,7 @@ func New(log *slog.Logger) (*Relay, error) {
 		return nil, fmt.Errorf("make relay: %w", err)
 	}
 	r := &Relay{log: log, stack: stack, state: newState(), next: firstPort}
-	r.flows.all = map[*flow]struct{}{}
+	r.flows.all, r.flows.from = map[*flow]struct{}{}, map[netip.Addr]int{}
 	r.udp.flows = map[udpKey]*udpFlow{}
 	r.table.Store(newTable(netip.Addr{}, nil))
 	return r, nil

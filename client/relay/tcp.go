@@ -12,11 +12,11 @@ import (
 
 // serveTCP takes a connection that an agent wants to open.
 func (r *Relay) serveTCP(ctx context.Context, q *netstack.TCPRequest) {
-	if !r.flows.begin() {
+	if !r.flows.begin(q.Src.Addr()) {
 		q.Drop()
 		return
 	}
-	defer r.flows.done()
+	defer r.flows.done(q.Src.Addr())
 	t := r.table.Load()
 	if t.live(q.Src.Addr(), q.Dst) {
 		r.acceptLive(ctx, q)

@@ -71,7 +71,7 @@ func (r *Relay) udpFlow(ctx context.Context, k udpKey, rule *Rule) *udpFlow {
 	if fl := r.udp.flows[k]; fl != nil {
 		return fl
 	}
-	if len(r.udp.flows) >= maxUDP || !r.flows.begin() {
+	if len(r.udp.flows) >= maxUDP || !r.flows.begin(k.src.Addr()) {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -79,12 +79,12 @@ func (r *Relay) udpFlow(ctx context.Context, k udpKey, rule *Rule) *udpFlow {
 	f := &flow{proto: packet.UDP, src: k.src, dst: k.dst, rule: rule.Name, end: cancel}
 	if !r.flows.add(f, r.table.Load) {
 		cancel()
-		r.flows.done()
+		r.flows.done(k.src.Addr())
 		return nil
 	}
 	r.udp.flows[k] = fl
 	go func() {
-		defer r.flows.done()
+		defer r.flows.done(k.src.Addr())
 		defer r.flows.remove(f)
 		began := time.Now()
 		err := fl.run(ctx)
