@@ -23,8 +23,9 @@ func (r *Rule) compile() ([]*matcher, error) {
 		return nil, err
 	}
 	var matchers []*matcher
+	steps := 0
 	for i := range r.Matches {
-		m, err := r.Matches[i].compile()
+		m, err := r.Matches[i].compile(&steps)
 		if err != nil {
 			return nil, fmt.Errorf("matches[%d]%w", i, err)
 		}
@@ -73,9 +74,10 @@ func checkText(field, text string, most int) error {
 	return nil
 }
 
-// compile makes a matcher. Its errors begin with the field behind the match.
-func (m *Match) compile() (*matcher, error) {
-	var b builder
+// compile makes a matcher, and adds to the steps of its rule. Its errors begin with the
+// field behind the match.
+func (m *Match) compile(steps *int) (*matcher, error) {
+	b := builder{steps: steps}
 	c := &matcher{
 		method: b.optional(".method", m.Method, asWritten),
 		host:   b.optional(".host", m.Host, anyCase),
@@ -104,8 +106,9 @@ func (m *Match) compile() (*matcher, error) {
 
 // builder gathers the rank of a match, and the first thing that is wrong with it.
 type builder struct {
-	rank rank
-	err  error
+	rank  rank
+	steps *int // of all regular expressions of the rule so far
+	err   error
 }
 
 func (b *builder) check(field string, err error) {
@@ -123,6 +126,9 @@ func (b *builder) pattern(field, text string, letters letters) pattern {
 	}
 	p, err := parsePattern(text, letters)
 	b.check(field, err)
+	if *b.steps += p.steps; *b.steps > maxRuleSteps {
+		b.check(field, fmt.Errorf("is one regular expression too many: at most %d steps are allowed in a rule", maxRuleSteps))
+	}
 	b.rank.add(&p)
 	return p
 }

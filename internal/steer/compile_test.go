@@ -53,6 +53,9 @@ func TestValidate(t *testing.T) {
 		"long query":        {match(query(long, "a")), "matches[0].query[0].name: "},
 		"the second one":    {match(Match{Query: []Condition{{"a", "b"}, {"c", "~["}}}), "matches[0].query[1].value: "},
 		"endless work":      {match(path(`~\w{1000}\w{1000}`)), "matches[0].path: is too large"},
+		"much work":         {work(4, `~^\w{240}$`), ""},
+		"too much work":     {work(5, `~^\w{240}$`), "matches[4].path: is one regular expression too many"},
+		"UUIDs":             {work(16, `~^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := steal("ada", 1, alice)
@@ -72,6 +75,11 @@ func TestValidate(t *testing.T) {
 }
 
 func match(m Match) func(*Rule) { return func(r *Rule) { r.Matches = []Match{m} } }
+
+// work is n matches, each with the regular expression.
+func work(n int, path string) func(*Rule) {
+	return func(r *Rule) { r.Matches = repeat(Match{Path: path}, n) }
+}
 
 func repeat(m Match, n int) (all []Match) {
 	for range n {

@@ -2,6 +2,8 @@ package steer
 
 import (
 	"net/url"
+	"regexp/syntax"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,41 @@ func parse(t testing.TB, text string, letters letters) *pattern {
 		t.Fatalf("%q: %v", text, err)
 	}
 	return &p
+}
+
+// What is too large is refused before it takes memory, and nothing else is.
+func TestSizeOfExpressions(t *testing.T) {
+	for _, text := range []string{
+		"(" + strings.Repeat("a", 1000) + "){1000}", "(" + strings.Repeat("[ab]", 250) + "){1000}", strings.Repeat(`\pL{999}`, 110), strings.Repeat("(a?){900}", 100),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := parsePattern("~"+text, asWritten)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%.20s... is accepted", text)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > 4<<20 {
+			t.Errorf("to refuse %.20s... took %d MiB", text, took>>20)
+		}
+	}
+	for _, text := range []string{
+		"", "a", "abc", "(?i)abc", "a|b|c", "abc|abd", "(a*)*", "(a*)+", "((a))", "[a-z]", ".", "^$", `\b`, "a{0}", "a{0,0}b", "a{3}", "a{3,}", "a{0,}", "a{1,}", "a{2,5}",
+		"(ab){3}", "(a{3}){3}", "(|a)", "(?:|a){3}", "(^a){3}", "a??", "a*?", "a{2,5}?", "()", "(){3}", `\w{240}`,
+	} {
+		tree, err := syntax.Parse(text, syntax.Perl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		least := atLeast(tree)
+		program, err := syntax.Compile(tree.Simplify())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if steps := len(program.Inst); least > steps {
+			t.Errorf("%q has %d steps and not at least %d", text, steps, least)
+		}
+	}
 }
 
 func TestPattern(t *testing.T) {

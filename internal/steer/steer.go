@@ -85,7 +85,7 @@ func (r *Rule) Is(o *Rule) bool {
 //	           all else is literal
 //	~^v[12]$   after the ~ a regular expression of package regexp, which holds
 //	           wherever it is found in the value; it must not grow beyond 256
-//	           steps when compiled, as \w{300} does
+//	           steps when compiled, as \w{300} does, nor all of a rule beyond 1024
 //
 // A literal * or a ~ in front needs a regular expression.
 type Match struct {
