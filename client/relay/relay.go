@@ -62,7 +62,7 @@ func New(log *slog.Logger) (*Relay, error) {
 	}
 	r := &Relay{log: log, stack: stack, state: newState(), next: firstPort}
 	r.flows.all, r.flows.from = map[*flow]struct{}{}, map[netip.Addr]int{}
-	r.udp.flows = map[udpKey]*udpFlow{}
+	r.udp.flows, r.udp.from = map[udpKey]*udpFlow{}, map[netip.Addr]int{}
 	r.table.Store(newTable(netip.Addr{}, nil))
 	return r, nil
 }

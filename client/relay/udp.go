@@ -18,8 +18,10 @@ const (
 	udpIdle = 60 * time.Second
 	// udpQueue is how many datagrams of a flow may wait for their socket.
 	udpQueue = 64
-	// maxUDP bounds the flows of datagrams: each has a buffer of 64 KiB.
-	maxUDP = 1024
+	// maxUDP bounds the flows of datagrams: each has a buffer of 64 KiB. maxUDPFromOne
+	// are those of one agent.
+	maxUDP        = 1024
+	maxUDPFromOne = maxUDP / 2
 )
 
 type udpKey struct{ src, dst netip.AddrPort }
@@ -28,6 +30,7 @@ type udpKey struct{ src, dst netip.AddrPort }
 type udpTable struct {
 	mu    sync.Mutex
 	flows map[udpKey]*udpFlow
+	from  map[netip.Addr]int // how many are whose
 }
 
 // udpFlow is a client of the pod, as its agent has it at one port. Each has a
@@ -71,7 +74,8 @@ func (r *Relay) udpFlow(ctx context.Context, k udpKey, rule *Rule) *udpFlow {
 	if fl := r.udp.flows[k]; fl != nil {
 		return fl
 	}
-	if len(r.udp.flows) >= maxUDP || !r.flows.begin(k.src.Addr()) {
+	from := k.src.Addr()
+	if len(r.udp.flows) >= maxUDP || r.udp.from[from] >= maxUDPFromOne || !r.flows.begin(from) {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -79,12 +83,13 @@ func (r *Relay) udpFlow(ctx context.Context, k udpKey, rule *Rule) *udpFlow {
 	f := &flow{proto: packet.UDP, src: k.src, dst: k.dst, rule: rule.Name, end: cancel}
 	if !r.flows.add(f, r.table.Load) {
 		cancel()
-		r.flows.done(k.src.Addr())
+		r.flows.done(from)
 		return nil
 	}
 	r.udp.flows[k] = fl
+	r.udp.from[from]++
 	go func() {
-		defer r.flows.done(k.src.Addr())
+		defer r.flows.done(from)
 		defer r.flows.remove(f)
 		began := time.Now()
 		err := fl.run(ctx)
@@ -93,6 +98,9 @@ func (r *Relay) udpFlow(ctx context.Context, k udpKey, rule *Rule) *udpFlow {
 		r.udp.mu.Lock()
 		defer r.udp.mu.Unlock()
 		delete(r.udp.flows, k)
+		if r.udp.from[from]--; r.udp.from[from] == 0 {
+			delete(r.udp.from, from)
+		}
 	}()
 	return fl
 }
