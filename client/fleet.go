@@ -178,7 +178,7 @@ func (f *Fleet) has(a netip.Addr) bool {
 }
 
 // addressTries is how many names of this machine are tried until a gateway gives
-// an address that no other session has. Each is one of 131,000 (198.18.0.0/15).
+// an address that no other session has. Each is one of 65,000 (198.18.0.0/16).
 const addressTries = 4
 
 // deviceOf is what this machine is called in its nth session beside the first.
