@@ -143,18 +143,18 @@ func amount(what string, n float64) string {
 }
 
 func inBytes(what string) bool {
-	return strings.HasSuffix(what, "resident") || strings.HasSuffix(what, "in use")
+	return strings.HasSuffix(what, "of its own") || strings.HasSuffix(what, "in use")
 }
 
 // levelNow is what everybody holds.
 func levelNow(t testing.TB, processes map[string]string) level {
 	t.Helper()
 	g, d := gatewayGauges(t), alice.daemonsWord(t)
-	now := level{"the gateway: goroutines": g.goroutines, "the gateway: files": g.files, "the gateway: in use": g.used, "the gateway: resident": g.memory,
+	now := level{"the gateway: goroutines": g.goroutines, "the gateway: files": g.files, "the gateway: in use": g.used, "the gateway: of its own": g.own,
 		"alice's daemon: goroutines": float64(d.Goroutines), "alice's daemon: in use": float64(d.HeapBytes)}
 	for name, pid := range processes {
 		h := holding(t, pid)
-		now[name+": files"], now[name+": threads"], now[name+": resident"] = float64(h.files), float64(h.threads), float64(h.resident)
+		now[name+": files"], now[name+": threads"], now[name+": of its own"] = float64(h.files), float64(h.threads), float64(h.own)
 	}
 	return now
 }

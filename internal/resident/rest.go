@@ -10,6 +10,8 @@ const (
 	look = 10 * time.Second
 	// little is what a process at rest computes from one look to the next: 3 % of a core.
 	little = look * 3 / 100
+	// again is after how many looks more it sheds again: three minutes.
+	again = 18
 )
 
 // Follow sheds whenever it has become quiet, until ctx ends: what starting took, what
@@ -20,10 +22,10 @@ func Follow(ctx context.Context, users func() int) error {
 }
 
 // follow calls shed once nobody has come or gone and next to nothing was computed from
-// one look to the next, and again three minutes later: then the objects of those who
-// left without a word are tidied away as well, and the buffers in pools have outlived a
-// collection. The runtime would keep all that: it collects every two minutes when
-// nothing happens, and holds on to as much as it had before the last collection.
+// one look to the next, and every three minutes while it stays so: then the objects of
+// those who left without a word are tidied away as well, and the buffers in pools have
+// outlived a collection. The runtime would keep all that: it collects every two minutes
+// when nothing happens, and holds on to as much as it had before the last collection.
 func follow(ctx context.Context, users func() int, computed func() time.Duration, shed func()) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
@@ -41,7 +43,7 @@ func follow(ctx context.Context, users func() int, computed func() time.Duration
 			quiet = 0
 			continue
 		}
-		if quiet++; quiet == 1 || quiet == 19 {
+		if quiet++; quiet%again == 1 {
 			shed()
 			so = computed() // which took some itself
 		}

@@ -34,17 +34,16 @@ func TestFollow(t *testing.T) {
 			after(look, 1, "while they work")
 		}
 		after(2*look, 2, "while they rest")
-		after(time.Hour, 3, "an hour later")
+		after(time.Hour, 22, "an hour later")
 		users = 0
-		after(look+time.Second, 3, "just after they left")
-		after(2*look, 4, "a moment later")
-		after(2*time.Minute, 4, "while objects are still tidied")
-		after(2*time.Minute, 5, "when that is over")
-		after(time.Hour, 5, "an hour later")
+		after(look+time.Second, 22, "just after they left")
+		after(2*look, 23, "a moment later")
+		after(2*time.Minute, 23, "while objects are still tidied")
+		after(2*time.Minute, 24, "when that is over")
 		users = 1
-		after(look, 5, "with another one")
+		after(look, 24, "with another one")
 		users = 0
-		after(3*look, 6, "after that one has left")
+		after(3*look, 25, "after that one has left")
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
