@@ -1,6 +1,8 @@
 package ui
 
 import (
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -118,6 +120,47 @@ func TestOthersAreKeptOut(t *testing.T) {
 	}
 	if code, _ := b.do("POST", "/do/disconnect", form, nil); code != 200 || len(w.daemon.deeds()) != 1 {
 		t.Errorf("the button itself: %d, %q", code, w.daemon.deeds())
+	}
+}
+
+// TestConnectionsAreBounded: somebody who is not let in may have as many connections as
+// there can be, and no more.
+func TestConnectionsAreBounded(t *testing.T) {
+	w := newWorld(t, shop(time.Now()), 0)
+	b := w.enter()
+	b.http.CloseIdleConnections()
+	var open []net.Conn
+	refused := func() error {
+		c, err := net.Dial("tcp", strings.TrimPrefix(b.base, "http://"))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		open = append(open, c)
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: elsewhere\r\n\r\n"); err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+		return err
+	}
+	for range maxConns {
+		if err := refused(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page := make(chan int, 1)
+	go func() {
+		code, _ := b.do("GET", "/", nil, nil)
+		page <- code
+	}()
+	select {
+	case <-page:
+		t.Error("there is room for more")
+	case <-time.After(100 * time.Millisecond):
+	}
+	_ = open[0].Close()
+	if code := <-page; code != 200 {
+		t.Errorf("once one has gone: %d", code)
 	}
 }
 

@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"podnet.dev/client/localapi"
 )
 
@@ -30,6 +32,10 @@ const (
 	tokenTime = time.Minute
 	// quietTime is for how long nobody has a page open before the port is closed.
 	quietTime = 10 * time.Minute
+	// maxConns is how many connections there may be at the same time: every user of
+	// this machine can open some, and those who come from elsewhere are only told so
+	// when they ask for something. A browser has half a dozen.
+	maxConns = 64
 )
 
 // Config of a Dashboard.
@@ -126,14 +132,14 @@ func (d *Dashboard) serve(ctx context.Context, ln net.Listener, first ask) {
 	ctx, stop := context.WithCancel(ctx)
 	s := &site{client: d.cfg.Client, log: d.cfg.Log, door: newDoor(ln.Addr().String()), history: newHistory(), news: newNews()}
 	srv := &http.Server{
-		Handler: s.routes(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10,
+		Handler: s.routes(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	d.cfg.Log.Info("dashboard opened", "addr", ln.Addr())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(netutil.LimitListener(ln, maxConns)); !errors.Is(err, http.ErrServerClosed) {
 			d.cfg.Log.Warn("dashboard not served", "err", err)
 			stop()
 		}
