@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -87,7 +88,7 @@ func (f *Forwarding) Close() error {
 // or why the port failed.
 func (f *Forwarding) Serve(ctx context.Context, d Dial, log *slog.Logger) error {
 	if f.packets != nil {
-		return (&datagrams{f: f, dial: d, log: log, flows: map[string]net.Conn{}}).serve(ctx)
+		return (&datagrams{f: f, dial: d, log: log, flows: map[string]chan []byte{}}).serve(ctx)
 	}
 	return accept(ctx, f.streams, log, func(near net.Conn) {
 		far, err := dial(ctx, d, "tcp", f.To)
@@ -104,9 +105,11 @@ func (f *Forwarding) Serve(ctx context.Context, d Dial, log *slog.Logger) error 
 const (
 	// datagramIdle is how long a flow without datagrams is kept (RFC 4787, REQ-5).
 	datagramIdle = 5 * time.Minute
-	// datagramFlows is how many there may be.
-	datagramFlows = 1024
-	maxDatagram   = 64 << 10
+	// datagramFlows is how many there may be, and datagramsWaiting how many datagrams of
+	// one while its name is looked up, or its far end takes them slowly.
+	datagramFlows    = 1024
+	datagramsWaiting = 32
+	maxDatagram      = 64 << 10
 )
 
 // datagrams are the flows of one port, by who sends.
@@ -117,7 +120,7 @@ type datagrams struct {
 
 	mu    sync.Mutex
 	wg    sync.WaitGroup
-	flows map[string]net.Conn
+	flows map[string]chan []byte // what is to be sent
 }
 
 func (d *datagrams) serve(ctx context.Context) error {
@@ -134,39 +137,56 @@ func (d *datagrams) serve(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		if far := d.flow(ctx, from); far != nil {
-			_ = far.SetReadDeadline(time.Now().Add(datagramIdle))
-			_, _ = far.Write(b[:n]) // may be lost like any datagram
+		select {
+		case d.flow(ctx, from) <- slices.Clone(b[:n]):
+		default: // lost, as any datagram may be
 		}
 	}
 }
 
-// flow is the sender's, new or not; nil: there is none to be had.
-func (d *datagrams) flow(ctx context.Context, from net.Addr) net.Conn {
+// flow is the sender's, new or not; nil, to which nothing can be sent: there is none to
+// be had.
+func (d *datagrams) flow(ctx context.Context, from net.Addr) chan<- []byte {
 	d.mu.Lock()
-	far, full := d.flows[from.String()], len(d.flows) >= datagramFlows
-	d.mu.Unlock()
-	if far != nil || full {
-		return far
+	defer d.mu.Unlock()
+	out := d.flows[from.String()]
+	if out == nil && len(d.flows) < datagramFlows {
+		out = make(chan []byte, datagramsWaiting)
+		d.flows[from.String()] = out
+		d.wg.Go(func() {
+			d.carry(ctx, from, out)
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			delete(d.flows, from.String())
+		})
 	}
+	return out
+}
+
+// carry connects a flow and carries its datagrams, until the far end has been silent
+// for long.
+func (d *datagrams) carry(ctx context.Context, from net.Addr, out <-chan []byte) {
 	far, err := dial(ctx, d.dial, "udp", d.f.To)
 	if err != nil {
 		d.log.Info("not forwarded", "to", d.f.To, "err", err)
-		return nil
+		return
 	}
-	d.mu.Lock()
-	d.flows[from.String()] = far
-	d.mu.Unlock()
-	_ = far.SetReadDeadline(time.Now().Add(datagramIdle))
+	defer far.Close()
+	defer context.AfterFunc(ctx, func() { _ = far.Close() })()
+	over := make(chan struct{})
 	d.wg.Go(func() {
-		defer context.AfterFunc(ctx, func() { _ = far.Close() })()
+		defer close(over)
 		d.answer(far, from)
-		d.mu.Lock()
-		delete(d.flows, from.String())
-		d.mu.Unlock()
-		_ = far.Close()
 	})
-	return far
+	for {
+		_ = far.SetReadDeadline(time.Now().Add(datagramIdle))
+		select {
+		case b := <-out:
+			_, _ = far.Write(b)
+		case <-over:
+			return
+		}
+	}
 }
 
 // answer takes back what the far end says, until it has been silent for long.

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -198,7 +199,9 @@ func TestHalfClosed(t *testing.T) {
 	}
 }
 
-func TestForward(t *testing.T) {
+// hearing answers datagrams.
+func hearing(t *testing.T) string {
+	t.Helper()
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -215,27 +218,82 @@ func TestForward(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { udp.Close(); answering.Wait() })
-	c := cluster{"tcp db.shop:5432": echoServer(t), "udp dns.shop:53": udp.LocalAddr().String()}
-	open := func(text string) string {
-		f, err := ParseForward(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o, err := f.Open(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- o.Serve(ctx, c.dial, quiet) }()
-		t.Cleanup(func() {
-			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		})
-		return o.Listen.String()
+	return udp.LocalAddr().String()
+}
+
+// forwarding serves a Forward, and returns where.
+func forwarding(t *testing.T, text string, d Dial) string {
+	t.Helper()
+	f, err := ParseForward(text)
+	if err != nil {
+		t.Fatal(err)
 	}
+	o, err := f.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- o.Serve(ctx, d, quiet) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return o.Listen.String()
+}
+
+// answered is what comes back for a question.
+func answered(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	_, _ = io.WriteString(conn, "question")
+	b := make([]byte, 100)
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	n, err := conn.Read(b)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(b[:n])
+}
+
+// TestSlowNameHoldsUpNobody: one sender's flow is not connected yet, and another's works.
+func TestSlowNameHoldsUpNobody(t *testing.T) {
+	c := cluster{"udp dns.shop:53": hearing(t)}
+	var second atomic.Bool
+	begun, known := make(chan struct{}), make(chan struct{})
+	at := forwarding(t, "127.0.0.1:0=dns.shop:53/udp", func(ctx context.Context, network, address string) (net.Conn, error) {
+		if !second.Swap(true) {
+			close(begun)
+			<-known
+		}
+		return c.dial(ctx, network, address)
+	})
+	var conns []net.Conn
+	for range 2 {
+		conn, err := net.Dial("udp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	_, _ = io.WriteString(conns[0], "early")
+	<-begun
+	if got := answered(t, conns[1]); got != "heard question" {
+		t.Errorf("the other one hears %q", got)
+	}
+	close(known)
+	b := make([]byte, 100)
+	_ = conns[0].SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := conns[0].Read(b); string(b[:n]) != "heard early" {
+		t.Errorf("the first one hears %q, %v", b[:n], err)
+	}
+}
+
+func TestForward(t *testing.T) {
+	c := cluster{"tcp db.shop:5432": echoServer(t), "udp dns.shop:53": hearing(t)}
+	open := func(text string) string { return forwarding(t, text, c.dial) }
 	for _, each := range []struct{ network, to, want string }{
 		{"tcp", open("0=db.shop:5432"), "question"}, {"udp", open("127.0.0.1:0=dns.shop:53/udp"), "heard question"},
 	} {
@@ -245,11 +303,8 @@ func TestForward(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_, _ = io.WriteString(conn, "question")
-			b := make([]byte, 100)
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-			if n, err := conn.Read(b); string(b[:n]) != each.want {
-				t.Errorf("%s: %q, %v", each.network, b[:n], err)
+			if got := answered(t, conn); got != each.want {
+				t.Errorf("%s: %q", each.network, got)
 			}
 		}
 	}
