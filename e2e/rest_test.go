@@ -40,14 +40,16 @@ func TestAtRest(t *testing.T) {
 	took := time.Since(began)
 	for _, p := range all {
 		share := measure.Percent(float64(computed(t, p.pid)-p.computed) / float64(took) * 100)
-		resident := measure.MiB(float64(holding(t, p.pid).resident) / (1 << 20))
+		held := holding(t, p.pid)
+		resident, own := measure.MiB(float64(held.resident)/(1<<20)), measure.MiB(float64(held.own)/(1<<20))
 		measure.AtMost(t, "at rest with a session and a rule, "+p.name+", of a core", share, 0.2)
 		measure.AtMost(t, "at rest with a session and a rule, "+p.name+", resident", resident, p.most)
+		report(t, "at rest with a session and a rule, "+p.name, held)
 		if share > 5 {
 			t.Errorf("%s computes while nobody wants anything: %.1f %% of a core", p.name, float64(share))
 		}
-		if resident > 2*p.most {
-			t.Errorf("%s has %.1f MiB resident", p.name, float64(resident))
+		if own > 2*p.most {
+			t.Errorf("%s has %.1f MiB of its own", p.name, float64(own))
 		}
 	}
 	customers(t, "http://"+ip+":8080/", 10, 1, "x-user: alice", "laptop").exact(t, 10, 10)

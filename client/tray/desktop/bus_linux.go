@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +20,12 @@ import (
 
 const (
 	// watcher is whoever knows the icons and tells the panels.
-	watcher = "org.kde.StatusNotifierWatcher"
+	watcher     = "org.kde.StatusNotifierWatcher"
+	watcherPath = "/StatusNotifierWatcher"
+	// iconPath is where the library has the icon.
+	iconPath = "/StatusNotifierItem"
+	// settle is how long the library has to make its icon, and to tell a watcher of it.
+	settle = time.Second
 	// ourName is that of the one tray of a desktop session.
 	ourName = "dev.podnet.Tray"
 	// busEvery is how soon a session bus is noticed.
@@ -61,6 +67,7 @@ func (d *desktop) enter(ctx context.Context, over func(), talk io.Writer) (leave
 
 // watch follows who shows icons, until the bus is gone.
 func (d *desktop) watch(bus *dbus.Conn, owners <-chan *dbus.Signal, talk io.Writer) {
+	time.AfterFunc(settle, d.settled)
 	var there bool
 	if err := bus.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, watcher).Store(&there); err == nil && !there {
 		fmt.Fprint(talk, "no panel here shows status icons yet: waiting for one\n"+
@@ -74,7 +81,37 @@ func (d *desktop) watch(bus *dbus.Conn, owners <-chan *dbus.Signal, talk io.Writ
 		d.log.Info("the keeper of the panel's icons has changed", "owner", owner)
 		if owner == "" {
 			d.again() // for the next one
+		} else {
+			time.AfterFunc(settle, d.settled)
 		}
+	}
+}
+
+// settled makes up for what the library loses (v1.12.2): what it is told while it makes
+// its icon (nativeStart), and a watcher that comes just then, as at a login, since it tries
+// once, and listens for another watcher only afterwards (stayRegistered).
+func (d *desktop) settled() {
+	bus, err := dbus.SessionBus() // the library's connection, whose the icon is
+	if err != nil || !bus.Connected() {
+		return // the session has ended
+	}
+	d.dressAgain()
+	panel := bus.Object(watcher, watcherPath)
+	known, err := panel.GetProperty(watcher + ".RegisteredStatusNotifierItems")
+	if err != nil {
+		d.log.Info("the panel does not tell its icons", "err", err)
+		return
+	}
+	names, _ := known.Value().([]string)
+	ours := func(name string) bool {
+		owner, _, _ := strings.Cut(name, "/")
+		return slices.Contains(bus.Names(), owner)
+	}
+	if slices.ContainsFunc(names, ours) {
+		return
+	}
+	if err := panel.Call(watcher+".RegisterStatusNotifierItem", 0, iconPath).Err; err != nil {
+		d.log.Info("the panel does not take the icon", "err", err)
 	}
 }
 

@@ -48,18 +48,32 @@ func (p *panel) Show(m tray.Menu) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	begun := p.top != nil
-	if !begun || m.Icon != p.shown.Icon {
-		systray.SetIcon(picture(m.Icon))
-	}
-	if !begun || m.Title != p.shown.Title {
-		// Some hosts have the title for a tooltip, and not the tooltip.
-		systray.SetTitle(m.Title)
-		systray.SetTooltip(m.Title)
-	}
+	dress(m, !begun || m.Icon != p.shown.Icon, !begun || m.Title != p.shown.Title)
 	p.shown = m
 	p.top = p.fill(nil, p.top, m.Items)
 	if !begun {
 		close(p.first)
+	}
+}
+
+// dress gives the icon its picture and its title.
+func dress(m tray.Menu, icon, title bool) {
+	if icon {
+		systray.SetIcon(picture(m.Icon))
+	}
+	if title {
+		// Some hosts have the title for a tooltip, and not the tooltip.
+		systray.SetTitle(m.Title)
+		systray.SetTooltip(m.Title)
+	}
+}
+
+// dressAgain has picture and title be what they are.
+func (p *panel) dressAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.top != nil {
+		dress(p.shown, true, true)
 	}
 }
 

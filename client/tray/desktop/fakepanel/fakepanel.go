@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/godbus/dbus/v5"
+	"github.com/godbus/dbus/v5/prop"
 )
 
 const (
@@ -21,12 +22,21 @@ const (
 type Panel struct {
 	bus   *dbus.Conn
 	items chan Item
+	told  *prop.Properties
 }
+
+// registered is the property that has the icons that are known.
+const registered = "RegisteredStatusNotifierItems"
 
 // New is a panel on a bus that is not there yet.
 func New(bus *dbus.Conn) (*Panel, error) {
-	p := &Panel{bus, make(chan Item, 8)}
-	return p, bus.Export(keeper{p}, watcherPath, watcher)
+	p := &Panel{bus: bus, items: make(chan Item, 8)}
+	if err := bus.Export(keeper{p}, watcherPath, watcher); err != nil {
+		return nil, err
+	}
+	var err error
+	p.told, err = prop.Export(bus, watcherPath, prop.Map{watcher: {registered: {Value: []string{}}}})
+	return p, err
 }
 
 // Appear has the panel take its name, Vanish lose it.
@@ -39,6 +49,7 @@ func (p *Panel) Appear() error {
 }
 
 func (p *Panel) Vanish() error {
+	p.told.SetMust(watcher, registered, []string{})
 	_, err := p.bus.ReleaseName(watcher)
 	return err
 }
@@ -51,6 +62,8 @@ type keeper struct{ p *Panel }
 
 // RegisterStatusNotifierItem is the call by which an icon says that it is there.
 func (k keeper) RegisterStatusNotifierItem(path string, from dbus.Sender) *dbus.Error {
+	known := k.p.told.GetMust(watcher, registered).([]string)
+	k.p.told.SetMust(watcher, registered, append(slices.Clone(known), string(from)+path))
 	k.p.items <- Item{k.p.bus, string(from), dbus.ObjectPath(path)}
 	return nil
 }
@@ -64,7 +77,7 @@ type Item struct {
 
 // Find is the icon that a real panel knows whose title or tooltip begins so.
 func Find(bus *dbus.Conn) ([]Item, error) {
-	v, err := bus.Object(watcher, watcherPath).GetProperty(watcher + ".RegisteredStatusNotifierItems")
+	v, err := bus.Object(watcher, watcherPath).GetProperty(watcher + "." + registered)
 	if err != nil {
 		return nil, err
 	}
