@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -103,7 +104,7 @@ func readSocks(r io.Reader, w io.Writer) (address string, err error) {
 		return "", fmt.Errorf("version %d in the request", version)
 	case command != socksConnect:
 		return "", socksError(socksNoCommand)
-	case host == "":
+	case host == "", strings.ContainsAny(host, "[]"): // no name of anything, and no address is written so
 		return "", socksError(socksNoAddresses)
 	}
 	return net.JoinHostPort(host, strconv.Itoa(int(port))), nil
