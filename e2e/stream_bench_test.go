@@ -6,12 +6,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
 
 // ways are iperf3's words for the two directions.
-var ways = []struct{ name, flag string }{{"up", "--format=m"}, {"down", "--reverse"}}
+var ways = []struct {
+	name  string
+	flags []string
+}{{"up", nil}, {"down", []string{"--reverse"}}}
 
 // throughput is what one connection of iperf3 moves, in bits per second. CUBIC is what
 // most machines have; see speeds.
@@ -37,17 +42,33 @@ func middle(of []float64) float64 {
 	return of[len(of)/2]
 }
 
+// carried is how fast a web server's answer comes, or takes what it is sent, in bits per
+// second.
+func (m machine) carried(t testing.TB, way, at string) float64 {
+	t.Helper()
+	const size = 300_000_000
+	script := fmt.Sprintf("curl -sS --max-time 100 -o /dev/null -w '%%{speed_download}' 'http://%s/blob?size=%d'", at, size)
+	if way == "up" {
+		script = fmt.Sprintf("head -c %d /dev/zero | curl -sS --max-time 100 -o /dev/null -w '%%{speed_upload}' -T - http://%s/sink", size, at)
+	}
+	bytes, err := strconv.ParseFloat(m.sh(script).must(t), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return 8 * bytes
+}
+
 // BenchmarkAPIServerPath compares a session whose only path is the API server with what
 // `kubectl port-forward` itself moves to the same pod: no WireGuard, no stack.
 //
 //	go test -tags e2e -run '^$' -bench APIServerPath -benchtime 3x ./e2e
 func BenchmarkAPIServerPath(b *testing.B) {
 	calm(b)
-	pod := podAddress(b, "app=db")
-	serve(b, netns(b, pod))
-	port := "15201"
+	pod := kubectl("get", "pods", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name} {.items[0].status.podIP}").must(b)
+	name, ip, _ := strings.Cut(pod, " ")
+	const port = "15201"
 	alice.connect(b, "-n", "shop", "--path", "apiserver")
-	forward := alice.cmd("kubectl", "port-forward", "-n", "shop", "pod/db-0", port+":5201").exec(b.Context())
+	forward := alice.cmd("kubectl", "port-forward", "-n", "shop", "pod/"+name, port+":8080").exec(b.Context())
 	if err := forward.Start(); err != nil {
 		b.Fatal(err)
 	}
@@ -58,8 +79,8 @@ func BenchmarkAPIServerPath(b *testing.B) {
 	plain, podnet := map[string][]float64{}, map[string][]float64{}
 	for b.Loop() {
 		for _, way := range ways {
-			plain[way.name] = append(plain[way.name], alice.throughput(b, 6*time.Second, "127.0.0.1", "-p", port, way.flag))
-			podnet[way.name] = append(podnet[way.name], alice.throughput(b, 6*time.Second, pod, way.flag))
+			plain[way.name] = append(plain[way.name], alice.carried(b, way.name, "127.0.0.1:"+port))
+			podnet[way.name] = append(podnet[way.name], alice.carried(b, way.name, ip+":8080"))
 		}
 	}
 	for _, way := range ways {
@@ -89,7 +110,7 @@ func BenchmarkLossyLine(b *testing.B) {
 				alice.connect(b, "-n", "shop", "--path", on)
 			}
 			for _, way := range ways {
-				got[on+", "+way.name] = append(got[on+", "+way.name], alice.throughput(b, 15*time.Second, to, way.flag))
+				got[on+", "+way.name] = append(got[on+", "+way.name], alice.throughput(b, 15*time.Second, append([]string{to}, way.flags...)...))
 			}
 			if on != "plain TCP" {
 				alice.podnet("disconnect").must(b)
