@@ -38,10 +38,10 @@ type State struct {
 	NAT     map[string]NAT `json:"nat,omitempty"`
 	DropUDP []string       `json:"dropUDP,omitempty"`
 
-	// Rebinds is the block of ports that a machine's NAT took in place of the
-	// ones before, and Blocks how many blocks NATs have taken since the lab is
-	// up. None is taken twice in a while: who spoke with its last owner may
-	// still have that in mind, and gives the next one ports that nobody expects.
+	// Rebinds is which ports a machine's NAT took in place of the ones before, and
+	// Blocks how often NATs have done so since the lab is up. None is taken twice in
+	// a while: who spoke with its last owner may still have that in mind, and gives
+	// the next one ports that nobody expects.
 	Rebinds map[string]int `json:"rebinds,omitempty"`
 	Blocks  int            `json:"blocks,omitempty"`
 
@@ -231,27 +231,32 @@ func translations(match string, m topology.Machine, kind NAT, rebinds int) []str
 	case kind == Symmetric:
 		return []string{all + " fully-random"}
 	case kind == Sequential:
-		return []string{udp + fmt.Sprintf("numgen inc mod %d map %s", ports, portMap(firstSequential, rebinds)), all}
+		return []string{udp + fmt.Sprintf("numgen inc mod %d map %s", ports, portMap(rebinds)), all}
 	case rebinds > 0: // the same towards every destination, and another than it was
-		return []string{udp + fmt.Sprintf("jhash ip saddr . udp sport mod %d map %s", ports, portMap(firstRebound, rebinds)), all}
+		return []string{udp + fmt.Sprintf("udp sport ^ %#x", rebound+rebinds%rebounds), all}
 	}
 	return []string{all}
 }
 
-// Ports that NATs take which do not keep them: a block of them at a time, and
-// none that a program is given by the kernel.
+// Ports that NATs take which do not keep them; a program is given none of them by
+// the kernel. One that counts takes a block of them at a time. One that was rebound
+// gives every port one of its own: two that shared one would be a NAT that drops what
+// the second says to whom the first has spoken with. The kernel gives 0x8000 to 0xee47,
+// which become 0x1000 to 0x7fff.
 const (
 	ports           = 64
 	blocks          = 100
 	firstSequential = 12000
-	firstRebound    = 22000
+
+	rebound  = 0xf000
+	rebounds = 0x1000
 )
 
 // portMap is the nft map from 0 to ports-1 to the block of that number.
-func portMap(first, block int) string {
+func portMap(block int) string {
 	var elements []string
 	for i := range ports {
-		elements = append(elements, fmt.Sprintf("%d : %d", i, first+block%blocks*ports+i))
+		elements = append(elements, fmt.Sprintf("%d : %d", i, firstSequential+block%blocks*ports+i))
 	}
 	return "{ " + strings.Join(elements, ", ") + " }"
 }
