@@ -106,6 +106,11 @@ func (o outlook) mayUDP(st transport.GatewayStatus) bool {
 	return o.only != transport.APIServer && (o.stun || mayTurnUDP(st))
 }
 
+// worksByUDP says whether a path by UDP works, in use or not.
+func worksByUDP(st transport.GatewayStatus) bool {
+	return slices.ContainsFunc(st.Paths, func(p transport.PathStatus) bool { return p.Kind == transport.UDP && p.Live })
+}
+
 // reason says why the session is where it is, "" when there is nothing to
 // explain: by UDP, or as asked.
 func reason(st transport.GatewayStatus, o outlook) string {

@@ -294,12 +294,12 @@ func (k *keeper) tellPath(st transport.GatewayStatus) {
 	}
 }
 
-// seekUDP looks for a way by UDP where there might be one.
+// seekUDP looks for a way by UDP where there might be one and none works.
 func (k *keeper) seekUDP(st transport.GatewayStatus) {
 	k.mu.Lock()
 	may := k.outlook.mayUDP(st)
 	k.mu.Unlock()
-	if !may || st.Active.Kind == transport.UDP {
+	if !may || worksByUDP(st) {
 		k.seek, k.knock = time.Time{}, time.Time{}
 		return
 	}

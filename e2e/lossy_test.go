@@ -99,6 +99,31 @@ func TestLossDoesNotMoveThePath(t *testing.T) {
 	}
 }
 
+// TestLossesHoldALoadBack has transfers go both ways by a path that loses one datagram
+// of two hundred: podnet tries what the stream moves, and is back at UDP in the end.
+func TestLossesHoldALoadBack(t *testing.T) {
+	calm(t)
+	db := podAddress(t, "app=db")
+	serve(t, netns(t, db))
+	lab("wire", "laptop", "--delay", "10ms", "--loss", "0.5%").must(t)
+	alice.connect(t, "-n", "shop")
+	paths := alice.start(t, "watch")
+	paths.waitPath(t, "udp", time.Now(), 15*time.Second)
+	time.Sleep(5 * time.Second) // by then each path knows its round trip
+	session := alice.start(t, "echo", db+":5432")
+	load, from := alice.start(t, "bulk", db, "-C", "cubic"), time.Now() // see speeds
+	tried := paths.waitPath(t, "apiserver", from, time.Minute)
+	time.Sleep(lasting(15*time.Second, 2*time.Minute))
+	kept := alice.connection(t).Path.Kind == "apiserver"
+	load.stop()
+	ended := time.Now()
+	paths.waitPath(t, "udp", ended, 30*time.Second)
+	session.stop()
+	session.unbroken(t)
+	load.unbroken(t)
+	report(t, "20 ms, 0.5 % loss: the stream is tried", fmt.Sprintf("after %.1f s of load, and kept: %v; iperf3 %s", tried.Seconds(), kept, text(load)))
+}
+
 // TestNamesBehindADownload asks for names while a download fills the line. Of the
 // seventy names of the short form the slowest one decides: it looks again when that
 // took too long.

@@ -192,10 +192,10 @@ func download(ctx context.Context, args []string) error {
 	return nil
 }
 
-// bulk ADDRESS sends and receives by iperf3 as much as it can, and
+// bulk ADDRESS [FLAGS of iperf3] sends and receives by iperf3 as much as it can, and
 // sees when nothing moved one way for a while.
 func bulk(ctx context.Context, args []string) error {
-	cmd := exec.Command("iperf3", "-c", args[0], "-J", "-i", "0.1", "-t", "3600", "--bidir")
+	cmd := exec.Command("iperf3", append([]string{"-J", "-i", "0.1", "-t", "3600", "--bidir", "-c"}, args...)...)
 	var out strings.Builder
 	cmd.Stdout = &out
 	start := time.Now()

@@ -91,7 +91,8 @@ func BenchmarkAPIServerPath(b *testing.B) {
 }
 
 // BenchmarkLossyLine has one connection on a line with a round trip of 20 ms that loses
-// one packet of two thousand, beside plain TCP to the node and on each path.
+// one packet of two thousand, beside plain TCP to the node, on each path, and on the one
+// that podnet comes to by itself.
 //
 //	go test -tags e2e -run '^$' -bench LossyLine -benchtime 3x ./e2e
 func BenchmarkLossyLine(b *testing.B) {
@@ -103,14 +104,21 @@ func BenchmarkLossyLine(b *testing.B) {
 	node := kubectl("get", "node", "node1", "-o", `jsonpath={.status.addresses[0].address}`).must(b)
 	got := map[string][]float64{}
 	for b.Loop() {
-		for _, on := range []string{"plain TCP", "udp", "apiserver"} {
-			to := node
-			if on != "plain TCP" {
-				to = pod
+		for _, on := range []string{"plain TCP", "udp", "apiserver", "podnet's choice"} {
+			to, more := node, []string(nil)
+			switch on {
+			case "plain TCP":
+			case "podnet's choice":
+				alice.connect(b, "-n", "shop")
+				to, more = pod, []string{"-O", "30"}
+				time.Sleep(10 * time.Second) // by then the round trips are known
+			default:
 				alice.connect(b, "-n", "shop", "--path", on)
+				to = pod
 			}
 			for _, way := range ways {
-				got[on+", "+way.name] = append(got[on+", "+way.name], alice.throughput(b, 15*time.Second, append([]string{to}, way.flags...)...))
+				args := slices.Concat([]string{to}, way.flags, more)
+				got[on+", "+way.name] = append(got[on+", "+way.name], alice.throughput(b, 15*time.Second, args...))
 			}
 			if on != "plain TCP" {
 				alice.podnet("disconnect").must(b)

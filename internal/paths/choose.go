@@ -27,7 +27,7 @@ func (s *Set) choose(now time.Time, todo []Action) []Action {
 	}
 	var best *path
 	for _, p := range s.paths {
-		if p.phase != live || p == s.active || !clearlyBetter(p, s.active) && !outlives(p, s.active) {
+		if p.phase != live || p == s.active || !s.beats(p) {
 			p.better = time.Time{}
 			continue
 		}
@@ -74,11 +74,16 @@ func (s *Set) fill(now time.Time, todo []Action) []Action {
 	return todo
 }
 
+// beats reports whether p is the better path at this moment.
+func (s *Set) beats(p *path) bool {
+	return outlives(p, s.active) || clearlyBetter(p, s.active) && !s.rival.keeps(p)
+}
+
 func (s *Set) use(now time.Time, p *path, why string, todo []Action) []Action {
 	for _, q := range s.paths {
 		q.better = time.Time{}
 	}
-	s.active = p
+	s.active, s.load = p, load{}
 	p.due, p.keeps = now, fullEvery
 	return append(todo, Use{p.id, why})
 }

@@ -46,7 +46,7 @@ const (
 	pause  = time.Second
 	// Pings between which more than this many bytes went either way say more
 	// about our own load than about the path.
-	load = 64 << 10
+	loaded = 64 << 10
 	// fullEvery is of how many pings of the active path one is full size; while much
 	// goes by it, each is. So an outer path that begins to swallow what is long costs
 	// a transfer two seconds, and an idle session little.
@@ -104,6 +104,7 @@ type path struct {
 	due      time.Time // of the next ping
 	sent     []ping    // for life, since the last answered one
 	tries    int       // trying: how often
+	account  account   // UDP: of what was lost
 	keeps    int       // alive: pings since the last full one
 	streak   int       // pongs in a row, without a suspicion between
 	size     ladder
@@ -112,7 +113,7 @@ type path struct {
 	last time.Duration // the last round trip
 	base time.Duration // as rtt, without those that our own load has made longer
 	mark uint64        // bytes carried until the last ping for life
-	busy bool          // more than load went between the last two of these
+	busy bool          // more than loaded went between the last two of these
 
 	counts    Traffic
 	sending   time.Time // when datagrams last went out
@@ -132,6 +133,7 @@ type ping struct {
 	at    time.Time
 	size  int
 	mark  uint64 // bytes carried until the ping before
+	sent  uint32 // bytes of datagrams that went out before it, modulo 2^32
 	tried bool   // counted as lost already
 }
 
@@ -179,7 +181,7 @@ func (p *path) die(now time.Time, why string) {
 // lose is what end and die have in common.
 func (p *path) lose(why string) {
 	p.since, p.died = time.Time{}, why
-	p.sent, p.size, p.asked, p.streak = nil, ladder{}, time.Time{}, 0
+	p.sent, p.size, p.asked, p.streak, p.account = nil, ladder{}, time.Time{}, 0, account{}
 }
 
 // forgive forgets what is unanswered.
@@ -240,15 +242,16 @@ func (p *path) carried() uint64 { return p.counts.Sent + p.counts.Received }
 
 // pong takes note of an answer. One to a ping that is not remembered, or the
 // second to the same, says nothing.
-func (p *path) pong(now time.Time, seq uint32) {
+func (p *path) pong(now time.Time, seq uint32, r Receipt) {
 	g, ok := p.take(seq)
 	if !ok {
 		return
 	}
 	p.hear(now)
+	p.account.enter(g, r)
 	p.answered = max(p.answered, seq)
 	p.size.pong(g)
-	p.roundTrip(now, now.Sub(g.at), p.carried()-g.mark < load)
+	p.roundTrip(now, now.Sub(g.at), p.carried()-g.mark < loaded)
 	p.streak++
 	switch p.phase {
 	case trying:
@@ -410,7 +413,7 @@ func (p *path) ask(now time.Time, active *path, jitter func(time.Duration) time.
 	// The full one goes first: when it is lost, the small one tells that it was
 	// lost for its size.
 	was := p.busy
-	p.busy = p.carried()-p.mark > load
+	p.busy = p.carried()-p.mark > loaded
 	if p.keeps++; (p.keeps >= fullEvery || p.busy || was) && p == active && p.kind == UDP {
 		p.keeps = 0
 		todo = p.ping(now, p.size.proved, todo)
@@ -420,7 +423,7 @@ func (p *path) ask(now time.Time, active *path, jitter func(time.Duration) time.
 
 func (p *path) ping(now time.Time, size int, todo []Action) []Action {
 	p.seq++
-	g := ping{seq: p.seq, at: now, size: size, mark: p.mark}
+	g := ping{seq: p.seq, at: now, size: size, mark: p.mark, sent: uint32(p.counts.Sent)}
 	if p.pinged.IsZero() {
 		p.pinged = now
 	}

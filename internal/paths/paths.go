@@ -44,6 +44,12 @@ type Traffic struct {
 	Received uint64
 }
 
+// Receipt is what a pong by UDP tells of what was carried: bytes of datagrams, without
+// probes and modulo 2^32, of which the gateway had Received and Sent so many by this
+// path when it answered, and as many were Here as Traffic.Received when the answer
+// came. Received and Sent are both 0 where a gateway does not tell, and by a stream.
+type Receipt struct{ Received, Sent, Here uint32 }
+
 // State is what is known of a path.
 type State struct {
 	// Live says that it has lately proved to work in both directions.
@@ -112,6 +118,8 @@ type Set struct {
 
 	active *path     // carries the datagrams; nil: none does
 	race   time.Time // until when UDP may overtake the stream that was first
+	load   load      // on the active path
+	rival  rival     // the stream, where UDP loses datagrams
 
 	soon    bool      // something has happened: Tick at once
 	planned time.Time // when the next Tick was due as the last one ended; zero: never
@@ -170,9 +178,10 @@ func (s *Set) Up(now time.Time, id ID, up bool) {
 	})
 }
 
-// Pong tells that the pong of a path's Ping with this Seq has come by that path.
-func (s *Set) Pong(now time.Time, id ID, seq uint32) {
-	s.with(id, func(p *path) { p.pong(now, seq) })
+// Pong tells that the pong of a path's Ping with this Seq has come by that path, and
+// what it tells.
+func (s *Set) Pong(now time.Time, id ID, seq uint32, r Receipt) {
+	s.with(id, func(p *path) { p.pong(now, seq, r) })
 }
 
 // Knock tells that the gateway has pinged us by a path: the way from it is open,
@@ -187,6 +196,7 @@ func (s *Set) Rouse(now time.Time) {
 	for _, p := range s.paths {
 		p.rouse(now)
 	}
+	s.rival = rival{}
 	s.soon = true
 }
 
@@ -213,6 +223,7 @@ func (s *Set) Tick(now time.Time, traffic func(ID) Traffic) []Action {
 		todo = p.judge(now, todo)
 	}
 	todo = s.choose(now, todo)
+	todo = s.compare(now, todo)
 	for _, p := range s.paths {
 		todo = p.ask(now, s.active, s.jitter, todo)
 	}

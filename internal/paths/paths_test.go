@@ -239,7 +239,7 @@ func TestRemove(t *testing.T) {
 	if w.run(0); !w.set.Next(w.now).IsZero() {
 		t.Error("an empty set wants a Tick")
 	}
-	w.set.Pong(w.now, udp, 1)
+	w.set.Pong(w.now, udp, 1, Receipt{})
 	w.set.Remove(w.now, udp)
 	if st := w.set.State(udp); st != (State{}) {
 		t.Errorf("state %+v", st)

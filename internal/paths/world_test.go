@@ -18,6 +18,7 @@ type link struct {
 	largest int // datagram; 0: any
 	held    []func()
 	counts  Traffic
+	gateway Traffic // as the other end counts
 }
 
 func (l *link) cut(yes bool) { l.cutOut, l.cutIn = yes, yes }
@@ -130,11 +131,13 @@ func (w *world) act(a Action) {
 		l := w.links[a.ID]
 		w.pings[a.ID]++
 		w.there(l, a.Size, func() {
+			r := Receipt{Received: uint32(l.gateway.Received), Sent: uint32(l.gateway.Sent)}
 			w.back(l, a.Size, func() {
 				if l.kind == APIServer {
 					l.counts.Received += uint64(a.Size)
 				}
-				w.set.Pong(w.now, a.ID, a.Seq)
+				r.Here = uint32(l.counts.Received)
+				w.set.Pong(w.now, a.ID, a.Seq, r)
 			})
 		})
 	case Use:

@@ -58,6 +58,10 @@ type Message struct {
 	// Observed is where a Pong's sender saw the Ping come from; the zero
 	// AddrPort: not told.
 	Observed netip.AddrPort
+	// Received and Sent are how many bytes of datagrams, modulo 2^32 and without
+	// probes, a Pong's sender has had by this path and has sent by it; both 0: not
+	// told.
+	Received, Sent uint32
 	// Size is that of the whole message in bytes, HeaderSize to MaxSize.
 	Size int
 }
@@ -126,8 +130,8 @@ func (k Key) String() string       { return "probe key " + k.id.String() }
 func (k Key) GoString() string     { return k.String() }
 func (k Key) LogValue() slog.Value { return slog.StringValue(k.id.String()) }
 
-// The layout, in bytes from the start. What is between the fields and behind the
-// header is zero, but only the MAC has to like it: later versions may use it.
+// The layout, in bytes from the start. What is behind the header is zero, but only the
+// MAC has to like it: later versions may use it.
 const (
 	magic   = 'p' // no WireGuard message begins so
 	version = 1
@@ -140,7 +144,8 @@ const (
 	offLimit    = 20
 	offPort     = 22
 	offAddr     = 24
-	offReserved = 40
+	offReceived = 40
+	offSent     = 44
 	offMAC      = 48
 
 	flagGateway  = 1 << 0
@@ -170,6 +175,8 @@ func (k Key) Append(b []byte, m Message) []byte {
 		as16 := a.As16()
 		copy(p[offAddr:], as16[:])
 	}
+	binary.BigEndian.PutUint32(p[offReceived:], m.Received)
+	binary.BigEndian.PutUint32(p[offSent:], m.Sent)
 	k.sum(p[offMAC:offMAC], p)
 	return b
 }
@@ -215,9 +222,11 @@ func (k Key) Open(b []byte) (Message, error) {
 		Draining:    b[offFlags]&flagDraining != 0,
 		TxID:        binary.BigEndian.Uint64(b[offTxID:]),
 		Limit:       int(binary.BigEndian.Uint16(b[offLimit:])),
+		Received:    binary.BigEndian.Uint32(b[offReceived:]),
+		Sent:        binary.BigEndian.Uint32(b[offSent:]),
 		Size:        len(b),
 	}
-	if a := netip.AddrFrom16([16]byte(b[offAddr:offReserved])); a != netip.IPv6Unspecified() {
+	if a := netip.AddrFrom16([16]byte(b[offAddr:offReceived])); a != netip.IPv6Unspecified() {
 		m.Observed = netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(b[offPort:]))
 	}
 	return m, nil

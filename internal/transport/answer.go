@@ -54,6 +54,9 @@ type udpWay struct {
 	at    time.Time
 	limit int // the longest datagram that passes, in bytes
 
+	received, sent atomic.Uint64 // bytes of datagrams, without probes
+	pings          atomic.Uint64
+
 	quiet silence
 	held  held        // of what was sent there while it was quiet
 	long  repetitions // of what was sent there
@@ -62,7 +65,7 @@ type udpWay struct {
 
 // sends takes note of what is being sent there, the longest of it n bytes.
 func (w *udpWay) sends(now time.Time, bufs [][]byte, n int) {
-	if w.quiet.lasts(now) {
+	if w.quiet.lasts(now, w.received.Load()+w.pings.Load()) {
 		w.held.add(now, bufs)
 	}
 	if n > paths.MinDatagram {
@@ -123,10 +126,14 @@ func (a *answers) heard(p *prober, w way, m probe.Message) {
 	}
 	now := time.Now()
 	shrunk := a.remember(p, w, m.Limit, now)
-	a.b.tell(w, p.key.Append(nil, probe.Message{
+	pong := probe.Message{
 		Kind: probe.Pong, FromGateway: true, Draining: a.draining.Load(),
 		TxID: m.TxID, Observed: w.from, Size: m.Size,
-	}))
+	}
+	if known := a.way(w.from); w.c == nil && known != nil {
+		pong.Received, pong.Sent = uint32(known.received.Load()), uint32(known.sent.Load())
+	}
+	a.b.tell(w, p.key.Append(nil, pong))
 	if w.c == nil {
 		a.repeat(w, now, shrunk)
 	}
@@ -175,7 +182,7 @@ func (a *answers) remember(p *prober, w way, limit int, now time.Time) (shrunk b
 	if old := a.udp[w.from]; old != nil && old.p == p {
 		shrunk = limit < old.limit
 		old.at, old.to, old.limit = now, w.to, limit
-		old.quiet.heard.Add(1)
+		old.pings.Add(1)
 		return shrunk
 	}
 	// Each new one makes the receivers look at all their senders again, which
@@ -219,15 +226,15 @@ func (a *answers) forget(c *carrier) {
 	}
 }
 
-// limit is the longest datagram that reaches a laptop at addr, in bytes; false:
-// none of those that probe is there.
-func (a *answers) limit(addr netip.AddrPort) (int, bool) {
+// limit is the longest datagram that reaches a laptop at addr, in bytes; 0: none of
+// those that probe is there.
+func (a *answers) limit(addr netip.AddrPort) int {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if w := a.udp[addr]; w != nil {
-		return w.limit, true
+		return w.limit
 	}
-	return 0, false
+	return 0
 }
 
 // LastProbe tells when, and by which kind of path, the owner of a key last

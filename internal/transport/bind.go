@@ -191,16 +191,18 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	}
 	switch ep := ep.(type) {
 	case *udpEndpoint:
-		n := longest(bufs)
+		n, limit := longest(bufs), 0
+		if n > paths.MinDatagram {
+			limit = b.answers.limit(ep.dst)
+		}
 		if ep.way != nil {
 			ep.way.sends(time.Now(), bufs, n)
 		}
-		if n > paths.MinDatagram {
-			if limit, ok := b.answers.limit(ep.dst); ok && n > limit {
-				return b.cut(bufs, ep, limit)
-			}
+		sent, err := b.sendUDP(bufs, ep, n, limit)
+		if ep.way != nil {
+			ep.way.sent.Add(sent)
 		}
-		return b.udp.send(bufs, ep)
+		return err
 	case *streamEndpoint:
 		ep.c.send(bufs, *closed)
 		return nil
@@ -245,7 +247,7 @@ func (b *Bind) origin(k originKey) origin {
 	if ep.way = b.answers.way(k.from); ep.way == nil {
 		return origin{ep: ep}
 	}
-	return origin{ep: ep, rx: &ep.way.quiet.heard, pieces: true}
+	return origin{ep: ep, rx: &ep.way.received, pieces: true}
 }
 
 // batch is a run of whole frames on its way from a stream to the device. The

@@ -363,7 +363,7 @@ func (g *Gateway) heard(w way, m probe.Message) {
 		if p == nil || !p.is(w) {
 			return
 		}
-		g.set.Pong(now, id, uint32(tx))
+		g.set.Pong(now, id, uint32(tx), paths.Receipt{Received: m.Received, Sent: m.Sent, Here: uint32(p.traffic().Received)})
 		if w.c == nil && m.Observed.IsValid() {
 			g.observed = m.Observed
 		}

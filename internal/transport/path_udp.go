@@ -25,24 +25,15 @@ type udpPath struct {
 	knocked time.Time // when it last did
 }
 
-func (p *udpPath) send(bufs [][]byte, _ <-chan struct{}) (err error) {
+func (p *udpPath) send(bufs [][]byte, _ <-chan struct{}) error {
 	n := longest(bufs)
 	if n > paths.MinDatagram {
 		p.long.note(time.Now(), bufs)
 	}
 	// A path that is in use has carried MinDatagram.
-	if limit := max(int(p.limit.Load()), paths.MinDatagram); n > limit {
-		err = p.g.b.cut(bufs, p.ep, limit)
-	} else {
-		err = p.g.b.udp.send(bufs, p.ep)
-	}
-	if err != nil {
-		return err
-	}
-	for _, m := range bufs {
-		p.tx.Add(uint64(len(m)))
-	}
-	return nil
+	sent, err := p.g.b.sendUDP(bufs, p.ep, n, max(int(p.limit.Load()), paths.MinDatagram))
+	p.tx.Add(sent)
+	return err
 }
 
 // limitLocked sets the longest datagram that passes, 0 when it is not known any more.
@@ -86,9 +77,21 @@ type cutter struct {
 
 var cutters = sync.Pool{New: func() any { return &cutter{} }}
 
+// sendUDP sends bufs, the longest of which has n bytes, to ep: in pieces where they are
+// longer than limit, 0 for none. It returns how many bytes went out.
+func (b *Bind) sendUDP(bufs [][]byte, ep *udpEndpoint, n, limit int) (sent uint64, err error) {
+	if limit > 0 && n > limit {
+		return b.cut(bufs, ep, limit)
+	}
+	if err := b.udp.send(bufs, ep); err != nil {
+		return 0, err
+	}
+	return total(bufs), nil
+}
+
 // cut sends bufs to ep in pieces of at most limit bytes where they are longer.
 // What cannot be cut so small goes whole: perhaps it arrives.
-func (b *Bind) cut(bufs [][]byte, ep *udpEndpoint, limit int) error {
+func (b *Bind) cut(bufs [][]byte, ep *udpEndpoint, limit int) (sent uint64, err error) {
 	c := cutters.Get().(*cutter)
 	defer cutters.Put(c)
 	size := 0
@@ -112,10 +115,20 @@ func (b *Bind) cut(bufs [][]byte, ep *udpEndpoint, limit int) error {
 			out = append(out, mem[start:])
 		}
 	}
-	err := b.udp.send(out, ep)
+	if err = b.udp.send(out, ep); err == nil {
+		sent = total(out)
+	}
 	clear(out)
 	c.bufs, c.mem = out, mem
-	return err
+	return sent, err
+}
+
+// total is how many bytes bufs have.
+func total(bufs [][]byte) (n uint64) {
+	for _, m := range bufs {
+		n += uint64(len(m))
+	}
+	return n
 }
 
 // longest is the length of the longest of bufs.

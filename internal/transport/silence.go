@@ -2,7 +2,6 @@ package transport
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -13,18 +12,17 @@ import (
 const tooQuiet = 1050 * time.Millisecond
 
 // silence tells that nothing comes from an address to which much may be sent. It
-// costs those who receive one count, and looks at the clock when something is sent.
+// costs those who receive nothing but a count, and looks at the clock when something
+// is sent.
 type silence struct {
-	heard atomic.Uint64 // counts what has come, in any unit
-
 	mu    sync.Mutex
-	seen  uint64
+	seen  uint64    // what had come
 	since time.Time // nothing has come since, as far as was looked
 }
 
 // lasts reports whether nothing has come for tooQuiet, during which it was called.
-func (s *silence) lasts(now time.Time) bool {
-	heard := s.heard.Load()
+// heard counts what has, in any unit.
+func (s *silence) lasts(now time.Time, heard uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if heard != s.seen || s.since.IsZero() {
