@@ -65,6 +65,9 @@ func TestSoak(t *testing.T) {
 		return all
 	}
 	work(lasts/4 + resting)
+	if !t.Run("storm", storm) {
+		t.FailNow()
+	}
 	was := rested(t, processes)
 	rounds := work(lasts)
 	is := rested(t, processes)
@@ -80,6 +83,16 @@ func TestSoak(t *testing.T) {
 		t.Fatalf("%d rounds after the first rest", len(rounds))
 	}
 	judge(t, was, is, rounds, lasts)
+}
+
+// storm is more at a time than any round has. Of the most that a heap ever had the Go
+// runtime keeps some 4 %, to describe it, and how much is under way at once in a round is
+// chance.
+func storm(t *testing.T) {
+	alice.serveLocally(t, 3000, "alice")
+	alice.sh("for i in $(seq 16); do curl -sS --max-time 60 -o /dev/null 'http://web.shop/blob?size=50M' & done; wait").must(t)
+	alice.role("connections", podAddress(t, "app=db")+":5432", "2000", "64").must(t)
+	customers(t, "http://"+clusterIP(t, "market", "stall"), 5000, 64, "x-user: alice", "alice").exact(t, 5000, 5000)
 }
 
 // aDay is a round of the soak, about a minute.
