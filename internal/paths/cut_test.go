@@ -19,6 +19,7 @@ func TestCutIsFound(t *testing.T) {
 	}{
 		{"idle", true, true, false, 0, 2000 * msec},
 		{"talking", true, true, false, 50 * msec, 1300 * msec},
+		{"a word now and then", true, true, false, 500 * msec, 1750 * msec},
 		{"nothing gets out", true, false, false, 50 * msec, 1300 * msec},
 		{"nothing comes in", false, true, false, 50 * msec, 1300 * msec},
 		{"much comes in, then nothing", true, true, true, 50 * msec, 1700 * msec},

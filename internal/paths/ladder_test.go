@@ -51,7 +51,7 @@ func TestBlackHoleThatAppears(t *testing.T) {
 			u.largest = 1300
 			if c.talking { // TCP repeats what does not arrive; none of it comes back
 				var repeat func()
-				repeat = func() { u.counts.Sent += 1452; w.after(200*msec, repeat) }
+				repeat = func() { w.send(u, 1452); w.after(200*msec, repeat) }
 				repeat()
 			}
 			worst = max(worst, w.within(c.limit, "the size is 1232", func() bool { return w.set.State(udp).Datagram == 1232 }))

@@ -41,9 +41,8 @@ const (
 	settled      = 5 * time.Second
 	young        = time.Minute
 
-	// Counts are looked at this often until nothing has gone out for a pause.
+	// Counts are looked at this often while datagrams go out; see Set.Resting.
 	glance = 100 * time.Millisecond
-	pause  = time.Second
 	// Pings between which more than this many bytes went either way say more
 	// about our own load than about the path.
 	loaded = 64 << 10
@@ -116,7 +115,6 @@ type path struct {
 	busy bool          // more than loaded went between the last two of these
 
 	counts    Traffic
-	sending   time.Time // when datagrams last went out
 	look      time.Time // when to look at the counts again; zero: nothing goes out
 	heard     time.Time // when anything came
 	data      time.Time // when datagrams came
@@ -217,12 +215,12 @@ func (p *path) doubt(now time.Time) {
 // count takes note of what the path has carried.
 func (p *path) count(now time.Time, t Traffic) {
 	sent, received := t.Sent != p.counts.Sent, t.Received != p.counts.Received
-	p.counts, p.look = t, time.Time{}
-	if sent {
-		p.sending = now
-	}
-	if now.Sub(p.sending) < pause {
+	p.counts = t
+	switch {
+	case sent:
 		p.look = now.Add(glance)
+	case passed(now, p.look):
+		p.look = time.Time{}
 	}
 	switch {
 	case received:

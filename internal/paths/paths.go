@@ -109,8 +109,8 @@ const late = time.Second
 
 // Set is the paths to one gateway. It is not safe for concurrent use.
 //
-// The caller drives it: Tick when Next says so, and after every call of another
-// method look at Next again, which may have become now.
+// The caller drives it: Tick when Next says so, or sooner, and after every call of
+// another method look at Next again, which may have become now.
 type Set struct {
 	config Config
 	paths  []*path // in the order they were added
@@ -247,6 +247,12 @@ func (s *Set) Next(now time.Time) time.Time {
 	}
 	return next
 }
+
+// Resting says that nothing goes out by the active path, and that the next Tick is
+// not planned for what might: whoever sends the first datagram then is to call Tick
+// at once. So silence after it is noticed in time, and a session that says a word
+// each second does not have its counts looked at ten times.
+func (s *Set) Resting() bool { return s.active == nil || s.active.look.IsZero() }
 
 // Active is the path that carries the datagrams; false: there is none.
 func (s *Set) Active() (ID, bool) {

@@ -121,6 +121,33 @@ func TestQuietSetIsQuiet(t *testing.T) {
 	}
 }
 
+// A word a second, which gets its answer, is looked after twice: when it goes out, and
+// a glance later.
+func TestWordNowAndThenIsQuiet(t *testing.T) {
+	w, _, _ := home(t, 4)
+	w.talk(time.Second)
+	w.run(1500 * msec)
+	w.ticks = 0
+	w.run(100 * time.Second)
+	if w.ticks > 700 || !w.set.Resting() {
+		t.Errorf("%d ticks in 100 s, resting %v", w.ticks, w.set.Resting())
+	}
+	if len(w.log) > 0 {
+		t.Errorf("%v", w.log)
+	}
+}
+
+// Whoever is silent after a word at rest is suspected from that word on.
+func TestSilenceAfterTheFirstWord(t *testing.T) {
+	for i := range 50 {
+		w, u, _ := home(t, uint64(i))
+		w.run(time.Second + time.Duration(i)*20*msec)
+		u.cut(true)
+		w.talk(10 * msec)
+		w.within(slack+20*msec, "it is suspect", func() bool { return w.set.State(udp).Suspect })
+	}
+}
+
 // The lid was closed for a night, or the process was stopped.
 func TestSleep(t *testing.T) {
 	for _, gap := range []time.Duration{3 * time.Second, 8 * time.Hour} {

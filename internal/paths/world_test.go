@@ -158,6 +158,14 @@ func (w *world) note(format string, args ...any) {
 	w.log = append(w.log, fmt.Sprintf("%8.3f ", w.age().Seconds())+fmt.Sprintf(format, args...))
 }
 
+// send has datagrams of so many bytes go out by the link of the active path.
+func (w *world) send(l *link, size uint64) {
+	l.counts.Sent += size
+	if w.set.Resting() {
+		w.tick()
+	}
+}
+
 // talk makes the user talk from now on.
 func (w *world) talk(every time.Duration) {
 	if w.echo = every; every == 0 {
@@ -169,7 +177,7 @@ func (w *world) talk(every time.Duration) {
 		}
 		if id, ok := w.set.Active(); ok {
 			l := w.links[id]
-			l.counts.Sent += 100
+			w.send(l, 100)
 			w.there(l, 100, func() { w.back(l, 100, func() { l.counts.Received += 100 }) })
 		}
 		w.talk(every)
@@ -210,13 +218,18 @@ func (w *world) until(limit time.Duration, so func() bool) time.Duration {
 			heap.Pop(&w.events).(event).do()
 			continue
 		}
-		w.ticks++
-		for _, a := range w.set.Tick(w.now, func(id ID) Traffic { return w.links[id].counts }) {
-			w.act(a)
-		}
-		if again := w.set.Next(w.now); !again.IsZero() && !again.After(w.now) {
-			w.t.Fatalf("%v: Tick is due again at once", w.age())
-		}
+		w.tick()
+	}
+}
+
+func (w *world) tick() {
+	w.t.Helper()
+	w.ticks++
+	for _, a := range w.set.Tick(w.now, func(id ID) Traffic { return w.links[id].counts }) {
+		w.act(a)
+	}
+	if again := w.set.Next(w.now); !again.IsZero() && !again.After(w.now) {
+		w.t.Fatalf("%v: Tick is due again at once", w.age())
 	}
 }
 

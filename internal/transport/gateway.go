@@ -68,6 +68,7 @@ type Gateway struct {
 
 	active  atomic.Pointer[activePath] // nil: none is live
 	suspect atomic.Bool                // active is silent where it should not be
+	resting atomic.Bool                // nothing goes out by active: who sends next wakes run
 	held    held
 
 	mu       sync.Mutex
@@ -185,6 +186,7 @@ func (g *Gateway) run() {
 		if s := g.stream; s != nil && !next.IsZero() && now.Sub(next) > time.Second {
 			signal(s.doubt) // we have slept
 		}
+		g.resting.Store(true) // what is sent after the counts were read wakes us
 		todo := g.set.Tick(now, func(id paths.ID) paths.Traffic {
 			if p := g.paths[id]; p != nil {
 				return p.traffic()
@@ -198,6 +200,9 @@ func (g *Gateway) run() {
 		g.mu.Lock()
 		g.tidyLocked(now)
 		next = g.set.Next(now)
+		if !g.set.Resting() {
+			g.resting.Store(false)
+		}
 		g.mu.Unlock()
 
 		if next.IsZero() {
@@ -313,6 +318,9 @@ func (g *Gateway) send(bufs [][]byte, cancel <-chan struct{}) error {
 	}
 	if p := g.active.Load(); p != nil {
 		if err := p.send(bufs, cancel); err != errNotUp {
+			if g.resting.Load() && g.resting.Swap(false) {
+				signal(g.wake)
+			}
 			if g.suspect.Load() {
 				g.held.add(time.Now(), bufs)
 			}

@@ -88,6 +88,33 @@ func TestLastWordsOfACutArrive(t *testing.T) {
 	}
 }
 
+// A word after a rest is the first that nobody answers: that is noticed from the word
+// on, and not from the next ping on.
+func TestSilenceAfterAWordIsNoticed(t *testing.T) {
+	laptop, gw := newNode(t, 1280, transport.Options{}), newNode(t, 1280, transport.Options{})
+	way := newNAT(t, gw.udpAddr())
+	g := laptop.gateway(t, gw, nil, way.addr())
+	wantKind(t, g, transport.UDP, 10*time.Second)
+	gw.echo()
+	newFlow(laptop, gw.addr, 100).mustExchange(t, 0, 3)
+	last, rtt := time.Now(), g.Status().Active.RTT
+	for rests := 0; rests < 2; time.Sleep(time.Millisecond) { // until the second pong that is the first for long
+		if now := g.Status().Active.RTT; now != rtt {
+			if time.Since(last) > 700*time.Millisecond {
+				rests++
+			}
+			last, rtt = time.Now(), now
+		}
+	}
+	way.lose(everything)
+	laptop.tun.send(packet(laptop.addr, gw.addr, []byte("word")))
+	for start := time.Now(); !g.Status().Active.Suspect; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 900*time.Millisecond {
+			t.Fatal("nobody notices")
+		}
+	}
+}
+
 // A path begins to swallow what is long, and everything else goes on as before. What
 // was long arrives in pieces once the size is known, though nobody repeats it.
 func TestLongWordsOfAShrinkingPathArrive(t *testing.T) {
