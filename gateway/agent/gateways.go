@@ -24,7 +24,7 @@ const (
 type gateway struct {
 	key    key.Public
 	cancel context.CancelFunc
-	notify chan struct{} // something is to be said before the next beat
+	notify chan struct{} // something is to be said, at each pulse at least
 
 	// Guarded by worker.mu.
 	beats   bool
@@ -109,12 +109,10 @@ func (w *worker) hear(g *gateway, c net.Conn) error {
 	}
 }
 
-// report tells a gateway how the agent is, every Beat and when it changes.
+// report tells a gateway how the agent is, at each pulse and when it changes.
 func (w *worker) report(ctx context.Context, g *gateway, c net.Conn) error {
 	line := control.FromAgent{Podnet: control.Version, PodUID: w.o.PodUID}
 	told := map[string]control.Counts{}
-	tick := time.NewTicker(control.Beat)
-	defer tick.Stop()
 	for {
 		w.mu.Lock()
 		line.Generation, line.Error = g.inForce, g.trouble
@@ -127,7 +125,6 @@ func (w *worker) report(ctx context.Context, g *gateway, c net.Conn) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-tick.C:
 		case <-g.notify:
 		}
 	}

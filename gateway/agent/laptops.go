@@ -27,7 +27,7 @@ const gatherTime = 20 * time.Millisecond
 type laptop struct {
 	addr   netip.Addr
 	cancel context.CancelFunc
-	notify chan struct{} // something is to be said before the next beat
+	notify chan struct{} // something is to be said, at each pulse at least
 
 	// Guarded by worker.mu.
 	ways  []key.Public  // gateways, the best first
@@ -130,16 +130,14 @@ func (w *worker) listen(l *laptop, c net.Conn) error {
 	}
 }
 
-// tell says which of the laptop's rules are in force, and what came of each
-// request, as soon as it is known.
+// tell says which of the laptop's rules are in force, at each pulse and when they
+// change, and what came of each request, as soon as it is known.
 func (w *worker) tell(ctx context.Context, l *laptop, c net.Conn) error {
 	events := w.seen.queue(l.addr)
 	line := control.FromPod{Podnet: control.Version, PodUID: w.o.PodUID}
 	told := map[string]control.Counts{}
 	var rules []string
 	unsaid := true // no rules have been told yet
-	tick := time.NewTicker(control.Beat)
-	defer tick.Stop()
 	for {
 		w.mu.Lock()
 		now := l.rules
@@ -165,8 +163,6 @@ func (w *worker) tell(ctx context.Context, l *laptop, c net.Conn) error {
 				if err := sayEvents(c, e, events.waiting); err != nil {
 					return err
 				}
-			case <-tick.C:
-				break wait
 			case <-l.notify:
 				break wait
 			}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
 )
 
@@ -21,6 +23,28 @@ type countedConn struct {
 func (c *countedConn) Write(b []byte) (int, error) {
 	c.writes.Add(1)
 	return c.Conn.Write(b)
+}
+
+// TestPulse: what is to be done each second is done at the same moment.
+func TestPulse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := &worker{poked: make(chan struct{}, 1), gateways: map[key.Public]*gateway{}, laptops: map[netip.Addr]*laptop{}}
+		g, l := &gateway{notify: make(chan struct{}, 1)}, &laptop{notify: make(chan struct{}, 1)}
+		w.gateways[key.Public{1}], w.laptops[netip.MustParseAddr("fd70::1")] = g, l
+		w.wg.Go(func() { w.pulse(ctx) })
+		for i := range 5 {
+			began := time.Now()
+			<-w.poked
+			<-g.notify
+			<-l.notify
+			if d := time.Since(began); d != time.Second {
+				t.Errorf("pulse %d came after %v", i, d)
+			}
+		}
+		cancel()
+		w.wg.Wait()
+	})
 }
 
 // TestEventsGoTogether: a laptop hears of requests soon, in order and in few words.
@@ -72,6 +96,7 @@ func TestEventsGoTogether(t *testing.T) {
 			t.Errorf("501 events were told in %d parts", n)
 		}
 		ours.Close()
+		wake(l.notify) // the next pulse
 		if err := <-said; err == nil {
 			t.Error("nobody noticed the end")
 		}

@@ -46,7 +46,7 @@ type worker struct {
 	serve  *serve.Server
 	egress *egress.Server // nil: nothing leaves from here
 	seen   *observer
-	poked  chan struct{}         // something has changed
+	poked  chan struct{}         // something has changed, or its time has come
 	forced atomic.Pointer[force] // what connections are decided by
 	wg     sync.WaitGroup        // of the gateways' and laptops' goroutines
 
@@ -153,7 +153,32 @@ func (w *worker) run(ctx context.Context) error {
 	defer w.wg.Wait()
 	defer cancel()
 	defer w.retreat()
+	w.wg.Go(func() { w.pulse(ctx) })
 	return w.steer(ctx)
+}
+
+// pulse has all done together that is to be done each second, so that an agent at
+// rest wakes for it once: the ports are redirected on, and who is connected is told
+// that the agent is there.
+func (w *worker) pulse(ctx context.Context) {
+	tick := time.NewTicker(min(redirect.RefreshEvery, control.Beat))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		w.poke()
+		w.mu.Lock()
+		for _, g := range w.gateways {
+			wake(g.notify)
+		}
+		for _, l := range w.laptops {
+			wake(l.notify)
+		}
+		w.mu.Unlock()
+	}
 }
 
 // retreat leaves the ports to the pod's own program, and gives what is open a
@@ -168,10 +193,8 @@ func (w *worker) retreat() {
 	w.serve.Drain(ctx)
 }
 
-// steer does what is to be done each second, and whenever something changed.
+// steer does what is to be done at each pulse, and whenever something changed.
 func (w *worker) steer(ctx context.Context) error {
-	tick := time.NewTicker(redirect.RefreshEvery)
-	defer tick.Stop()
 	for {
 		if why := w.step(ctx, time.Now()); why != "" {
 			w.log.Info("agent ends", "why", why)
@@ -182,7 +205,6 @@ func (w *worker) steer(ctx context.Context) error {
 			return nil
 		case <-w.wire.tunnel.Done():
 			return errors.New("the tunnel has closed by itself")
-		case <-tick.C:
 		case <-w.poked:
 		}
 	}
