@@ -13,6 +13,7 @@ import (
 	"podnet.dev/internal/netstack"
 	"podnet.dev/internal/packet"
 	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/wake"
 )
 
 // maxText is how many bytes of a text are kept that an agent says: one of ours says
@@ -39,11 +40,11 @@ func (r *Relay) acceptLive(ctx context.Context, q *netstack.TCPRequest) {
 func (r *Relay) serveLive(conn net.Conn, agent netip.Addr) {
 	var beats sync.WaitGroup
 	defer beats.Wait()
-	stop := make(chan struct{})
+	stop, heard := make(chan struct{}), make(chan struct{}, 1)
 	defer conn.Close()
 	defer close(stop)
 	beats.Go(func() {
-		if beat(conn, stop) != nil {
+		if beat(conn, heard, stop) != nil {
 			conn.Close() // the agent hears nothing from us any more
 		}
 	})
@@ -68,23 +69,35 @@ func (r *Relay) serveLive(conn net.Conn, agent netip.Addr) {
 			}
 			return
 		}
+		wake.Up(heard)
 		r.hear(conn, agent, &line, first)
 	}
 }
 
-// beat writes a line each control.Beat until stop.
-func beat(w net.Conn, stop <-chan struct{}) error {
-	tick := time.NewTicker(control.Beat)
-	defer tick.Stop()
+// beat writes lines until stop: one at once, one for each that is heard, and one when
+// none is for control.Alone.
+func beat(w net.Conn, heard, stop <-chan struct{}) error {
+	alone := time.NewTimer(control.Alone)
+	defer alone.Stop()
 	for line := (control.ToPod{Podnet: control.Version}); ; line = (control.ToPod{}) {
 		_ = w.SetWriteDeadline(time.Now().Add(control.Silence))
 		if err := control.Write(w, line); err != nil {
 			return err
 		}
-		select {
-		case <-stop:
-			return nil
-		case <-tick.C:
+		alone.Reset(control.Alone)
+		said := time.Now()
+	wait:
+		for {
+			select {
+			case <-stop:
+				return nil
+			case <-alone.C:
+				break wait
+			case <-heard:
+				if time.Since(said) >= control.Hasty {
+					break wait
+				}
+			}
 		}
 	}
 }

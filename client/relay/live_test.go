@@ -71,6 +71,44 @@ func TestBothBeat(t *testing.T) {
 	})
 }
 
+// TestBeatAnswers: a laptop speaks when it hears the agent, twice a second at most, and
+// by itself when it hears nothing.
+func TestBeatAnswers(t *testing.T) {
+	const ms = time.Millisecond
+	for name, c := range map[string]struct{ heard, spoke []time.Duration }{
+		"an agent at rest":      {[]time.Duration{0, 600 * ms, 1600 * ms, 2600 * ms}, []time.Duration{0, 600 * ms, 1600 * ms, 2600 * ms}},
+		"one with much to tell": {[]time.Duration{100 * ms, 200 * ms, 600 * ms, 700 * ms, 1000 * ms, 1600 * ms}, []time.Duration{0, 600 * ms, 1600 * ms}},
+		"a silent one":          {nil, []time.Duration{0, control.Alone, 2 * control.Alone}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				agent, ours := net.Pipe()
+				heard, stop, done := make(chan struct{}, 1), make(chan struct{}), make(chan error, 1)
+				began := time.Now()
+				var spoke []time.Duration
+				go func() { done <- beat(ours, heard, stop) }()
+				go func() {
+					lines := control.NewReader(agent)
+					for line := (control.ToPod{}); lines.Read(&line) == nil; {
+						spoke = append(spoke, time.Since(began))
+					}
+				}()
+				for _, at := range c.heard {
+					time.Sleep(at - time.Since(began))
+					heard <- struct{}{}
+				}
+				time.Sleep(2700*ms - time.Since(began))
+				synctest.Wait()
+				close(stop)
+				if err := <-done; err != nil || !reflect.DeepEqual(spoke, c.spoke) {
+					t.Errorf("spoke at %v, want %v; %v", spoke, c.spoke, err)
+				}
+				agent.Close()
+			})
+		})
+	}
+}
+
 // TestAgentThatDoesNotListenIsGone fills the way to the agent.
 func TestAgentThatDoesNotListenIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -133,6 +133,33 @@ func TestSilenceEndsASession(t *testing.T) {
 	}
 }
 
+// An agent that beats is answered at once, each time; one that tells much is not told
+// more than twice a second, and one that tells nothing hears of the gateway all the same.
+func TestAgentIsAnswered(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.set(testAgent(3, "1", "a"))
+		c := o.greet(testKey(3), "pod-1")
+		for i := range 20 {
+			time.Sleep(control.Beat)
+			_ = c.say(control.FromAgent{})
+			if _, beats := c.sets(); beats != i+1 {
+				t.Errorf("%d lines were answered by %d", i+1, beats)
+			}
+		}
+		for range 100 {
+			time.Sleep(control.Beat / 10)
+			_ = c.say(control.FromAgent{})
+		}
+		if _, beats := c.sets(); beats != 40 {
+			t.Errorf("%d lines in 30 s, want 40", beats)
+		}
+		time.Sleep(2*control.Alone + pace)
+		if _, beats := c.sets(); beats != 42 {
+			t.Errorf("%d lines to who is silent, want 2", beats-40)
+		}
+	})
+}
+
 // An agent that does not read is cut off, and holds nobody up.
 func TestADeafAgent(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {

@@ -15,6 +15,7 @@ import (
 
 	"podnet.dev/internal/key"
 	"podnet.dev/internal/steer/control"
+	"podnet.dev/internal/wake"
 )
 
 const (
@@ -34,6 +35,7 @@ type session struct {
 	addr netip.Addr
 	conn net.Conn
 	wake chan struct{} // of one: the Set may be another one
+	said chan struct{} // of one: the agent has said something
 
 	greeted bool
 	report  Report
@@ -42,7 +44,7 @@ type session struct {
 }
 
 func newSession(k key.Public, from netip.Addr, conn net.Conn) *session {
-	return &session{key: k, addr: from, conn: conn, wake: make(chan struct{}, 1)}
+	return &session{key: k, addr: from, conn: conn, wake: make(chan struct{}, 1), said: make(chan struct{}, 1)}
 }
 
 // note takes note of a Set that is about to be sent. It runs with the Server's
@@ -139,6 +141,7 @@ func (s *Server) serve(ctx context.Context, c *session) {
 func (s *Server) listen(ctx context.Context, c *session, greeted chan<- struct{}) error {
 	limited := &io.LimitedReader{R: c.conn}
 	r := control.NewReader(limited)
+	var last time.Time
 	for first := true; ; first = false {
 		limited.N = maxHeard
 		if err := c.conn.SetReadDeadline(time.Now().Add(control.Silence)); err != nil {
@@ -148,24 +151,26 @@ func (s *Server) listen(ctx context.Context, c *session, greeted chan<- struct{}
 		if err := r.Read(&m); err != nil {
 			return err
 		}
+		if early := pace - time.Since(last); early > 0 && !wake.After(ctx, early) {
+			return nil
+		}
+		last = time.Now()
 		if !s.hear(c, m) {
 			return errors.New("not welcome any more")
 		}
 		if first {
 			close(greeted)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pace):
-		}
+		wake.Up(c.said)
 	}
 }
 
-// speak sends an agent its Sets, and beats between them.
+// speak sends an agent its Sets, and between them answers what it says, or beats when
+// it says nothing.
 func (s *Server) speak(ctx context.Context, c *session) {
-	beat := time.NewTicker(control.Beat)
-	defer beat.Stop()
+	alone := time.NewTimer(control.Alone)
+	defer alone.Stop()
+	var spoke time.Time
 	for due := true; ; {
 		m := control.ToAgent{Set: s.next(c)}
 		if due || m.Set != nil {
@@ -176,13 +181,16 @@ func (s *Server) speak(ctx context.Context, c *session) {
 				}
 				return
 			}
-			beat.Reset(control.Beat)
+			alone.Reset(control.Alone)
+			spoke = time.Now()
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-beat.C:
+		case <-alone.C:
 			due = true
+		case <-c.said:
+			due = time.Since(spoke) >= control.Hasty
 		case <-c.wake:
 			due = false
 		}

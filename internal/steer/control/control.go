@@ -3,9 +3,9 @@
 //
 //	agent -> its log        Hello        once, so that its user learns its key
 //	agent -> gateway        FromAgent    every Beat, and when something changed
-//	gateway -> agent        ToAgent      every Beat, and with each new rule set
+//	gateway -> agent        ToAgent      in answer, and with each new rule set
 //	agent -> laptop         FromPod      every Beat, and for each request
-//	laptop -> agent         ToPod        every Beat
+//	laptop -> agent         ToPod        in answer
 //
 // The agent dials all of them. A rule is in force while its laptop beats: who is
 // silent for Silence has lost the pod's traffic to the pod's own program.
@@ -37,8 +37,14 @@ const (
 	// gateways open the flows of those who send as the pod.
 	EgressPort = 7412
 
-	// Beat is how often each side says something at least.
+	// Beat is how often the agent says something at least.
 	Beat = time.Second
+	// Alone is after how long the others do so by themselves. As a rule they answer the
+	// agent's beat: then two beats and the word that they have come are three packets
+	// and not four, and who is on the way wakes for them once and not twice.
+	Alone = Beat + Beat/4
+	// Hasty is how soon after its own last line a side does not answer another one.
+	Hasty = Beat / 2
 	// Silence is how long a side may say nothing before it counts as gone.
 	Silence = 3 * Beat
 
