@@ -97,21 +97,31 @@ func TestSilenceAfterAWordIsNoticed(t *testing.T) {
 	wantKind(t, g, transport.UDP, 10*time.Second)
 	gw.echo()
 	newFlow(laptop, gw.addr, 100).mustExchange(t, 0, 3)
-	last, rtt := time.Now(), g.Status().Active.RTT
-	for rests := 0; rests < 2; time.Sleep(time.Millisecond) { // until the second pong that is the first for long
-		if now := g.Status().Active.RTT; now != rtt {
-			if time.Since(last) > 700*time.Millisecond {
-				rests++
+	noticed := func() bool { // before the next ping is due
+		last, rtt := time.Now(), g.Status().Active.RTT
+		for rests := 0; rests < 2; time.Sleep(time.Millisecond) { // until the second pong that is the first for long
+			if now := g.Status().Active.RTT; now != rtt {
+				if time.Since(last) > 700*time.Millisecond {
+					rests++
+				}
+				last, rtt = time.Now(), now
 			}
-			last, rtt = time.Now(), now
 		}
+		way.lose(everything)
+		defer way.lose(nil)
+		laptop.tun.send(packet(laptop.addr, gw.addr, []byte("word")))
+		for start := time.Now(); time.Since(start) < 900*time.Millisecond; time.Sleep(time.Millisecond) {
+			if g.Status().Active.Suspect {
+				return true
+			}
+		}
+		return false
 	}
-	way.lose(everything)
-	laptop.tun.send(packet(laptop.addr, gw.addr, []byte("word")))
-	for start := time.Now(); !g.Status().Active.Suspect; time.Sleep(time.Millisecond) {
-		if time.Since(start) > 900*time.Millisecond {
+	for try := 1; !noticed(); try++ { // a busy machine may miss the moment
+		if try == 5 {
 			t.Fatal("nobody notices")
 		}
+		wantKind(t, g, transport.UDP, 10*time.Second)
 	}
 }
 
