@@ -39,7 +39,7 @@ const (
 
 // account sums what the datagrams of a UDP path have lost, by what both ends count of
 // them. Datagrams that are being sent are counted late, so at times it tells less than
-// it is; never more.
+// it is; and, where they overtake each other, more for a moment.
 type account struct {
 	open bool
 	seq  uint32 // of the last ping that counted
