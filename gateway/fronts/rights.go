@@ -82,13 +82,13 @@ func (r *rights) refuse(namespace string) (why string, decided bool) {
 
 // run asks until ctx ends.
 func (r *rights) run(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		case <-r.asked:
 		}
 		for _, ns := range r.due(time.Now()) {
@@ -101,7 +101,16 @@ func (r *rights) run(ctx context.Context) {
 			}
 			r.note(ns, right{time.Now(), missing})
 		}
+		timer.Reset(r.rest(time.Now()))
 	}
+}
+
+// again is when to ask once more.
+func (a right) again() time.Time {
+	if a.missing != "" {
+		return a.at.Add(rightsRetry)
+	}
+	return a.at.Add(rightsInterval)
 }
 
 func (r *rights) due(now time.Time) []string {
@@ -109,16 +118,23 @@ func (r *rights) due(now time.Time) []string {
 	defer r.mu.Unlock()
 	var all []string
 	for ns, answer := range r.namespaces {
-		every := rightsInterval
-		if answer.missing != "" {
-			every = rightsRetry
-		}
-		if now.Sub(answer.at) >= every {
+		if !now.Before(answer.again()) {
 			all = append(all, ns)
 		}
 	}
 	slices.Sort(all)
 	return all
+}
+
+// rest is how long nothing is due, a second at least: who could not ask asks again then.
+func (r *rights) rest(now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := rightsInterval
+	for _, answer := range r.namespaces {
+		d = min(d, answer.again().Sub(now))
+	}
+	return max(d, time.Second)
 }
 
 func (r *rights) note(namespace string, answer right) {

@@ -16,6 +16,23 @@ const (
 	Poll = time.Second
 )
 
+// NewTicker makes a ticker that rests until Follow has it tick.
+func NewTicker() *time.Ticker {
+	t := time.NewTicker(Poll)
+	t.Stop()
+	return t
+}
+
+// Follow has a ticker tick each Poll from now on if somebody wants to know, else rest:
+// a gateway where nobody does is not woken for it.
+func Follow(t *time.Ticker, wanted bool) {
+	if wanted {
+		t.Reset(Poll)
+	} else {
+		t.Stop()
+	}
+}
+
 // Peers are those of a tunnel.
 type Peers map[key.Public]tunnel.PeerStats
 

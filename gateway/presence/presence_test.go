@@ -2,6 +2,7 @@ package presence
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"podnet.dev/internal/key"
@@ -17,4 +18,35 @@ func TestWhoIsHere(t *testing.T) {
 			t.Errorf("%v: %v", k, got)
 		}
 	}
+}
+
+// TestTickerRests: it ticks while somebody wants to know.
+func TestTickerRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tick := NewTicker()
+		defer tick.Stop()
+		expect := func(when string, want int) {
+			t.Helper()
+			ticks := 0
+			for end := time.After(10*Poll + Poll/2); ; {
+				select {
+				case <-tick.C:
+					ticks++
+					continue
+				case <-end:
+				}
+				break
+			}
+			if ticks != want {
+				t.Errorf("%s: %d ticks, want %d", when, ticks, want)
+			}
+		}
+		expect("at first", 0)
+		Follow(tick, true)
+		expect("wanted", 10)
+		Follow(tick, false)
+		expect("not any more", 0)
+		Follow(tick, true)
+		expect("and again", 10)
+	})
 }

@@ -68,6 +68,7 @@ type Keeper struct {
 	o      Config
 	book   *exposure.Book
 	server *serve.Server
+	tick   *time.Ticker // while busy
 
 	mu      sync.Mutex
 	busy    bool // there are exposures
@@ -77,7 +78,7 @@ type Keeper struct {
 
 // New makes a Keeper. Run must be called to close its ports.
 func New(o Config) *Keeper {
-	x := &Keeper{o: o, book: exposure.NewBook(o.Keep)}
+	x := &Keeper{o: o, book: exposure.NewBook(o.Keep), tick: presence.NewTicker()}
 	x.server = serve.New(o.Log, laptopDialer{x}, o.PodIPs)
 	return x
 }
@@ -153,6 +154,7 @@ func (x *Keeper) Look(now time.Time, w world.Snapshot, c enrol.World, admitted [
 	}
 	if x.busy != was { // else Run has looked less than a second ago
 		x.pollLocked()
+		presence.Follow(x.tick, x.busy)
 	}
 	for _, l := range p.Plan.Live {
 		if !x.here[l.Laptop] {
@@ -198,13 +200,12 @@ func (x *Keeper) pollLocked() {
 // exposures. Then it closes all ports.
 func (x *Keeper) Run(ctx context.Context) error {
 	defer x.server.Close()
-	tick := time.NewTicker(presence.Poll)
-	defer tick.Stop()
+	defer x.tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-x.tick.C:
 			x.poll()
 		}
 	}

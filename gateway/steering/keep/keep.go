@@ -61,6 +61,7 @@ type Keeper struct {
 	log    *slog.Logger
 	book   *steering.Book
 	server *steering.Server
+	tick   *time.Ticker // while there are agents
 
 	// By a rule's UID: when its counts were written, and since when its status and
 	// what we know are at odds.
@@ -85,7 +86,7 @@ type agentOfPod struct {
 
 // New makes a Keeper. Run and Serve must be called to use it.
 func New(o Config) *Keeper {
-	s := &Keeper{o: o, log: o.Log, book: steering.NewBook(o.Keep), counted: map[string]time.Time{}, since: map[string]time.Time{}}
+	s := &Keeper{o: o, log: o.Log, book: steering.NewBook(o.Keep), counted: map[string]time.Time{}, since: map[string]time.Time{}, tick: presence.NewTicker()}
 	s.server = steering.NewServer(o.Log, s.allGateways)
 	s.fresh.Store(&map[netip.Addr]bool{})
 	return s
@@ -174,6 +175,9 @@ func (s *Keeper) Act(p Steered, w world.Snapshot, admitted []enrol.Admitted) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.Plan.Agents = slices.DeleteFunc(slices.Clone(p.Plan.Agents), func(a steering.Agent) bool { return !in[a.Key] })
+	if wanted := len(p.Plan.Agents) > 0; wanted != (len(s.plan.Agents) > 0) {
+		presence.Follow(s.tick, wanted)
+	}
 	s.plan, s.laptops = p.Plan, laptops
 	s.settleLocked(true)
 }
@@ -261,15 +265,14 @@ func tiesOf(all []steering.Tie, agents []steering.Agent) []steering.Tie {
 // Run watches, until ctx ends, where agents and laptops are while there are
 // agents, and asks for a look when an agent has something new to report.
 func (s *Keeper) Run(ctx context.Context) error {
-	tick := time.NewTicker(presence.Poll)
-	defer tick.Stop()
+	defer s.tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.server.Changed():
 			s.o.Changed()
-		case <-tick.C:
+		case <-s.tick.C:
 			s.poll()
 		}
 	}
