@@ -25,13 +25,8 @@ const (
 	fullAt, overAt, calmBelow = 90, 95, 85
 )
 
-// every is how often memory is read, and roomyEvery how often while less than one part
-// in roomy of the budget is used: what is left then does not fill in a second.
-const (
-	every      = 250 * time.Millisecond
-	roomyEvery = time.Second
-	roomy      = 4
-)
+// every is how often memory is read.
+const every = 250 * time.Millisecond
 
 // atOnce is the part of a peer's flows that one turn sheds: one in so many.
 const atOnce = 16
@@ -53,14 +48,6 @@ func (r Reading) Percent() int {
 		return 0
 	}
 	return int(r.Used * 100 / r.Budget)
-}
-
-// again is after how long to read again.
-func (r Reading) again() time.Duration {
-	if r.Used >= r.Budget/roomy && r.Budget > 0 {
-		return every
-	}
-	return roomyEvery
 }
 
 // next is the level after a reading.
@@ -99,16 +86,11 @@ func (c Control) Run(ctx context.Context) error {
 	if c.limit == nil {
 		c.limit = func(n int64) { debug.SetMemoryLimit(n) }
 	}
-	pace := every
-	tick := time.NewTicker(pace)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	level, outside := Calm, uint64(0)
 	for {
 		r := c.Read()
-		if d := r.again(); d != pace {
-			pace = d
-			tick.Reset(d)
-		}
 		// Go's collector aims at a limit of its own, which knows nothing of sockets.
 		if r.Budget > 0 && differs(r.Outside, outside, r.Budget) {
 			outside = r.Outside

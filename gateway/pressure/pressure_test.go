@@ -78,37 +78,6 @@ func TestControl(t *testing.T) {
 	})
 }
 
-// What is nearly empty is read each second, and anything else four times as often, from
-// the first reading on that shows it.
-func TestReadings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		var r Reading
-		readings := 0
-		c := Control{Read: func() Reading { readings++; return r }, SetFull: func(bool) {}, Changed: func(Level, Reading) {},
-			Shed: func(int) {}, collect: func() {}, limit: func(int64) {}}
-		done := make(chan error)
-		go func() { done <- c.Run(ctx) }()
-		time.Sleep(time.Millisecond)
-		for _, step := range []struct {
-			used, budget uint64
-			want         int // in five seconds
-		}{{1 << 40, 0, 5}, {249, 1000, 5}, {250, 1000, 17}, {960, 1000, 20}, {100, 1000, 5}} {
-			synctest.Wait()
-			r, readings = Reading{Used: step.used, Budget: step.budget}, 0
-			time.Sleep(5 * time.Second)
-			synctest.Wait()
-			if readings != step.want {
-				t.Errorf("%d of %d: read %d times in 5 s, want %d", step.used, step.budget, readings, step.want)
-			}
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 func TestReader(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "memory.max")
 	for _, c := range []struct {
