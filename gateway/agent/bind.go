@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/conn"
+
+	"podnet.dev/internal/resident"
 )
 
 const (
@@ -44,7 +46,7 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	}
 	b.socket = c
 	b.trains.Store(allowTrains(c))
-	r := &receiver{socket: c, buf: make([]byte, maxDatagram), control: make([]byte, controlSize)}
+	r := &receiver{socket: c, buf: make([]byte, maxDatagram), control: make([]byte, controlSize), spare: resident.NewSpare()}
 	return []conn.ReceiveFunc{r.receive}, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
 }
 
@@ -52,6 +54,7 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 type receiver struct {
 	socket       *net.UDPConn
 	buf, control []byte
+	spare        *resident.Spare
 	from         *endpoint // most comes from where the last came from
 
 	left []byte // of buf
@@ -60,7 +63,10 @@ type receiver struct {
 
 func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int, err error) {
 	if len(r.left) == 0 {
-		if err := r.fill(); err != nil {
+		r.spare.Lend(bufs)
+		err := r.fill()
+		r.spare.Take()
+		if err != nil {
 			return 0, err
 		}
 	}

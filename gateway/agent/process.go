@@ -20,6 +20,7 @@ import (
 
 	"podnet.dev/gateway/agent/redirect"
 	"podnet.dev/internal/key"
+	"podnet.dev/internal/resident"
 	"podnet.dev/internal/steer/control"
 	"podnet.dev/internal/version"
 )
@@ -190,6 +191,7 @@ func work(ctx context.Context, o Options, hardening error, log *slog.Logger) int
 		_, _ = io.Copy(io.Discard, orders) // until the parent is gone
 		cancel()
 	}()
+	go func() { _ = resident.Follow(ctx, func() int { return 0 }) }() // who comes and goes costs little here
 	hello := func(h control.Hello) error {
 		if !ord.Again || h.Error != "" {
 			if err := control.Write(os.Stdout, h); err != nil {

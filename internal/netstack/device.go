@@ -14,6 +14,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"podnet.dev/internal/packet"
+	"podnet.dev/internal/resident"
 )
 
 const (
@@ -46,6 +47,7 @@ type device struct {
 	// The reader's place in what it took from the queue. WireGuard reads from
 	// one goroutine; the lock is for Close.
 	mu     sync.Mutex
+	spare  *resident.Spare
 	taken  [64]outbound
 	at, n  int
 	run    int       // packets from at on that seg cuts up
@@ -60,7 +62,7 @@ type device struct {
 var _ tun.Device = (*device)(nil)
 
 func newDevice(s *Stack, mtu int) *device {
-	d := &device{s: s, mtu: min(mtu, TunnelMTU), events: make(chan tun.Event, 1)}
+	d := &device{s: s, mtu: min(mtu, TunnelMTU), events: make(chan tun.Event, 1), spare: resident.NewSpare()}
 	d.events <- tun.EventUp
 	return d
 }
@@ -129,7 +131,11 @@ func (d *device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 			continue
 		}
 		if d.at == d.n {
+			if n == 0 {
+				d.spare.Lend(bufs)
+			}
 			k, ok := d.s.link.out.take(d.taken[:], takeBytes, n == 0)
+			d.spare.Take()
 			if !ok && n == 0 {
 				return 0, os.ErrClosed
 			}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 
+	"podnet.dev/internal/resident"
 	"podnet.dev/internal/transport/fragment"
 )
 
@@ -43,6 +44,7 @@ const (
 type receiver struct {
 	u     *udpSocket
 	mem   []byte
+	slots [][]byte // mem, as one
 	msgs  [rxSlots]mmsghdr
 	iovs  [rxSlots]unix.Iovec
 	names [rxSlots]sockaddr
@@ -62,6 +64,10 @@ type receiver struct {
 
 	call  func(fd uintptr) bool
 	errno syscall.Errno
+
+	bufs   [][]byte // of the device, for the datagrams of this fill
+	parked bool     // bufs and mem are lent
+	spare  [2]*resident.Spare
 }
 
 func newReceiver(u *udpSocket) (*receiver, error) {
@@ -71,15 +77,31 @@ func newReceiver(u *udpSocket) (*receiver, error) {
 		return nil, err
 	}
 	unix.Madvise(mem, unix.MADV_NOHUGEPAGE) // one touched byte is to cost a page, not 2 MiB
-	r := &receiver{u: u, mem: mem, ctls: make([]byte, rxSlots*controlSize)}
+	r := &receiver{u: u, mem: mem, slots: [][]byte{mem}, ctls: make([]byte, rxSlots*controlSize),
+		spare: [2]*resident.Spare{resident.NewSpare(), resident.NewSpare()}}
 	r.call = r.recvmmsg
 	return r, nil
 }
 
 func (r *receiver) free() { unix.Munmap(r.mem) }
 
-// fill waits for datagrams.
-func (r *receiver) fill() error {
+// park lends what nothing is read into while no datagram comes.
+func (r *receiver) park() {
+	r.parked = true
+	r.spare[0].Lend(r.bufs)
+	r.spare[1].Lend(r.slots)
+}
+
+func (r *receiver) unpark() {
+	if r.parked {
+		r.parked = false
+		r.spare[0].Take()
+		r.spare[1].Take()
+	}
+}
+
+// fill waits for datagrams, which bufs are for.
+func (r *receiver) fill(bufs [][]byte) error {
 	for i := range r.msgs {
 		r.iovs[i].Base = &r.mem[i*slotSize]
 		r.iovs[i].SetLen(slotSize)
@@ -92,7 +114,11 @@ func (r *receiver) fill() error {
 		h.SetControllen(controlSize)
 	}
 	r.got, r.at, r.errno = 0, 0, 0
-	if err := r.u.rc.Read(r.call); err != nil {
+	r.bufs = bufs
+	err := r.u.rc.Read(r.call)
+	r.unpark() // of one that was closed while it waited
+	r.bufs = nil
+	if err != nil {
 		return net.ErrClosed // the only reason for which Read fails without a deadline
 	}
 	if r.errno != 0 {
@@ -106,6 +132,7 @@ func (r *receiver) fill() error {
 }
 
 func (r *receiver) recvmmsg(fd uintptr) bool {
+	r.unpark()
 	for {
 		n, _, e := syscall.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), rxSlots, unix.MSG_DONTWAIT, 0, 0)
 		switch e {
@@ -114,6 +141,7 @@ func (r *receiver) recvmmsg(fd uintptr) bool {
 			return true
 		case unix.EINTR:
 		case unix.EAGAIN:
+			r.park()
 			return false
 		default:
 			r.errno = e

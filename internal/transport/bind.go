@@ -22,6 +22,7 @@ import (
 
 	"podnet.dev/internal/paths"
 	"podnet.dev/internal/probe"
+	"podnet.dev/internal/resident"
 )
 
 // Kind names a way for datagrams.
@@ -71,6 +72,7 @@ type Bind struct {
 	opt   Options
 	udp   udpSockets
 	inbox chan *batch // from all streams
+	spare *resident.Spare
 
 	// carry is the batch whose frames did not fit into the last receive.
 	carryMu sync.Mutex
@@ -113,6 +115,7 @@ func NewBind(opt Options) *Bind {
 	b := &Bind{
 		opt:      opt.withDefaults(),
 		inbox:    make(chan *batch),
+		spare:    resident.NewSpare(),
 		gateways: map[netip.AddrPort]*Gateway{},
 		byKey:    map[probe.ID][]*Gateway{},
 		udpPaths: map[netip.AddrPort][]*udpPath{},
@@ -293,9 +296,13 @@ func (b *Bind) receiveStreams(closed <-chan struct{}, bufs [][]byte, sizes []int
 	default:
 	}
 	if b.carry == nil {
+		b.spare.Lend(bufs)
 		select {
 		case b.carry = <-b.inbox:
 		case <-closed:
+		}
+		b.spare.Take()
+		if b.carry == nil {
 			return 0, net.ErrClosed
 		}
 	}

@@ -235,7 +235,7 @@ func (u *udpSocket) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (in
 		if n := u.rx.drain(bufs, sizes, eps); n > 0 {
 			return n, nil
 		}
-		if err := u.rx.fill(); err != nil {
+		if err := u.rx.fill(bufs); err != nil {
 			return 0, err
 		}
 	}
