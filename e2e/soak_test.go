@@ -172,18 +172,23 @@ func levelNow(t testing.TB, processes map[string]string) level {
 	return now
 }
 
-// resting is how long nothing happens before it is looked what programs hold: Go collects
-// every two minutes then, and what lies in pools takes it two rounds. Under work that is most
-// of what they have, wireguard-go's buffers above all, and how much of it is chance.
-const resting = 5 * time.Minute
+const (
+	// resting is how long nothing happens before it is known what programs hold: Go collects
+	// every two minutes then, and what lies in pools takes it two rounds. Under work that is
+	// most of what they have, wireguard-go's buffers above all, and how much of it is chance.
+	resting = 5 * time.Minute
+	// looking is how much of that they are looked at. They shed every three minutes at rest,
+	// and what is garbage by the next time is not held: its amount depends on when one looks.
+	looking = 200 * time.Second
+)
 
-// rested is the least that everybody holds in the last half minute of a rest.
+// rested is the least that everybody holds in the last minutes of a rest.
 func rested(t testing.TB, processes map[string]string) level {
 	t.Helper()
-	time.Sleep(resting - 30*time.Second)
+	time.Sleep(resting - looking)
 	least := levelNow(t, processes)
-	for range 9 {
-		time.Sleep(3 * time.Second)
+	for range 20 {
+		time.Sleep(looking / 20)
 		for what, n := range levelNow(t, processes) {
 			least[what] = min(least[what], n)
 		}

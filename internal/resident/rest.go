@@ -23,9 +23,9 @@ func Follow(ctx context.Context, users func() int) error {
 
 // follow calls shed once nobody has come or gone and next to nothing was computed from
 // one look to the next, and every three minutes while it stays so: then the objects of
-// those who left without a word are tidied away as well, and the buffers in pools have
-// outlived a collection. The runtime would keep all that: it collects every two minutes
-// when nothing happens, and holds on to as much as it had before the last collection.
+// those who left without a word are tidied away as well. The runtime would keep all that:
+// it collects every two minutes when nothing happens, and holds on to as much as it had
+// before the last collection.
 func follow(ctx context.Context, users func() int, computed func() time.Duration, shed func()) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()

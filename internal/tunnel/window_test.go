@@ -3,10 +3,12 @@ package tunnel
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/conn/bindtest"
@@ -183,41 +185,57 @@ func TestClosedTUNHoldsNobodyBack(t *testing.T) {
 	})
 }
 
-// The count comes back to nothing after real traffic of all sizes through a real
-// device: a window that drifts would choke the tunnel after an hour.
-func TestWindowDoesNotDrift(t *testing.T) {
+// pair is two tunnels that are each other's peers.
+type pair struct {
+	tunnels [2]*Tunnel
+	tuns    [2]*tuntest.ChannelTUN
+}
+
+// newPair makes one, with TUNs that wrap makes of its own.
+func newPair(t *testing.T, wrap func(tun.Device) tun.Device) (p pair) {
+	t.Helper()
 	binds := bindtest.NewChannelBinds()
-	var tunnels [2]*Tunnel
-	var tuns [2]*tuntest.ChannelTUN
 	var keys [2]key.Private
-	for i := range tunnels {
+	for i := range p.tunnels {
 		k, err := key.NewPrivate()
 		if err != nil {
 			t.Fatal(err)
 		}
-		tuns[i], keys[i] = tuntest.NewChannelTUN(), k
-		if tunnels[i], err = New(tuns[i].TUN(), binds[i], Config{PrivateKey: k}); err != nil {
+		p.tuns[i], keys[i] = tuntest.NewChannelTUN(), k
+		if p.tunnels[i], err = New(wrap(p.tuns[i].TUN()), binds[i], Config{PrivateKey: k}); err != nil {
 			t.Fatal(err)
 		}
-		defer tunnels[i].Close()
+		t.Cleanup(func() { p.tunnels[i].Close() })
 	}
-	for i := range tunnels {
+	for i := range p.tunnels {
 		other := 1 - i
 		ip := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(other)}), 32)
-		err := tunnels[i].SetPeers([]Peer{{PublicKey: keys[other].Public(), Endpoint: fmt.Sprintf("127.0.0.1:%d", other), AllowedIPs: []netip.Prefix{ip}}})
+		err := p.tunnels[i].SetPeers([]Peer{{PublicKey: keys[other].Public(), Endpoint: fmt.Sprintf("127.0.0.1:%d", other), AllowedIPs: []netip.Prefix{ip}}})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	w := tunnels[0].send
+	return p
+}
+
+// pass sends a packet of a size from the first to the second.
+func (p pair) pass(size int) {
+	b := make([]byte, size)
+	copy(b, tuntest.Ping(netip.AddrFrom4([4]byte{10, 0, 0, 1}), netip.AddrFrom4([4]byte{10, 0, 0, 0}))[:20])
+	b[2], b[3] = byte(size>>8), byte(size)
+	p.tuns[0].Outbound <- b
+	<-p.tuns[1].Inbound
+}
+
+// The count comes back to nothing after real traffic of all sizes through a real
+// device: a window that drifts would choke the tunnel after an hour.
+func TestWindowDoesNotDrift(t *testing.T) {
+	p := newPair(t, func(d tun.Device) tun.Device { return d })
+	w := p.tunnels[0].send
 	const base = 1000 // shows a count that goes down too far, too
 	w.add(base)
 	for size := 20; size < 5000; size += 37 {
-		p := make([]byte, size)
-		copy(p, tuntest.Ping(netip.AddrFrom4([4]byte{10, 0, 0, 1}), netip.AddrFrom4([4]byte{10, 0, 0, 0}))[:20])
-		p[2], p[3] = byte(size>>8), byte(size)
-		tuns[0].Outbound <- p
-		<-tuns[1].Inbound
+		p.pass(size)
 	}
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		w.mu.Lock()
@@ -228,6 +246,73 @@ func TestWindowDoesNotDrift(t *testing.T) {
 		}
 		if time.Since(start) > 2*time.Second {
 			t.Fatalf("the count has drifted by %d units", sum-base)
+		}
+	}
+}
+
+// watched notes the buffers of the packets that go through a TUN.
+type watched struct {
+	tun.Device
+	mu          sync.Mutex
+	read, wrote []weak.Pointer[byte]
+}
+
+func (w *watched) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	n, err := w.Device.Read(bufs, sizes, offset)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range bufs[:n] {
+		w.read = append(w.read, weak.Make(&b[0]))
+	}
+	return n, err
+}
+
+func (w *watched) Write(bufs [][]byte, offset int) (int, error) {
+	w.mu.Lock()
+	for _, b := range bufs {
+		w.wrote = append(w.wrote, weak.Make(&b[0]))
+	}
+	w.mu.Unlock()
+	return w.Device.Write(bufs, offset)
+}
+
+// kept counts those buffers that are not free yet.
+func (w *watched) kept() (read, wrote int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	count := func(all []weak.Pointer[byte]) (n int) {
+		for _, p := range all {
+			if p.Value() != nil {
+				n++
+			}
+		}
+		return n
+	}
+	return count(w.read), count(w.wrote)
+}
+
+// Of packets that have gone nothing is kept, however many peers there are. Only what the
+// device reads next into may be a buffer that it had before.
+func TestNothingIsKeptOfWhatWasSent(t *testing.T) {
+	var ends []*watched
+	p := newPair(t, func(d tun.Device) tun.Device {
+		ends = append(ends, &watched{Device: d})
+		return ends[len(ends)-1]
+	})
+	for size := range 100 {
+		p.pass(100 + size)
+		runtime.GC() // pools are empty from now on, and again
+		runtime.GC()
+	}
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		runtime.GC()
+		read, _ := ends[0].kept()
+		_, wrote := ends[1].kept()
+		if read == 0 && wrote == 0 {
+			return
+		}
+		if time.Since(start) > 5*time.Second {
+			t.Fatalf("of what was sent %d buffers are kept, of what was received %d", read, wrote)
 		}
 	}
 }

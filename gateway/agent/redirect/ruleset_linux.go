@@ -43,6 +43,8 @@ type ruleset struct {
 	redir   map[uint8]*nftables.Set // by protocol: the pod's port to the agent's
 	agent   map[uint8]*nftables.Set // by protocol: the agent's ports
 	steered *nftables.Set           // the pod's UDP ports
+
+	filled map[*nftables.Set]bool // what may have elements
 }
 
 func newTable(name string) *nftables.Table {
@@ -124,6 +126,7 @@ func (r *ruleset) replace(c *nftables.Conn) {
 
 // install queues the sets.
 func (r *ruleset) install(c *nftables.Conn) error {
+	r.filled = map[*nftables.Set]bool{}
 	for _, s := range r.sets() {
 		if err := c.AddSet(s, nil); err != nil {
 			return err
@@ -133,7 +136,9 @@ func (r *ruleset) install(c *nftables.Conn) error {
 }
 
 // fill queues the removal of all elements and the addition of those for ports.
-// Adding an element that is there would not renew its timeout.
+// Adding an element that is there would not renew its timeout. A set that was empty
+// and is to be is left out: this is done each second, and each part of it costs two
+// messages.
 func (r *ruleset) fill(c *nftables.Conn, ports []Port) error {
 	want := map[*nftables.Set][]nftables.SetElement{}
 	for _, p := range ports {
@@ -146,8 +151,10 @@ func (r *ruleset) fill(c *nftables.Conn, ports []Port) error {
 		}
 	}
 	for _, s := range r.sets() {
-		c.FlushSet(s)
-		if len(want[s]) == 0 {
+		if r.filled[s] {
+			c.FlushSet(s)
+		}
+		if r.filled[s] = len(want[s]) > 0; !r.filled[s] {
 			continue
 		}
 		if err := c.SetAddElements(s, want[s]); err != nil {
