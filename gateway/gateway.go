@@ -135,7 +135,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.world = world.New(g.o.world())
 	g.serves = g.world.Policy.Serves
-	g.leader = &leadership{o: g.o, log: o.Log, changed: g.world.LookAgain}
+	g.leader = &leadership{o: g.o, log: o.Log, changed: g.world.LookAgain, heard: func() { g.guard.Heard() }}
 	g.events = audit.NewEvents(g.client, o.Namespace, o.Pod, o.PodUID, o.Log, g.leader.leads.Load)
 	g.guard = guard.New(g.client, g.o.Namespace, o.Log, g.world.LookAgain, g.events.Warn)
 	g.forward = forward.New(g.ground.Stack, ground.Policy{Engine: g.world.Policy}, forward.Options{Log: o.Log, MaxFlows: o.Limits.Flows, Limits: usage.FlowLimits(o.Limits)})

@@ -23,6 +23,7 @@ type leadership struct {
 	o       Options
 	log     *slog.Logger
 	changed func()
+	heard   func() // the API server has answered
 	leads   atomic.Bool
 }
 
@@ -31,17 +32,17 @@ func (l *leadership) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lock := &resourcelock.LeaseLock{
+	lock := heardLock{heard: l.heard, Interface: &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: l.o.Namespace, Name: deploy.StatefulSetName},
 		Client:     c.CoordinationV1(),
 		LockConfig: resourcelock.ResourceLockConfig{Identity: l.o.Pod},
-	}
+	}}
 	for ctx.Err() == nil {
 		e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock: lock, Name: deploy.StatefulSetName,
 			// Whoever comes while no gateway leads waits: at most some 10 s after
 			// the leader died. Who loses the lead for nothing loses nothing.
-			LeaseDuration: 8 * time.Second, RenewDeadline: 6 * time.Second, RetryPeriod: 1500 * time.Millisecond,
+			LeaseDuration: 8 * time.Second, RenewDeadline: 6 * time.Second, RetryPeriod: 2 * time.Second,
 			ReleaseOnCancel: true,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(context.Context) { l.set(true) },
@@ -57,6 +58,29 @@ func (l *leadership) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// heardLock is a lock that tells when the API server has answered: each gateway asks for
+// the lease every two seconds, and need not ask for anything else to know that it is there.
+type heardLock struct {
+	resourcelock.Interface
+	heard func()
+}
+
+func (l heardLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	r, raw, err := l.Interface.Get(ctx)
+	if err == nil {
+		l.heard()
+	}
+	return r, raw, err
+}
+
+func (l heardLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	err := l.Interface.Update(ctx, r)
+	if err == nil {
+		l.heard()
+	}
+	return err
 }
 
 func (l *leadership) set(leads bool) {

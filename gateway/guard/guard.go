@@ -205,15 +205,19 @@ func (g *Guard) whoAmI(ctx context.Context) string {
 	return review.Status.UserInfo.Username
 }
 
-// RunContact asks the API server for a sign of life until ctx ends.
+// RunContact asks the API server for a sign of life, whenever there was none for a while,
+// until ctx ends.
 func (g *Guard) RunContact(ctx context.Context, alive func(context.Context) error) error {
-	g.heard()
+	g.Heard()
 	for {
-		asked, cancel := context.WithTimeout(ctx, contactInterval)
-		err := alive(asked)
-		cancel()
-		if err == nil {
-			g.heard()
+		var err error
+		if g.Silence() >= contactInterval {
+			asked, cancel := context.WithTimeout(ctx, contactInterval)
+			err = alive(asked)
+			cancel()
+			if err == nil {
+				g.Heard()
+			}
 		}
 		if away := g.Silence() > frozenAfter; away != g.away.Load() {
 			g.away.Store(away)
@@ -230,7 +234,8 @@ func (g *Guard) RunContact(ctx context.Context, alive func(context.Context) erro
 	}
 }
 
-func (g *Guard) heard() { g.lastHeard.Store(int64(time.Since(g.began))) }
+// Heard says that the API server has just answered.
+func (g *Guard) Heard() { g.lastHeard.Store(int64(time.Since(g.began))) }
 
 // Silence is how long nothing was heard of the API server.
 func (g *Guard) Silence() time.Duration {

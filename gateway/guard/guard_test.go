@@ -137,6 +137,28 @@ func TestControlPlaneThatGoesAway(t *testing.T) {
 	})
 }
 
+// TestContactByOthers asks the API server for nothing while it answers somebody else.
+func TestContactByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New(nil, "podnet-system", slog.New(slog.DiscardHandler), func() {}, quiet)
+		var asked atomic.Int32
+		go func() {
+			_ = g.RunContact(t.Context(), func(context.Context) error { asked.Add(1); return errors.New("away") })
+		}()
+		for range 1000 {
+			time.Sleep(2 * time.Second)
+			g.Heard()
+		}
+		if n := asked.Load(); n != 0 || g.Away() {
+			t.Errorf("asked %d times while it answers, away: %v", n, g.Away())
+		}
+		time.Sleep(frozenAfter + 3*contactInterval)
+		if n := asked.Load(); n < 3 || !g.Away() {
+			t.Errorf("asked %d times once it is silent, away: %v", n, g.Away())
+		}
+	})
+}
+
 func TestPoliciesComeAndGo(t *testing.T) {
 	var events []string
 	looks := 0
