@@ -42,7 +42,7 @@ func (l *leadership) run(ctx context.Context) error {
 			Lock: lock, Name: deploy.StatefulSetName,
 			// Whoever comes while no gateway leads waits: at most some 10 s after
 			// the leader died. Who loses the lead for nothing loses nothing.
-			LeaseDuration: 8 * time.Second, RenewDeadline: 6 * time.Second, RetryPeriod: 2 * time.Second,
+			LeaseDuration: 8 * time.Second, RenewDeadline: 6 * time.Second, RetryPeriod: 1500 * time.Millisecond,
 			ReleaseOnCancel: true,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(context.Context) { l.set(true) },
@@ -60,8 +60,8 @@ func (l *leadership) run(ctx context.Context) error {
 	return nil
 }
 
-// heardLock is a lock that tells when the API server has answered: each gateway asks for
-// the lease every two seconds, and need not ask for anything else to know that it is there.
+// heardLock is a lock that tells when the API server has answered. Each gateway asks for
+// the lease every few seconds, and need not ask for anything else to know that it is there.
 type heardLock struct {
 	resourcelock.Interface
 	heard func()

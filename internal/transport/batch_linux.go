@@ -44,7 +44,7 @@ const (
 type receiver struct {
 	u     *udpSocket
 	mem   []byte
-	slots [][]byte // mem, as one
+	slots [][]byte // mem, as Lend takes it
 	msgs  [rxSlots]mmsghdr
 	iovs  [rxSlots]unix.Iovec
 	names [rxSlots]sockaddr
@@ -67,7 +67,8 @@ type receiver struct {
 
 	bufs   [][]byte // of the device, for the datagrams of this fill
 	parked bool     // bufs and mem are lent
-	spare  [2]*resident.Spare
+	// of bufs and of mem
+	spareBufs, spareMem *resident.Spare
 }
 
 func newReceiver(u *udpSocket) (*receiver, error) {
@@ -78,7 +79,7 @@ func newReceiver(u *udpSocket) (*receiver, error) {
 	}
 	unix.Madvise(mem, unix.MADV_NOHUGEPAGE) // one touched byte is to cost a page, not 2 MiB
 	r := &receiver{u: u, mem: mem, slots: [][]byte{mem}, ctls: make([]byte, rxSlots*controlSize),
-		spare: [2]*resident.Spare{resident.NewSpare(), resident.NewSpare()}}
+		spareBufs: resident.NewSpare(), spareMem: resident.NewSpare()}
 	r.call = r.recvmmsg
 	return r, nil
 }
@@ -88,15 +89,15 @@ func (r *receiver) free() { unix.Munmap(r.mem) }
 // park lends what nothing is read into while no datagram comes.
 func (r *receiver) park() {
 	r.parked = true
-	r.spare[0].Lend(r.bufs)
-	r.spare[1].Lend(r.slots)
+	r.spareBufs.Lend(r.bufs)
+	r.spareMem.Lend(r.slots)
 }
 
 func (r *receiver) unpark() {
 	if r.parked {
 		r.parked = false
-		r.spare[0].Take()
-		r.spare[1].Take()
+		r.spareBufs.Take()
+		r.spareMem.Take()
 	}
 }
 

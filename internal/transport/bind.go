@@ -71,8 +71,8 @@ func (o Options) withDefaults() Options {
 type Bind struct {
 	opt   Options
 	udp   udpSockets
-	inbox chan *batch // from all streams
-	spare *resident.Spare
+	inbox chan *batch     // from all streams
+	spare *resident.Spare // the buffers for what comes from inbox
 
 	// carry is the batch whose frames did not fit into the last receive.
 	carryMu sync.Mutex
